@@ -1,0 +1,1 @@
+"""Textless spoken-dialogue models for stock fairseq."""

@@ -1,0 +1,87 @@
+"""JSON-lines manifests, shards of them, and files that are either whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from speechdlm_ext.errors import InputError
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path`` that takes its place when the block ends well.
+
+    Args:
+        path: the file to write; its folder is made when it is missing.
+        mode: ``"w"`` (UTF-8 text) or ``"wb"``.
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full; ``path`` is then as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line; empty lines are passed over.
+
+    Raises:
+        InputError: the file is missing, or a line is not a JSON object; the message names the line.
+    """
+    rows = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise InputError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
+                if not isinstance(row, dict):
+                    raise InputError(f"{path}, line {number}: a JSON object is wanted, found {type(row).__name__}")
+                rows.append(row)
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text; a manifest has one JSON object a line") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    return rows
+
+
+def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line, atomically; text stays readable (no ASCII escapes)."""
+    with atomic_write(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
+    """Every ``count``-th item from ``index`` on (item number modulo ``count``), so that shards are alike in size.
+
+    Raises:
+        InputError: unless ``0 <= index < count``.
+    """
+    if not 0 <= index < count:
+        raise InputError(f"shard {index}/{count}: the index must be 0 to {count - 1}")
+    return list(items[index::count])
