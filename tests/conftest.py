@@ -1,0 +1,78 @@
+"""Fixtures that every test may use: the checkout, the shared recordings, and real commands as subprocesses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+RunCommand: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The root of the checkout."""
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Shared recordings and reference data: ``$SPEECHDLM_SHARED``, or ``shared`` in or beside the checkout."""
+    named = os.environ.get("SPEECHDLM_SHARED")
+    places = [Path(named)] if named else [CHECKOUT / "shared", CHECKOUT.parent / "shared"]
+    for place in places:
+        if (place / "speech").is_dir():
+            return place
+    pytest.skip(f"no recordings to test with: {' or '.join(map(str, places))} is missing (SPEECHDLM_SHARED names it)")
+
+
+@pytest.fixture(scope="session")
+def run_command() -> RunCommand:
+    """``run_command(arguments, cwd=…, env=…, timeout=…, check=…)``: a real command, its output captured as text.
+
+    ``"python"`` as the first argument is this interpreter; ``fairseq-train`` and the like are those beside it. The
+    checkout is on the path, so tests pass before the package is installed. ``check=True`` (the default) fails the test
+    with the command's output when its status is not 0.
+    """
+    return _run
+
+
+def _run(
+    arguments: Sequence[str | os.PathLike[str]],
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 600,
+    check: bool = True,
+    input: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    first, *rest = (os.fspath(argument) for argument in arguments)
+    beside = Path(sys.executable).parent / first
+    if first == "python":
+        first = sys.executable
+    elif os.sep not in first and beside.is_file():
+        first = str(beside)
+    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", **(env or {})}
+    done = subprocess.run(
+        [first, *rest],
+        cwd=cwd,
+        env=environment,
+        timeout=timeout,
+        input=input,
+        stdin=subprocess.DEVNULL if input is None else None,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if check and done.returncode != 0:
+        tail = (done.stdout + done.stderr)[-4000:]
+        pytest.fail(f"status {done.returncode} from {' '.join([first, *rest])}\n{tail}")
+    return done
