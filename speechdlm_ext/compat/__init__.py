@@ -1,0 +1,38 @@
+"""Stock fairseq and torchaudio on today's Python, numpy and PyTorch: repairs made as those packages are imported.
+
+No other room of the package knows about versions. This one imports nothing from the others when it is loaded, nor
+torch, numpy or fairseq, so that it can stand before the first ``import fairseq`` of any program.
+"""
+
+from __future__ import annotations
+
+from .imports import after_import, install_finder
+from .repair import Repair, RepairState
+
+__all__ = ["Repair", "RepairState", "activate", "after_import", "report"]
+
+_active: set[str] = set()
+
+
+def _repairs() -> list[Repair]:
+    # Not "from . import catalogue": that form imports the parent package, and so every other room.
+    from .catalogue import REPAIRS
+
+    return REPAIRS
+
+
+def activate() -> None:
+    """Apply every repair that the installed versions need. A second call does nothing."""
+    install_finder()
+    for repair in _repairs():
+        if repair.name not in _active and repair.needed():
+            _active.add(repair.name)
+            repair.apply()
+
+
+def report() -> list[RepairState]:
+    """All repairs, and whether each is in force here."""
+    return [
+        RepairState(repair.name, repair.package, repair.fault, repair.versions, repair.name in _active)
+        for repair in _repairs()
+    ]

@@ -1,0 +1,48 @@
+"""hydra 1.0 on Python 3.12 and later, and refusals that stay one line under hydra."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from .imports import after_import
+from .repair import Repair, below, python_at_least
+
+
+class _Importer:
+    """Stands for the finders that lost find_module() in Python 3.12; hydra wants nothing else of them."""
+
+    @classmethod
+    def find_module(cls, name: str) -> type[_Importer]:
+        return cls
+
+    @staticmethod
+    def load_module(name: str) -> types.ModuleType:
+        return importlib.import_module(name)
+
+
+def _walk_packages(*args: Any, **options: Any) -> Iterator[tuple[type[_Importer], str, bool]]:
+    for _, name, is_package in pkgutil.walk_packages(*args, **options):
+        yield _Importer, name, is_package
+
+
+def _give_plugins_an_importer(module: types.ModuleType) -> None:
+    stand_in = types.ModuleType("pkgutil")
+    vars(stand_in).update(vars(pkgutil))
+    vars(stand_in)["walk_packages"] = _walk_packages
+    module.pkgutil = stand_in  # type: ignore[attr-defined]
+
+
+REPAIRS = [
+    Repair(
+        name="hydra-plugins",
+        package="hydra-core",
+        fault="AttributeError: 'FileFinder' object has no attribute 'find_module'",
+        versions="Python ≥ 3.12 with hydra-core < 1.2",
+        needed=lambda: python_at_least(3, 12) and below("hydra-core", 1, 2),
+        apply=lambda: after_import("hydra.core.plugins", _give_plugins_an_importer),
+    ),
+]

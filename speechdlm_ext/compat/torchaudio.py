@@ -1,0 +1,87 @@
+"""torchaudio: its extension is optional, and fairseq's audio reading does without sox_effects."""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from .imports import after_import
+from .repair import Repair, at_least
+
+
+def _make_extension_optional(module: ModuleType) -> None:
+    load_library = getattr(module, "_load_lib", None)
+    if load_library is None:
+        return
+
+    @functools.wraps(load_library)
+    def load_if_it_fits(lib: str) -> bool:
+        try:
+            return bool(load_library(lib))
+        except OSError:
+            # Built for a CUDA that this torch does not have. torchaudio's Python parts work without it.
+            return False
+
+    module._load_lib = load_if_it_fits  # type: ignore[attr-defined]
+
+
+def _convert_waveform(
+    waveform: Any,
+    sample_rate: int,
+    normalize_volume: bool = False,
+    to_mono: bool = False,
+    to_sample_rate: int | None = None,
+) -> tuple[Any, int]:
+    """Volume, rate and channels of a waveform (C, N), numpy array or tensor, in the order in which sox did them.
+
+    Args:
+        waveform: samples (C, N).
+        sample_rate: of the waveform, in Hz.
+        normalize_volume: scale to a peak of 1, as "gain -n" of sox does.
+        to_mono: mix down to one channel, as "channels 1" of sox does.
+        to_sample_rate: wanted rate in Hz; None keeps the rate.
+
+    Returns:
+        The waveform (C', N') of the same kind, and its rate in Hz.
+    """
+    import numpy
+    import torch
+
+    wave = torch.from_numpy(waveform) if isinstance(waveform, numpy.ndarray) else waveform
+    if normalize_volume and wave.numel():
+        peak = wave.abs().max()
+        wave = wave / peak if peak > 0 else wave
+    if to_sample_rate is not None and to_sample_rate != sample_rate:
+        from torchaudio.functional import resample
+
+        wave = resample(wave, sample_rate, to_sample_rate)
+        sample_rate = to_sample_rate
+    if to_mono and wave.shape[0] > 1:
+        wave = wave.mean(dim=0, keepdim=True)
+    return (wave.numpy() if isinstance(waveform, numpy.ndarray) else wave), sample_rate
+
+
+def _do_without_sox(module: ModuleType) -> None:
+    module.convert_waveform = _convert_waveform  # type: ignore[attr-defined]
+
+
+REPAIRS = [
+    Repair(
+        name="torchaudio-extension",
+        package="torchaudio",
+        fault="OSError: Could not load this library: …_torchaudio.abi3.so "
+        "(a CUDA build of torchaudio beside a CPU build of torch)",
+        versions="torchaudio ≥ 2.0",
+        needed=lambda: at_least("torchaudio", 2),
+        apply=lambda: after_import("torchaudio._extension.utils", _make_extension_optional),
+    ),
+    Repair(
+        name="sox-effects",
+        package="fairseq",
+        fault="ImportError: Please install torchaudio (get_waveform asks for torchaudio.sox_effects)",
+        versions="torchaudio ≥ 2.9",
+        needed=lambda: at_least("torchaudio", 2, 9),
+        apply=lambda: after_import("fairseq.data.audio.audio_utils", _do_without_sox),
+    ),
+]
