@@ -1,0 +1,57 @@
+# `make help` says what there is. Everything is made inside the checkout: .venv here, .venvs for `make test-all`.
+SHELL := /bin/sh
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+# PYTHON=python3.12 chooses the interpreter. When it is not given, the one of an environment that exists is kept.
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell $(RUN) -I -c "" 2>/dev/null && echo $(RUN) || echo python3)
+endif
+# TORCH=cpu|cu126|cu128|cu130|… chooses a build of torch from PyTorch's index, TORCH=pypi that of PyPI.
+TORCH ?=
+UV ?= uv
+# Taken by its value, so that a folder's name may hold anything, and handed to the shell by the environment.
+override export AUDIO := $(value AUDIO)
+
+# One line when the interpreter will not do; $(error) prints nothing but it.
+OLD := import sys; v = sys.version_info; print("fits" if v >= (3, 10) else "too old: Python %d.%d" % v[:2])
+FOUND = $(or $(shell "$(PYTHON)" -c '$(OLD)' 2>/dev/null),not to be found)
+CHECK_PYTHON = $(if $(filter fits,$(FOUND)),,$(error PYTHON=$(PYTHON) is $(FOUND); 3.10 or newer is needed, for example: PYTHON=python3.12 make $(MAKECMDGOALS)))
+
+.PHONY: help setup demo test lint bench test-all clean
+
+help:
+	@echo "make setup     the environment $(VENV), with everything in it (the other commands make it, too)"
+	@echo "make demo      from raw audio to a conversation that you can hear: demo/report.html"
+	@echo "make demo AUDIO=FOLDER   the same on your own two-channel recordings"
+	@echo "make test      the tests (ARGS='-k units' chooses)"
+	@echo "make test-all  the battery of fairseq commands on each Python 3.10 to 3.13 that is installed"
+	@echo "make lint      ruff and mypy"
+	@echo "make bench     our figures beside a baseline (ARGS=startup chooses)"
+	@echo "make clean     removes environments and caches, keeps demo/"
+	@echo "PYTHON=python3.12 chooses the interpreter; TORCH=cpu, TORCH=cu128, … the build of torch."
+
+setup:
+	$(CHECK_PYTHON)
+	@"$(PYTHON)" scripts/setup_environment.py $(VENV) --torch "$(TORCH)" --uv "$(UV)"
+
+demo: setup
+	@$(RUN) scripts/demo.py $${AUDIO:+--audio "$$AUDIO"} $(ARGS)
+
+test: setup
+	@$(RUN) -m pytest $(ARGS)
+
+lint: setup
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+
+bench: setup
+	@$(RUN) scripts/benchmark.py $(ARGS)
+
+test-all: setup
+	@$(RUN) scripts/test_pythons.py --torch "$(TORCH)" --uv "$(UV)" -- $(ARGS)
+
+clean:
+	rm -rf $(VENV) .venvs build dist speechdlm_ext.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
