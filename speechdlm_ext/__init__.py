@@ -1,1 +1,19 @@
-"""Textless spoken-dialogue models for stock fairseq."""
+"""Textless spoken-dialogue models for stock fairseq.
+
+Importing this package registers our tasks, models and criterions with fairseq, now if fairseq is imported already,
+else as soon as it is, so that programs which only prepare data do not wait for it.
+"""
+
+from types import ModuleType
+
+from speechdlm_ext import compat
+
+
+def _register(fairseq: ModuleType) -> None:
+    from speechdlm_ext.criterions import speech_dlm_criterion  # noqa: F401
+    from speechdlm_ext.models import speech_dlm  # noqa: F401
+    from speechdlm_ext.tasks import speech_dlm_task  # noqa: F401
+
+
+compat.activate()
+compat.after_import("fairseq", _register)

@@ -1,0 +1,210 @@
+"""The SpeechDLM's loss: next unit, edge unit and duration, for each pair of channels (Nguyen et al. 2022)."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Optional
+
+import torch
+import torch.nn.functional as F
+from fairseq import metrics, utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from omegaconf import II
+from torch import Tensor
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.models.speech_dlm_decoder import Prediction
+from speechdlm_ext.options import cross_weights
+
+# What each target is called in the logs.
+LOG_NAMES = {"next": "general_token", "edge": "edge_token", "duration": "edge_duration"}
+
+
+@dataclass
+class SpeechDLMCriterionConfig(FairseqDataclass):
+    """Options of the published criterion."""
+
+    sentence_avg: bool = II("optimization.sentence_avg")
+    main_and_cross_weights: Optional[str] = field(
+        default="1,0",
+        metadata={"help": "weights of predicting the own channel, and the other channels, from each channel"},
+    )
+    general_unit_loss_weight: float = field(default=0.0, metadata={"help": "weight of the next unit's loss"})
+    edge_unit_loss_weight: float = field(default=1.0, metadata={"help": "weight of the edge unit's loss"})
+    duration_loss_weight: float = field(default=1.0, metadata={"help": "weight of the duration's L1 loss (frames)"})
+
+
+class Term(NamedTuple):
+    """One target's part for one pair of channels: sums over a batch."""
+
+    loss: Tensor
+    correct: Tensor
+    count: int
+
+
+@register_criterion("speech_dlm_criterion", dataclass=SpeechDLMCriterionConfig)
+class SpeechDLMCriterion(FairseqCriterion):
+    """Weighted sum of up to three losses over pairs (channel, predicted channel).
+
+    - *next*: cross entropy at every frame.
+    - *edge*: cross entropy of the unit at each edge (a frame where a run of equal units starts).
+    - *duration*: L1 between the predicted and the true length of that run, in frames; with a delayed duration target
+      it is read off the frame after the edge, where the edge unit is known. An edge at the last frame of a row then
+      has none.
+
+    Edge and duration losses are means over the edges of the batch, multiplied by its sample size, so that they count
+    like *next*. In the logs every figure is a mean over its own count, whatever the batches were: ``*_token_loss`` in
+    bits a unit, ``*_duration_loss`` in frames, ``*_pred_acc`` in percent, for each pair ``[channel-predicted]`` and,
+    without prefix, over all channels that predict themselves.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        sentence_avg: bool,
+        main_and_cross_weights: str,
+        general_unit_loss_weight: float,
+        edge_unit_loss_weight: float,
+        duration_loss_weight: float,
+    ) -> None:
+        super().__init__(task)
+        self.sentence_avg = sentence_avg
+        self.channels = task.channels
+        self.targets = task.targets
+        self.delayed = task.delayed_duration_target
+        self.channel_weights = task.channel_weights
+        self.main_weight, self.cross_weight = cross_weights(main_and_cross_weights)
+        weights = {
+            "next": ("--general-unit-loss-weight", general_unit_loss_weight),
+            "edge": ("--edge-unit-loss-weight", edge_unit_loss_weight),
+            "duration": ("--duration-loss-weight", duration_loss_weight),
+        }
+        self.target_weights = {}
+        for target in self.targets:
+            option, weight = weights[target]
+            if not weight > 0:
+                raise InputError(f"{option} {weight}: a positive weight is needed, as the task predicts the {target} unit")
+            self.target_weights[target] = weight
+
+    def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, float, dict[str, Any]]:
+        """The loss of a batch, the sample size by which gradients are divided, and the sums for the logs."""
+        target = sample["target"]
+        edges = sample["durations"].nonzero(as_tuple=True)  # rows, frames, channels: (N,) each
+        nsentences = target.size(0)
+        ntokens = target.ne(self.padding_idx).sum((0, 1)).tolist()
+        logs: dict[str, Any] = {"nsentences": nsentences, "ntokens": 0, "sample_size": 0}
+        loss = torch.zeros((), device=target.device)
+        for (channel, predicted), pair in self._terms(model, sample, edges).items():
+            prefix = f"[{self.channels[channel]}-{self.channels[predicted]}]"
+            sample_size = nsentences if self.sentence_avg else ntokens[predicted]
+            sizes = {"ntokens": ntokens[predicted], "sample_size": sample_size}
+            weight = self.channel_weights[channel] * (self.main_weight if channel == predicted else self.cross_weight)
+            for key, size in sizes.items():
+                logs[f"{prefix}{key}"] = size
+                logs[key] += size
+            for name, term in pair.items():
+                # Next units count frame by frame; edges and durations as their mean, at each frame.
+                scale = 1 if name == "next" else sample_size / max(term.count, 1)
+                weighted = term.loss * (weight * scale)
+                loss = loss + weighted * self.target_weights[name]
+                share = term.count if name == "next" else sample_size
+                logs[f"{prefix}{LOG_NAMES[name]}_share"] = weight * self.target_weights[name] * share
+                self._add(logs, prefix + LOG_NAMES[name], term.loss.detach(), term.correct, term.count)
+                self._add(logs, LOG_NAMES[name], weighted.detach(), term.correct, term.count)
+        logs["loss"] = loss.detach()
+        return loss, logs["sample_size"], logs
+
+    @staticmethod
+    def _add(logs: dict[str, Any], name: str, *values: Any) -> None:
+        for key, value in zip(_SUMS, values):
+            logs[name + key] = logs.get(name + key, 0) + value
+
+    def _terms(self, model: Any, sample: dict[str, Any], edges: tuple[Tensor, ...]) -> dict[tuple[int, int], Any]:
+        """The terms of each pair (channel, predicted channel), by target.
+
+        The model predicts only where a loss wants it: units at every frame for *next*, else at edges; durations at
+        edges or, delayed, at the frames after them.
+        """
+        target, durations = sample["target"], sample["durations"]
+        timed = edges
+        if self.delayed:
+            lengths = target.ne(self.padding_idx).sum(1)  # (B, C)
+            timed = tuple(index[edges[1] + 1 < lengths[edges[0], edges[2]]] for index in edges)
+        timed_at = (timed[0], timed[1] + int(self.delayed), timed[2])
+        everywhere = "next" in self.targets
+        heads, _ = model(**sample["net_input"], at=None if everywhere else edges, durations_at=timed_at)
+        pairs: dict[tuple[int, int], dict[str, Term]] = {}
+        for offset in range(len(self.channels) if self.cross_weight > 0 else 1):
+            head: Prediction = heads[offset]
+            at_edges = head.units[edges] if everywhere else head.units
+            for predicted in range(len(self.channels)):
+                edge_here, timed_here = edges[2] == predicted, timed[2] == predicted
+                pair = {}
+                if everywhere:
+                    pair["next"] = self._unit_term(head.units[:, :, predicted], target[:, :, predicted])
+                if "edge" in self.targets:
+                    pair["edge"] = self._unit_term(at_edges[edge_here], target[edges][edge_here])
+                if "duration" in self.targets and head.durations is not None:
+                    pair["duration"] = self._duration_term(head.durations[timed_here], durations[timed][timed_here])
+                pairs[(predicted - offset) % len(self.channels), predicted] = pair
+        return dict(sorted(pairs.items()))
+
+    def _unit_term(self, logits: Tensor, units: Tensor) -> Term:
+        """Cross entropy in nats; ``logits`` ``(…, V)``, ``units`` ``(…)``, padding is not counted."""
+        logits, units = logits.flatten(0, -2), units.flatten()
+        loss = F.cross_entropy(logits.float(), units, ignore_index=self.padding_idx, reduction="sum")
+        real = units.ne(self.padding_idx)
+        correct = ((logits.argmax(-1) == units) & real).sum()
+        return Term(loss, correct, int(real.sum()))
+
+    @staticmethod
+    def _duration_term(predicted: Tensor, frames: Tensor) -> Term:
+        """L1 in frames; both ``(N,)``."""
+        predicted = predicted.float()
+        loss = F.l1_loss(predicted, frames.float(), reduction="sum")
+        return Term(loss, (predicted.round() == frames).sum(), len(frames))
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+        """Log means over all that was seen since the last log; see the class."""
+        sums: dict[str, float] = {}
+        for log in logging_outputs:
+            for key, value in log.items():
+                sums[key] = sums.get(key, 0.0) + float(value)
+        pairs = [key[: -len("ntokens")] for key in sums if key.startswith("[") and key.endswith("ntokens")]
+        own = [pair for pair in pairs if pair[1:-1].split("-", 1)[0] == pair[1:-1].rsplit("-", 1)[-1]]
+        for target, name in LOG_NAMES.items():
+            for prefix, parts in [(pair, [pair]) for pair in pairs] + [("", own)]:
+                loss, correct, count = (sum(sums.get(p + name + k, 0.0) for p in parts) for k in _SUMS)
+                if count:
+                    unit = 1.0 if target == "duration" else math.log(2)
+                    metrics.log_scalar(f"{prefix}{name}_loss", loss / count / unit, count, round=3)
+                    metrics.log_scalar(f"{prefix}{name}_pred_acc", 100 * correct / count, count, round=3)
+                    if target != "duration":
+                        _log_perplexity(f"{prefix}{name}")
+        size = sums.get("sample_size", 0.0)
+        if size:
+            shares = {key[: -len("_share")] + "_loss": value / size for key, value in sums.items() if key.endswith("_share")}
+            metrics.log_derived("loss", lambda meters: _total_loss(meters, shares))
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Every logged value is a sum."""
+        return True
+
+
+_SUMS = ("_loss", "_correct", "_count")
+
+
+def _log_perplexity(name: str) -> None:
+    metrics.log_derived(f"{name}_ppl", lambda meters: utils.get_perplexity(meters[f"{name}_loss"].avg))
+
+
+def _total_loss(meters: Any, shares: dict[str, float]) -> float:
+    """The training loss in bits, from the means of its parts, so that it does not depend on how batches were cut."""
+    total = 0.0
+    for name, share in shares.items():
+        if name in meters:
+            in_bits = name.endswith("_token_loss")
+            total += share * float(meters[name].avg) / (1.0 if in_bits else math.log(2))
+    return round(total, 5)

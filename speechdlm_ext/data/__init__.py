@@ -1,0 +1,1 @@
+"""Binarized units to batches."""

@@ -1,0 +1,1 @@
+"""Decoding: continuing dialogues on all channels at once."""

@@ -1,0 +1,227 @@
+"""Continuing dialogues: one batched loop for sampling and beam search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speechdlm_ext.data.channel_dictionary import ChannelDictionary
+from speechdlm_ext.data.dialogue_dataset import pad_right
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.generation.durations import DurationCounter
+from speechdlm_ext.generation.options import DecodingOptions
+from speechdlm_ext.generation.search import best_continuations, draw, keep_likeliest
+from speechdlm_ext.generation.window import ModelWindow
+
+
+@dataclass
+class Hypothesis:
+    """A continued dialogue.
+
+    Attributes:
+        units: prompt and continuation, ``(T, C)``.
+        score: log-probability over all channels, the final ``</s>`` counted, divided by the length penalty.
+        positional_scores: log-probability of every unit and of the final ``</s>``, ``(T + 1, C)``.
+    """
+
+    units: Tensor
+    score: float
+    positional_scores: Tensor
+
+
+class DialogueGenerator:
+    """Continues prompts with an ensemble of SpeechDLMs.
+
+    A prompt's ``<pad>`` or ``<unk>`` frames are free: the model fills them in (one-channel-conditioned generation
+    leaves a whole channel free). Special symbols are never emitted.
+
+    Args:
+        models: models in evaluation mode.
+        dictionary: the channels' dictionaries.
+        options: see :class:`DecodingOptions`.
+        delayed: whether the models predict durations one frame late.
+        start_symbol: what comes before the first frame.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Any],
+        dictionary: ChannelDictionary,
+        options: DecodingOptions,
+        delayed: bool,
+        start_symbol: int,
+    ) -> None:
+        self.models, self.dictionary, self.options = list(models), dictionary, options
+        self.delayed, self.start_symbol = delayed, start_symbol
+        self.device = next(models[0].parameters()).device
+        self.banned = ~dictionary.emittable().to(self.device)  # (C, V)
+        self.temperature = torch.tensor(options.temperatures(dictionary.channels), device=self.device)
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[Tensor], seeds: Sequence[int], progress: Callable[[int], None] | None = None
+    ) -> list[list[Hypothesis]]:
+        """Continue each prompt.
+
+        Args:
+            prompts: ``(T_i, C)`` unit ids, not necessarily equally long.
+            seeds: one for each prompt: a sample depends on its prompt and its seed, not on the rest of the batch.
+            progress: called with the number of frames done, at each frame.
+
+        Returns:
+            For each prompt ``options.beam`` hypotheses, the likeliest first.
+
+        Raises:
+            InputError: a prompt longer than the length asked for, or a model whose output is not a number.
+        """
+        limits = [self.options.limit(len(prompt)) for prompt in prompts]
+        results: list[list[Hypothesis]] = [[] for _ in prompts]
+        for limit in sorted(set(limits)):
+            members = [i for i, own in enumerate(limits) if own == limit]
+            batch = _Batch(self, [prompts[i] for i in members], [seeds[i] for i in members], limit)
+            for i, hypotheses in zip(members, batch.run(progress)):
+                results[i] = hypotheses
+        return results
+
+
+class _Batch:
+    """Prompts that are continued to the same length, and the state of doing so.
+
+    Rows of the state are prompts, then prompts × beam once hypotheses differ.
+    """
+
+    def __init__(self, generator: DialogueGenerator, prompts: list[Tensor], seeds: Sequence[int], limit: int) -> None:
+        self.generator, self.options, self.limit = generator, generator.options, limit
+        self.size, self.channels = len(prompts), len(generator.dictionary.channels)
+        device, pad, unk = generator.device, generator.dictionary.pad(), generator.dictionary.unk()
+        rows = pad_right([prompt.to(device) for prompt in prompts], pad)
+        free = rows.new_full((self.size, max(limit - rows.size(1), 0), self.channels), pad)
+        self.prompt = torch.cat([rows, free], 1)[:, :limit]
+        self.forced = self.prompt.ne(pad) & self.prompt.ne(unk)  # (B, limit, C)
+        start = rows.new_full((self.size, 1, self.channels), generator.start_symbol)
+        self.units = torch.cat([start, self.prompt], 1)  # (rows, 1 + limit, C)
+        self.scores = torch.zeros(self.size, limit + 1, self.channels, device=device)
+        self.totals = torch.zeros(self.size, self.channels, device=device)
+        self.window = ModelWindow(generator.models, limit + 1, self.options.slide)
+        self.counter = DurationCounter(
+            self.size, self.channels, generator.delayed, self.options.duration_temperature, device
+        )
+        self.uniform = self._uniform(seeds) if self.options.sampling else None
+
+    def _uniform(self, seeds: Sequence[int]) -> Tensor:
+        """Each prompt's own random numbers: ``(B·beam, limit, C)``."""
+        streams = []
+        for seed in seeds:
+            stream = torch.Generator().manual_seed(int(seed))
+            streams.append(torch.rand(self.options.beam, self.limit, self.channels, generator=stream))
+        return torch.cat(streams).to(self.generator.device)
+
+    def run(self, progress: Callable[[int], None] | None) -> list[list[Hypothesis]]:
+        """Decode frame by frame; what every prompt forces is read in one pass."""
+        known = int(self.forced.all(-1).all(0).int().cumprod(0).sum())
+        lprobs, repeat = self._read_prompt(known)
+        self._widen()
+        lprobs, repeat = (x.repeat_interleave(self.options.beam, 0) for x in (lprobs, repeat))
+        first = True
+        for frame in range(known, self.limit):
+            step = self._constrain(lprobs, repeat, frame)
+            if self.options.sampling:
+                self._draw(step, frame)
+            else:
+                self._extend_beam(step, frame, first)
+            first = False
+            if progress is not None:
+                progress(frame + 1)
+            lprobs, durations = self.window.feed(self.units[:, frame + 1 : frame + 2], self.generator.temperature)
+            lprobs, durations = lprobs[:, -1], None if durations is None else durations[:, -1]
+            self._check(lprobs)
+            repeat = self._repeat(durations, frame + 1)
+        self.scores[:, self.limit] = lprobs[..., self.generator.dictionary.eos()]
+        return self._hypotheses()
+
+    def _read_prompt(self, known: int) -> tuple[Tensor, Tensor]:
+        """Read the frames that all prompts force; log-probabilities and repetition at the first that is open."""
+        lprobs, durations = self.window.feed(self.units[:, : known + 1], self.generator.temperature)
+        self._check(lprobs)
+        taken = lprobs[:, :known].gather(-1, self.units[:, 1 : known + 1].unsqueeze(-1)).squeeze(-1)
+        self.scores[:, :known] = taken
+        self.totals = taken.sum(1)
+        repeat = torch.zeros_like(self.forced[:, 0])
+        for frame in range(known + 1):
+            repeat = self._repeat(None if durations is None else durations[:, frame], frame)
+        return lprobs[:, -1], repeat
+
+    def _repeat(self, durations: Tensor | None, frame: int) -> Tensor:
+        """Where the unit of ``frame`` - 1 must be repeated at ``frame``: ``(rows, C)``."""
+        if durations is None:
+            return torch.zeros(self.units.size(0), self.channels, dtype=torch.bool, device=self.units.device)
+        repeated = self.units[:, frame].eq(self.units[:, frame - 1]) if frame else None
+        return self.counter.advance(durations, repeated)
+
+    def _constrain(self, lprobs: Tensor, repeat: Tensor, frame: int) -> Tensor:
+        """Log-probabilities ``(rows, C, V)`` of what may follow: units, or the one unit that must."""
+        beam = self.options.beam
+        forced = self.forced[:, frame].repeat_interleave(beam, 0)
+        only = torch.where(forced, self.prompt[:, frame].repeat_interleave(beam, 0), self.units[:, frame])
+        fixed = forced | repeat
+        if frame == 0:
+            fixed = forced
+        others = torch.ones_like(lprobs, dtype=torch.bool).scatter(-1, only.unsqueeze(-1), False)
+        return lprobs.masked_fill(torch.where(fixed.unsqueeze(-1), others, self.generator.banned), -torch.inf)
+
+    def _draw(self, lprobs: Tensor, frame: int) -> None:
+        kept = keep_likeliest(lprobs, self.options.sampling_topk, self.options.sampling_topp)
+        units = draw(kept, self.uniform[:, frame])
+        self._append(units, lprobs.gather(-1, units.unsqueeze(-1)).squeeze(-1), frame)
+
+    def _extend_beam(self, lprobs: Tensor, frame: int, first: bool) -> None:
+        beam = self.options.beam
+        rows = lprobs.view(self.size, beam, *lprobs.shape[1:])
+        totals = self.totals.view(self.size, beam, -1)
+        if first:  # the hypotheses of a prompt are still the same one
+            rows, totals = rows[:, :1], totals[:, :1]
+        parents, units, new_totals = best_continuations(rows, totals, beam)
+        parents = (parents + torch.arange(self.size, device=parents.device).unsqueeze(1) * beam).flatten()
+        if not torch.equal(parents, torch.arange(len(parents), device=parents.device)):
+            self._select(parents)
+        new_totals = new_totals.flatten(0, 1)
+        self._append(units.flatten(0, 1), new_totals - self.totals, frame)
+        self.totals = new_totals
+
+    def _append(self, units: Tensor, scores: Tensor, frame: int) -> None:
+        self.units[:, frame + 1] = units
+        self.scores[:, frame] = scores
+        if self.options.sampling:
+            self.totals = self.totals + scores
+
+    def _widen(self) -> None:
+        """From one row a prompt to one a hypothesis."""
+        if self.options.beam > 1:
+            self._select(torch.arange(self.size, device=self.units.device).repeat_interleave(self.options.beam))
+
+    def _select(self, rows: Tensor) -> None:
+        self.units, self.scores, self.totals = self.units[rows], self.scores[rows], self.totals[rows]
+        self.counter.select(rows)
+        self.window.select(rows)
+
+    def _check(self, lprobs: Tensor) -> None:
+        if bool(torch.isnan(lprobs).any()):
+            raise InputError(
+                "the model's output is not a number: its weights are broken, or the precision is too low (try fp32)"
+            )
+
+    def _hypotheses(self) -> list[list[Hypothesis]]:
+        beam = self.options.beam
+        length = (self.limit + 1) ** self.options.len_penalty if self.options.normalize_scores else 1.0
+        final = (self.totals + self.scores[:, self.limit]).sum(-1) / length
+        results = []
+        for row in range(self.size):
+            # A beam wider than the choices that were open holds hypotheses of no probability.
+            own = [i for i in range(row * beam, (row + 1) * beam) if bool(torch.isfinite(final[i]))]
+            order = sorted(own, key=lambda i: -float(final[i]))
+            results.append([Hypothesis(self.units[i, 1:].cpu(), float(final[i]), self.scores[i].cpu()) for i in order])
+        return results

@@ -1,0 +1,88 @@
+"""What a user may ask of decoding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from speechdlm_ext.errors import InputError
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """Options of decoding, with the published names and defaults.
+
+    Attributes:
+        beam: hypotheses for each prompt. In sampling they are independent samples, and the likeliest comes first.
+        sampling: draw units at random instead of searching for the likeliest.
+        sampling_topk: draw from the k likeliest units; -1 for all.
+        sampling_topp: draw from the smallest set of units whose probability exceeds p; -1 for all.
+        temperature: divides the logits; one number, or one for each channel.
+        duration_temperature: divides predicted durations: above 1 the speech becomes faster.
+        max_len_a, max_len_b: total length in frames, prompt included: a·(prompt + 1) + b.
+        min_len: least length; only checked, as no dialogue ends before its greatest length.
+        len_penalty: scores are divided by (length + 1) to this power.
+        normalize_scores: whether they are.
+        slide: continue beyond the model's window by encoding its last half anew; else that is an error.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    beam: int = 1
+    sampling: bool = False
+    sampling_topk: int = -1
+    sampling_topp: float = -1.0
+    temperature: float | Sequence[float] = 1.0
+    duration_temperature: float = 1.0
+    max_len_a: float = 0.0
+    max_len_b: int = 200
+    min_len: int = 1
+    len_penalty: float = 1.0
+    normalize_scores: bool = True
+    slide: bool = True
+
+    def __post_init__(self) -> None:
+        if self.beam < 1:
+            raise InputError(f"--beam {self.beam}: 1 or more is wanted")
+        temperatures = self.temperature if isinstance(self.temperature, Sequence) else [self.temperature]
+        for value in temperatures:
+            _check_positive("--temperature", value)
+        _check_positive("--duration-temperature", self.duration_temperature)
+        if self.sampling_topp != -1 and not 0 < self.sampling_topp <= 1:
+            raise InputError(f"--sampling-topp {self.sampling_topp}: a number above 0 and up to 1 is wanted")
+        if self.sampling_topk != -1 and self.sampling_topk < 1:
+            raise InputError(f"--sampling-topk {self.sampling_topk}: 1 or more is wanted")
+        if not self.sampling and (self.sampling_topk > 0 or self.sampling_topp > 0):
+            raise InputError("--sampling-topk and --sampling-topp need --sampling")
+        if not (math.isfinite(self.max_len_a) and self.max_len_a >= 0):
+            raise InputError(f"--max-len-a {self.max_len_a}: 0 or more is wanted")
+
+    def limit(self, prompt: int) -> int:
+        """Total length in frames for a prompt of ``prompt`` frames."""
+        frames = int(self.max_len_a * (prompt + 1) + self.max_len_b)
+        if frames < max(self.min_len, 1):
+            raise InputError(f"a length of {frames} frames was asked for, {max(self.min_len, 1)} is the least (--min-len)")
+        if prompt > frames:
+            raise InputError(
+                f"the prompt has {prompt} frames, --max-len-a {self.max_len_a} --max-len-b {self.max_len_b} allow "
+                f"{frames} in all, prompt included: raise --max-len-b"
+            )
+        return frames
+
+    def temperatures(self, channels: Sequence[str]) -> list[float]:
+        """The temperature of each channel."""
+        if not isinstance(self.temperature, Sequence):
+            return [float(self.temperature)] * len(channels)
+        if len(self.temperature) != len(channels):
+            raise InputError(
+                f"--temperature: {len(self.temperature)} numbers for {len(channels)} channels ({','.join(channels)})"
+            )
+        return [float(value) for value in self.temperature]
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        raise InputError(f"{name} {value}: a number above 0 is wanted")
