@@ -15,7 +15,6 @@ _active: set[str] = set()
 
 
 def _repairs() -> list[Repair]:
-    # Not "from . import catalogue": that form imports the parent package, and so every other room.
     from .catalogue import REPAIRS
 
     return REPAIRS

@@ -1,8 +1,8 @@
 """What the pickle inside a checkpoint may name: everything that fairseq's own files of all ages need, and no more.
 
 torch's weights-only reader lets a file call, build and fill whatever is on the list, so nothing on it may do anything
-but hold data. Where the real thing could do more (``getattr``-like functions, numpy's dtypes, which trust the state they
-are given), a stand-in from :mod:`.stand_ins` answers to its name.
+but hold data. Where the real thing could do more (functions that call others, numpy's dtypes, which trust the state
+that they are given), a stand-in from :mod:`.stand_ins` answers to its name.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 }
 
 
-def allowed_globals() -> list[tuple[Any, str]]:
+def allowed_globals() -> list[Any]:
     """Pairs of an object and the name by which a pickle may ask for it; imports nothing."""
     allowed = {f"{module}.{name}": value for module, name, value in _named()}
     allowed.update(_config_classes())

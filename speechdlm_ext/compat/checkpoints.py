@@ -7,7 +7,6 @@ weights-only reader with the allow-list of :mod:`.allow_list`; a file that needs
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from _compat_pickle import IMPORT_MAPPING
 from typing import IO, Any
@@ -19,8 +18,10 @@ _FALSE = ("", "0", "false", "no", "off")
 _ASKED_FOR = (
     re.compile(r"GLOBAL (\S+) was not an allowed global"),
     re.compile(r"unsupported GLOBAL (\S+) whose module"),
-    re.compile(r"Trying to call reduce for unrecognized function (.+?)(?: which belongs to|\s*Check the documentation|$)"),
-    re.compile(r"allowlisted via `add_safe_globals`,? but got (.+?)(?:\s*Check the documentation|$)"),
+    re.compile(
+        r"Trying to call reduce for unrecognized function (.+?)(?: which belongs to| Check the documentation|$)"
+    ),
+    re.compile(r"allowlisted via `add_safe_globals`,? but got (.+?)(?: Check the documentation|$)"),
 )
 
 
@@ -64,7 +65,9 @@ def load(
     try:
         with torch.serialization.safe_globals(allowed_globals()):
             return read(file, map_location=map_location, weights_only=True, **options)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a file that is no pickle, or a hostile one, can fail in every way there is
         raise refusal(_explain(file, error)) from error
 
 
@@ -82,10 +85,10 @@ def _explain(file: Any, error: Exception) -> str:
     if isinstance(error, EOFError) or "failed finding central directory" in message or "central directory" in message:
         return f"{name}: is not a whole checkpoint (cut off while it was written or copied?): use another one"
     reason = message.split("WeightsUnpickler error:")[-1].split("Check the documentation")[0].strip()
-    return (
-        f"{name}: cannot be read as a checkpoint ({type(error).__name__}: {reason[:200]}); if it is one and you trust "
-        f"where it comes from, set {TRUST_VARIABLE}=1 (in Python: trust=True)"
-    )
+    trust = f"; if you trust where it comes from, set {TRUST_VARIABLE}=1 (in Python: trust=True)"
+    if isinstance(error, RuntimeError) and "weights_only" not in message:
+        trust = ""
+    return f"{name}: cannot be read as a checkpoint ({type(error).__name__}: {reason[:200]}){trust}"
 
 
 def _todays_name(name: str) -> str:

@@ -45,7 +45,8 @@ def supply_module(module_name: str, fill: Callback) -> None:
 
 def _still_running(module: ModuleType) -> bool:
     spec = getattr(module, "__spec__", None)
-    return bool(getattr(spec, "_initializing", False)) and getattr(spec.loader, "_speechdlm", False)
+    hooked = getattr(getattr(spec, "loader", None), "_speechdlm", False)
+    return bool(hooked and getattr(spec, "_initializing", False))
 
 
 def _callbacks(name: str) -> Iterator[Callback]:
@@ -117,4 +118,4 @@ class PostImportFinder:
 def install_finder() -> None:
     """Put the finder in place, once."""
     if not any(isinstance(finder, PostImportFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, PostImportFinder())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, PostImportFinder())

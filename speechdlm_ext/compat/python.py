@@ -20,7 +20,7 @@ from .repair import Repair, below, python_at_least
 
 def _hash_by_identity(cls: type) -> None:
     if cls.__hash__ is None:
-        cls.__hash__ = object.__hash__  # type: ignore[method-assign]
+        cls.__hash__ = object.__hash__
 
 
 def _make_defaults_hashable(cls: type) -> None:
@@ -31,8 +31,8 @@ def _make_defaults_hashable(cls: type) -> None:
             _hash_by_identity(type(default))
 
 
-def _teach_base_config(cls: type) -> None:
-    """Make every config class derived from FairseqDataclass usable as a default, in fairseq and in user modules.
+def _teach_base_config(base: Any) -> None:
+    """Make every config class derived from ``base`` usable as a default, in fairseq and in user modules.
 
     A class of its own gets its hash with its first instance, after ``@dataclass`` has seen it, so that
     ``@dataclass(unsafe_hash=True)`` goes on working. Plain dataclasses get it when a config class uses them.
@@ -43,12 +43,11 @@ def _teach_base_config(cls: type) -> None:
         return object.__new__(cls)
 
     def __init_subclass__(cls: type, **kwargs: object) -> None:
-        super(base, cls).__init_subclass__(**kwargs)  # type: ignore[misc]
+        super(base, cls).__init_subclass__(**kwargs)
         _make_defaults_hashable(cls)
 
-    base = cls
-    cls.__new__ = __new__  # type: ignore[method-assign,assignment]
-    cls.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]
+    base.__new__ = __new__
+    base.__init_subclass__ = classmethod(__init_subclass__)
 
 
 @contextmanager
@@ -80,9 +79,7 @@ def _treat_fairseq(cls: type) -> None:
 
 
 def _repair_fairseq_dataclasses() -> None:
-    around_import(
-        "fairseq.dataclass.configs", lambda module: _dataclass_decorator(module.__name__, _treat_fairseq)
-    )
+    around_import("fairseq.dataclass.configs", lambda module: _dataclass_decorator(module.__name__, _treat_fairseq))
 
 
 def _repair_hydra_dataclasses() -> None:

@@ -86,7 +86,7 @@ def array_class() -> Any:
             raw = data.encode("latin1") if isinstance(data, str) else data
             if not isinstance(dtype, PickledDtype) or not isinstance(raw, bytes):
                 raise TypeError("numpy arrays of objects are not read from a checkpoint")
-            super().__setstate__((1, tuple(shape), dtype.real(), bool(fortran), raw))
+            super().__setstate__((1, tuple(shape), dtype.real(), bool(fortran), raw))  # type: ignore[arg-type]
 
         def __reduce__(self) -> Any:
             return numpy.array(self, copy=True, subok=False).__reduce__()

@@ -37,8 +37,8 @@ REPAIRS = [
     Repair(
         name="checkpoint-loading",
         package="torch",
-        fault="UnpicklingError: Weights only load failed, for fairseq's own checkpoints; and, where it is switched off, "
-        "checkpoints that run code when they are loaded",
+        fault="UnpicklingError: Weights only load failed, for fairseq's own checkpoints; and, where that is switched "
+        "off, checkpoints that run code when they are loaded",
         versions="all",
         needed=always,
         apply=lambda: after_import("torch", _load_safely_for_fairseq),

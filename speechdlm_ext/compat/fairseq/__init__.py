@@ -1,0 +1,9 @@
+"""Repairs of fairseq itself, by subject."""
+
+from .configs import REPAIRS as _CONFIGS
+from .distributed import REPAIRS as _DISTRIBUTED
+from .expressions import REPAIRS as _EXPRESSIONS
+from .precision import REPAIRS as _PRECISION
+from .saving import REPAIRS as _SAVING
+
+REPAIRS = [*_CONFIGS, *_PRECISION, *_DISTRIBUTED, *_SAVING, *_EXPRESSIONS]

@@ -1,0 +1,84 @@
+"""Options: those of old checkpoints with integers kept as floats, and a --user-dir that is not there."""
+
+from __future__ import annotations
+
+import functools
+import os
+from types import ModuleType
+from typing import Any
+
+from ..imports import after_import
+from ..refusal import refusal
+from ..repair import Repair, always
+
+
+def _take_whole_floats_as_integers(module: ModuleType) -> None:
+    original = module.merge_with_parent
+
+    @functools.wraps(original)
+    def merge_with_parent(dc: Any, cfg: Any, *args: Any, **options: Any) -> Any:
+        _round_whole_floats(dc, cfg)
+        return original(dc, cfg, *args, **options)
+
+    module.merge_with_parent = merge_with_parent  # type: ignore[attr-defined]
+
+
+def _round_whole_floats(dc: Any, cfg: Any) -> None:
+    """Make 250000.0 of ``cfg`` 250000 where the config class ``dc`` wants an integer."""
+    from omegaconf import DictConfig, IntegerNode, OmegaConf, open_dict, read_write
+
+    if not isinstance(cfg, DictConfig) or cfg._is_none() or cfg._is_missing():
+        return
+    floats = {}
+    for key in cfg:
+        node = cfg._get_node(key)
+        value = node._value() if node is not None else None
+        if isinstance(value, float) and value.is_integer():
+            floats[key] = int(value)
+    if not floats:
+        return
+    wanted = dc if isinstance(dc, DictConfig) else OmegaConf.structured(dc)
+    with read_write(cfg), open_dict(cfg):
+        for key, value in floats.items():
+            if key in wanted and isinstance(wanted._get_node(key), IntegerNode):
+                cfg[key] = value
+
+
+def _say_where_user_dir_is_not(module: ModuleType) -> None:
+    original = module.import_user_module
+
+    @functools.wraps(original)
+    def import_user_module(args: Any) -> None:
+        user_dir = getattr(args, "user_dir", None)
+        try:
+            original(args)
+        except FileNotFoundError as error:
+            if user_dir is None or error.errno is not None:  # an error of the module itself
+                raise
+            raise refusal(
+                f"--user-dir {user_dir}: no such folder; `python -m speechdlm_ext --user-dir` prints the right one"
+            ) from error
+        if user_dir is not None and not os.path.isdir(user_dir) and os.path.exists(user_dir):
+            raise refusal(f"--user-dir {user_dir}: is a file, a folder with an __init__.py is needed")
+
+    module.import_user_module = import_user_module  # type: ignore[attr-defined]
+
+
+REPAIRS = [
+    Repair(
+        name="whole-floats",
+        package="fairseq",
+        fault="ValidationError: Value '250000.0' could not be converted to Integer (options of old checkpoints)",
+        versions="all",
+        needed=always,
+        apply=lambda: after_import("fairseq.dataclass.utils", _take_whole_floats_as_integers),
+    ),
+    Repair(
+        name="missing-user-dir",
+        package="fairseq",
+        fault="FileNotFoundError and a traceback for a --user-dir that does not exist",
+        versions="all",
+        needed=always,
+        apply=lambda: after_import("fairseq.utils", _say_where_user_dir_is_not),
+    ),
+]

@@ -1,0 +1,83 @@
+"""Several processes without GPUs, and backends that need a package which is not there."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from types import ModuleType
+from typing import Any
+
+from ..imports import after_import
+from ..refusal import refusal
+from ..repair import Repair, always
+
+logger = logging.getLogger(__name__)
+
+
+def _no_device_ids_on_cpu(module: ModuleType) -> None:
+    original = module.DistributedDataParallel
+
+    def distributed_data_parallel(module: Any, *args: Any, **options: Any) -> Any:
+        parameter = next(iter(module.parameters()), None)
+        if parameter is not None and parameter.device.type == "cpu":
+            options.update(device_ids=None, output_device=None)
+        return original(module, *args, **options)
+
+    module.DistributedDataParallel = distributed_data_parallel  # type: ignore[attr-defined]
+
+
+def _gloo_without_gpus(module: ModuleType) -> None:
+    original = module.distributed_init
+
+    @functools.wraps(original)
+    def distributed_init(cfg: Any) -> Any:
+        distributed, common = getattr(cfg, "distributed_training", None), getattr(cfg, "common", None)
+        no_gpu = getattr(common, "cpu", False) or not module.torch.cuda.is_available()
+        if no_gpu and getattr(distributed, "distributed_backend", None) == "nccl" and not getattr(common, "tpu", False):
+            logger.info("--distributed-backend nccl needs GPUs: using gloo")
+            distributed.distributed_backend = "gloo"  # type: ignore[union-attr]
+        return original(cfg)
+
+    module.distributed_init = distributed_init  # type: ignore[attr-defined]
+
+
+def _refuse_fully_sharded(module: ModuleType) -> None:
+    if module.has_FSDP:
+        return
+
+    def fsdp_enable_wrap(cfg: Any) -> Any:
+        raise refusal(
+            "--ddp-backend fully_sharded needs the package fairscale, which is not installed: "
+            "install it (pip install fairscale), or leave the option out"
+        )
+
+    module.fsdp_enable_wrap = fsdp_enable_wrap  # type: ignore[attr-defined]
+
+
+REPAIRS = [
+    Repair(
+        name="ddp-on-cpu",
+        package="fairseq",
+        fault="ValueError: DistributedDataParallel device_ids and output_device arguments only work with single-device "
+        "GPU modules (torchrun on CPU with the default --ddp-backend)",
+        versions="all",
+        needed=always,
+        apply=lambda: after_import("fairseq.models.distributed_fairseq_model", _no_device_ids_on_cpu),
+    ),
+    Repair(
+        name="gloo-on-cpu",
+        package="fairseq",
+        fault="ProcessGroupNCCL is only supported with GPUs (torchrun on CPU with the default --distributed-backend)",
+        versions="all",
+        needed=always,
+        apply=lambda: after_import("fairseq.distributed.utils", _gloo_without_gpus),
+    ),
+    Repair(
+        name="fully-sharded",
+        package="fairseq",
+        fault="ImportError: Cannot find FullyShardedDataParallel, after a traceback (--ddp-backend fully_sharded)",
+        versions="all; not where fairscale is installed",
+        needed=always,
+        apply=lambda: after_import("fairseq.distributed.fully_sharded_data_parallel", _refuse_fully_sharded),
+    ),
+]
