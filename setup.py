@@ -16,9 +16,23 @@ VERSION = "0.1.0"
 
 # `fairseq-train` imports fairseq before it reads --user-dir, so something must be there before fairseq is: Python runs
 # the lines of .pth files at start-up. The name sorts after that of an editable install's own .pth (`__editable__…`),
-# which puts the checkout on the path. ImportError alone is passed over in silence: the .pth outlived the package.
+# which puts the checkout on the path. Its one line holds all that runs at start-up: finding and loading a module, be it
+# ever so small, would cost more than the rest. Where the package is gone, or broken, Python goes on without it.
 PTH_NAME = "speechdlm_ext.pth"
-PTH_LINE = "import sys; exec('try:\\n import speechdlm_ext_bootstrap\\nexcept ImportError:\\n pass')\n"
+PTH_CODE = """\
+import sys
+class FirstImport:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in ("fairseq", "fairseq_cli", "hydra", "omegaconf", "torchaudio"):
+            try:
+                from speechdlm_ext_bootstrap import first_import
+            except Exception:
+                return None
+            return first_import(FirstImport, name, path, target)
+sys.meta_path.insert(0, FirstImport)
+"""
+PTH_LINE = f"import sys; exec({PTH_CODE!r}, {{}})\n"
 
 
 class BuildWithPth(build_py):
