@@ -88,4 +88,4 @@ class ModelWindow:
         """Keep the given rows, in that order, repeated where named twice."""
         self.history = self.history[rows]
         for cache in self.caches:
-            cache.select(rows)
+            cache.select(rows, self.history.size(-1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
@@ -70,10 +71,11 @@ class DecoderCache:
                 "sequence shorter, or let the window slide"
             )
 
-    def select(self, rows: Tensor) -> None:
-        """Keep the given rows of every block, in that order."""
+    def select(self, rows: Tensor, channels: int) -> None:
+        """Keep the given batch rows, in that order, with all their channels."""
+        inner = (rows.unsqueeze(1) * channels + torch.arange(channels, device=rows.device)).flatten()
         for block in self._blocks.values():
-            block.select(rows, self.length / self.capacity)
+            block.select(inner, self.length / self.capacity)
 
     def clear(self) -> None:
         """Forget every position; the buffers are kept."""
