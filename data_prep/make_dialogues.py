@@ -1,0 +1,45 @@
+"""Make two-channel conversations at 16 kHz, with a manifest and the truth of who speaks when (RTTM)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from speechdlm_ext.errors import run_command
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out_dir", type=Path, help="gets the recordings, manifest.jsonl and dialogues.rttm")
+    parser.add_argument("--minutes", type=float, default=12, help="of conversation in all (default: %(default)s)")
+    parser.add_argument(
+        "--conversation-seconds", type=float, default=60, help="length of one conversation (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same samples (default: 1)")
+    parser.add_argument(
+        "--speech", type=Path, metavar="FOLDER", help="mono recordings to cut at their pauses, instead of espeak-ng"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes; the result is the same for any number"
+    )
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    options = get_parser().parse_args()
+    from speechdlm_ext.dialogues.corpus import CorpusOptions, make_corpus
+    from speechdlm_ext.dialogues.espeak import EspeakSource
+    from speechdlm_ext.dialogues.recordings import RecordingSource
+
+    seconds = min(options.conversation_seconds, max(5.0, 60 * options.minutes))
+    corpus = CorpusOptions(minutes=options.minutes, seconds=seconds, seed=options.seed)
+    source = RecordingSource(options.speech) if options.speech else EspeakSource()
+    manifest = make_corpus(options.out_dir, source, corpus, max(1, options.workers))
+    print(f"{corpus.count} conversations of {corpus.seconds:g} s: {manifest}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,142 @@
+"""The voices of espeak-ng, synthesised inside this process.
+
+espeak-ng (https://github.com/espeak-ng/espeak-ng) is free software under the GNU General Public License, version 3 or
+later; the package ``espeakng-loader`` carries its library and data. Nothing of it is part of this package: it is
+loaded at run time when the extra ``[demo]`` is installed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from speechdlm_ext.dialogues.clips import SAMPLE_RATE, Clip, Wave, clean_speech, make_clip
+from speechdlm_ext.dialogues.sentences import GRAMMAR, make_sentence
+from speechdlm_ext.errors import InputError
+
+_SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS of speak_lib.h: sound comes to a callback, in the calling thread
+_UTF8 = 1  # espeakCHARS_UTF8
+_RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """An espeak-ng voice with its manner: words per minute, pitch and pitch range (0 to 100)."""
+
+    name: str
+    rate: int
+    pitch: int
+    range: int
+
+
+# Only variants whose sound does not depend on the contents of fresh memory (f2, f3, f5 and Alicia do, in 1.52).
+VOICES = {
+    "anna": Voice("en-us+Annie", 165, 52, 55),
+    "ben": Voice("en-us+m3", 170, 42, 50),
+    "clara": Voice("en-us+f4", 175, 60, 50),
+    "daniel": Voice("en-us+m7", 160, 32, 45),
+}
+
+
+class EspeakSource:
+    """Sentences of :mod:`~speechdlm_ext.dialogues.sentences` in espeak-ng's voices.
+
+    The library carries state from one utterance to the next (phase and noise generators), so the same
+    calls give the same samples only from a fresh process on: each conversation is made in a process of its own.
+    """
+
+    def __init__(self) -> None:
+        self._library_path, self._data_path = _find_library()
+        self._library: ctypes.CDLL | None = None
+        self._chunks: list[bytes] = []
+        self._native_rate = 0
+
+    @property
+    def voices(self) -> list[str]:
+        """Names of the voices."""
+        return list(VOICES)
+
+    def settings(self) -> dict[str, object]:
+        """Version of the synthesiser, voices and grammar."""
+        library = ctypes.CDLL(self._library_path)
+        library.espeak_Info.restype = ctypes.c_char_p
+        version = (library.espeak_Info(None) or b"").decode()
+        voices = {name: list(vars(voice).values()) for name, voice in VOICES.items()}
+        return {"source": f"espeak-ng {version}", "voices": voices, "grammar": {k: list(v) for k, v in GRAMMAR.items()}}
+
+    def speak(self, voice: str, kind: str, rng: np.random.Generator) -> Clip:
+        """Synthesise a sentence of the given kind."""
+        text = make_sentence(kind, rng)
+        wave = self.synthesise(text + ("?" if kind == "question" else "."), VOICES[voice])
+        return make_clip(wave, clean_speech(wave), text, kind)
+
+    def synthesise(self, text: str, voice: Voice) -> Wave:
+        """Speak ``text``.
+
+        Returns:
+            Samples (N,) at 16 kHz, full scale 1, with the silence that espeak-ng puts around it.
+        """
+        library = self._start()
+        if library.espeak_SetVoiceByName(voice.name.encode()) != 0:
+            raise InputError(f"espeak-ng has no voice {voice.name!r}: install a complete espeakng-loader")
+        for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.range)):
+            library.espeak_SetParameter(parameter, value, 0)
+        self._chunks.clear()
+        data = text.encode() + b"\0"
+        if library.espeak_Synth(data, len(data), 0, 0, 0, _UTF8, None, None) != 0:
+            raise RuntimeError(f"espeak-ng could not speak {text!r}")
+        samples = np.frombuffer(b"".join(self._chunks), dtype=np.int16)
+        return _to_16k((samples / 32768).astype(np.float32), self._native_rate)
+
+    def _start(self) -> ctypes.CDLL:
+        if self._library is not None:
+            return self._library
+        library = ctypes.CDLL(self._library_path)
+        library.espeak_Synth.argtypes = [
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.c_uint,
+            ctypes.c_int,
+            ctypes.c_uint,
+            ctypes.c_uint,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+        ]
+        self._native_rate = library.espeak_Initialize(_SYNCHRONOUS, 0, self._data_path.encode(), 0)
+        if self._native_rate <= 0:
+            raise InputError(f"espeak-ng found no data in {self._data_path}: install espeakng-loader anew")
+        self._callback = _CALLBACK(self._take)  # kept: the library holds only a pointer
+        library.espeak_SetSynthCallback(self._callback)
+        if hasattr(library, "espeak_ng_SetRandSeed"):
+            library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        self._library = library
+        return library
+
+    def _take(self, samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None) -> int:
+        if samples and count > 0:
+            self._chunks.append(ctypes.string_at(samples, 2 * count))
+        return 0
+
+
+def _to_16k(samples: Wave, rate: int) -> Wave:
+    import torch
+
+    from speechdlm_ext.audio import resample
+
+    return resample(torch.from_numpy(samples), rate, SAMPLE_RATE).numpy()
+
+
+def _find_library() -> tuple[str, str]:
+    """Paths of espeak-ng's library and of its data."""
+    try:
+        loader = importlib.import_module("espeakng_loader")
+    except ImportError:
+        raise InputError(
+            "the voices of espeak-ng need the package espeakng-loader: pip install '.[demo]', "
+            "or pass --speech FOLDER with recordings of your own"
+        ) from None
+    return str(loader.get_library_path()), str(loader.get_data_path())

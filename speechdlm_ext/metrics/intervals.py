@@ -1,0 +1,47 @@
+"""Stretches of time: lists of (start, end) in seconds, in order and without overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+Interval = tuple[float, float]
+
+
+def join_intervals(intervals: Iterable[Interval]) -> list[Interval]:
+    """Sort, and make one of those that overlap or touch; empty ones (end not after start) vanish."""
+    joined: list[Interval] = []
+    for start, end in sorted(i for i in intervals if i[1] > i[0]):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def bridge_silences(intervals: Sequence[Interval], shortest: float, tolerance: float = 1e-6) -> list[Interval]:
+    """Join neighbours that are less than ``shortest`` seconds apart.
+
+    A silence of exactly ``shortest`` stays. ``tolerance`` seconds absorb rounding: 0.7 - 0.5 is a little less than 0.2.
+    """
+    bridged: list[Interval] = []
+    for start, end in intervals:
+        if bridged and start - bridged[-1][1] < shortest - tolerance:
+            bridged[-1] = (bridged[-1][0], max(bridged[-1][1], end))
+        else:
+            bridged.append((start, end))
+    return bridged
+
+
+def crop_intervals(intervals: Iterable[Interval], start: float, end: float) -> list[Interval]:
+    """What lies between ``start`` and ``end``, on the original clock."""
+    return [(max(a, start), min(b, end)) for a, b in intervals if b > start and a < end]
+
+
+def shift_intervals(intervals: Iterable[Interval], by: float) -> list[Interval]:
+    """The same stretches ``by`` seconds later."""
+    return [(a + by, b + by) for a, b in intervals]
+
+
+def total_seconds(intervals: Iterable[Interval]) -> float:
+    """Sum of the lengths."""
+    return sum(end - start for start, end in intervals)
