@@ -1,0 +1,100 @@
+"""Continue dialogues given as units with a trained SpeechDLM."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from speechdlm_ext.errors import InputError, run_command
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    files = parser.add_argument_group("files")
+    files.add_argument("--in-file", required=True, help="unit file of prompts: JSON lines, or the published dict lines")
+    files.add_argument("--out-file", required=True, help="unit file to write: prompts with their continuations")
+    files.add_argument("--ckpt", required=True, help="checkpoint; several, separated by colons, make an ensemble")
+    files.add_argument("--data", required=True, help="folder with dict.<channel>.txt")
+    files.add_argument("--overwrite", action="store_true", help="replace --out-file if it is there")
+    prompts = parser.add_argument_group("prompts")
+    prompts.add_argument("--prompt-frames", "--prefix-size", type=int, help="cut each prompt to its first frames")
+    prompts.add_argument("--samples", type=int, default=1, help="continuations of each prompt")
+    prompts.add_argument("--batch-size", "--batch-max-sentences", type=int, default=8, help="prompts at a time")
+    search = parser.add_argument_group("search")
+    search.add_argument("--sampling", default="True", choices=("True", "False"), help="draw at random")
+    search.add_argument("--beam-search", action="store_true", help="the same as --sampling False")
+    search.add_argument("--beam-size", "--beam", type=int, default=5, help="hypotheses, of which the likeliest is kept")
+    search.add_argument("--sampling-topk", type=int, default=-1, help="draw from the k likeliest units; -1 for all")
+    search.add_argument("--sampling-topp", type=float, default=-1.0, help="draw from the likeliest share p; -1 for all")
+    search.add_argument("--temperature", type=float, default=1.0, help="divides the logits")
+    search.add_argument("--duration-temperature", "--dur-temperature", type=float, default=1.0, help="divides durations")
+    search.add_argument("--max-len-a", type=float, default=0.0, help="total frames: a times those of the prompt …")
+    search.add_argument("--max-len-b", type=int, default=500, help="… plus b, prompt included")
+    search.add_argument("--min-len", type=int, default=1, help="least number of frames")
+    search.add_argument("--seed", type=int, default=123, help="of the first prompt's first sample; counted up from there")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
+    machine.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="precision")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+
+    import torch
+    from tqdm import tqdm
+
+    from speechdlm_ext.continuation import continue_unit_file
+    from speechdlm_ext.generation.options import DecodingOptions
+    from speechdlm_ext.hub import load_speech_dlm
+
+    sampling = args.sampling == "True" and not args.beam_search
+    options = DecodingOptions(
+        beam=args.beam_size,
+        sampling=sampling,
+        sampling_topk=args.sampling_topk,
+        sampling_topp=args.sampling_topp,
+        temperature=args.temperature,
+        duration_temperature=args.duration_temperature,
+        max_len_a=args.max_len_a,
+        max_len_b=args.max_len_b,
+        min_len=args.min_len,
+    )
+    paths = [Path(path) for path in args.ckpt.split(":")]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: no such checkpoint")
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device}: not available here ({str(error).splitlines()[0]})") from None
+    model = load_speech_dlm(str(paths[0].parent), ":".join(str(path.resolve()) for path in paths), args.data)
+    model.to(device=device, dtype=getattr(torch, args.dtype))
+    made_by = {
+        "checkpoints": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths],
+        "dtype": args.dtype,
+        "device": torch.device(device).type,
+    }
+    with tqdm(unit=" frames", desc="sampling", mininterval=1.0) as bar:
+        rows = continue_unit_file(
+            model,
+            args.in_file,
+            args.out_file,
+            options,
+            seed=args.seed,
+            samples=args.samples,
+            prompt_frames=args.prompt_frames,
+            batch_size=args.batch_size,
+            made_by=made_by,
+            overwrite=args.overwrite,
+            progress=bar.update,
+        )
+    print(f"{args.out_file}: {len(rows)} dialogues of {', '.join(model.channels)}")
+
+
+if __name__ == "__main__":
+    run_command(main)
