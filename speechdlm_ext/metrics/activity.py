@@ -30,6 +30,7 @@ class ActivityOptions:
     fall: float = 0.3
     least_range: float = 15.0
     highest_floor: float = -35.0  # dB re full scale: a higher percentile is speech, not noise
+    muted_floor: float = -70.0  # dB re full scale: what counts as the floor where the background is digital silence
     lowest_level: float = -60.0  # dB re full scale: nothing below this is speech, however quiet the background
     shortest_speech: float = 0.06
     shortest_silence: float = 0.1
@@ -72,14 +73,17 @@ def _band_pass(samples: NDArray[np.float64], sample_rate: int) -> NDArray[np.flo
 def noise_floor(levels: NDArray[np.float64], options: ActivityOptions | None = None) -> float:
     """Noise floor of a channel in dB re full scale, from its frame levels (T,).
 
-    A low percentile of the frames that are not digital silence (a muted line says nothing about its noise), at most
-    ``highest_floor``.
+    A low percentile of the frames that are not digital silence (a muted line says nothing about its noise). Where even
+    that is above ``highest_floor`` it is speech: the floor is then ``highest_floor``, or the digital silence.
     """
     options = options or ActivityOptions()
     heard = levels[levels > _SILENT + 5]
     if not len(heard):
         return _SILENT
-    return min(float(np.percentile(heard, options.floor_percentile)), options.highest_floor)
+    floor = float(np.percentile(heard, options.floor_percentile))
+    if floor <= options.highest_floor:
+        return floor
+    return options.highest_floor if len(heard) == len(levels) else options.muted_floor
 
 
 def detect_speech(wave: ArrayLike, sample_rate: int, options: ActivityOptions | None = None) -> list[Interval]:
