@@ -78,7 +78,7 @@ def test_read_speech_against_its_own_levels(shared: Path) -> None:
         power = (wave - wave.mean()) ** 2
         assert power[inside].sum() > 0.95 * power.sum()  # hissing sounds above 3.7 kHz may be missed
         assert 0.5 < inside.mean() < 0.99
-        assert 10 * np.log10(power[inside].mean() / power[~inside].mean()) > 15
+        assert 10 * np.log10(np.median(power[inside]) / np.median(power[~inside])) > 15
 
 
 stretches = st.lists(st.tuples(st.floats(0, 50), st.floats(0, 5)).map(lambda p: (p[0], p[0] + p[1])), max_size=15)
