@@ -1,0 +1,43 @@
+"""List the recordings of a folder that can be used, one JSON object a line, and say why the others cannot."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from speechdlm_ext.errors import InputError, run_command
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="recordings: wav, flac, ogg, mp3, at any depth")
+    parser.add_argument("manifest", type=Path, help="file to write; MANIFEST.errors.jsonl names the files left out")
+    parser.add_argument("--channels", type=int, default=2, help="a recording must have (default: %(default)s)")
+    parser.add_argument(
+        "--min-seconds", type=float, default=2, help="shorter recordings are left out (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="files read at a time (default: one for each core)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a manifest that says something else")
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    options = get_parser().parse_args()
+    if options.channels < 1:
+        raise InputError(f"--channels {options.channels}: at least 1 is wanted")
+    from tqdm import tqdm
+
+    from speechdlm_ext.units.recordings import find_audio, scan_recordings, write_manifest
+
+    paths = find_audio(options.folder)
+    scanned = scan_recordings(paths, options.channels, options.min_seconds, max(0, options.workers))
+    rows = list(tqdm(scanned, total=len(paths), desc="reading", unit="file", disable=None))
+    used = write_manifest(options.manifest, rows, options.overwrite)
+    hours = sum(row["duration"] for row in used) / 3600
+    print(f"{len(used)} of {len(paths)} recordings, {hours:.3f} h: {options.manifest}")
+
+
+if __name__ == "__main__":
+    run_command(main)

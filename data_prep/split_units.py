@@ -1,0 +1,40 @@
+"""Cut a unit file into training and validation segments, and write what fairseq-preprocess reads."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from speechdlm_ext.errors import InputError, run_command
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("units", type=Path, help="as data_prep/encode_units.py writes it")
+    parser.add_argument("out_dir", type=Path, help="gets {train,valid}.jsonl, {train,valid}.<channel> and dict.txt")
+    parser.add_argument("--valid", type=float, default=0.1, help="share of the time to hold out (default: 0.1)")
+    parser.add_argument("--segment-seconds", type=float, default=60, help="longest segment (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the choice of recordings (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    options = get_parser().parse_args()
+    from speechdlm_ext.units.files import read_unit_file
+    from speechdlm_ext.units.splitting import split_rows, write_split
+
+    split = split_rows(read_unit_file(options.units), options.valid, options.segment_seconds, seed=options.seed)
+    if (options.out_dir / "train.jsonl").exists() and not options.overwrite:
+        raise InputError(f"{options.out_dir} has a split already: pass --overwrite to replace it")
+    write_split(options.out_dir, split)
+    what = "whole recordings" if split.by_recording else "the end of each recording"
+    for name, rows in (("train", split.train), ("valid", split.valid)):
+        print(f"{name}: {len(rows)} segments, {sum(row['duration'] for row in rows):.1f} s")
+    print(f"held out: {what}; files in {options.out_dir}")
+
+
+if __name__ == "__main__":
+    run_command(main)

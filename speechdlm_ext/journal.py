@@ -1,0 +1,103 @@
+"""What a long piece of work has done so far, kept in a file that survives being killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from speechdlm_ext.errors import InputError
+
+
+class Journal:
+    """Results by key, one JSON line each, appended as they come; a context manager.
+
+    The first line is the settings. Where they are other than ``settings``, what the file holds was made in another way
+    and is dropped. A last line that was cut off by a kill or a full disk is dropped too. While one process has the
+    journal open, a second one is refused.
+
+    Args:
+        path: the file; made when missing.
+        settings: what the results depend on.
+
+    Attributes:
+        entries: results so far, by key.
+        dropped: whether results of other settings were dropped.
+
+    Raises:
+        InputError: another process has it open.
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.entries: dict[str, Any] = {}
+        self.dropped = False
+        self._file = open(self.path, "a+b")  # noqa: SIM115 - closed in __exit__
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._load(settings)
+        except BlockingIOError:
+            self._file.close()
+            raise InputError(f"{self.path}: another run is at work on it; wait for it or stop it") from None
+        except BaseException:
+            self._file.close()
+            raise
+
+    def add(self, key: str, value: Any) -> None:
+        """Keep a result; it is on the disk when this returns."""
+        self._append({"key": key, "value": value})
+        self.entries[key] = value
+
+    def remove(self) -> None:
+        """Delete the file, its purpose being fulfilled."""
+        self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _load(self, settings: dict[str, Any]) -> None:
+        self._file.seek(0)
+        whole = 0
+        found: Any = None
+        for line in self._file:
+            entry = _parse(line)
+            if entry is None:
+                break
+            if not whole:
+                found = entry.get("settings")
+                if found != settings:
+                    break
+            else:
+                self.entries[entry.get("key", "")] = entry.get("value")
+            whole += len(line)
+        if not whole:
+            self.dropped = found is not None
+            self._file.truncate(0)
+            self._append({"settings": settings})
+        else:
+            self._file.truncate(whole)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None

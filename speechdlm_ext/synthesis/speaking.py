@@ -1,0 +1,87 @@
+"""A unit file to a folder of wav files, one by one, so that it can be stopped and started again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speechdlm_ext.audio import write_audio
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.journal import Journal
+from speechdlm_ext.synthesis.vocoder import Vocoder
+from speechdlm_ext.units.files import row_channels, row_units
+
+
+def speak_rows(
+    rows: Sequence[Mapping[str, Any]],
+    vocoder: Vocoder,
+    folder: str | os.PathLike[str],
+    settings: dict[str, Any],
+    overwrite: bool = False,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda items: items,
+    say: Callable[[str], object] = print,
+) -> list[Path]:
+    """Write ``<audio>.wav`` for every row of a unit file, one channel of sound for each channel of units.
+
+    What is there already from the same units and settings is kept, which ``FOLDER/.synthesized`` keeps account of.
+
+    Args:
+        rows: of a unit file.
+        vocoder: makes the sound.
+        folder: where to write.
+        settings: all that the sound depends on beside the units; its ``"codebook"``, if there, must be that of the rows.
+        overwrite: replace wav files that are there from other units or settings.
+        progress: wraps the rows still to do.
+        say: called with lines of text for the user.
+
+    Returns:
+        The wav files, one for each row.
+
+    Raises:
+        InputError: a row is not right, two rows have the same name, or a file is there that is not from these units.
+    """
+    folder = Path(folder)
+    work = [_check(row, vocoder, folder, settings) for row in rows]
+    names = [path.name.casefold() for path, _, _ in work]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise InputError(f'two rows are named {rows[place]["audio"]}: their wav files would be one; rename "audio"')
+    with Journal(folder / ".synthesized", settings) as journal:
+        to_do = []
+        for path, units, digest in work:
+            if not path.exists():
+                to_do.append((path, units, digest))
+            elif journal.entries.get(path.name) != digest:
+                if not overwrite:
+                    raise InputError(f"{path} is there already, from other units or settings: pass --overwrite")
+                to_do.append((path, units, digest))
+        if len(to_do) < len(work):
+            say(f"{len(work) - len(to_do)} of {len(work)} wav files are there already")
+        for path, units, digest in progress(to_do):
+            # Noted before the file appears: the other way round, a kill in between would leave a file unaccounted for.
+            path.unlink(missing_ok=True)
+            journal.add(path.name, digest)
+            gain = write_audio(path, vocoder.decode(torch.tensor(units).T[None])[0], vocoder.sample_rate)
+            if gain < 1:
+                say(f"{path}: turned down to {gain:.2f} of its level, to stay within full scale")
+    return [path for path, _, _ in work]
+
+
+def _check(
+    row: Mapping[str, Any], vocoder: Vocoder, folder: Path, settings: Mapping[str, Any]
+) -> tuple[Path, list[list[int]], str]:
+    """The wav file, units (C, T) and a digest of the units of a row."""
+    name = row.get("audio")
+    if not isinstance(name, str) or not re.fullmatch(r"[^/\0]{1,200}", name) or name.startswith("."):
+        raise InputError(f'"audio": {name!r} cannot be the name of a wav file: a text without "/" is wanted')
+    for key, ours in (("codebook", settings.get("codebook")), ("frame_rate", vocoder.frame_rate)):
+        if ours is not None and row.get(key, ours) != ours:
+            raise InputError(f"row {name} was made with {key} {row[key]}, the vocoder has {key} {ours}")
+    units = row_units(row, row_channels(row))
+    return folder / f"{name}.wav", units, hashlib.sha256(repr(units).encode()).hexdigest()[:16]

@@ -1,0 +1,27 @@
+"""Audio to units: encoders, codebooks, unit files, and the commands' work over many recordings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from speechdlm_ext.units.codebook import Codebook
+    from speechdlm_ext.units.encoder import Encoder, build_encoder
+    from speechdlm_ext.units.logmel import LogMelEncoder
+
+# Loaded when first asked for: unit files are read and written without torch.
+_HOMES = {
+    "Codebook": "speechdlm_ext.units.codebook",
+    "Encoder": "speechdlm_ext.units.encoder",
+    "LogMelEncoder": "speechdlm_ext.units.logmel",
+    "build_encoder": "speechdlm_ext.units.encoder",
+}
+__all__ = ["Codebook", "Encoder", "LogMelEncoder", "build_encoder"]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

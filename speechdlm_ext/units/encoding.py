@@ -1,0 +1,127 @@
+"""A manifest of recordings to a unit file, recording by recording, so that it can be stopped and started again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.journal import Journal
+from speechdlm_ext.manifest import read_jsonl, write_jsonl
+from speechdlm_ext.units.codebook import Codebook
+from speechdlm_ext.units.encoder import Encoder
+from speechdlm_ext.units.files import channel_names, format_units, read_unit_file, write_unit_file
+from speechdlm_ext.units.recordings import recording_blocks
+
+
+def encode_recording(row: Mapping[str, Any], encoder: Encoder, codebook: Codebook) -> dict[str, Any]:
+    """The row of a unit file for one recording of a manifest.
+
+    Returns:
+        ``{"audio": id, "unitA": "7 376 …", "unitB": …, "frame_rate": in Hz, "codebook": its fingerprint}``.
+
+    Raises:
+        InputError: the recording cannot be read or is shorter than a frame.
+    """
+    features = encoder.encode_blocks(recording_blocks(row, encoder.sample_rate))
+    names = channel_names(len(features))
+    units = {
+        name: format_units(codebook.quantize(channel).tolist()) for name, channel in zip(names, features, strict=True)
+    }
+    return {"audio": row["id"], **units, "frame_rate": codebook.frame_rate, "codebook": codebook.fingerprint}
+
+
+def encode_recordings(
+    rows: Sequence[Mapping[str, Any]],
+    codebook: Codebook,
+    output: str | os.PathLike[str],
+    overwrite: bool = False,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda items: items,
+    say: Callable[[str], object] = print,
+) -> list[dict[str, Any]]:
+    """Encode every recording of a manifest into one unit file.
+
+    Results are kept in ``OUTPUT.partial`` as they come; the unit file appears when all are there, in the order of the
+    manifest, and is the same whether or not the work was interrupted. A recording that cannot be encoded costs a line
+    in ``OUTPUT.errors.jsonl``.
+
+    Args:
+        rows: of a manifest.
+        codebook: what to encode with, which also tells the encoder.
+        output: the unit file.
+        overwrite: replace a unit file that was made from other recordings or with another codebook.
+        progress: wraps the recordings still to do.
+        say: called with lines of text for the user.
+
+    Returns:
+        The rows of the unit file.
+
+    Raises:
+        InputError: the unit file is there and is another one, or no recording could be encoded.
+    """
+    encoder = codebook.build_encoder()
+    output = Path(output)
+    if output.exists() and not overwrite:
+        return _existing(rows, codebook, output, say)
+    errors: list[dict[str, Any]] = []
+    with Journal(output.with_name(output.name + ".partial"), {"codebook": codebook.fingerprint}) as journal:
+        if journal.dropped:
+            say(f"{journal.path}: made with another codebook, starting over")
+        sources = {row["id"]: _source(row) for row in rows}
+        to_do = [row for row in rows if journal.entries.get(row["id"], {}).get("source") != sources[row["id"]]]
+        if len(to_do) < len(rows):
+            say(f"{len(rows) - len(to_do)} of {len(rows)} recordings are done already")
+        for row in progress(to_do):
+            try:
+                result = encode_recording(row, encoder, codebook)
+            except InputError as error:
+                errors.append({"id": row["id"], "audio_filepath": row["audio_filepath"], "error": one_line(error)})
+                say(f"left out: {one_line(error)}")
+            else:
+                journal.add(row["id"], {"source": sources[row["id"]], "row": result})
+        failed = {error["id"] for error in errors}
+        results = [journal.entries[row["id"]]["row"] for row in rows if row["id"] not in failed]
+        _write_errors(output, errors)
+        if not results:
+            raise InputError(f"none of {len(rows)} recordings could be encoded; the first: {errors[0]['error']}")
+        write_unit_file(output, results)
+        journal.remove()
+    return results
+
+
+def _existing(
+    rows: Sequence[Mapping[str, Any]], codebook: Codebook, output: Path, say: Callable[[str], object]
+) -> list[dict[str, Any]]:
+    """The rows of a unit file that is there already, if it is what encoding would give."""
+    results = read_unit_file(output)
+    if any(result.get("codebook") != codebook.fingerprint for result in results):
+        raise InputError(f"{output} is there already, made with another codebook: pass --overwrite to replace it")
+    wanted = [row["id"] for row in rows]
+    errors_file = _errors_path(output)
+    failed = {error["id"] for error in read_jsonl(errors_file)} if errors_file.exists() else set()
+    if [result["audio"] for result in results] != [name for name in wanted if name not in failed]:
+        raise InputError(f"{output} is there already, with other recordings: pass --overwrite to replace it")
+    say(f"{output} is complete already")
+    return results
+
+
+def _source(row: Mapping[str, Any]) -> list[Any]:
+    """What tells whether a recording is still the one that was encoded."""
+    path = row["audio_filepath"]
+    if not os.path.exists(path):
+        return [path]
+    status = os.stat(path)
+    return [path, status.st_size, status.st_mtime_ns]
+
+
+def _errors_path(output: Path) -> Path:
+    return output.with_name(output.name + ".errors.jsonl")
+
+
+def _write_errors(output: Path, errors: list[dict[str, Any]]) -> None:
+    if errors:
+        write_jsonl(_errors_path(output), errors)
+    else:
+        _errors_path(output).unlink(missing_ok=True)

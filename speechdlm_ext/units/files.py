@@ -1,0 +1,133 @@
+"""Unit files: JSON lines ``{"audio": id, "unitA": "7 376 …", "unitB": "…"}``, one conversation a line."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from string import ascii_uppercase
+from typing import Any
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.manifest import write_jsonl
+
+
+def channel_names(count: int) -> list[str]:
+    """The names of ``count`` channels: unitA, unitB, …
+
+    Raises:
+        InputError: fewer than 1 or more than 26.
+    """
+    if not 1 <= count <= len(ascii_uppercase):
+        raise InputError(f"{count} channels: 1 to {len(ascii_uppercase)} are wanted")
+    return [f"unit{letter}" for letter in ascii_uppercase[:count]]
+
+
+def parse_units(text: str) -> list[int]:
+    """Units from a line of them, ``"7 376 …"``.
+
+    Raises:
+        InputError: something in it is not a number from 0 up.
+    """
+    units = []
+    for word in text.split():
+        if not (word.isascii() and word.isdigit()):
+            raise InputError(f"unit {word!r}: a number from 0 up is wanted")
+        units.append(int(word))
+    return units
+
+
+def format_units(units: Iterable[int]) -> str:
+    """A line of units, ``"7 376 …"``."""
+    return " ".join(map(str, units))
+
+
+def row_channels(row: Mapping[str, Any]) -> list[str]:
+    """The names of the channels in a row of a unit file, in order: unitA, unitB, …
+
+    Raises:
+        InputError: there is none, or one is left out.
+    """
+    found = sorted(key for key in row if key.startswith("unit") and len(key) == 5 and key[4] in ascii_uppercase)
+    if not found or found != channel_names(len(found)):
+        raise InputError(
+            f"row {row.get('audio', '?')}: channels unitA, unitB, … are wanted, found {', '.join(found) or 'none'}"
+        )
+    return found
+
+
+def row_units(row: Mapping[str, Any], channels: Sequence[str] | None = None) -> list[list[int]]:
+    """The units of each channel of a row, equally many in each.
+
+    Args:
+        row: a row of a unit file.
+        channels: names of the channels; by default those that are there.
+
+    Raises:
+        InputError: a channel is missing or empty, holds something else than units, or is longer than another.
+    """
+    name = row.get("audio", "?")
+    units = []
+    for channel in channels or row_channels(row):
+        if channel not in row:
+            raise InputError(f"row {name} has no channel {channel}")
+        try:
+            units.append(parse_units(row[channel]))
+        except InputError as error:
+            raise InputError(f"row {name}, {channel}: {error}") from None
+    lengths = [len(channel) for channel in units]
+    if len(set(lengths)) > 1:
+        raise InputError(f"row {name}: channels of unequal length ({', '.join(map(str, lengths))} frames)")
+    if not lengths[0]:
+        raise InputError(f"row {name} has no units")
+    return units
+
+
+def read_unit_file(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read a unit file: JSON lines, or the Python-dict lines of the public release, which are parsed as literals.
+
+    Returns:
+        Rows with the units of each channel as a string.
+
+    Raises:
+        InputError: the file is missing or empty, or a line is neither; the message names the line.
+    """
+    rows: list[dict[str, Any]] = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    rows.append(_parse_row(line.strip(), f"{path}, line {number}"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, a unit file is wanted") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text; a unit file has one JSON object a line") from None
+    if not rows:
+        raise InputError(f"{path} has no rows")
+    return rows
+
+
+def write_unit_file(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a unit file of JSON lines, whole or not at all."""
+    write_jsonl(path, (dict(row) for row in rows))
+
+
+def _parse_row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        try:
+            row = ast.literal_eval(line)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise InputError(
+                f'{where}: neither JSON nor a Python literal; {{"audio": id, "unitA": "7 376 …", …}} is wanted'
+            ) from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: an object with channels is wanted, found {type(row).__name__}")
+    for key, value in row.items():
+        if isinstance(key, str) and key.startswith("unit") and not isinstance(value, str):
+            raise InputError(f"{where}: {key} must be a string of units, found {type(value).__name__}")
+    return row

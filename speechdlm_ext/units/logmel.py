@@ -1,0 +1,133 @@
+"""Log-mel features, relative to the level of the speech in each channel: an encoder that needs no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.units.level import LevelMeter
+
+
+class LogMelEncoder:
+    """Mel band powers in dB at 50 Hz, where 0 dB is the channel's active speech level.
+
+    ``N`` samples at 16 kHz give ``T = N // 320`` frames. Frame ``t`` is centred on sample ``320 t + 160``; what lies
+    before the first and after the last sample counts as zeros. Each value is ``10 log10(p / a + 10^(floor_db / 10))``
+    with ``p`` the power density in the band and ``a`` the active level of the channel (``active_level``), so that two
+    sides of a call with different gains give the same features, and digital silence is finite: ``floor_db``.
+
+    Args:
+        n_mels: number of bands D.
+        floor_db: below the active level, in dB, what no longer makes a difference.
+        window: length of the Hann window, in samples.
+
+    Raises:
+        InputError: an option is out of its range.
+    """
+
+    name = "logmel"
+    sample_rate = 16000
+    hop = 320
+    frame_rate = 50.0
+
+    def __init__(self, n_mels: int = 40, floor_db: float = -50.0, window: int = 400) -> None:
+        if not 8 <= n_mels <= 128:
+            raise InputError(f"n_mels {n_mels}: 8 to 128 is wanted")
+        if not -100 <= floor_db <= -10:
+            raise InputError(f"floor_db {floor_db}: -100 to -10 dB is wanted")
+        if not self.hop <= window <= 2 * self.hop:
+            raise InputError(f"window {window}: {self.hop} to {2 * self.hop} samples are wanted")
+        self.dim = n_mels
+        self.floor_db = floor_db
+        self.window = window
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments that build the same encoder again."""
+        return {"n_mels": self.dim, "floor_db": self.floor_db, "window": self.window}
+
+    def frames(self, samples: int) -> int:
+        """The number of frames of ``samples`` samples: ``samples // 320``."""
+        return samples // self.hop
+
+    def encode(self, wave: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        """Features of one channel.
+
+        Args:
+            wave: samples (N,), full scale at ±1.
+            sample_rate: in Hz.
+
+        Returns:
+            Features (T, D) in dB, float32.
+
+        Raises:
+            InputError: the rate is not the encoder's, a sample is not a finite number, or there is no whole frame.
+        """
+        if sample_rate != self.sample_rate:
+            raise InputError(
+                f"sound at {sample_rate} Hz, the {self.name} encoder takes {self.sample_rate} Hz: resample it"
+            )
+        if wave.dim() != 1:
+            raise InputError(f"one channel of sound (N,) is wanted, found shape {tuple(wave.shape)}")
+        return self.encode_blocks([wave[None]])[0]
+
+    def encode_blocks(self, blocks: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Features (C, T, D) of a stream of blocks (C, n) at 16 kHz, the same however the stream is cut.
+
+        Raises:
+            InputError: a sample is not a finite number, or there is no whole frame.
+        """
+        meter = LevelMeter(self.hop)
+        powers = list(self._band_powers(meter.watch(blocks)))
+        if not powers:
+            raise InputError(f"sound shorter than one frame of {1000 / self.frame_rate:.0f} ms")
+        reference = torch.tensor(meter.levels())[:, None, None]
+        relative = torch.cat(powers, dim=1) * 10 ** (-reference / 10)
+        return 10 * torch.log10(relative + 10 ** (self.floor_db / 10))
+
+    def _band_powers(self, blocks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Power in the bands (C, t, D) of the frames, as the samples for them come in."""
+        # The window reaches beyond the frame it is centred on, into its neighbours and into zeros at both ends.
+        reach = self.hop // 2
+        held = None
+        for block in blocks:
+            if not bool(torch.isfinite(block).all()):
+                raise InputError("sound has a sample that is not a finite number")
+            held = torch.nn.functional.pad(block, (reach, 0)) if held is None else torch.cat((held, block), dim=1)
+            ready = (held.shape[1] - 2 * reach) // self.hop
+            if ready > 0:
+                yield self._powers(held[:, : ready * self.hop + 2 * reach])
+                held = held[:, ready * self.hop :]
+        if held is not None and held.shape[1] - reach >= self.hop:
+            yield self._powers(torch.nn.functional.pad(held, (0, 2 * reach + self.hop - held.shape[1])))
+
+    def _powers(self, padded: torch.Tensor) -> torch.Tensor:
+        span = padded.unfold(1, 2 * self.hop, self.hop).to(torch.float32)
+        margin = self.hop - self.window // 2
+        frames = span[:, :, margin : margin + self.window] * self._hann
+        spectrum = torch.fft.rfft(frames, self._n_fft).abs().square() / self._hann.square().sum()
+        return spectrum @ self._bands
+
+    @cached_property
+    def _hann(self) -> torch.Tensor:
+        return torch.hann_window(self.window)
+
+    @property
+    def _n_fft(self) -> int:
+        return 1024  # zero-padded, so that the lowest bands have a bin each
+
+    @cached_property
+    def _bands(self) -> torch.Tensor:
+        return mel_bands(self.dim, self._n_fft, self.sample_rate)
+
+
+def mel_bands(n_mels: int, n_fft: int, sample_rate: int) -> torch.Tensor:
+    """Triangular mel filters (n_fft // 2 + 1, n_mels), each with weights that sum to 1: a band is a mean of bins."""
+    from torchaudio.functional import melscale_fbanks
+
+    bands = melscale_fbanks(n_fft // 2 + 1, 40.0, sample_rate / 2, n_mels, sample_rate, mel_scale="htk")
+    return bands / bands.sum(dim=0, keepdim=True).clamp_min(1e-9)
