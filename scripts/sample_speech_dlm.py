@@ -30,11 +30,15 @@ def parse_arguments() -> argparse.Namespace:
     search.add_argument("--sampling-topk", type=int, default=-1, help="draw from the k likeliest units; -1 for all")
     search.add_argument("--sampling-topp", type=float, default=-1.0, help="draw from the likeliest share p; -1 for all")
     search.add_argument("--temperature", type=float, default=1.0, help="divides the logits")
-    search.add_argument("--duration-temperature", "--dur-temperature", type=float, default=1.0, help="divides durations")
+    search.add_argument(
+        "--duration-temperature", "--dur-temperature", type=float, default=1.0, help="divides durations"
+    )
     search.add_argument("--max-len-a", type=float, default=0.0, help="total frames: a times those of the prompt …")
     search.add_argument("--max-len-b", type=int, default=500, help="… plus b, prompt included")
     search.add_argument("--min-len", type=int, default=1, help="least number of frames")
-    search.add_argument("--seed", type=int, default=123, help="of the first prompt's first sample; counted up from there")
+    search.add_argument(
+        "--seed", type=int, default=123, help="of the first prompt's first sample; counted up from there"
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
     machine.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="precision")

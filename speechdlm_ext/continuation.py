@@ -106,7 +106,10 @@ def _jobs(
 
 
 def _continue_batch(
-    model: DialogueModel, batch: Sequence[Mapping[str, Any]], options: DecodingOptions, progress: Callable[[int], object]
+    model: DialogueModel,
+    batch: Sequence[Mapping[str, Any]],
+    options: DecodingOptions,
+    progress: Callable[[int], object],
 ) -> list[dict[str, Any]]:
     prompts = [model.encode(job, f"dialogue {job['audio']}") for job in batch]
     done = 0
@@ -119,5 +122,5 @@ def _continue_batch(
     found = model.generate(prompts, options, [job["seed"] for job in batch], report)
     return [
         {**job, **model.decode(hypotheses[0].units), "score": round(hypotheses[0].score, 6)}
-        for job, hypotheses in zip(batch, found)
+        for job, hypotheses in zip(batch, found, strict=True)
     ]

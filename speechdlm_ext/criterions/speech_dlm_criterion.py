@@ -39,7 +39,7 @@ class Term(NamedTuple):
 
     loss: Tensor
     correct: Tensor
-    count: int
+    counted: int
 
 
 @register_criterion("speech_dlm_criterion", dataclass=SpeechDLMCriterionConfig)
@@ -83,7 +83,9 @@ class SpeechDLMCriterion(FairseqCriterion):
         for target in self.targets:
             option, weight = weights[target]
             if not weight > 0:
-                raise InputError(f"{option} {weight}: a positive weight is needed, as the task predicts the {target} unit")
+                raise InputError(
+                    f"{option} {weight}: a positive weight is needed, as the task predicts the {target} unit"
+                )
             self.target_weights[target] = weight
 
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, float, dict[str, Any]]:
@@ -104,19 +106,19 @@ class SpeechDLMCriterion(FairseqCriterion):
                 logs[key] += size
             for name, term in pair.items():
                 # Next units count frame by frame; edges and durations as their mean, at each frame.
-                scale = 1 if name == "next" else sample_size / max(term.count, 1)
+                scale = 1 if name == "next" else sample_size / max(term.counted, 1)
                 weighted = term.loss * (weight * scale)
                 loss = loss + weighted * self.target_weights[name]
-                share = term.count if name == "next" else sample_size
+                share = term.counted if name == "next" else sample_size
                 logs[f"{prefix}{LOG_NAMES[name]}_share"] = weight * self.target_weights[name] * share
-                self._add(logs, prefix + LOG_NAMES[name], term.loss.detach(), term.correct, term.count)
-                self._add(logs, LOG_NAMES[name], weighted.detach(), term.correct, term.count)
+                self._add(logs, prefix + LOG_NAMES[name], term.loss.detach(), term.correct, term.counted)
+                self._add(logs, LOG_NAMES[name], weighted.detach(), term.correct, term.counted)
         logs["loss"] = loss.detach()
         return loss, logs["sample_size"], logs
 
     @staticmethod
     def _add(logs: dict[str, Any], name: str, *values: Any) -> None:
-        for key, value in zip(_SUMS, values):
+        for key, value in zip(_SUMS, values, strict=True):
             logs[name + key] = logs.get(name + key, 0) + value
 
     def _terms(self, model: Any, sample: dict[str, Any], edges: tuple[Tensor, ...]) -> dict[tuple[int, int], Any]:
@@ -184,7 +186,9 @@ class SpeechDLMCriterion(FairseqCriterion):
                         _log_perplexity(f"{prefix}{name}")
         size = sums.get("sample_size", 0.0)
         if size:
-            shares = {key[: -len("_share")] + "_loss": value / size for key, value in sums.items() if key.endswith("_share")}
+            shares = {
+                key[: -len("_share")] + "_loss": value / size for key, value in sums.items() if key.endswith("_share")
+            }
             metrics.log_derived("loss", lambda meters: _total_loss(meters, shares))
 
     @staticmethod

@@ -59,7 +59,7 @@ class ChannelDictionary:
         self.dictionaries = list(dictionaries)
         first = self.dictionaries[0]
         special = (first.bos(), first.pad(), first.eos(), first.unk(), first.nspecial)
-        for channel, other in zip(self.channels, self.dictionaries):
+        for channel, other in zip(self.channels, self.dictionaries, strict=True):
             if (other.bos(), other.pad(), other.eos(), other.unk(), other.nspecial) != special:
                 raise InputError(
                     f"dict.{channel}.txt numbers the special symbols otherwise than dict.{self.channels[0]}.txt: make "
@@ -93,7 +93,7 @@ class ChannelDictionary:
     def emittable(self) -> Tensor:
         """True for the units that a channel may emit: neither special symbols nor fillers: ``(C, V)`` bool."""
         allowed = torch.zeros(len(self.dictionaries), len(self), dtype=torch.bool)
-        for row, dictionary in zip(allowed, self.dictionaries):
+        for row, dictionary in zip(allowed, self.dictionaries, strict=True):
             row[self.nspecial : len(dictionary)] = True
             fillers = [i for i, s in enumerate(dictionary.symbols) if s.startswith("madeupword")]
             row[fillers] = False
@@ -104,7 +104,7 @@ class ChannelDictionary:
         hidden = {self.bos(), self.pad(), self.eos()}
         return {
             channel: " ".join(dictionary[i] for i in ids if i not in hidden)
-            for channel, dictionary, ids in zip(self.channels, self.dictionaries, tokens.t().tolist())
+            for channel, dictionary, ids in zip(self.channels, self.dictionaries, tokens.t().tolist(), strict=True)
         }
 
     def string(self, tensor: Tensor, *unused: Any, **unused_by_name: Any) -> str:
@@ -125,7 +125,7 @@ class ChannelDictionary:
             InputError: a unit is not in its channel's dictionary, or the channels are not equally long.
         """
         columns = []
-        for channel, dictionary, text in zip(self.channels, self.dictionaries, units):
+        for channel, dictionary, text in zip(self.channels, self.dictionaries, units, strict=True):
             allowed = {dictionary[i] for i in range(self.nspecial)} if free is None else set(free)
             ids = []
             for word in text.split():
@@ -136,7 +136,7 @@ class ChannelDictionary:
                     )
                 ids.append(dictionary.index(word))
             columns.append(ids)
-        lengths = {channel: len(ids) for channel, ids in zip(self.channels, columns)}
+        lengths = {channel: len(ids) for channel, ids in zip(self.channels, columns, strict=True)}
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{length} in {channel}" for channel, length in lengths.items())
             raise InputError(f"{where}: the channels must have equally many units, found {found}")

@@ -40,7 +40,7 @@ def run_durations(units: np.ndarray, length: int, cap: int) -> np.ndarray:
 def check_alignment(streams: Sequence[UnitStream], channels: Sequence[str]) -> None:
     """Raise :class:`InputError` unless every line is equally long in all channels; names file, line and lengths."""
     first = streams[0]
-    for channel, stream in zip(channels[1:], streams[1:]):
+    for channel, stream in zip(channels[1:], streams[1:], strict=True):
         if len(stream.sizes) != len(first.sizes):
             raise InputError(
                 f"{stream.path}: {len(stream.sizes)} lines in channel {channel}, {len(first.sizes)} in "

@@ -22,7 +22,8 @@ def find_binarized(folder: str, split: str, channel: str) -> str:
         if os.path.exists(index_file_path(path)) and os.path.exists(data_file_path(path)):
             return path
     raise InputError(
-        f"{folder}: split {split} of channel {channel} is missing; looked for {names[0]}.idx/.bin and {names[1]}.idx/.bin"
+        f"{folder}: split {split} of channel {channel} is missing: neither {names[0]}.bin and .idx nor {names[1]}.bin "
+        "and .idx are there; fairseq-preprocess writes them"
     )
 
 

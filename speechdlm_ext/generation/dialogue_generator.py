@@ -83,7 +83,7 @@ class DialogueGenerator:
         for limit in sorted(set(limits)):
             members = [i for i, own in enumerate(limits) if own == limit]
             batch = _Batch(self, [prompts[i] for i in members], [seeds[i] for i in members], limit)
-            for i, hypotheses in zip(members, batch.run(progress)):
+            for i, hypotheses in zip(members, batch.run(progress), strict=True):
                 results[i] = hypotheses
         return results
 
@@ -129,8 +129,8 @@ class _Batch:
         first = True
         for frame in range(known, self.limit):
             step = self._constrain(lprobs, repeat, frame)
-            if self.options.sampling:
-                self._draw(step, frame)
+            if self.uniform is not None:
+                self._draw(step, self.uniform[:, frame], frame)
             else:
                 self._extend_beam(step, frame, first)
             first = False
@@ -173,9 +173,9 @@ class _Batch:
         others = torch.ones_like(lprobs, dtype=torch.bool).scatter(-1, only.unsqueeze(-1), False)
         return lprobs.masked_fill(torch.where(fixed.unsqueeze(-1), others, self.generator.banned), -torch.inf)
 
-    def _draw(self, lprobs: Tensor, frame: int) -> None:
+    def _draw(self, lprobs: Tensor, uniform: Tensor, frame: int) -> None:
         kept = keep_likeliest(lprobs, self.options.sampling_topk, self.options.sampling_topp)
-        units = draw(kept, self.uniform[:, frame])
+        units = draw(kept, uniform)
         self._append(units, lprobs.gather(-1, units.unsqueeze(-1)).squeeze(-1), frame)
 
     def _extend_beam(self, lprobs: Tensor, frame: int, first: bool) -> None:

@@ -57,7 +57,7 @@ class FairseqGenerator:
         served = [i for i, prompt in enumerate(prompts) if len(prompt)]
         found = self.core.generate([prompts[i] for i in served], [seeds[i] for i in served])
         results: list[list[dict[str, Any]]] = [[] for _ in prompts]
-        for i, hypotheses in zip(served, found):
+        for i, hypotheses in zip(served, found, strict=True):
             results[i] = [
                 {
                     "tokens": hypothesis.units,

@@ -64,7 +64,9 @@ class DecodingOptions:
         """Total length in frames for a prompt of ``prompt`` frames."""
         frames = int(self.max_len_a * (prompt + 1) + self.max_len_b)
         if frames < max(self.min_len, 1):
-            raise InputError(f"a length of {frames} frames was asked for, {max(self.min_len, 1)} is the least (--min-len)")
+            raise InputError(
+                f"a length of {frames} frames was asked for, {max(self.min_len, 1)} is the least (--min-len)"
+            )
         if prompt > frames:
             raise InputError(
                 f"the prompt has {prompt} frames, --max-len-a {self.max_len_a} --max-len-b {self.max_len_b} allow "

@@ -31,12 +31,12 @@ class ModelWindow:
         limit = min(model.max_decoder_positions() for model in models)
         if length > limit and not slide:
             raise InputError(
-                f"{length} frames are asked for, the model's window has {limit} (--tokens-per-sample at training time): "
+                f"{length} frames are asked for, the model's window has {limit} (--tokens-per-sample in training): "
                 "ask for less, or let the window slide"
             )
         self.size = min(limit, length)
         self.caches = [DecoderCache(self.size) for _ in self.models]
-        self.history: Tensor | None = None
+        self.history: Tensor = torch.zeros(0)
 
     def feed(self, units: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor | None]:
         """Append units and predict what follows each of them.
@@ -50,7 +50,7 @@ class ModelWindow:
             ``(rows, n, C)``, the mean of the models', or ``None``.
         """
         parts = []
-        self.history = units if self.history is None else torch.cat([self.history, units], 1)[:, -2 * self.size :]
+        self.history = torch.cat([self.history, units], 1)[:, -2 * self.size :] if self.history.numel() else units
         while units.size(1):
             room = self.size - self.caches[0].length
             if not room:
@@ -68,13 +68,13 @@ class ModelWindow:
         """Start a fresh window with the second half of the frames before the ``pending`` ones."""
         keep = max(self.size // 2, 1)
         end = self.history.size(1) - pending
-        for model, cache in zip(self.models, self.caches):
+        for model, cache in zip(self.models, self.caches, strict=True):
             cache.clear()
             model.decoder.extract_features(self.history[:, max(end - keep, 0) : end], cache)
 
     def _run(self, units: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor | None]:
         lprobs, durations = [], []
-        for model, cache in zip(self.models, self.caches):
+        for model, cache in zip(self.models, self.caches, strict=True):
             (own, *_), _ = model.decoder(units, cache=cache)
             lprobs.append(F.log_softmax(own.units.float() / temperature[:, None], -1))
             if own.durations is not None:

@@ -17,7 +17,6 @@ from speechdlm_ext.modules.attention import causal_mask
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.dialogue_layer import DialogueLayer
 
-
 # Rows, frames and channels of N positions, (N,) each.
 Positions = tuple[Tensor, Tensor, Tensor]
 
@@ -62,8 +61,8 @@ class SpeechDLMDecoder(FairseqDecoder):
         self.layer_norm = None if args.no_decoder_final_norm else LayerNorm(dim)
         heads = channels if predict_others else 1
         self.output_projection = nn.ModuleList(nn.Linear(dim, len(dictionary), bias=False) for _ in range(heads))
-        for projection in self.output_projection:
-            nn.init.normal_(projection.weight, std=dim**-0.5)
+        for projection in self.output_projection.parameters():
+            nn.init.normal_(projection, std=dim**-0.5)
         if args.share_decoder_input_output_embed:
             self.output_projection[0].weight = self.embed_tokens.weight
         self.output_duration_prediction = nn.ModuleList(nn.Linear(dim, 1) for _ in range(heads if durations else 0))
@@ -157,7 +156,7 @@ class SpeechDLMDecoder(FairseqDecoder):
 
     def _position_table(self, length: int) -> Tensor:
         """The table of position embeddings, grown when sinusoids are wanted beyond its end."""
-        positions = self.embed_positions
+        positions: Any = self.embed_positions
         if not isinstance(positions, SinusoidalPositionalEmbedding):
             return positions.weight
         wanted = self.padding_idx + 1 + length

@@ -35,8 +35,10 @@ class CausalAttention(nn.Module):
         self.heads, self.head_dim = heads, dim // heads
         self.dropout = dropout
         self.across = across
-        for name in ("k_proj", "v_proj", "q_proj", "out_proj"):
-            setattr(self, name, quant_noise(nn.Linear(dim, dim), q_noise, qn_block_size))
+        self.k_proj: nn.Linear = quant_noise(nn.Linear(dim, dim), q_noise, qn_block_size)
+        self.v_proj: nn.Linear = quant_noise(nn.Linear(dim, dim), q_noise, qn_block_size)
+        self.q_proj: nn.Linear = quant_noise(nn.Linear(dim, dim), q_noise, qn_block_size)
+        self.out_proj: nn.Linear = quant_noise(nn.Linear(dim, dim), q_noise, qn_block_size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

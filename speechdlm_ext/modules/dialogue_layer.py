@@ -34,14 +34,13 @@ class DialogueLayer(nn.Module):
         qn_block_size: int = 8,
     ) -> None:
         super().__init__()
-        noise = {"q_noise": q_noise, "qn_block_size": qn_block_size}
         self.dropout, self.activation_dropout = dropout, activation_dropout
         self.activation = utils.get_activation_fn(activation_fn)
-        self.self_attn = CausalAttention(dim, heads, attention_dropout, **noise)
+        self.self_attn = CausalAttention(dim, heads, attention_dropout, False, q_noise, qn_block_size)
         self.self_attn_layer_norm = LayerNorm(dim)
         self.cross_channel_attn: CausalAttention | None = None
         if cross:
-            self.cross_channel_attn = CausalAttention(dim, heads, attention_dropout, across=True, **noise)
+            self.cross_channel_attn = CausalAttention(dim, heads, attention_dropout, True, q_noise, qn_block_size)
             self.cross_channel_attn_layer_norm = LayerNorm(dim)
         self.fc1 = quant_noise(nn.Linear(dim, ffn_dim), q_noise, qn_block_size)
         self.fc2 = quant_noise(nn.Linear(ffn_dim, dim), q_noise, qn_block_size)

@@ -37,8 +37,8 @@ class SpeechDLMTaskConfig(FairseqDataclass):
     sample_break_mode: ChoiceEnum(["none", "complete", "complete_doc", "eos"]) = field(  # type: ignore[valid-type]
         default="none",
         metadata={
-            "help": '"none" fills every block with --tokens-per-sample frames; "complete" breaks at ends of lines only, '
-            '"complete_doc" also at empty lines; "eos" makes each line a block'
+            "help": '"none" fills every block with --tokens-per-sample frames; "complete" breaks at ends of lines '
+            'only, "complete_doc" also at empty lines; "eos" makes each line a block'
         },
     )
     tokens_per_sample: int = field(default=1024, metadata={"help": "frames in a block"})
@@ -105,7 +105,7 @@ class SpeechDLMTask(FairseqTask):
         if len(set(channels)) < len(channels) or not all(channels):
             raise InputError(f"--channels {cfg.channels}: different names are wanted, separated by commas")
         dictionaries = load_dictionaries(folder, channels)
-        for channel, dictionary in zip(channels, dictionaries):
+        for channel, dictionary in zip(channels, dictionaries, strict=True):
             logger.info("[%s] dictionary: %d types", channel, len(dictionary))
         return cls(cfg, ChannelDictionary(channels, dictionaries))
 
@@ -161,14 +161,21 @@ class SpeechDLMTask(FairseqTask):
         return FairseqGenerator(models, self.dictionary, args, self.cfg)
 
     def inference_step(
-        self, generator: FairseqGenerator, models: list[Any], sample: Any, prefix_tokens: Any = None, constraints: Any = None
+        self,
+        generator: FairseqGenerator,
+        models: list[Any],
+        sample: Any,
+        prefix_tokens: Any = None,
+        constraints: Any = None,
     ) -> list[list[dict[str, Any]]]:
         """Continue the prompts of a batch; of a block of data, its first ``prompt_frames``."""
         if constraints is not None:
             raise InputError("--constraints are not supported by speech_dlm_task")
         if sample.get("target") is not None:
             frames = self.cfg.prompt_frames if prefix_tokens is None else prefix_tokens.size(1)
-            sample["net_input"]["src_tokens"] = sample["net_input"]["src_tokens"][:, : frames + 1]
+            prompts = sample["net_input"]["src_tokens"][:, : frames + 1].clone()
+            prompts[:, 0] = self._start_symbol()  # a block begins with the unit before it, which is not continued
+            sample["net_input"]["src_tokens"] = prompts
         with torch.no_grad():
             return generator.generate(models, sample)
 
@@ -182,7 +189,7 @@ class SpeechDLMTask(FairseqTask):
         """The same as :attr:`source_dictionary`."""
         return self.dictionary
 
-    def max_positions(self) -> Optional[int]:
+    def max_positions(self) -> int | None:
         """No limit but the model's."""
         return None
 
