@@ -30,9 +30,10 @@ class FirstImport:
             except Exception:
                 return None
             return first_import(FirstImport, name, path, target)
-sys.meta_path.insert(0, FirstImport)
-"""
-PTH_LINE = f"import sys; exec({PTH_CODE!r}, {{}})\n"
+if __name__ not in [getattr(finder, "__module__", "") for finder in sys.meta_path]:
+    sys.meta_path.insert(0, FirstImport)
+"""  # the last condition: in a virtual environment, Python runs its .pth files twice
+PTH_LINE = f"import sys; exec({PTH_CODE!r}, {{'__name__': {PTH_NAME!r}}})\n"
 
 
 class BuildWithPth(build_py):
