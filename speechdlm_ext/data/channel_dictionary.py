@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -113,28 +113,28 @@ class ChannelDictionary:
             return SEPARATOR.join("" for _ in self.channels)
         return SEPARATOR.join(self.channel_strings(tensor.reshape(-1, len(self.channels))).values())
 
-    def encode_channels(self, units: Sequence[str], where: str = "the prompt", free: Iterable[str] = ()) -> Tensor:
+    def encode_channels(self, units: Sequence[str], where: str = "the prompt", free: Collection[str] = ()) -> Tensor:
         """One string of units for each channel to ids ``(T, C)``.
 
         Args:
             units: units separated by blanks, one string for each channel.
             where: what to name in an error.
-            free: further symbols that are allowed, of the dictionary's special ones.
+            free: special symbols that are allowed.
 
         Raises:
             InputError: a unit is not in its channel's dictionary, or the channels are not equally long.
         """
         columns = []
         for channel, dictionary, text in zip(self.channels, self.dictionaries, units, strict=True):
-            allowed = {dictionary[i] for i in range(self.nspecial)} if free is None else set(free)
             ids = []
             for word in text.split():
-                if word not in dictionary.indices and word not in allowed:
+                known = dictionary.indices.get(word, dictionary.unk())
+                if known < self.nspecial and word not in free:
                     raise InputError(
                         f"{where}: unit {word} of {channel} is not in dict.{channel}.txt "
                         f"({len(dictionary) - self.nspecial} units): were the units made with another codebook?"
                     )
-                ids.append(dictionary.index(word))
+                ids.append(known)
             columns.append(ids)
         lengths = {channel: len(ids) for channel, ids in zip(self.channels, columns, strict=True)}
         if len(set(lengths.values())) > 1:

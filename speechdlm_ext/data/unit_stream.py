@@ -9,6 +9,9 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, ind
 
 from speechdlm_ext.errors import InputError
 
+# How an index in this format begins.
+_MAGIC = b"MMIDIDX\x00\x00"
+
 
 def find_binarized(folder: str, split: str, channel: str) -> str:
     """Path, without its ending, of a channel of a split, under the published name or the one fairseq-preprocess gives.
@@ -46,13 +49,18 @@ class UnitStream:
         self._open()
 
     def _open(self) -> None:
+        path = index_file_path(self.path)
+        with open(path, "rb") as file:
+            known = file.read(len(_MAGIC)) == _MAGIC
         try:
-            index = MMapIndexedDataset.Index(index_file_path(self.path))
-        except (AssertionError, ValueError, KeyError, OSError) as error:
+            index = MMapIndexedDataset.Index(path) if known else None
+        except (AssertionError, ValueError, KeyError):
+            index = None
+        if index is None:
             raise InputError(
-                f"{index_file_path(self.path)}: not a memory-mapped index of fairseq ({error}): binarize again, with "
-                "fairseq-preprocess --dataset-impl mmap (the default)"
-            ) from None
+                f"{path}: not a memory-mapped index of fairseq, or cut short: binarize again, with fairseq-preprocess "
+                "--dataset-impl mmap (the default)"
+            )
         self.sizes = np.array(index.sizes, dtype=np.int64)
         self.ends = np.cumsum(self.sizes)
         self._units = np.zeros(0, dtype=index.dtype)

@@ -126,14 +126,12 @@ class _Batch:
         lprobs, repeat = self._read_prompt(known)
         self._widen()
         lprobs, repeat = (x.repeat_interleave(self.options.beam, 0) for x in (lprobs, repeat))
-        first = True
         for frame in range(known, self.limit):
             step = self._constrain(lprobs, repeat, frame)
             if self.uniform is not None:
                 self._draw(step, self.uniform[:, frame], frame)
             else:
-                self._extend_beam(step, frame, first)
-            first = False
+                self._extend_beam(step, frame)
             if progress is not None:
                 progress(frame + 1)
             lprobs, durations = self.window.feed(self.units[:, frame + 1 : frame + 2], self.generator.temperature)
@@ -178,12 +176,10 @@ class _Batch:
         units = draw(kept, uniform)
         self._append(units, lprobs.gather(-1, units.unsqueeze(-1)).squeeze(-1), frame)
 
-    def _extend_beam(self, lprobs: Tensor, frame: int, first: bool) -> None:
+    def _extend_beam(self, lprobs: Tensor, frame: int) -> None:
         beam = self.options.beam
         rows = lprobs.view(self.size, beam, *lprobs.shape[1:])
         totals = self.totals.view(self.size, beam, -1)
-        if first:  # the hypotheses of a prompt are still the same one
-            rows, totals = rows[:, :1], totals[:, :1]
         parents, units, new_totals = best_continuations(rows, totals, beam)
         parents = (parents + torch.arange(self.size, device=parents.device).unsqueeze(1) * beam).flatten()
         if not torch.equal(parents, torch.arange(len(parents), device=parents.device)):
@@ -200,8 +196,12 @@ class _Batch:
 
     def _widen(self) -> None:
         """From one row a prompt to one a hypothesis."""
-        if self.options.beam > 1:
-            self._select(torch.arange(self.size, device=self.units.device).repeat_interleave(self.options.beam))
+        beam = self.options.beam
+        if beam > 1:
+            self._select(torch.arange(self.size, device=self.units.device).repeat_interleave(beam))
+        if not self.options.sampling:
+            # Hypotheses of a prompt are still the same one, which counts once.
+            self.totals.view(self.size, beam, -1)[:, 1:] = -torch.inf
 
     def _select(self, rows: Tensor) -> None:
         self.units, self.scores, self.totals = self.units[rows], self.scores[rows], self.totals[rows]

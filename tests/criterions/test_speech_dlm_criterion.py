@@ -1,0 +1,227 @@
+"""The SpeechDLM's loss against the published figures, brute force, and the defects of the published code."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from fairseq import metrics
+
+from speechdlm_ext.criterions.speech_dlm_criterion import SpeechDLMCriterion
+from speechdlm_ext.data.dialogue_dataset import run_durations
+from speechdlm_ext.errors import InputError
+from tests.published import VARIANTS, batch, load, read_json, toy_dictionary, toy_model
+
+TARGETS = ["next", "edge", "duration"]
+
+
+def toy_criterion(
+    channels: int = 2, targets: list[str] = TARGETS, delayed: bool = True, **options: Any
+) -> SpeechDLMCriterion:
+    dictionary = toy_dictionary(channels)
+    task = SimpleNamespace(
+        channels=dictionary.channels,
+        targets=targets,
+        delayed_duration_target=delayed,
+        channel_weights=options.pop("channel_weights", [1.0] * channels),
+        target_dictionary=dictionary,
+    )
+    defaults = {
+        "sentence_avg": False,
+        "main_and_cross_weights": "1,0",
+        "general_unit_loss_weight": 1.0,
+        "edge_unit_loss_weight": 1.0,
+        "duration_loss_weight": 1.0,
+    }
+    return SpeechDLMCriterion(task, **{**defaults, **options})
+
+
+def toy_batch(lengths: list[int], channels: int = 2, seed: int = 0) -> dict[str, Any]:
+    """Rows of random runs, padded on the right."""
+    random = torch.Generator().manual_seed(seed)
+    width = max(lengths)
+    target = torch.ones(len(lengths), width, channels, dtype=torch.long)
+    durations = torch.zeros_like(target)
+    for row, length in enumerate(lengths):
+        for c in range(channels):
+            repeats = torch.randint(1, 5, (length + 4,), generator=random)
+            units = torch.randint(4, 24, (length + 4,), generator=random).repeat_interleave(repeats)
+            target[row, :length, c] = units[:length]
+            durations[row, :length, c] = torch.from_numpy(run_durations(units.numpy(), length, 256))
+    source = torch.cat([torch.full_like(target[:, :1], 2), target[:, :-1]], 1)
+    source[target.eq(1)] = 1
+    return {"net_input": {"src_tokens": source}, "target": target, "durations": durations}
+
+
+def rows_of(sample: dict[str, Any], row: int) -> dict[str, Any]:
+    length = int(sample["target"][row, :, 0].ne(1).sum())
+    cut = {key: sample[key][row : row + 1, :length] for key in ("target", "durations")}
+    return {"net_input": {"src_tokens": sample["net_input"]["src_tokens"][row : row + 1, :length]}, **cut}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_full_batch_has_the_published_loss_and_logs(shared: Path, variant: str) -> None:
+    model, _, criterion = load(shared / "reference", variant)
+    sample, _ = batch(shared / "reference", variant, "full")
+    with torch.no_grad():
+        loss, size, logs = criterion(model, sample)
+    wanted = read_json(shared / "reference" / variant / "criterion_full.json")
+    assert float(loss) == pytest.approx(wanted["loss"], rel=1e-5)
+    assert size == wanted["sample_size"]
+    assert {key: float(logs[key]) for key in wanted["logging_output"]} == pytest.approx(
+        wanted["logging_output"], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_padded_batch_has_the_published_sums_and_counts_no_padding(shared: Path, variant: str) -> None:
+    model, _, criterion = load(shared / "reference", variant)
+    sample, arrays = batch(shared / "reference", variant, "padded")
+    with torch.no_grad():
+        _, size, logs = criterion(model, sample)
+    published = read_json(shared / "reference" / variant / "criterion_padded.json")["logging_output"]
+    sums = {k: v for k, v in published.items() if k.startswith("[") and k.endswith(("_loss", "_correct", "_count"))}
+    assert {key: float(logs[key]) for key in sums} == pytest.approx(sums, rel=1e-5)
+    pairs = 2 if variant == "A" else 4
+    assert size == pairs * int(arrays["src_lengths"].sum()) < published["sample_size"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_validation_block_has_the_published_loss(shared: Path, variant: str) -> None:
+    model, task, criterion = load(shared / "reference", variant)
+    task.load_dataset("valid")
+    dataset = task.dataset("valid")
+    wanted = read_json(shared / "reference" / variant / "criterion_valid.json")["blocks_per_batch_1"]
+    assert len(dataset) == wanted["n_blocks"]
+    summed: dict[str, float] = {}
+    for i in range(len(dataset)):
+        with torch.no_grad():
+            loss, size, logs = criterion(model, dataset.collater([dataset[i]]))
+        assert [float(loss), size] == pytest.approx(wanted["per_batch_loss_and_sample_size"][i], rel=1e-5)
+        for key, value in logs.items():
+            summed[key] = summed.get(key, 0.0) + float(value)
+    assert {k: summed[k] for k in wanted["summed_logging_output"]} == pytest.approx(
+        wanted["summed_logging_output"], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("delayed", [True, False])
+@pytest.mark.parametrize(("channels", "weights"), [(1, "1,0"), (2, "1,0"), (2, "0.6,0.4"), (3, "0.6,0.4")])
+def test_the_loss_is_its_definition(channels: int, weights: str, delayed: bool) -> None:
+    model = toy_model(channels, main_and_cross_weights=weights)
+    criterion = toy_criterion(
+        channels,
+        delayed=delayed,
+        main_and_cross_weights=weights,
+        general_unit_loss_weight=0.5,
+        edge_unit_loss_weight=2.0,
+        duration_loss_weight=0.25,
+        channel_weights=[1.0, 0.5, 2.0][:channels],
+    )
+    sample = toy_batch([13, 13, 7], channels)
+    with torch.no_grad():
+        loss, size, _ = criterion(model, sample)
+        heads = model(sample["net_input"]["src_tokens"])[0]
+    main, cross = (float(w) for w in weights.split(","))
+    target, durations = sample["target"], sample["durations"]
+    expected, tokens = 0.0, 33
+    for source in range(channels):
+        for predicted in range(channels) if cross else [source]:
+            head = heads[(predicted - source) % channels]
+            nexts = edges = spans = 0.0
+            edge_count = span_count = 0
+            for row, length in enumerate([13, 13, 7]):
+                lprobs = head.units[row, :, predicted].log_softmax(-1)
+                for t in range(length):
+                    nll = -float(lprobs[t, target[row, t, predicted]])
+                    nexts += nll
+                    run = int(durations[row, t, predicted])
+                    if run:
+                        edges, edge_count = edges + nll, edge_count + 1
+                        if t + delayed < length:
+                            spans += abs(float(head.durations[row, t + delayed, predicted]) - run)
+                            span_count += 1
+            weight = [1.0, 0.5, 2.0][source] * (main if source == predicted else cross)
+            parts = 0.5 * nexts + 2.0 * tokens * edges / edge_count + 0.25 * tokens * spans / span_count
+            expected += weight * parts
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert size == tokens * channels * (channels if cross else 1)
+
+
+@pytest.mark.parametrize("targets", [["next"], ["edge", "duration"], TARGETS])
+def test_a_rows_sums_do_not_depend_on_its_neighbours_or_padding(targets: list[str]) -> None:
+    model, criterion = toy_model(), toy_criterion(targets=targets)
+    sample = toy_batch([20, 11, 1, 16])
+    with torch.no_grad():
+        _, size, together = criterion(model, sample)
+        alone = [criterion(model, rows_of(sample, row)) for row in range(4)]
+    for key in together:
+        if key.startswith("[") and key.endswith(("_loss", "_correct", "_count", "ntokens")):
+            assert float(together[key]) == pytest.approx(sum(float(logs[key]) for _, _, logs in alone), rel=1e-5), key
+    assert size == sum(part[1] for part in alone)
+
+
+def test_a_block_of_one_frame_has_a_finite_loss_and_gradient() -> None:
+    model = toy_model().train()
+    loss, _, logs = toy_criterion()(model, toy_batch([1]))
+    loss.backward()
+    assert math.isfinite(loss.item()) and logs["edge_duration_count"] == 0
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("targets", [["next"], ["edge", "duration"], TARGETS])
+def test_logged_figures_do_not_depend_on_how_batches_were_cut(targets: list[str]) -> None:
+    model, criterion = toy_model(), toy_criterion(targets=targets)
+    sample = toy_batch([20, 11, 1, 16])
+    figures = []
+    for cuts in ([[0, 1, 2, 3]], [[0], [1], [2], [3]]):
+        with metrics.aggregate(new_root=True) as log, torch.no_grad():
+            for rows in cuts:
+                part = sample if len(rows) == 4 else rows_of(sample, rows[0])
+                SpeechDLMCriterion.reduce_metrics([criterion(model, part)[2]])
+        figures.append(log.get_smoothed_values())
+    assert figures[0].keys() == figures[1].keys()
+    assert figures[0] == pytest.approx(figures[1], abs=2e-3, rel=1e-3)
+
+
+def test_logged_figures_are_means_in_bits_and_frames() -> None:
+    model, criterion = toy_model(), toy_criterion(targets=["edge", "duration"])
+    with torch.no_grad(), metrics.aggregate(new_root=True) as log:
+        _, _, sums = criterion(model, toy_batch([20, 11]))
+        SpeechDLMCriterion.reduce_metrics([sums])
+    figures = log.get_smoothed_values()
+    nats = float(sums["[unitA-unitA]edge_token_loss"] + sums["[unitB-unitB]edge_token_loss"])
+    bits = nats / sums["edge_token_count"] / math.log(2)
+    assert figures["edge_token_loss"] == pytest.approx(bits, abs=1e-3)
+    assert figures["edge_token_ppl"] == pytest.approx(2**bits, rel=1e-2)
+    frames = float(sums["[unitA-unitA]edge_duration_loss"] / sums["[unitA-unitA]edge_duration_count"])
+    assert figures["[unitA-unitA]edge_duration_loss"] == pytest.approx(frames, abs=1e-3)
+    assert figures["loss"] == pytest.approx(float(sums["loss"]) / sums["sample_size"] / math.log(2), rel=1e-3)
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    model, criterion = toy_model().double(), toy_criterion(main_and_cross_weights="1,0")
+    model.decoder.embed_positions.weights = model.decoder.embed_positions.weights.double()
+    sample = toy_batch([9, 6])
+    weight = model.decoder.layers[1].cross_channel_attn.k_proj.weight
+    # float() in the losses would hide small differences
+    criterion_loss = lambda: criterion(model, sample)[0].double()  # noqa: E731
+    criterion_loss().backward()
+    for index in [(0, 0), (3, 7), (15, 2)]:
+        step = 1e-3
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                weight[index] += sign * step
+                values.append(float(criterion_loss()))
+                weight[index] -= sign * step
+        assert float(weight.grad[index]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.05, abs=0.05)
+
+
+def test_a_target_without_weight_is_refused() -> None:
+    with pytest.raises(InputError, match="--general-unit-loss-weight 0"):
+        toy_criterion(targets=["next"], general_unit_loss_weight=0.0)
