@@ -62,6 +62,7 @@ def main() -> None:
         "--torch", default="", help="cpu, cu126, cu128, … (a folder of PyTorch's index), pypi, or system"
     )
     parser.add_argument("--uv", default="uv", help="uv's command; an empty one stands for pip")
+    parser.add_argument("--wheel", type=Path, help="install this, without extras, instead of the checkout to work in")
     arguments = parser.parse_args()
     if not re.fullmatch(r"|[a-z]+[0-9.]*", arguments.torch):
         raise SetupError(f"TORCH={arguments.torch}: wanted is cpu, cu126, cu128, cu130, …, pypi, or system")
@@ -69,10 +70,11 @@ def main() -> None:
     with open(CHECKOUT / CONSTRAINTS, encoding="utf-8") as lock_file:
         _lock(lock_file.fileno())
         if not _is_current(folder, arguments.torch):
-            _set_up(folder, arguments.torch, shutil.which(arguments.uv) if arguments.uv else None)
+            package = [str(arguments.wheel.absolute())] if arguments.wheel else ["--editable", f"{CHECKOUT}[dev]"]
+            _set_up(folder, arguments.torch, shutil.which(arguments.uv) if arguments.uv else None, package)
 
 
-def _set_up(folder: Path, wish: str, uv: str | None) -> None:
+def _set_up(folder: Path, wish: str, uv: str | None, package: list[str]) -> None:
     base = _base()
     if not _fits(folder, base):
         _remove(folder)
@@ -84,11 +86,11 @@ def _set_up(folder: Path, wish: str, uv: str | None) -> None:
         uv = None  # uv does not look at the packages of the interpreter below
     python = _make(folder, base, with_pip=uv is None, system=torch.from_system)
     constraints = _write_constraints(folder, torch)
-    extra = ["--extra-index-url", torch.index] if torch.index else []
+    index = ["--extra-index-url", torch.index] if torch.index else []
     if uv:
-        _install_with_uv(uv, python, constraints, extra)
+        _install_with_uv(uv, python, constraints, [*index, *package])
     else:
-        _install_with_pip(python, constraints, extra)
+        _install_with_pip(python, constraints, [*index, *package])
     stamp = {"inputs": _digest(), "version": base.version, "prefix": base.prefix, "torch": wish}
     (folder / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
     _say(f"{folder.name} is ready: Python {base.version}, torch {_installed_version(python, 'torch')}")
@@ -291,23 +293,23 @@ def _write_constraints(folder: Path, torch: Torch) -> Path:
     return path
 
 
-def _install_with_uv(uv: str, python: Path, constraints: Path, extra: list[str]) -> None:
+def _install_with_uv(uv: str, python: Path, constraints: Path, wanted: list[str]) -> None:
     command = [uv, "pip", "install", "--python", str(python), "--constraints", str(constraints)]
-    command += ["--build-constraints", str(constraints), *extra]
-    command += ["--index-strategy", "unsafe-best-match"] if extra else []
+    command += ["--build-constraints", str(constraints)]
+    command += ["--index-strategy", "unsafe-best-match"]  # as pip does: an index for torch alone hides no other
     for place in _find_links():
         command += ["--find-links", place]
-    _run([*command, "--editable", f"{CHECKOUT}[dev]"])
+    _run([*command, *wanted])
 
 
-def _install_with_pip(python: Path, constraints: Path, extra: list[str]) -> None:
+def _install_with_pip(python: Path, constraints: Path, wanted: list[str]) -> None:
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     version = re.match(r"(\d+)\.(\d+)", _installed_version(python, "pip"))
     if version is None or (int(version[1]), int(version[2])) >= (24, 1):
         _run([*pip, "install", "--quiet", NEWEST_OLD_PIP])
     # By the environment, not by -c: so it holds for the packages that are built from source, too.
     os.environ["PIP_CONSTRAINT"] = constraints.as_uri()
-    _run([*pip, "install", *extra, "--editable", f"{CHECKOUT}[dev]"])
+    _run([*pip, "install", *wanted])
 
 
 def _run(command: list[str]) -> None:
