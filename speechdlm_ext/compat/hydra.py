@@ -1,9 +1,10 @@
-"""hydra 1.0 on Python 3.12 and later, and refusals that stay one line under hydra."""
+"""hydra 1.0 on today's Python: its plugins, and its way to print an error."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import traceback
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -36,6 +37,15 @@ def _give_plugins_an_importer(module: types.ModuleType) -> None:
     module.pkgutil = stand_in  # type: ignore[attr-defined]
 
 
+def _print_exception(etype: Any, value: BaseException, tb: Any) -> None:
+    # The whole traceback: what hydra made of it to leave its own frames out is no traceback to Python any more.
+    traceback.print_exception(value)
+
+
+def _let_it_print_exceptions(module: types.ModuleType) -> None:
+    module.print_exception = _print_exception  # type: ignore[attr-defined]
+
+
 REPAIRS = [
     Repair(
         name="hydra-plugins",
@@ -44,5 +54,13 @@ REPAIRS = [
         versions="Python ≥ 3.12 with hydra-core < 1.2",
         needed=lambda: python_at_least(3, 12) and below("hydra-core", 1, 2),
         apply=lambda: after_import("hydra.core.plugins", _give_plugins_an_importer),
+    ),
+    Repair(
+        name="hydra-tracebacks",
+        package="hydra-core",
+        fault="TypeError: print_exception() got an unexpected keyword argument 'etype', in place of the real error",
+        versions="Python ≥ 3.10 with hydra-core < 1.2",
+        needed=lambda: python_at_least(3, 10) and below("hydra-core", 1, 2),
+        apply=lambda: after_import("hydra._internal.utils", _let_it_print_exceptions),
     ),
 ]

@@ -63,7 +63,7 @@ def _dataclass_decorator(module_name: str, treat: Callable[[type], None]) -> Ite
             treat(made)
         return made
 
-    dataclasses.dataclass = dataclass  # type: ignore[assignment]
+    dataclasses.dataclass = dataclass
     try:
         yield
     finally:

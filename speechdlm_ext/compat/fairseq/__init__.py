@@ -3,7 +3,8 @@
 from .configs import REPAIRS as _CONFIGS
 from .distributed import REPAIRS as _DISTRIBUTED
 from .expressions import REPAIRS as _EXPRESSIONS
+from .layers import REPAIRS as _LAYERS
 from .precision import REPAIRS as _PRECISION
 from .saving import REPAIRS as _SAVING
 
-REPAIRS = [*_CONFIGS, *_PRECISION, *_DISTRIBUTED, *_SAVING, *_EXPRESSIONS]
+REPAIRS = [*_CONFIGS, *_PRECISION, *_LAYERS, *_DISTRIBUTED, *_SAVING, *_EXPRESSIONS]

@@ -14,13 +14,16 @@ from ..repair import Repair, always
 logger = logging.getLogger(__name__)
 
 
-def _no_device_ids_on_cpu(module: ModuleType) -> None:
+def _fit_ddp_to_model(module: ModuleType) -> None:
     original = module.DistributedDataParallel
 
     def distributed_data_parallel(module: Any, *args: Any, **options: Any) -> Any:
         parameter = next(iter(module.parameters()), None)
         if parameter is not None and parameter.device.type == "cpu":
             options.update(device_ids=None, output_device=None)
+        if any(hasattr(layer, "load_to_BT") for layer in module.modules()):
+            # fairseq's encoder layers have a second set of weights, for inference alone; no gradient reaches them.
+            options.update(find_unused_parameters=True)
         return original(module, *args, **options)
 
     module.DistributedDataParallel = distributed_data_parallel  # type: ignore[attr-defined]
@@ -58,11 +61,11 @@ REPAIRS = [
     Repair(
         name="ddp-on-cpu",
         package="fairseq",
-        fault="ValueError: DistributedDataParallel device_ids and output_device arguments only work with single-device "
-        "GPU modules (torchrun on CPU with the default --ddp-backend)",
+        fault="with the default --ddp-backend: ValueError: DistributedDataParallel device_ids … only work with "
+        "single-device GPU modules (on CPU); RuntimeError: Expected to have finished reduction (encoder models)",
         versions="all",
         needed=always,
-        apply=lambda: after_import("fairseq.models.distributed_fairseq_model", _no_device_ids_on_cpu),
+        apply=lambda: after_import("fairseq.models.distributed_fairseq_model", _fit_ddp_to_model),
     ),
     Repair(
         name="gloo-on-cpu",

@@ -17,7 +17,12 @@ def _bf16_is_no_tpu(module: ModuleType) -> None:
 
     @functools.wraps(original)
     def parse_args_and_arch(*args: Any, **options: Any) -> Any:
-        parsed = original(*args, **options)
+        try:
+            parsed = original(*args, **options)
+        except KeyError as error:
+            if error.args != (None,):  # fairseq-validate looks its task up before it asks whether there is one
+                raise
+            raise refusal("--task is missing: name the task that the model was trained for") from error
         namespace = parsed[0] if isinstance(parsed, tuple) else parsed
         if getattr(namespace, "bf16", False) and find_spec("torch_xla") is None:
             namespace.tpu = False

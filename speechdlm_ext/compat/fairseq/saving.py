@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -100,6 +101,7 @@ def _resume_from_whole_files(module: ModuleType) -> None:
 
     @functools.wraps(original)
     def load_checkpoint(cfg: Any, trainer: Any, **options: Any) -> Any:
+        _forget_other_runs(module)
         if cfg.restore_file == "checkpoint_last.pt" and trainer.data_parallel_rank == 0:
             suffix = trainer.checkpoint_suffix or ""
             mend_last_checkpoint(os.path.join(cfg.save_dir, f"checkpoint_last{suffix}.pt"), suffix)
@@ -108,6 +110,14 @@ def _resume_from_whole_files(module: ModuleType) -> None:
         return original(cfg, trainer, **options)
 
     module.load_checkpoint = load_checkpoint  # type: ignore[attr-defined]
+
+
+def _forget_other_runs(module: ModuleType) -> None:
+    # The best score so far hangs on functions, so that the second job of a hydra multirun has that of the first, and
+    # makes no checkpoint_best.pt until it beats it.
+    for function in (module.save_checkpoint, getattr(sys.modules.get("fairseq_cli.train"), "should_stop_early", None)):
+        if function is not None:
+            vars(function).pop("best", None)
 
 
 def _refuse_missing(restore_file: str, suffix: str, manager: Any) -> None:
