@@ -16,8 +16,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("units", type=Path, help='lines of {"audio": name, "unitA": "7 376 …", "unitB": "…"}')
     parser.add_argument("out_dir", type=Path, help="gets <audio>.wav for every line")
     parser.add_argument("--codebook", type=Path, required=True, help="that the units were made with")
-    parser.add_argument("--seed", type=int, default=1, help="of the phases (default: %(default)s)")
-    parser.add_argument("--iterations", type=int, default=32, help="of phase reconstruction (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the noise in the voices (default: %(default)s)")
+    parser.add_argument(
+        "--pitches",
+        type=float,
+        nargs="+",
+        default=[120.0, 190.0],
+        metavar="HZ",
+        help="of the voices, one for each channel (default: 120 190)",
+    )
+    parser.add_argument(
+        "--iterations", type=int, default=0, help="of Griffin-Lim phase reconstruction (default: 0, a source's phases)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace wav files of other units or settings")
     return parser
 
@@ -34,12 +44,18 @@ def main() -> None:
 
     rows = read_unit_file(options.units)
     codebook = Codebook.load(options.codebook)
-    vocoder = CodebookVocoder(codebook, options.seed, options.iterations)
+    vocoder = CodebookVocoder(codebook, options.seed, options.pitches, options.iterations)
+    settings = {
+        "codebook": codebook.fingerprint,
+        "seed": options.seed,
+        "pitches": options.pitches,
+        "iterations": options.iterations,
+    }
     paths = speak_rows(
         rows,
         vocoder,
         options.out_dir,
-        {"codebook": codebook.fingerprint, "seed": options.seed, "iterations": options.iterations},
+        settings,
         options.overwrite,
         progress=lambda items: tqdm(items, desc="synthesis", unit="file", disable=None),
         say=tqdm.write,

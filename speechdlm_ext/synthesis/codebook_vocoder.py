@@ -2,57 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.synthesis.source import harmonic_share, minimum_phase, pitch_contour, pulses, voicing
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.level import active_level
 from speechdlm_ext.units.logmel import LogMelEncoder, mel_bands
 
-# Level of the sound where the codebook does not say what its recordings had, in dB re full scale (ITU-T P.56 tests).
-_USUAL_LEVEL = -26.0
-# Seconds of sound made at a time, and the context on both sides in which its phases settle.
-_CHUNK_SECONDS, _CONTEXT_SECONDS = 20.0, 0.4
+# Level of the sound where the codebook does not say what its recordings had, and the highest, whatever they had:
+# louder, peaks would reach full scale. In dB re full scale.
+_USUAL_LEVEL, _HIGHEST_LEVEL = -26.0, -24.0
+# Seconds of sound made at a time, and the overlap in which one piece fades into the next.
+_PIECE_SECONDS, _FADE_SECONDS = 20.0, 0.1
+PITCHES = (120.0, 190.0)
 
 
 class CodebookVocoder:
-    """Units → log-mel centroids → power spectrum every 5 ms → phases by Griffin and Lim (1984; "fast", Perraudin 2013).
+    """Units → log-mel centroids → spectral envelope every 5 ms → the envelope on a source of pulses and noise.
 
-    Between the middles of frames the log spectrum goes in straight lines, over time and over frequency, which is
-    what keeps the edges of units from clicking. Bands at the encoder's floor become silence.
+    Between the middles of frames the envelope goes in straight lines in dB, over time and over frequency, so that
+    changes of units do not click. The source (``synthesis.source``) is voiced as far as the centroid looks voiced.
+    Phases are the source's and those of the envelope as a minimum-phase filter; with ``iterations`` they are found by
+    Griffin and Lim (1984) instead, which costs several times the computing and is no more intelligible. Bands at the
+    encoder's floor become silence.
 
     Args:
         codebook: of ``logmel`` features.
-        seed: of the phases that the reconstruction starts from; the same seed gives the same sound.
-        iterations: of the phase reconstruction.
+        seed: of the noise; the same seed gives the same sound.
+        pitches: of the voices in Hz, one for each channel; the first follows after the last.
+        iterations: of phase reconstruction (torchaudio's), 0 for the source's own phases.
 
     Raises:
-        InputError: the codebook is of another encoder.
+        InputError: the codebook is of another encoder, or a pitch is not one of a voice.
     """
 
     hop = 80
     n_fft = 512
 
-    def __init__(self, codebook: Codebook, seed: int = 1, iterations: int = 32) -> None:
+    def __init__(
+        self, codebook: Codebook, seed: int = 1, pitches: Sequence[float] = PITCHES, iterations: int = 0
+    ) -> None:
         encoder = codebook.build_encoder()
         if not isinstance(encoder, LogMelEncoder):
-            raise InputError(
-                f"this codebook is of {codebook.encoder} features; only logmel centroids can be turned into sound directly"
-            )
+            raise InputError(f"{codebook.encoder} features: only logmel centroids can be turned into sound")
+        if not pitches or not all(40 <= pitch <= 500 for pitch in pitches):
+            raise InputError(f"pitches {', '.join(map(str, pitches)) or 'none'}: 40 to 500 Hz is wanted")
+        if iterations < 0:
+            raise InputError(f"{iterations} iterations: 0 or more is wanted")
         self.codebook = codebook
         self.frame_rate = codebook.frame_rate
         self.sample_rate = encoder.sample_rate
         self.samples_per_frame = encoder.hop
         self.seed = seed
+        self.pitches = tuple(pitches)
         self.iterations = iterations
-        self._floor_db = encoder.floor_db
-        self._gain = 1.0
-        self._gain = 10 ** ((float(codebook.extra.get("level", _USUAL_LEVEL)) - self._usual_level()) / 20)
+        self._floor = 10 ** (encoder.floor_db / 10)
+        level = min(float(codebook.extra.get("level", _USUAL_LEVEL)), _HIGHEST_LEVEL)
+        self._gain = 10 ** ((level - self._usual_level()) / 20)
 
     def decode(self, units: torch.Tensor) -> torch.Tensor:
-        """Sound of a batch of conversations.
+        """Sound of a batch of conversations; a row does not depend on the others.
 
         Args:
             units: (B, T, C), 0 … K-1.
@@ -68,67 +81,80 @@ class CodebookVocoder:
         lowest, highest = int(units.min()), int(units.max())
         if lowest < 0 or highest >= self.codebook.units:
             raise InputError(
-                f"unit {highest if lowest >= 0 else lowest} is not in the codebook, which has 0 to "
+                f"unit {lowest if lowest < 0 else highest} is not in the codebook, which has 0 to "
                 f"{self.codebook.units - 1}: take the codebook that the units were made with"
             )
-        batch, frames, channels = units.shape
-        rows = units.transpose(1, 2).reshape(batch * channels, frames)
-        return torch.stack([self._decode_row(row) for row in rows]).view(batch, channels, -1)
+        return torch.stack([torch.stack([self._decode(row, c) for c, row in enumerate(item.T)]) for item in units])
 
-    def _decode_row(self, units: torch.Tensor) -> torch.Tensor:
-        """Sound (N,) of one channel (T,), in chunks, so that memory does not grow with T, and a row never depends on others."""
-        size = int(_CHUNK_SECONDS * self.frame_rate)
-        context = int(_CONTEXT_SECONDS * self.frame_rate)
-        total = len(units)
-        sound = torch.zeros(total * self.samples_per_frame)
-        # Chunks overlap by the context; across it one fades into the other.
-        ramp = torch.linspace(0, 1, context * self.samples_per_frame)
-        for start in range(0, total, size):
-            first, last = max(0, start - context), min(total, start + size)
-            piece = self._decode_chunk(units[first:last], start)
+    def _decode(self, units: torch.Tensor, channel: int) -> torch.Tensor:
+        """Sound (N,) of one channel (T,), piece by piece: the memory for spectra does not grow with T."""
+        size, fade = int(_PIECE_SECONDS * self.frame_rate), int(_FADE_SECONDS * self.frame_rate)
+        sound = torch.zeros(len(units) * self.samples_per_frame)
+        ramp = torch.linspace(0, 1, fade * self.samples_per_frame)
+        for start in range(0, len(units), size):
+            first, last = max(0, start - fade), min(len(units), start + size)
+            piece = self._decode_piece(units[first:last], channel, start)
+            begin = first * self.samples_per_frame
             if first < start:
                 piece[: len(ramp)] *= ramp
-                sound[first * self.samples_per_frame : start * self.samples_per_frame] *= 1 - ramp
-            sound[first * self.samples_per_frame : last * self.samples_per_frame] += piece
+                sound[begin : begin + len(ramp)] *= 1 - ramp
+            sound[begin : begin + len(piece)] += piece
         return sound
 
-    def _decode_chunk(self, units: torch.Tensor, place: int) -> torch.Tensor:
+    def _decode_piece(self, units: torch.Tensor, channel: int, place: int) -> torch.Tensor:
+        features = self._interpolate(self.codebook.centroids[units])
+        length = len(units) * self.samples_per_frame
+        voiced = voicing(features, *self._low_and_high)
+        pitch = pitch_contour(voiced, self.pitches[channel % len(self.pitches)], self.sample_rate / self.hop)
+        pitch = pitch.repeat_interleave(self.hop)[self.hop // 2 :][:length]
+        # Every channel and piece has noise of its own, the same whatever batch it is in.
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + channel) * 1_000_003 + place)
+        noise = torch.randn(length, generator=generator)
+        share = harmonic_share(voiced, torch.linspace(0, self.sample_rate / 2, self.n_fft // 2 + 1))
+        source = share.sqrt() * self._spectrum(pulses(pitch, self.sample_rate))
+        source += (1 - share).sqrt() * self._spectrum(noise)
+        magnitudes = self._magnitudes(features)
+        if self.iterations:
+            return self._reconstruct(source.abs() * magnitudes.T, length)
+        spectrum = source * minimum_phase(magnitudes).T
+        return torch.istft(spectrum, self.n_fft, self.hop, window=self._window, length=length)
+
+    def _reconstruct(self, magnitudes: torch.Tensor, length: int) -> torch.Tensor:
         from torchaudio.functional import griffinlim
 
-        magnitudes = self._magnitudes(self.codebook.centroids[units])
-        with torch.random.fork_rng(devices=[]):
-            # Chunks start from phases of their own, the same whatever the batch they are in.
-            torch.manual_seed(self.seed * 1_000_003 + place)
-            return griffinlim(
-                magnitudes[None],
-                self._window,
-                self.n_fft,
-                self.hop,
-                self.n_fft,
-                power=1.0,
-                n_iter=self.iterations,
-                momentum=0.99,
-                length=len(units) * self.samples_per_frame,
-                rand_init=True,
-            )[0]
+        # Phases from zero on: torchaudio's random ones would come from the global generator.
+        return griffinlim(
+            magnitudes[None], self._window, self.n_fft, self.hop, self.n_fft, power=1.0, n_iter=self.iterations,
+            momentum=0.99, length=length, rand_init=False,
+        )[0]  # fmt: skip
 
-    def _magnitudes(self, features: torch.Tensor) -> torch.Tensor:
-        """Magnitudes (n_fft // 2 + 1, 4 T + 1) of the spectra at samples 0, 80, 160, …, from features (T, D) in dB."""
+    def _spectrum(self, wave: torch.Tensor) -> torch.Tensor:
+        return torch.stft(wave, self.n_fft, self.hop, window=self._window, pad_mode="constant", return_complex=True)
+
+    def _interpolate(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (4 T + 1, D) at samples 0, 80, 160, …, from those of frames (T, D)."""
         steps = self.samples_per_frame // self.hop
         count = len(features)
         # The middle of frame t is at sample 320 t + 160.
         place = (torch.arange(count * steps + 1) / steps - 0.5).clamp(0, count - 1)
         before = place.floor().long()
         after = (before + 1).clamp_max(count - 1)
-        return self._to_magnitudes(torch.lerp(features[before], features[after], (place - before)[:, None])).T
+        return torch.lerp(features[before], features[after], (place - before)[:, None])
 
-    def _to_magnitudes(self, features: torch.Tensor) -> torch.Tensor:
-        """Magnitudes (n, n_fft // 2 + 1) from features (n, D) in dB, at the level of the codebook."""
-        floor = 10 ** (self._floor_db / 10)
-        power = (10 ** (features / 10) - floor).clamp_min(0.01 * floor)
+    def _magnitudes(self, features: torch.Tensor, gain: float | None = None) -> torch.Tensor:
+        """Magnitudes (n, n_fft // 2 + 1) of the envelope, from features (n, D) in dB."""
+        power = (10 ** (features / 10) - self._floor).clamp_min(0.01 * self._floor)
         # Bands are means of power over bins; a bin is between the middles of two of them, on a line in dB.
         magnitudes = torch.exp(0.5 * power.log() @ self._band_weights.T) * (self._band_weights.sum(dim=1) > 0)
-        return magnitudes * (self._gain * self._window.square().sum().sqrt())
+        return magnitudes * (self._gain if gain is None else gain)
+
+    def _usual_level(self) -> float:
+        """The active level of units as frequent as in the training, at a gain of 1, in dB.
+
+        Not 0 dB: centroids are means of dB, which lie below the dB of the mean.
+        """
+        power = self._magnitudes(self.codebook.centroids, gain=1.0).square().mean(dim=1)
+        return active_level(power.repeat_interleave(torch.tensor(self.codebook.extra.get("counts", 1))))
 
     @cached_property
     def _band_weights(self) -> torch.Tensor:
@@ -137,13 +163,12 @@ class CodebookVocoder:
         return bands / bands.sum(dim=1, keepdim=True).clamp_min(1e-9)
 
     @cached_property
+    def _low_and_high(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which bands tell voiced from unvoiced: those from 80 to 1000 Hz, those above 2500 Hz."""
+        n_fft = 4096
+        centres = mel_bands(self.codebook.dim, n_fft, self.sample_rate).argmax(dim=0) * (self.sample_rate / n_fft)
+        return (centres > 80) & (centres < 1000), centres > 2500
+
+    @cached_property
     def _window(self) -> torch.Tensor:
         return torch.hann_window(self.n_fft)
-
-    def _usual_level(self) -> float:
-        """The active level of units as frequent as in the training, at a gain of 1, in dB.
-
-        Not 0 dB: centroids are means of dB, which lie below the dB of the mean.
-        """
-        power = self._to_magnitudes(self.codebook.centroids).square().mean(dim=1) / self._window.square().sum()
-        return active_level(power.repeat_interleave(torch.tensor(self.codebook.extra.get("counts", 1))))

@@ -35,7 +35,7 @@ def speak_rows(
         rows: of a unit file.
         vocoder: makes the sound.
         folder: where to write.
-        settings: all that the sound depends on beside the units; its ``"codebook"``, if there, must be that of the rows.
+        settings: what the sound depends on beside the units; its ``"codebook"``, if there, must be that of the rows.
         overwrite: replace wav files that are there from other units or settings.
         progress: wraps the rows still to do.
         say: called with lines of text for the user.

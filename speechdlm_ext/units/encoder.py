@@ -39,7 +39,7 @@ class Encoder(Protocol):
         ...
 
     def encode_blocks(self, blocks: Iterable[torch.Tensor]) -> torch.Tensor:
-        """Features (C, T, D) of a stream of blocks (C, n) at the encoder's own rate; what ``encode`` gives a channel."""
+        """Features (C, T, D) of a stream of blocks (C, n) at the encoder's rate, as ``encode`` gives each channel's."""
         ...
 
 

@@ -88,7 +88,7 @@ def scan_recordings(paths: list[Path], channels: int = 2, min_seconds: float = 2
     ids = make_ids(paths)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         try:
-            yield from pool.map(lambda pair: _scan(*pair, channels, min_seconds), zip(ids, paths, strict=True))
+            yield from pool.map(lambda name, path: _scan(name, path, channels, min_seconds), ids, paths)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
