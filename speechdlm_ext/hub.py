@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.dialogue_generator import DialogueGenerator, Hypothesis
 from speechdlm_ext.generation.options import DecodingOptions
-from speechdlm_ext.options import flag
 from speechdlm_ext.tasks.speech_dlm_task import SpeechDLMTask
 
 Dialogue = Mapping[str, str]
@@ -107,11 +106,7 @@ class DialogueModel(nn.Module):
         progress: Callable[[int], None] | None = None,
     ) -> list[list[Hypothesis]]:
         """Continue prompts ``(T, C)``; see :meth:`DialogueGenerator.generate`."""
-        cfg = self.task.cfg
-        start = self.task.dictionary.bos() if cfg.add_bos_token else self.task.dictionary.eos()
-        delayed = flag(cfg.delayed_duration_target, "--delayed-duration-target")
-        generator = DialogueGenerator(list(self.models), self.task.dictionary, options, delayed, start)
-        return generator.generate(prompts, seeds, progress)
+        return DialogueGenerator(list(self.models), self.task.dictionary, options).generate(prompts, seeds, progress)
 
     def sample(self, dialogues: Any, beam: int = 1, seed: int | Sequence[int] = 1, **options: Any) -> Any:
         """Continue dialogues.

@@ -43,20 +43,19 @@ class DialogueGenerator:
         models: models in evaluation mode.
         dictionary: the channels' dictionaries.
         options: see :class:`DecodingOptions`.
-        delayed: whether the models predict durations one frame late.
-        start_symbol: what comes before the first frame.
+
+    Raises:
+        InputError: models that cannot decode together.
     """
 
-    def __init__(
-        self,
-        models: Sequence[Any],
-        dictionary: ChannelDictionary,
-        options: DecodingOptions,
-        delayed: bool,
-        start_symbol: int,
-    ) -> None:
+    def __init__(self, models: Sequence[Any], dictionary: ChannelDictionary, options: DecodingOptions) -> None:
         self.models, self.dictionary, self.options = list(models), dictionary, options
-        self.delayed, self.start_symbol = delayed, start_symbol
+        kinds = {(m.decoder.delayed_durations, m.decoder.start_symbol, m.decoder.channels) for m in self.models}
+        if len(kinds) > 1:
+            raise InputError(
+                "the models of an ensemble must agree in --delayed-duration-target, --add-bos-token and channels"
+            )
+        ((self.delayed, self.start_symbol, _),) = kinds
         self.device = next(models[0].parameters()).device
         self.banned = ~dictionary.emittable().to(self.device)  # (C, V)
         self.temperature = torch.tensor(options.temperatures(dictionary.channels), device=self.device)

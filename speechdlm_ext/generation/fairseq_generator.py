@@ -9,7 +9,6 @@ import torch
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary
 from speechdlm_ext.generation.dialogue_generator import DialogueGenerator
 from speechdlm_ext.generation.options import DecodingOptions
-from speechdlm_ext.options import flag
 
 
 def decoding_options(args: Any) -> DecodingOptions:
@@ -34,12 +33,9 @@ class FairseqGenerator:
     # Read by fairseq's commands when they print.
     symbols_to_strip_from_output: frozenset[int] = frozenset()
 
-    def __init__(self, models: list[Any], dictionary: ChannelDictionary, args: Any, task_cfg: Any) -> None:
-        start = dictionary.bos() if task_cfg.add_bos_token else dictionary.eos()
-        delayed = flag(task_cfg.delayed_duration_target, "--delayed-duration-target")
-        self.start_symbol = start
+    def __init__(self, models: list[Any], dictionary: ChannelDictionary, args: Any) -> None:
         self.dictionary = dictionary
-        self.core = DialogueGenerator(models, dictionary, decoding_options(args), delayed, start)
+        self.core = DialogueGenerator(models, dictionary, decoding_options(args))
 
     def generate(self, models: list[Any], sample: dict[str, Any], **unused: Any) -> list[list[dict[str, Any]]]:
         """Continue ``sample["net_input"]["src_tokens"]`` ``(B, T, C)``, which begin with the start symbol.

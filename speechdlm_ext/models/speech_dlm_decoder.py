@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from speechdlm_ext.modules.attention import causal_mask
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.dialogue_layer import DialogueLayer
+from speechdlm_ext.options import flag
 
 # Rows, frames and channels of N positions, (N,) each.
 Positions = tuple[Tensor, Tensor, Tensor]
@@ -40,6 +41,10 @@ class SpeechDLMDecoder(FairseqDecoder):
 
     The channels share all weights. The last ``decoder_cross_layers`` layers attend across channels as well. Output
     heads are numbered as in :class:`Prediction`; others than head 0 exist only when ``predict_others``.
+
+    Attributes:
+        delayed_durations: whether durations are predicted one frame after their edge.
+        start_symbol: what comes before the first frame of a line.
     """
 
     def __init__(self, args: Any, dictionary: Any, channels: int, durations: bool, predict_others: bool) -> None:
@@ -47,6 +52,8 @@ class SpeechDLMDecoder(FairseqDecoder):
         self.args = args
         self.channels = channels
         self.padding_idx = dictionary.pad()
+        self.delayed_durations = flag(args.delayed_duration_target, "--delayed-duration-target")
+        self.start_symbol = dictionary.bos() if args.add_bos_token else dictionary.eos()
         dim = args.decoder_embed_dim
         self.dropout = args.dropout
         self.register_buffer("version", torch.tensor([3.0]))

@@ -1,1 +1,4 @@
 """Layers that several models share."""
+
+# Before any module here: fairseq registers what this package offers as soon as it is imported, which loads these rooms.
+import fairseq  # noqa: F401

@@ -110,14 +110,19 @@ class SpeechDLMTask(FairseqTask):
         return cls(cfg, ChannelDictionary(channels, dictionaries))
 
     def load_dataset(self, split: str, combine: bool = False, epoch: int = 1, **kwargs: Any) -> None:
-        """Open a split; of several data folders, the one for this epoch."""
+        """Open a split; of several data folders, the one for this epoch.
+
+        With ``task_cfg``, the options of a checkpoint, blocks are no longer than those that it was trained on.
+        """
+        trained = kwargs.get("task_cfg") or self.cfg
+        block_size = min(self.cfg.tokens_per_sample, getattr(trained, "tokens_per_sample", self.cfg.tokens_per_sample))
         paths = utils.split_paths(self.cfg.data)
         folder = paths[(epoch - 1) % len(paths)]
         streams = [UnitStream(find_binarized(folder, split, channel)) for channel in self.channels]
         dataset = DialogueDataset(
             streams,
             self.dictionary,
-            self.cfg.tokens_per_sample,
+            block_size,
             str(self.cfg.sample_break_mode),
             self.cfg.max_target_durations or 1,
             shuffle=split.startswith("train"),
@@ -158,7 +163,7 @@ class SpeechDLMTask(FairseqTask):
         prefix_allowed_tokens_fn: Any = None,
     ) -> FairseqGenerator:
         """The generator that fairseq's commands call, with their options."""
-        return FairseqGenerator(models, self.dictionary, args, self.cfg)
+        return FairseqGenerator(models, self.dictionary, args)
 
     def inference_step(
         self,

@@ -18,11 +18,9 @@ from speechdlm_ext.models.speech_dlm import SpeechDLM
 from tests.published import CHANNELS, VARIANTS, load, read_json, toy_dictionary, toy_model
 
 
-def generator(
-    models: SpeechDLM | list[SpeechDLM], delayed: bool = True, channels: int = 2, **options: object
-) -> DialogueGenerator:
+def generator(models: SpeechDLM | list[SpeechDLM], channels: int = 2, **options: object) -> DialogueGenerator:
     models = models if isinstance(models, list) else [models]
-    return DialogueGenerator(models, toy_dictionary(channels), DecodingOptions(**options), delayed, 2)  # type: ignore[arg-type]
+    return DialogueGenerator(models, toy_dictionary(channels), DecodingOptions(**options))  # type: ignore[arg-type]
 
 
 def prompt(length: int, channels: int = 2, seed: int = 3) -> Tensor:
@@ -36,7 +34,7 @@ def test_beam_search_is_the_published_one(shared: Path, variant: str, beam: int)
     model, task, _ = load(shared / "reference", variant)
     published = read_json(shared / "reference" / variant / "generate.json")
     prompts = [task.dictionary.encode_channels([p[c] for c in CHANNELS]) for p in published["prompts"]]
-    core = DialogueGenerator([model], task.dictionary, DecodingOptions(beam=beam, max_len_b=60), True, 2)
+    core = DialogueGenerator([model], task.dictionary, DecodingOptions(beam=beam, max_len_b=60))
     for ours, theirs in zip(core.generate(prompts, [1, 2, 3]), published[f"beam{beam}"], strict=True):
         assert task.dictionary.channel_strings(ours[0].units) == theirs["out"]
         assert len(ours) == len(theirs["all_hypos"]) == beam
@@ -88,10 +86,10 @@ def plain_greedy(model: SpeechDLM, start: Tensor, limit: int, delayed: bool) -> 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @torch.no_grad()
 def test_greedy_decoding_is_the_plain_loops(channels: int, delayed: bool) -> None:
-    model = toy_model(channels)
+    model = toy_model(channels, delayed_duration_target=str(delayed))
     with torch.no_grad():
         model.decoder.output_duration_prediction[0].bias.fill_(3.0)
-    core = generator(model, delayed, channels, beam=1, max_len_b=40)
+    core = generator(model, channels, beam=1, max_len_b=40)
     prompts = [prompt(n, channels, seed=n) for n in (6, 11, 1)]
     for start, (best,) in zip(prompts, core.generate(prompts, [0, 0, 0]), strict=True):
         assert torch.equal(best.units, plain_greedy(model, start, 40, delayed))
