@@ -6,6 +6,7 @@ weights-only reader with the allow-list of :mod:`.allow_list`; a file that needs
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from _compat_pickle import IMPORT_MAPPING
@@ -65,9 +66,9 @@ def load(
     try:
         with torch.serialization.safe_globals(allowed_globals()):
             return read(file, map_location=map_location, weights_only=True, **options)
-    except OSError:
-        raise
     except Exception as error:  # a file that is no pickle, or a hostile one, can fail in every way there is
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a place beyond the end of a cut file
+            raise
         raise refusal(_explain(file, error)) from error
 
 
@@ -82,7 +83,7 @@ def _explain(file: Any, error: Exception) -> str:
                 f"{name}: refused, because loading it would use {_todays_name(asked_for[1])}, which can run code; "
                 f"if you trust where the file comes from, set {TRUST_VARIABLE}=1 (in Python: trust=True)"
             )
-    if isinstance(error, EOFError) or "failed finding central directory" in message or "central directory" in message:
+    if isinstance(error, EOFError | OSError) or "central directory" in message:
         return f"{name}: is not a whole checkpoint (cut off while it was written or copied?): use another one"
     reason = message.split("WeightsUnpickler error:")[-1].split("Check the documentation")[0].strip()
     trust = f"; if you trust where it comes from, set {TRUST_VARIABLE}=1 (in Python: trust=True)"

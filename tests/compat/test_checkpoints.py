@@ -1,0 +1,183 @@
+"""Checkpoints of all ages are read, and none runs code."""
+
+from __future__ import annotations
+
+import argparse
+import typing
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from speechdlm_ext.compat.checkpoints import load_checkpoint
+from speechdlm_ext.errors import InputError
+from tests.compat.hostile import payloads, raw_pickles, write_raw
+
+KINDS = [
+    "eval",
+    "exec",
+    "fairseq's own eval",
+    "inside an allowed object",
+    "inside an omegaconf node",
+    "numpy.load of a pickle",
+    "os.system",
+    "subprocess",
+]
+RAW_KINDS = sorted(raw_pickles(Path("unused")))
+PLACES = ["cfg", "extra_state", "last_optimizer_state"]
+
+
+def everything() -> dict[str, Any]:
+    """What fairseq has put into checkpoints since 2018, beside tensors."""
+    import fairseq  # noqa: F401
+    from fairseq.data import Dictionary
+    from fairseq.logging.meters import AverageMeter, StopwatchMeter, TimeMeter
+
+    dictionary = Dictionary()
+    dictionary.add_symbol("7")
+    meter = AverageMeter()
+    meter.update(3.0)
+    return {
+        "args": argparse.Namespace(arch="speech_dlm", max_update=250000.0, lr=[0.1]),
+        "cfg": OmegaConf.create({"a": 1, "b": [1, {"c": None}], "d": {"e": "x", "f": 1.5, "g": True}}),
+        "type": typing.Optional[int],  # noqa: UP007, UP045
+        "none_type": type(None),
+        "meters": [meter, TimeMeter(), StopwatchMeter()],
+        "dictionary": dictionary,
+        "float64": numpy.float64(3.5),
+        "int64": numpy.int64(-3),
+        "big endian": numpy.dtype(">f4").type(2),
+        "array": numpy.arange(6.0).reshape(2, 3).T,
+        "text": numpy.str_("x"),
+        "plain": ({1, 2}, frozenset([1]), b"abc", 1 + 2j),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "weight": torch.nn.Parameter(torch.ones(2)),
+    }
+
+
+@pytest.mark.parametrize("new_format", [True, False], ids=["zip", "before 2020"])
+def test_everything_that_fairseq_saves_is_read(tmp_path: Path, new_format: bool) -> None:
+    saved = everything()
+    path = tmp_path / "checkpoint.pt"
+    torch.save(saved, path, _use_new_zipfile_serialization=new_format)
+    loaded = load_checkpoint(path)
+    assert loaded.keys() == saved.keys()
+    for name in ("args", "cfg", "type", "none_type", "float64", "int64", "big endian", "text", "plain"):
+        assert loaded[name] == saved[name] and type(loaded[name]) is type(saved[name]), name
+    assert numpy.array_equal(loaded["array"], saved["array"]) and loaded["array"].dtype == saved["array"].dtype
+    assert loaded["dictionary"].index("7") == saved["dictionary"].index("7")
+    assert loaded["meters"][0].avg == 3.0
+    assert loaded["weight"].requires_grad and torch.equal(loaded["weight"], saved["weight"])
+    torch.save(loaded, path)
+    assert numpy.array_equal(load_checkpoint(path)["array"], saved["array"])
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_hostile_objects_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, place: str) -> None:
+    marker = tmp_path / "marker"
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"model": {}, place: {"nested": [payloads(marker)[kind]]}}, path)
+    with pytest.raises(InputError) as refused:
+        load_checkpoint(path)
+    said = str(refused.value)
+    assert not marker.exists()
+    assert "\n" not in said and str(path) in said and "SPEECHDLM_TRUST_CHECKPOINTS=1" in said
+    # The payload is a real one: with the switch it runs.
+    monkeypatch.setenv("SPEECHDLM_TRUST_CHECKPOINTS", "1")
+    load_checkpoint(path)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("kind", RAW_KINDS)
+def test_hostile_pickles_are_refused(tmp_path: Path, kind: str) -> None:
+    marker = tmp_path / "marker"
+    path = tmp_path / "checkpoint.pt"
+    write_raw(path, raw_pickles(marker)[kind])
+    with pytest.raises(InputError) as refused:
+        load_checkpoint(path)
+    assert not marker.exists() and str(path) in str(refused.value)
+    load_checkpoint(path, trust=True)
+    assert marker.exists()
+
+
+def test_a_refusal_names_the_class(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save(payloads(tmp_path / "marker")["subprocess"], path)
+    with pytest.raises(InputError, match=r"checkpoint\.pt: refused.* subprocess\.call, which can run code"):
+        load_checkpoint(path)
+
+
+def test_the_environment_is_the_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save(payloads(tmp_path / "marker")["os.system"], path)
+    for value in ("", "0", "false", "no"):
+        monkeypatch.setenv("SPEECHDLM_TRUST_CHECKPOINTS", value)
+        with pytest.raises(InputError):
+            load_checkpoint(path)
+    monkeypatch.setenv("SPEECHDLM_TRUST_CHECKPOINTS", "1")
+    with pytest.raises(InputError):
+        load_checkpoint(path, trust=False)
+    load_checkpoint(path)
+    assert (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        "numpy.dtype('O')",
+        "numpy.dtype([('a', 'f8')])",
+        "numpy.array([{}], dtype=object)",
+        "__import__('collections').defaultdict(print)",
+        "type('New', (), {})",
+        "__import__('functools').partial(print)",
+        "__import__('operator').attrgetter('a')",
+        "__import__('torch').nn.Linear(1, 1)",
+    ],
+)
+def test_what_no_checkpoint_needs_is_refused(tmp_path: Path, pickled: str) -> None:
+    path = tmp_path / "checkpoint.pt"
+    try:
+        torch.save({"cfg": eval(pickled)}, path)
+    except Exception:
+        pytest.skip("cannot even be pickled")
+    with pytest.raises(InputError, match=r"checkpoint\.pt"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("new_format", [True, False], ids=["zip", "before 2020"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_half_a_file_is_no_checkpoint(tmp_path: Path, new_format: bool, share: float) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"model": torch.ones(1000)}, path, _use_new_zipfile_serialization=new_format)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(InputError) as refused:
+        load_checkpoint(path)
+    assert str(path) in str(refused.value) and "TRUST" not in str(refused.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing\.pt: no such checkpoint"):
+        load_checkpoint(tmp_path / "nothing.pt")
+
+
+def test_the_allow_list_holds_for_fairseq_and_not_for_others(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"args": argparse.Namespace(a=1), "cfg": None, "model": {}}, path)
+    with pytest.raises(Exception, match="weights_only|Weights only"):
+        torch.load(path)  # called from here, it is torch's own
+    torch.save(payloads(tmp_path / "marker")["os.system"], path)
+    from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+
+    with pytest.raises(InputError, match="refused"):
+        load_checkpoint_to_cpu(str(path))
+
+
+def test_nothing_stays_on_torchs_own_list(tmp_path: Path) -> None:
+    before = torch.serialization.get_safe_globals()
+    torch.save(everything(), tmp_path / "checkpoint.pt")
+    load_checkpoint(tmp_path / "checkpoint.pt")
+    assert torch.serialization.get_safe_globals() == before
