@@ -77,7 +77,7 @@ def unit_baselines(
     return unigram, bigram
 
 
-_UNIFORM = (1e-6, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3)
+_UNIFORM = (1e-6, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7)
 _DISCOUNTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 
 

@@ -1,0 +1,340 @@
+"""The demo's commands, from raw audio to sound, with the settings of each and the time that it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speechdlm_ext.demo.steps import Step
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.manifest import read_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the demo is to do; the defaults fit into 12 minutes and 4 GB on 2 cores.
+
+    Attributes:
+        out: folder for all that it makes.
+        audio: two-channel recordings of one's own; None for made conversations.
+        minutes: of made conversation.
+        updates: of training.
+        units: size of the codebook.
+        prompts: held-out beginnings that are continued.
+        samples: continuations of each.
+        seed: of everything that is drawn.
+    """
+
+    out: Path
+    audio: Path | None = None
+    minutes: float = 12.0
+    updates: int = 500
+    units: int = 100
+    prompts: int = 4
+    samples: int = 2
+    seed: int = 1
+
+    segment_seconds: float = 15.0  # of what the model sees at once: prompt and continuation together
+    prompt_seconds: float = 5.0
+    frame_rate: int = 50  # Hz, of the log-mel units
+    held_out: float = 0.17  # share of the corpus
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "units", "prompts", "samples"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: at least 1 is wanted")
+        if self.units < 2:
+            raise InputError(f"--units {self.units}: at least 2 are wanted")
+
+    @property
+    def segment_frames(self) -> int:
+        """Frames of a segment."""
+        return round(self.segment_seconds * self.frame_rate)
+
+    @property
+    def save_interval(self) -> int:
+        """Updates between two checkpoints: what a kill can cost."""
+        return max(5, min(50, self.updates // 4))
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Where everything lies, and the steps that make it. Paths are as the user gave them, so that commands can be
+    pasted where the demo was started."""
+
+    options: DemoOptions
+
+    @property
+    def out(self) -> Path:
+        """The demo's folder."""
+        return self.options.out
+
+    @property
+    def corpus(self) -> Path:
+        """Recordings and their manifest."""
+        return self.out / "corpus"
+
+    @property
+    def manifest(self) -> Path:
+        """One line a recording."""
+        return self.corpus / "manifest.jsonl"
+
+    @property
+    def codebook(self) -> Path:
+        """Centroids of the units."""
+        return self.out / "codebook.safetensors"
+
+    @property
+    def units(self) -> Path:
+        """Units of every recording."""
+        return self.out / "units.jsonl"
+
+    @property
+    def split(self) -> Path:
+        """Training and validation segments."""
+        return self.out / "split"
+
+    @property
+    def data(self) -> Path:
+        """What fairseq-preprocess writes."""
+        return self.out / "data-bin"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Of the model."""
+        return self.out / "checkpoints"
+
+    @property
+    def prompts(self) -> Path:
+        """Held-out beginnings."""
+        return self.out / "prompts.jsonl"
+
+    @property
+    def continued(self) -> Path:
+        """Prompts with what the model goes on with."""
+        return self.out / "samples.jsonl"
+
+    @property
+    def sound(self) -> Path:
+        """Samples as stereo files."""
+        return self.out / "samples"
+
+    def corpus_step(self) -> Step:
+        """Made conversations, or a manifest of the user's own."""
+        options = self.options
+        if options.audio is None:
+            command = [*python("data_prep/make_dialogues.py"), str(self.corpus), "--minutes", f"{options.minutes:g}"]
+            command += ["--seed", str(options.seed)]
+            return Step(
+                "1-corpus", "Make two-channel conversations", command, [self.corpus], 10 + options.minutes, resumes=True
+            )
+        command = [*python("data_prep/make_manifest.py"), str(options.audio), str(self.manifest)]
+        depends = {"recordings": list_recordings(options.audio)}
+        return Step("1-corpus", "List your recordings", command, [self.corpus], 5, depends=depends)
+
+    def unit_steps(self) -> list[Step]:
+        """Codebook, units, and the split into training and validation."""
+        options = self.options
+        minutes = sum(row["duration"] for row in read_jsonl(self.manifest)) / 60
+        # Silence gets few units of its own: noise 30 dB below the speech no longer makes a difference.
+        encoder = ["--encoder", "logmel", "--encoder-options", json.dumps({"floor_db": -30})]
+        return [
+            Step(
+                "2-codebook",
+                f"Learn {options.units} units from log-mel frames",
+                [*python("data_prep/train_codebook.py"), str(self.manifest), str(self.codebook), *encoder]
+                + ["--units", str(options.units), "--seed", str(options.seed)],
+                [self.codebook],
+                12 + 0.3 * minutes,
+            ),
+            Step(
+                "3-units",
+                "Encode both channels as units",
+                [*python("data_prep/encode_units.py"), str(self.manifest), str(self.units)]
+                + ["--codebook", str(self.codebook)],
+                [self.units],
+                5 + 0.3 * minutes,
+                resumes=True,
+            ),
+            Step(
+                "4-split",
+                "Hold out recordings, cut all into segments",
+                [
+                    *python("data_prep/split_units.py"),
+                    str(self.units),
+                    str(self.split),
+                    "--valid",
+                    str(options.held_out),
+                ]
+                + ["--segment-seconds", f"{options.segment_seconds:g}", "--seed", str(options.seed)],
+                [self.split],
+                1,
+            ),
+        ]
+
+    def binarize_steps(self) -> list[Step]:
+        """``fairseq-preprocess`` for each channel, with one dictionary."""
+        steps = []
+        for channel in ("unitA", "unitB"):
+            command = [fairseq("fairseq-preprocess"), "--source-lang", channel, "--only-source"]
+            command += ["--srcdict", str(self.split / "dict.txt")]
+            command += ["--trainpref", str(self.split / "train"), "--validpref", str(self.split / "valid")]
+            makes = [
+                self.data / f"{name}.{channel}-None.{channel}.{kind}" for name in SPLITS for kind in ("bin", "idx")
+            ]
+            steps.append(
+                Step(
+                    f"5-binarize-{channel}",
+                    f"Binarize {channel}",
+                    [*command, "--destdir", str(self.data)],
+                    [*makes, self.data / f"dict.{channel}.txt"],
+                    6,
+                )
+            )
+        return steps
+
+    def train_step(self) -> Step:
+        """``fairseq-train``: a small SpeechDLM, the published recipe cut down to minutes."""
+        from speechdlm_ext.demo.checkpoints import mend_checkpoints
+
+        updates = self.options.updates
+        model = ["--arch", "speech_dlm", "--decoder-layers", "4", "--decoder-cross-layers", "2"]
+        model += ["--decoder-embed-dim", "128", "--decoder-ffn-embed-dim", "512", "--decoder-attention-heads", "2"]
+        model += ["--share-decoder-input-output-embed", "--dropout", "0.1", "--attention-dropout", "0"]
+        task = ["--task", "speech_dlm_task", "--channels", "unitA,unitB"]
+        task += ["--next-unit-prediction", "False", "--edge-unit-prediction", "True"]
+        task += ["--duration-prediction", "True", "--delayed-duration-target", "True"]
+        task += ["--tokens-per-sample", str(self.options.segment_frames + 1), "--sample-break-mode", "eos"]
+        task += ["--criterion", "speech_dlm_criterion"]
+        optimizer = [
+            "--optimizer",
+            "adam",
+            "--adam-betas",
+            "(0.9, 0.98)",
+            "--clip-norm",
+            "1.0",
+            "--weight-decay",
+            "0.01",
+        ]
+        optimizer += ["--lr", "0.002", "--lr-scheduler", "polynomial_decay", "--total-num-update", str(updates)]
+        optimizer += ["--warmup-updates", str(min(100, max(1, updates // 5)))]
+        optimizer += ["--max-tokens", "2300", "--max-update", str(updates)]
+        saving = ["--save-dir", str(self.checkpoints), "--tensorboard-logdir", str(self.checkpoints / "tensorboard")]
+        saving += ["--save-interval-updates", str(self.options.save_interval), "--keep-interval-updates", "1"]
+        saving += ["--no-epoch-checkpoints", "--save-interval", "1000000", "--validate-interval", "1000000"]
+        saving += ["--best-checkpoint-metric", "edge_token_loss"]
+        other = ["--log-format", "json", "--log-interval", "10", "--num-workers", "0", "--cpu"]
+        other += ["--seed", str(self.options.seed)]
+        return Step(
+            "6-train",
+            f"Train a SpeechDLM for {updates} updates",
+            [fairseq("fairseq-train"), str(self.data), "--user-dir", shown(PACKAGE)]
+            + [*task, *model, *optimizer, *saving, *other],
+            [self.checkpoints],
+            15 + 0.55 * updates,
+            resumes=True,
+            prepare=lambda: mend_checkpoints(self.checkpoints),
+        )
+
+    def validate_step(self) -> Step:
+        """``fairseq-validate`` on the held-out segments."""
+        command = [fairseq("fairseq-validate"), str(self.data), "--user-dir", shown(PACKAGE)]
+        command += ["--task", "speech_dlm_task", "--path", str(self.checkpoints / "checkpoint_best.pt")]
+        command += ["--max-tokens", "6144", "--num-workers", "0", "--cpu", "--log-format", "json"]
+        return Step("7-validate", "Validate on what was held out", command, [], 10)
+
+    def sample_steps(self) -> list[Step]:
+        """Prompts, their continuations, and all as sound."""
+        options = self.options
+        frames = options.segment_frames
+        sampling = ["--sampling-topp", "0.9", "--beam", "1", "--samples", str(options.samples)]
+        sampling += ["--max-len-b", str(frames), "--seed", str(options.seed), "--device", "cpu"]
+        return [
+            Step(
+                "8-prompts",
+                "Choose held-out beginnings as prompts",
+                [*module("speechdlm_ext.demo.prompts"), str(self.split / "valid.jsonl"), str(self.prompts)]
+                + ["--count", str(options.prompts)]
+                + ["--prompt-frames", str(round(options.prompt_seconds * options.frame_rate))]
+                + ["--total-frames", str(frames)],
+                [self.prompts],
+                1,
+            ),
+            Step(
+                "9-sample",
+                f"Continue each prompt {options.samples} times",
+                [*python("scripts/sample_speech_dlm.py"), "--in-file", str(self.prompts)]
+                + ["--out-file", str(self.continued), "--ckpt", str(self.checkpoints / "checkpoint_best.pt")]
+                + ["--data", str(self.data), *sampling],
+                [self.continued],
+                10 + 3 * options.prompts * options.samples,
+            ),
+            Step(
+                "10-synthesize",
+                "Turn units into sound",
+                [*python("scripts/synthesize.py"), str(self.continued), str(self.sound)]
+                + ["--codebook", str(self.codebook), "--seed", str(options.seed)],
+                [self.sound],
+                5 + options.prompts * options.samples,
+            ),
+        ]
+
+    def report_step(self) -> Step:
+        """The page."""
+        page = self.out / "report.html"
+        command = [*module("speechdlm_ext.demo.report"), str(self.out), str(page)]
+        return Step("11-report", "Write the report", command, [page], 10)
+
+
+SPLITS = ("train", "valid")
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be pasted from here: relative to the current folder if it lies in it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def python(script: str) -> list[str]:
+    """Interpreter and script of the checkout."""
+    return [shown(Path(sys.executable)), shown(ROOT / script)]
+
+
+def module(name: str) -> list[str]:
+    """Interpreter and module of the package."""
+    return [shown(Path(sys.executable)), "-m", name]
+
+
+def fairseq(command: str) -> str:
+    """Path of one of fairseq's commands: the one of this interpreter, whatever PATH says.
+
+    Raises:
+        InputError: it is not installed there.
+    """
+    path = Path(sys.executable).parent / command
+    if not path.is_file():
+        raise InputError(f"{path}: not there; install the package into this environment: pip install .")
+    return shown(path)
+
+
+def list_recordings(folder: Path) -> list[Any]:
+    """Name, size and time of every file in ``folder`` and below: another list means other recordings.
+
+    Raises:
+        InputError: no such folder, or it cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of recordings" + (" (a file)" if folder.exists() else ""))
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"{folder}: no permission to read this folder")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [[str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns] for p in files]

@@ -1,0 +1,153 @@
+"""Runs commands one after the other: shows how far each is, keeps their output, and leaves none behind."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from speechdlm_ext.demo.steps import ENVIRONMENT, Stamps, Step
+from speechdlm_ext.errors import InputError
+
+_PR_SET_PDEATHSIG = 1
+_SHOW_EVERY = 5.0  # seconds between two lines of progress where the output is no terminal
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[int]:
+    """Hold a lock file as long as the block, or any command started in it, runs.
+
+    Yields:
+        File descriptor of the lock, to be handed down to the commands.
+
+    Raises:
+        InputError: somebody else holds it, and does not let go within ten seconds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        for _ in range(100):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.1)
+        else:
+            raise InputError(f"{path.parent}: another demo is at work there: wait for it, or pass another --out")
+        yield file.fileno()
+
+
+class Runner:
+    """Runs steps, or finds them done.
+
+    Args:
+        stamps: what is done.
+        logs: folder for each command's output.
+        lock: descriptor that the commands inherit.
+        progress: turns a line of a command's output into what is shown of it; None to show nothing.
+    """
+
+    def __init__(self, stamps: Stamps, logs: Path, lock: int) -> None:
+        self.stamps, self.logs, self.lock = stamps, logs, lock
+        self.number = 0
+        self.done: list[Step] = []
+
+    def run(self, step: Step, progress: Callable[[str], str | None] | None = None) -> None:
+        """Run a step unless it is done.
+
+        Args:
+            step: the step.
+            progress: makes what is shown of a line of output; None for a line that is not worth it.
+
+        Raises:
+            InputError: the command failed; the message is its last line, or where its log is.
+        """
+        self.number += 1
+        fingerprint = self.stamps.fingerprint(step)
+        print(f"\n[{self.number}] {step.title}\n$ {step.shell_line()}", flush=True)
+        if self.stamps.is_done(step, fingerprint):
+            print(f"    done before ({self.stamps.read(step)['seconds']:.0f} s)", flush=True)
+            self.done.append(step)
+            return
+        spent = self.stamps.begin(step, fingerprint)
+        if step.prepare:
+            step.prepare()
+        start = time.monotonic()
+        self._execute(step, progress or _last_words)
+        seconds = spent + time.monotonic() - start
+        self.stamps.write(step, fingerprint, "done", seconds)
+        print(f"    {seconds:.0f} s", flush=True)
+        self.done.append(step)
+
+    def _execute(self, step: Step, progress: Callable[[str], str | None]) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / f"{step.name}.log"
+        with open(log, "ab") as file:
+            file.write(f"$ {step.shell_line()}\n".encode())
+            process = subprocess.Popen(
+                list(step.command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
+                pass_fds=(self.lock,),
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+            try:
+                last = self._follow(process, file, progress)
+                status = process.wait()
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+        if status:
+            raise InputError(_failure(step, status, last, log))
+
+    def _follow(self, process: subprocess.Popen[bytes], log: IO[bytes], progress: Callable[[str], str | None]) -> str:
+        """Copy output to the log and show what is worth it; returns the last line that was not empty."""
+        assert process.stdout is not None
+        terminal = sys.stdout.isatty()
+        last, rest, shown_at, open_line = "", b"", 0.0, False
+        while chunk := os.read(process.stdout.fileno(), 65536):
+            log.write(chunk)
+            log.flush()
+            *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
+            for raw in lines:
+                line = raw.decode(errors="replace").strip()
+                last = line or last
+                text = progress(line) if line else None
+                if not text or (time.monotonic() - shown_at < (0.1 if terminal else _SHOW_EVERY)):
+                    continue
+                shown_at = time.monotonic()
+                if terminal:
+                    width = os.get_terminal_size().columns
+                    print(f"\r\033[K    {text[: max(20, width - 5)]}", end="", flush=True)
+                    open_line = True
+                else:
+                    print(f"    {text}", flush=True)
+        if open_line:
+            print("\r\033[K", end="", flush=True)
+        return rest.decode(errors="replace").strip() or last
+
+
+def _last_words(line: str) -> str:
+    return line
+
+
+def _failure(step: Step, status: int, last: str, log: Path) -> str:
+    if status == 2 and ": error: " in last:
+        return last.split(": error: ", 1)[1]
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return f"{step.title}: {Path(step.command[0]).name} {how} ({last[:200]}): all of its output is in {log}"
+
+
+def _die_with_parent() -> None:
+    """Runs in the child: when the demo is killed outright, its command must not go on and disturb the next start."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,86 @@
+"""A page in one file: style and script within it, nothing from a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page with its own heading; ``name`` is the anchor, ``body`` is HTML."""
+
+    name: str
+    title: str
+    body: str
+    lead: str = ""
+
+
+def render_page(title: str, lead: str, sections: Iterable[Section], top: str = "") -> str:
+    """The whole page.
+
+    Args:
+        title: plain text, also of the browser's tab.
+        lead: plain text under the title.
+        sections: in order; they are also the page's navigation.
+        top: HTML between the title and the first section.
+
+    Returns:
+        HTML that opens from disk, in light and dark, at any width.
+    """
+    sections = list(sections)
+    links = "".join(f'<a href="#{escape(s.name)}">{escape(s.title)}</a>' for s in sections)
+    body = "".join(
+        f'<section id="{escape(s.name)}" aria-labelledby="{escape(s.name)}-title">'
+        f'<h2 id="{escape(s.name)}-title">{escape(s.title)}</h2>'
+        + (f'<p class="lead">{escape(s.lead)}</p>' if s.lead else "")
+        + f"{s.body}</section>"
+        for s in sections
+    )
+    style = (_ASSETS / "report.css").read_text(encoding="utf-8")
+    script = (_ASSETS / "report.js").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f'<a class="skip" href="#main">Skip to the content</a>\n<header><h1>{escape(title)}</h1>'
+        f'<p class="lead">{escape(lead)}</p><nav aria-label="Sections">{links}</nav></header>\n'
+        f'<main id="main">{top}{body}</main>\n<script>\n{script}</script>\n</body>\n</html>\n'
+    )
+
+
+def verdict(label: str, passed: bool | None, figure: str, detail: str) -> str:
+    """A card that says whether something came out as it should; ``passed`` None where nothing can be said."""
+    state = {True: "pass", False: "fail", None: "open"}[passed]
+    words = {"pass": "Passed", "fail": "Failed", "open": "No figure"}[state]
+    return (
+        f'<article class="verdict {state}"><h3>{escape(label)}</h3><p class="figure">{escape(figure)}</p>'
+        f'<p class="state">{words}</p><p>{escape(detail)}</p></article>'
+    )
+
+
+def verdicts(cards: Iterable[str]) -> str:
+    """Cards side by side."""
+    return f'<div class="verdicts">{"".join(cards)}</div>'
+
+
+def table(head: list[str], rows: Iterable[list[str]], caption: str = "") -> str:
+    """A table of plain text; the first cell of a row is its heading, a line break makes a second, fainter line."""
+
+    def cell(text: str) -> str:
+        first, _, rest = text.partition("\n")
+        return escape(first) + (f"<small>{escape(rest)}</small>" if rest else "")
+
+    top = "".join(f'<th scope="col">{cell(text)}</th>' for text in head)
+    body = "".join(
+        f'<tr><th scope="row">{cell(row[0])}</th>' + "".join(f"<td>{cell(text)}</td>" for text in row[1:]) + "</tr>"
+        for row in rows
+    )
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f'<div class="scroll"><table>{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
