@@ -110,6 +110,7 @@ setup(
     package_dir={"": "."},
     packages=find_packages(include=["speechdlm_ext", "speechdlm_ext.*"]),
     py_modules=["speechdlm_ext_bootstrap"],
+    package_data={"": ["assets/*", "py.typed"]},
     install_requires=[
         "fairseq>=0.12.2",
         "npy-append-array>=0.9.16",

@@ -1,0 +1,76 @@
+"""Every block of README.md that is marked as runnable runs, in order, in a copy of the checkout, on less data."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BLOCK = re.compile(r"<!-- runnable -->\n```bash\n(.*?)```", re.DOTALL)
+# The same commands, cut down from minutes to seconds. Each left side must occur, so that this list cannot go stale.
+SMALLER = {
+    "--minutes 12": "--minutes 2 --conversation-seconds 15",
+    "--max-update 700": "--max-update 6",
+    "--total-num-update 700": "--total-num-update 6",
+    "--warmup-updates 100": "--warmup-updates 2",
+    "--max-len-b 750": "--max-len-b 200",
+    "--max-len-b 250": "--max-len-b 170",
+    "optimization.max_update=20000": "optimization.max_update=2 dataset.max_tokens=1502 model.decoder_layers=2"
+    " model.decoder_cross_layers=1 model.decoder_embed_dim=32 model.decoder_ffn_embed_dim=64",
+}
+
+
+def _blocks(checkout: Path) -> list[str]:
+    return BLOCK.findall((checkout / "README.md").read_text(encoding="utf-8"))
+
+
+def _smaller(block: str) -> str:
+    for full, small in SMALLER.items():
+        block = block.replace(full, small)
+    return block
+
+
+@pytest.fixture(scope="module")
+def copy(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("speechdlm_ext", "data_prep", "scripts", "configs"):
+        shutil.copytree(checkout / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.mark.slow
+def test_every_runnable_block_runs(checkout, copy):
+    blocks = _blocks(checkout)
+    assert len(blocks) >= 6
+    for full in SMALLER:
+        assert sum(full in block for block in blocks), f"{full} is no longer in README.md"
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    for block in blocks:
+        script = "set -eo pipefail\n" + _smaller(block)
+        done = subprocess.run(["bash", "-c", script], cwd=copy, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    recordings = list((copy / "exp" / "corpus").glob("*.wav"))
+    assert len(recordings) == 8
+    split = {"dict.txt", "train.jsonl", "train.unitA", "train.unitB", "valid.jsonl", "valid.unitA", "valid.unitB"}
+    assert {path.name for path in (copy / "exp" / "split").iterdir()} == split
+    samples = [line for line in (copy / "exp" / "samples.jsonl").read_text().splitlines() if line]
+    assert samples and len(list((copy / "exp" / "samples").glob("*.wav"))) == len(samples)
+    assert (copy / "exp" / "checkpoints" / "checkpoint_best.pt").is_file()
+
+
+def test_paths_and_goals_in_the_readme_exist(checkout):
+    text = (checkout / "README.md").read_text(encoding="utf-8")
+    for name in set(re.findall(r"(?:data_prep|scripts|configs)/[\w.]+\.(?:py|yaml)", text)):
+        assert (checkout / name).is_file(), name
+    goals = set(re.findall(r"^ +make ([a-z-]+)", text, re.MULTILINE)) | set(re.findall(r"`make ([a-z-]+)", text))
+    assert {"setup", "demo", "test", "lint", "bench", "test-all", "help"} <= goals
+    makefile = (checkout / "Makefile").read_text(encoding="utf-8")
+    for goal in goals:
+        assert re.search(rf"(?m)^{goal}:", makefile), goal
