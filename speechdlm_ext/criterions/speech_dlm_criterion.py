@@ -96,7 +96,7 @@ class SpeechDLMCriterion(FairseqCriterion):
         ntokens = target.ne(self.padding_idx).sum((0, 1)).tolist()
         logs: dict[str, Any] = {"nsentences": nsentences, "ntokens": 0, "sample_size": 0}
         loss = torch.zeros((), device=target.device)
-        for (channel, predicted), pair in self._terms(model, sample, edges).items():
+        for (channel, predicted), pair in self._terms(model, sample, edges, ntokens).items():
             prefix = f"[{self.channels[channel]}-{self.channels[predicted]}]"
             sample_size = nsentences if self.sentence_avg else ntokens[predicted]
             sizes = {"ntokens": ntokens[predicted], "sample_size": sample_size}
@@ -121,7 +121,9 @@ class SpeechDLMCriterion(FairseqCriterion):
         for key, value in zip(_SUMS, values, strict=True):
             logs[name + key] = logs.get(name + key, 0) + value
 
-    def _terms(self, model: Any, sample: dict[str, Any], edges: tuple[Tensor, ...]) -> dict[tuple[int, int], Any]:
+    def _terms(
+        self, model: Any, sample: dict[str, Any], edges: tuple[Tensor, ...], ntokens: list[int]
+    ) -> dict[tuple[int, int], Any]:
         """The terms of each pair (channel, predicted channel), by target.
 
         The model predicts only where a loss wants it: units at every frame for *next*, else at edges; durations at
@@ -143,21 +145,22 @@ class SpeechDLMCriterion(FairseqCriterion):
                 edge_here, timed_here = edges[2] == predicted, timed[2] == predicted
                 pair = {}
                 if everywhere:
-                    pair["next"] = self._unit_term(head.units[:, :, predicted], target[:, :, predicted])
+                    heard = target[:, :, predicted]
+                    pair["next"] = self._unit_term(head.units[:, :, predicted], heard, ntokens[predicted])
                 if "edge" in self.targets:
-                    pair["edge"] = self._unit_term(at_edges[edge_here], target[edges][edge_here])
+                    heard = target[edges][edge_here]
+                    pair["edge"] = self._unit_term(at_edges[edge_here], heard, len(heard))
                 if "duration" in self.targets and head.durations is not None:
                     pair["duration"] = self._duration_term(head.durations[timed_here], durations[timed][timed_here])
                 pairs[(predicted - offset) % len(self.channels), predicted] = pair
         return dict(sorted(pairs.items()))
 
-    def _unit_term(self, logits: Tensor, units: Tensor) -> Term:
-        """Cross entropy in nats; ``logits`` ``(…, V)``, ``units`` ``(…)``, padding is not counted."""
+    def _unit_term(self, logits: Tensor, units: Tensor, counted: int) -> Term:
+        """Cross entropy in nats of ``counted`` units ``(…)`` among padding; ``logits`` ``(…, V)``."""
         logits, units = logits.flatten(0, -2), units.flatten()
         loss = F.cross_entropy(logits.float(), units, ignore_index=self.padding_idx, reduction="sum")
-        real = units.ne(self.padding_idx)
-        correct = ((logits.argmax(-1) == units) & real).sum()
-        return Term(loss, correct, int(real.sum()))
+        correct = ((logits.argmax(-1) == units) & units.ne(self.padding_idx)).sum()
+        return Term(loss, correct, counted)
 
     @staticmethod
     def _duration_term(predicted: Tensor, frames: Tensor) -> Term:
@@ -174,7 +177,8 @@ class SpeechDLMCriterion(FairseqCriterion):
             for key, value in log.items():
                 sums[key] = sums.get(key, 0.0) + float(value)
         pairs = [key[: -len("ntokens")] for key in sums if key.startswith("[") and key.endswith("ntokens")]
-        own = [pair for pair in pairs if pair[1:-1].split("-", 1)[0] == pair[1:-1].rsplit("-", 1)[-1]]
+        # "[A-A]": the same name on both sides of the middle; names may hold hyphens themselves
+        own = [pair for pair in pairs if pair[1 : len(pair) // 2] == pair[len(pair) // 2 + 1 : -1]]
         for target, name in LOG_NAMES.items():
             for prefix, parts in [(pair, [pair]) for pair in pairs] + [("", own)]:
                 loss, correct, count = (sum(sums.get(p + name + k, 0.0) for p in parts) for k in _SUMS)

@@ -203,6 +203,15 @@ def test_logged_figures_are_means_in_bits_and_frames() -> None:
     assert figures["loss"] == pytest.approx(float(sums["loss"]) / sums["sample_size"] / math.log(2), rel=1e-3)
 
 
+def test_channels_of_any_name_are_told_from_pairs() -> None:
+    with metrics.aggregate(new_root=True) as log:
+        pairs = {"[km-A-km-A]": 8.0, "[km-A-B]": 1000.0, "[B-B]": 16.0}
+        sums = {f"{p}{k}": v for p, loss in pairs.items() for k, v in (("ntokens", 4), ("edge_token_loss", loss))}
+        sums |= {f"{p}edge_token_{k}": v for p in pairs for k, v in (("correct", 1), ("count", 4))}
+        SpeechDLMCriterion.reduce_metrics([sums])
+    assert log.get_smoothed_values()["edge_token_loss"] == pytest.approx((8 + 16) / 8 / math.log(2), abs=1e-3)
+
+
 def test_gradients_agree_with_finite_differences() -> None:
     model, criterion = toy_model().double(), toy_criterion(main_and_cross_weights="1,0")
     model.decoder.embed_positions.weights = model.decoder.embed_positions.weights.double()
