@@ -10,6 +10,11 @@ from speechdlm_ext import compat
 
 
 def _register(fairseq: ModuleType) -> None:
+    from speechdlm_ext.compat.registry import release
+
+    for kind, name in (("task", "speech_dlm_task"), ("model", "speech_dlm"), ("criterion", "speech_dlm_criterion")):
+        release(kind, [name])
+
     from speechdlm_ext.criterions import speech_dlm_criterion  # noqa: F401
     from speechdlm_ext.models import speech_dlm  # noqa: F401
     from speechdlm_ext.tasks import speech_dlm_task  # noqa: F401

@@ -18,7 +18,9 @@ _told: list[str] = []
 
 
 def release(kind: str, names: Iterable[str]) -> None:
-    """Make the names free to be registered: whatever fairseq has under them is dropped, with one log line in all.
+    """Make the names free to be registered: what others have under them is dropped, with one log line in all.
+
+    What we have registered stays, so that a second import is harmless.
 
     Args:
         kind: "task", "model" (its named architectures go with it), "arch", or one of fairseq's other registries, such
@@ -26,67 +28,61 @@ def release(kind: str, names: Iterable[str]) -> None:
         names: those that will be registered next.
     """
     for name in names:
-        owner = _OWNERS.get(kind, _drop_other)(name, kind)
+        owner = _registry(kind).get(name)
         module = getattr(owner, "__module__", "")
         if owner is None or module.partition(".")[0] == "speechdlm_ext":
             continue
+        {"task": _drop_task, "model": _drop_model, "arch": _drop_arch}.get(kind, _drop_other)(name, kind)
         if not _told:
-            logger.info(f"speechdlm_ext's SpeechDLM takes the place of the one in {module} (names: {name}, …)")
+            logger.info(f"speechdlm_ext's SpeechDLM takes the place of the one in {module} ({kind} {name}, …)")
         _told.append(name)
 
 
-def _drop_task(name: str, kind: str) -> Any:
+def _registry(kind: str) -> dict[str, Any]:
+    from fairseq import models, tasks
+    from fairseq.registry import REGISTRIES
+
+    known = {"task": tasks.TASK_REGISTRY, "model": models.MODEL_REGISTRY, "arch": models.ARCH_MODEL_REGISTRY}
+    registry: dict[str, Any] = known[kind] if kind in known else REGISTRIES[kind]["registry"]
+    return registry
+
+
+def _drop_task(name: str, kind: str) -> None:
     from fairseq import tasks
 
-    owner = tasks.TASK_REGISTRY.pop(name, None)
+    tasks.TASK_CLASS_NAMES.discard(tasks.TASK_REGISTRY.pop(name).__name__)
     tasks.TASK_DATACLASS_REGISTRY.pop(name, None)
-    if owner is not None:
-        tasks.TASK_CLASS_NAMES.discard(owner.__name__)
-    return owner
 
 
-def _drop_model(name: str, kind: str) -> Any:
+def _drop_model(name: str, kind: str) -> None:
     from fairseq import models
 
-    owner = models.MODEL_REGISTRY.pop(name, None)
+    models.MODEL_REGISTRY.pop(name)
     models.MODEL_DATACLASS_REGISTRY.pop(name, None)
     for arch in [arch for arch, model in models.ARCH_MODEL_NAME_REGISTRY.items() if model == name]:
         _drop_arch(arch, "arch")
-    return owner
 
 
-def _drop_arch(name: str, kind: str) -> Any:
+def _drop_arch(name: str, kind: str) -> None:
     from fairseq import models
 
-    owner = models.ARCH_MODEL_REGISTRY.pop(name, None)
-    model = models.ARCH_MODEL_NAME_REGISTRY.pop(name, None)
+    models.ARCH_MODEL_REGISTRY.pop(name)
     models.ARCH_CONFIG_REGISTRY.pop(name, None)
-    archs = models.ARCH_MODEL_INV_REGISTRY.get(model, [])
+    archs = models.ARCH_MODEL_INV_REGISTRY.get(models.ARCH_MODEL_NAME_REGISTRY.pop(name, None), [])
     if name in archs:
         archs.remove(name)
-    return owner
 
 
-def _drop_other(name: str, kind: str) -> Any:
+def _drop_other(name: str, kind: str) -> None:
     from fairseq.registry import REGISTRIES
 
-    entry = REGISTRIES[kind]
-    owner = entry["registry"].pop(name, None)
-    entry["dataclass_registry"].pop(name, None)
-    if owner is not None:
-        _forget_class_name(kind, owner.__name__)
-    return owner
-
-
-def _forget_class_name(kind: str, class_name: str) -> None:
-    """fairseq keeps the class names of a registry where only the registering function reaches them."""
+    owner = REGISTRIES[kind]["registry"].pop(name)
+    REGISTRIES[kind]["dataclass_registry"].pop(name, None)
+    # fairseq keeps the class names of a registry where only the registering function reaches them.
     register = getattr(sys.modules.get(f"fairseq.{kind}s"), f"register_{kind}", None)
     for cell in getattr(register, "__closure__", None) or ():
         if isinstance(cell.cell_contents, set):
-            cell.cell_contents.discard(class_name)
-
-
-_OWNERS = {"task": _drop_task, "model": _drop_model, "arch": _drop_arch}
+            cell.cell_contents.discard(owner.__name__)
 
 
 def _give_ours(module: ModuleType) -> None:

@@ -43,7 +43,7 @@ def payloads(marker: Path) -> dict[str, Any]:
         "eval": Call(builtins.eval, python),
         "exec": Call(builtins.exec, python),
         "subprocess": Call(subprocess.call, ["touch", str(marker)]),
-        "fairseq's own eval": Call(utils.eval_str_list, f"[{python}]"),
+        "fairseq's own eval": Call(utils.eval_str_list, f"[{python} or 1]"),
         "numpy.load of a pickle": Call(numpy.load, str(pickled), None, True),
         "inside an allowed object": namespace,
         "inside an omegaconf node": config,

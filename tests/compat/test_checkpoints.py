@@ -132,7 +132,6 @@ def test_the_environment_is_the_switch(tmp_path: Path, monkeypatch: pytest.Monke
         "numpy.dtype([('a', 'f8')])",
         "numpy.array([{}], dtype=object)",
         "__import__('collections').defaultdict(print)",
-        "type('New', (), {})",
         "__import__('functools').partial(print)",
         "__import__('operator').attrgetter('a')",
         "__import__('torch').nn.Linear(1, 1)",
@@ -140,10 +139,7 @@ def test_the_environment_is_the_switch(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_what_no_checkpoint_needs_is_refused(tmp_path: Path, pickled: str) -> None:
     path = tmp_path / "checkpoint.pt"
-    try:
-        torch.save({"cfg": eval(pickled)}, path)
-    except Exception:
-        pytest.skip("cannot even be pickled")
+    torch.save({"cfg": eval(pickled)}, path)
     with pytest.raises(InputError, match=r"checkpoint\.pt"):
         load_checkpoint(path)
 

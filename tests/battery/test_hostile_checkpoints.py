@@ -1,0 +1,83 @@
+"""fairseq's commands given checkpoints that do harm: nothing runs, and one line says what to do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from speechdlm_ext.compat.checkpoints import load_checkpoint
+from tests.battery.steps import HYDRA, TRANSLATION, Battery
+from tests.compat.hostile import payloads
+
+pytestmark = pytest.mark.slow
+
+
+def _command(battery: Battery, name: str, bad: Path, folder: Path) -> list[str]:
+    data, text = (str(battery.get(step).folder) for step in ("preprocess", "preprocess_lm"))
+    train = ["fairseq-train", data, *TRANSLATION, "--max-epoch", "1", "--save-dir", str(folder / "new")]
+    model = ["--path", str(bad), "--cpu"]
+    return {
+        "validate": ["fairseq-validate", data, "--task", "translation", "--max-tokens", "256", *model],
+        "generate": ["fairseq-generate", data, *model],
+        "restore": [*train, "--restore-file", str(bad)],
+        "fine-tune": [*train, "--finetune-from-model", str(bad)],
+        "resume": [*train[:-1], str(bad.parent)],
+        "eval-lm": ["fairseq-eval-lm", text, "--tokens-per-sample", "32", *model],
+        "hydra": [
+            *("fairseq-hydra-train", *HYDRA, f"task.data={text}", f"checkpoint.save_dir={folder / 'new'}"),
+            *(f"checkpoint.restore_file={bad}", f"hydra.run.dir={folder}"),
+        ],
+    }[name]
+
+
+# Each command meets another kind of payload in another place.
+CASES = [
+    ("validate", "os.system", "cfg"),
+    ("generate", "eval", "extra_state"),
+    ("restore", "subprocess", "last_optimizer_state"),
+    ("fine-tune", "inside an allowed object", "cfg"),
+    ("resume", "fairseq's own eval", "cfg"),
+    ("eval-lm", "an option that is evaluated", "cfg"),
+    ("hydra", "numpy.load of a pickle", "model"),
+]
+
+
+def _write_hostile(battery: Battery, path: Path, kind: str, place: str, marker: Path) -> None:
+    if kind == "an option that is evaluated":
+        state = load_checkpoint(battery.get("train_lm").folder / "checkpoints" / "checkpoint_last.pt")
+        state["cfg"]["model"]["character_embeddings"] = True
+        state["cfg"]["model"]["character_filters"] = f"open({str(marker)!r}, 'w').close() or [(1, 4)]"
+    else:
+        state = load_checkpoint(battery.get("train").folder / "checkpoints" / "checkpoint_last.pt")
+        state[place]["hidden"] = [payloads(marker)[kind]]
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(("command", "kind", "place"), CASES, ids=[case[0] for case in CASES])
+def test_a_hostile_checkpoint_is_refused(
+    battery: Battery, run_command: Any, tmp_path: Path, command: str, kind: str, place: str
+) -> None:
+    marker = tmp_path / "marker"
+    bad = tmp_path / "bad" / "checkpoint_last.pt"
+    bad.parent.mkdir()
+    _write_hostile(battery, bad, kind, place, marker)
+    words = _command(battery, command, bad, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in bad.parent.iterdir()}
+
+    done = run_command(words, cwd=tmp_path, check=False, env={"OMP_NUM_THREADS": "1"})
+    assert not marker.exists()
+    assert done.returncode == 2, (done.stdout + done.stderr)[-3000:]
+    assert "Traceback" not in done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"{Path(words[0]).name}: error: ") and "SPEECHDLM_TRUST_CHECKPOINTS=1" in last
+    assert str(bad) in last or kind == "an option that is evaluated"
+    assert {path: path.stat().st_mtime_ns for path in bad.parent.iterdir()} == before
+
+    # The same command with the switch runs the payload: the test can fail.
+    shutil.rmtree(tmp_path / "new", ignore_errors=True)
+    run_command(words, cwd=tmp_path, check=False, env={"OMP_NUM_THREADS": "1", "SPEECHDLM_TRUST_CHECKPOINTS": "1"})
+    assert marker.exists()
