@@ -35,7 +35,7 @@ class DemoOptions:
     out: Path
     audio: Path | None = None
     minutes: float = 12.0
-    updates: int = 500
+    updates: int = 400
     units: int = 100
     prompts: int = 4
     samples: int = 2
@@ -207,7 +207,7 @@ class Chain:
         updates = self.options.updates
         model = ["--arch", "speech_dlm", "--decoder-layers", "4", "--decoder-cross-layers", "2"]
         model += ["--decoder-embed-dim", "128", "--decoder-ffn-embed-dim", "512", "--decoder-attention-heads", "2"]
-        model += ["--share-decoder-input-output-embed", "--dropout", "0.1", "--attention-dropout", "0"]
+        model += ["--share-decoder-input-output-embed", "--dropout", "0.2", "--attention-dropout", "0"]
         task = ["--task", "speech_dlm_task", "--channels", "unitA,unitB"]
         task += ["--next-unit-prediction", "False", "--edge-unit-prediction", "True"]
         task += ["--duration-prediction", "True", "--delayed-duration-target", "True"]

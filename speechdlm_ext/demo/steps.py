@@ -14,8 +14,9 @@ from typing import Any
 
 from speechdlm_ext.manifest import atomic_write
 
-# The number of threads is part of the result (sums of floats depend on their order), so it is the same everywhere.
-ENVIRONMENT = {"OMP_NUM_THREADS": "2"}
+# The number of threads is part of the result (sums of floats depend on their order), so it is the same everywhere; threads
+# that wait leave the core to others, or a busy machine would slow down far more than its share.
+ENVIRONMENT = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass(frozen=True)
