@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,16 +53,15 @@ def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
 def make_ids(paths: list[Path]) -> list[str]:
     """A name for each file that can be a file name anywhere and is like no other.
 
-    It is the file's stem with all but letters, digits, ``.``, ``_`` and ``-`` replaced by ``_``; where several files
-    have the same, folders are put before it, and at last a number after it.
+    It is the file's stem with all but letters, digits, ``.``, ``_`` and ``-`` replaced by ``_``. Where several files
+    have the same, the folders below their common one are put before it, and then, if need be, a number after it.
     """
     ids = [_safe(path.stem) for path in paths]
-    for depth in range(1, max((len(path.parts) for path in paths), default=0)):
-        shared = _shared(ids)
-        if not shared:
-            break
-        ids = [_safe("-".join(path.parts[-depth - 1 : -1] + (path.stem,))) if i in shared else i
-               for i, path in zip(ids, paths, strict=True)]  # fmt: skip
+    counts = Counter(name.casefold() for name in ids)
+    root = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    for place, path in enumerate(paths):
+        if counts[ids[place].casefold()] > 1:
+            ids[place] = _safe("-".join(path.relative_to(root).with_suffix("").parts))
     taken: set[str] = set()
     for place, name in enumerate(ids):
         number = 1
@@ -206,10 +206,3 @@ def _scan(name: str, path: Path, channels: int, min_seconds: float) -> dict[str,
 def _safe(text: str) -> str:
     text = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("._-")
     return text.encode()[:_ID_BYTES].decode(errors="ignore") or "recording"
-
-
-def _shared(ids: list[str]) -> set[str]:
-    counts: dict[str, int] = {}
-    for name in ids:
-        counts[name.casefold()] = counts.get(name.casefold(), 0) + 1
-    return {name for name in ids if counts[name.casefold()] > 1}

@@ -1,0 +1,147 @@
+"""A manifest to a unit file: the right units, and the same file however often it was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+
+from speechdlm_ext.audio import read_audio
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.units import Codebook, LogMelEncoder
+from speechdlm_ext.units.encoding import encode_recordings
+from speechdlm_ext.units.files import parse_units, read_unit_file
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def codebook() -> Codebook:
+    centroids = torch.randn(30, 40, generator=torch.Generator().manual_seed(5)) * 15 - 25
+    return Codebook(centroids, "logmel", {}, 50.0)
+
+
+@pytest.fixture
+def rows(tmp_path: Path, shared: Path) -> list[dict[str, Any]]:
+    """Six pieces of a call, as recordings of their own; the last at another rate."""
+    wave, rate = read_audio(shared / "speech" / "calls" / "google_two_channel.flac")
+    made = []
+    for number in range(6):
+        path = tmp_path / f"call {number}.wav"
+        piece = wave[:, number * 16000 : (number + 1) * 16000 + number * 100]
+        soundfile.write(path, piece.numpy().T, 8000 if number == 5 else rate)
+        made.append({"id": f"call-{number}", "audio_filepath": str(path), "channels": 2, "duration": 1.0})
+    return made
+
+
+def test_units_are_the_nearest_centroids_of_each_channel(tmp_path: Path, rows: list, codebook: Codebook) -> None:
+    results = encode_recordings(rows, codebook, tmp_path / "units.jsonl", say=quiet)
+    assert read_unit_file(tmp_path / "units.jsonl") == results
+    assert not list(tmp_path.glob("units.jsonl.*"))
+    for row, result in zip(rows, results, strict=True):
+        wave, _ = read_audio(row["audio_filepath"], 16000)
+        for name, channel in zip(("unitA", "unitB"), wave, strict=True):
+            features = LogMelEncoder().encode(channel, 16000).double()
+            nearest = ((features[:, None] - codebook.centroids.double()[None]) ** 2).sum(dim=2).argmin(dim=1)
+            units = torch.tensor(parse_units(result[name]))
+            assert len(units) == wave.shape[1] // 320
+            assert float((units == nearest).float().mean()) > 0.99
+        assert (result["audio"], result["codebook"], result["frame_rate"]) == (row["id"], codebook.fingerprint, 50.0)
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+def stopping_after(count: int) -> Any:
+    def progress(items: Iterable[Any]) -> Iterator[Any]:
+        for number, item in enumerate(items):
+            if number == count:
+                raise Stop
+            yield item
+
+    return progress
+
+
+def test_stopped_and_started_again_gives_the_same_bytes(tmp_path: Path, rows: list, codebook: Codebook) -> None:
+    encode_recordings(rows, codebook, tmp_path / "whole.jsonl", say=quiet)
+    output, partial = tmp_path / "units.jsonl", tmp_path / "units.jsonl.partial"
+    for count in (2, 1):
+        with pytest.raises(Stop):
+            encode_recordings(rows, codebook, output, progress=stopping_after(count), say=quiet)
+        assert not output.exists() and partial.exists()
+    # A kill in the middle of writing a line.
+    content = partial.read_bytes()
+    partial.write_bytes(content + content.splitlines()[-1][:40])
+    done = []
+    encode_recordings(
+        rows, codebook, output, progress=lambda items: (done.append(i["id"]) or i for i in items), say=quiet
+    )
+    assert done == ["call-3", "call-4", "call-5"]
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes() and not partial.exists()
+
+
+def test_partial_result_of_another_codebook_is_not_mixed_in(tmp_path: Path, rows: list, codebook: Codebook) -> None:
+    output = tmp_path / "units.jsonl"
+    with pytest.raises(Stop):
+        encode_recordings(rows, codebook, output, progress=stopping_after(3), say=quiet)
+    other = Codebook(codebook.centroids.flip(0), "logmel", {}, 50.0)
+    said: list[str] = []
+    results = encode_recordings(rows, other, output, say=said.append)
+    assert any("another codebook" in line for line in said)
+    assert {result["codebook"] for result in results} == {other.fingerprint}
+    encode_recordings(rows, other, tmp_path / "whole.jsonl", say=quiet)
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_changed_recording_is_encoded_again(tmp_path: Path, rows: list, codebook: Codebook) -> None:
+    output = tmp_path / "units.jsonl"
+    with pytest.raises(Stop):
+        encode_recordings(rows, codebook, output, progress=stopping_after(3), say=quiet)
+    soundfile.write(rows[1]["audio_filepath"], torch.zeros(16000, 2).numpy(), 16000)
+    results = encode_recordings(rows, codebook, output, say=quiet)
+    assert len(set(parse_units(results[1]["unitA"]))) == 1
+
+
+def test_whole_result_is_kept_or_refused(tmp_path: Path, rows: list, codebook: Codebook) -> None:
+    output = tmp_path / "units.jsonl"
+    results = encode_recordings(rows, codebook, output, say=quiet)
+    before = output.stat().st_mtime_ns
+    said: list[str] = []
+    assert encode_recordings(rows, codebook, output, say=said.append) == results
+    assert output.stat().st_mtime_ns == before and "complete already" in said[0]
+    with pytest.raises(InputError, match="other recordings.*--overwrite"):
+        encode_recordings(rows[:4], codebook, output, say=quiet)
+    other = Codebook(codebook.centroids.flip(0), "logmel", {}, 50.0)
+    with pytest.raises(InputError, match="another codebook.*--overwrite"):
+        encode_recordings(rows, other, output, say=quiet)
+    assert len(encode_recordings(rows[:4], other, output, overwrite=True, say=quiet)) == 4
+
+
+def test_bad_recording_costs_a_line(tmp_path: Path, rows: list, codebook: Codebook) -> None:
+    Path(rows[2]["audio_filepath"]).write_text("no sound")
+    said: list[str] = []
+    results = encode_recordings(rows, codebook, tmp_path / "units.jsonl", say=said.append)
+    assert [result["audio"] for result in results] == [f"call-{number}" for number in (0, 1, 3, 4, 5)]
+    assert any("not audio" in line for line in said)
+    assert "not audio" in (tmp_path / "units.jsonl.errors.jsonl").read_text()
+    # Done again with the same bad file there is nothing to do; mended, it is encoded when asked.
+    assert encode_recordings(rows, codebook, tmp_path / "units.jsonl", say=quiet) == results
+    with pytest.raises(InputError, match="none of 1 recordings"):
+        encode_recordings(rows[2:3], codebook, tmp_path / "none.jsonl", say=quiet)
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_second_run_at_the_same_time_is_refused(tmp_path: Path, rows: list, codebook: Codebook) -> None:
+    def meanwhile(items: Iterable[Any]) -> Iterator[Any]:
+        with pytest.raises(InputError, match="another run is at work"):
+            encode_recordings(rows, codebook, tmp_path / "units.jsonl", say=quiet)
+        yield from items
+
+    assert len(encode_recordings(rows, codebook, tmp_path / "units.jsonl", progress=meanwhile, say=quiet)) == 6

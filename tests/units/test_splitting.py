@@ -1,0 +1,128 @@
+"""Splits: nothing lost, nothing in both parts, and the lines that fairseq-preprocess reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.units.files import read_unit_file
+from speechdlm_ext.units.splitting import split_rows, write_split
+
+
+def recording(name: str, frames: int, first: int = 0) -> dict:
+    """Every frame is a unit of its own, so that it can be followed."""
+    return {
+        "audio": name,
+        "unitA": " ".join(str(first + frame) for frame in range(frames)),
+        "unitB": " ".join(str(10**6 + first + frame) for frame in range(frames)),
+        "frame_rate": 50.0,
+        "codebook": "abc",
+    }
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seconds=st.lists(st.integers(1, 60), min_size=1, max_size=12),
+    valid=st.sampled_from([0.05, 0.1, 0.3, 0.5]),
+    segment=st.sampled_from([2.5, 20.0]),
+    seed=st.integers(0, 5),
+)
+def test_every_frame_is_in_one_part_once(seconds: list[int], valid: float, segment: float, seed: int) -> None:
+    rows, first = [], 0
+    for number, length in enumerate(seconds):
+        rows.append(recording(f"r{number}", length * 50 + number, first))
+        first += length * 50 + number
+    try:
+        split = split_rows(rows, valid, segment, seed=seed)
+    except InputError as error:
+        assert "too little" in str(error)
+        assume(False)
+    parts = {name: [unit for row in part for unit in row["unitA"].split()]
+             for name, part in (("train", split.train), ("valid", split.valid))}  # fmt: skip
+    assert sorted(map(int, parts["train"] + parts["valid"])) == list(range(first))
+    assert not set(parts["train"]) & set(parts["valid"]) and parts["train"] and parts["valid"]
+    names = [row["audio"] for row in split.train + split.valid]
+    assert len(set(names)) == len(names)
+    by_name = {row["audio"]: row for row in rows}
+    for row in split.train + split.valid:
+        source = by_name[row["recording"]]
+        start, stop = round(row["start"] * 50), round((row["start"] + row["duration"]) * 50)
+        for channel in ("unitA", "unitB"):
+            assert row[channel].split() == source[channel].split()[start:stop]
+        assert row["duration"] <= segment and row["codebook"] == "abc"
+    if split.by_recording:
+        held_out = {row["recording"] for row in split.valid}
+        assert not held_out & {row["recording"] for row in split.train}
+        share = len(parts["valid"]) / first
+        assert valid / 2 <= share <= 2 * valid
+
+
+def test_many_recordings_are_held_out_whole_and_few_by_their_tails() -> None:
+    many = split_rows([recording(f"r{n}", 3000) for n in range(20)], 0.1)
+    assert many.by_recording and len({row["recording"] for row in many.valid}) == 2
+    few = split_rows([recording("long", 12000), recording("short", 300)], 0.1)
+    assert not few.by_recording
+    assert [(row["recording"], row["start"], row["duration"]) for row in few.valid] == [("long", 216.0, 24.0)]
+
+
+def test_seed_chooses() -> None:
+    rows = [recording(f"r{n}", 3000) for n in range(20)]
+    chosen = {tuple(row["recording"] for row in split_rows(rows, 0.1, seed=seed).valid) for seed in range(10)}
+    assert len(chosen) > 3
+    assert split_rows(rows, 0.1, seed=3) == split_rows(rows, 0.1, seed=3)
+
+
+def test_files(tmp_path: Path) -> None:
+    rows = [recording("r1", 3000), recording("r2", 3010, 5000)]
+    split = split_rows(rows, 0.1, 20)
+    write_split(tmp_path / "new", split)
+    names = {f"{part}.{end}" for part in ("train", "valid") for end in ("jsonl", "unitA", "unitB")}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names | {"dict.txt"}
+    for part, expected in (("train", split.train), ("valid", split.valid)):
+        assert read_unit_file(tmp_path / "new" / f"{part}.jsonl") == expected
+        for channel in ("unitA", "unitB"):
+            lines = (tmp_path / "new" / f"{part}.{channel}").read_text().splitlines()
+            assert lines == [row[channel] for row in expected]
+    counts = dict(line.split() for line in (tmp_path / "new" / "dict.txt").read_text().splitlines())
+    everything = " ".join(row[channel] for row in rows for channel in ("unitA", "unitB")).split()
+    assert set(counts) == set(everything) and sum(map(int, counts.values())) == len(everything)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "expected"),
+    [
+        ([recording("a", 100)], {}, "too little"),
+        ([recording("a", 9000)], {"valid": 0}, "--valid 0"),
+        ([recording("a", 9000)], {"valid": 1.0}, "--valid 1.0"),
+        ([recording("a", 9000)], {"segment_seconds": 0}, "--segment-seconds 0"),
+        ([recording("a", 9000), recording("a", 9000)], {}, "no other row"),
+        ([recording("a", 9000), {"audio": "b", "unitA": "1 2"}], {}, "row b has the channels unitA, row a"),
+        ([{"audio": "a", "unitA": "1 2", "unitB": "1"}], {}, "unequal length"),
+        ([], {}, "no rows"),
+    ],
+)
+def test_what_cannot_be_split(rows: list[dict], options: dict, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        split_rows(rows, **options)
+
+
+@pytest.mark.slow
+def test_fairseq_preprocess_reads_the_lines(tmp_path: Path, run_command) -> None:
+    """Units come back from the binarized data as they were, whichever channel has seen them."""
+    rows = [recording("r1", 900), recording("r2", 910, 2000)]
+    split = split_rows(rows, 0.2, 10)
+    write_split(tmp_path / "data", split)
+    # The second channel has units that the first never has: its lines come back whole because of dict.txt.
+    run_command(
+        ["fairseq-preprocess", "--source-lang", "unitB", "--only-source", "--trainpref", tmp_path / "data/train",
+         "--validpref", tmp_path / "data/valid", "--srcdict", tmp_path / "data/dict.txt", "--destdir", tmp_path / "bin",
+         "--workers", "1"], cwd=tmp_path)  # fmt: skip
+    from fairseq.data import Dictionary, data_utils
+
+    dictionary = Dictionary.load(str(tmp_path / "bin" / "dict.unitB.txt"))
+    data = data_utils.load_indexed_dataset(str(tmp_path / "bin" / "valid.unitB-None.unitB"), dictionary)
+    assert [dictionary.string(line) for line in data] == [row["unitB"] for row in split.valid]
