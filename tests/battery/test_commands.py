@@ -37,8 +37,7 @@ def assert_same_training(one: Any, other: Any) -> None:
         left, right = flatten(one[part]), flatten(other[part])
         assert left.keys() == right.keys() and left
         for name, tensor in left.items():
-            if not name.endswith("._float_tensor"):  # which fairseq makes to know the device, and never fills
-                assert torch.equal(tensor, right[name]), f"{part}{name} differs"
+            assert torch.equal(tensor, right[name]), f"{part}{name} differs"
 
 
 def losses(done: Done, tag: str) -> list[float]:

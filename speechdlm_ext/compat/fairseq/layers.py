@@ -1,4 +1,4 @@
-"""Layers that reach into torch for a fast path which is no longer what it was."""
+"""Layers with tensors that hold nothing: an abandoned fast path, and buffers that are never filled."""
 
 from __future__ import annotations
 
@@ -7,20 +7,57 @@ from types import ModuleType
 from typing import Any
 
 from ..imports import after_import
-from ..repair import Repair, at_least
+from ..repair import Repair, always
+
+# A second set of an encoder layer's weights, for torch's fused layer in inference alone.
+_FAST_PATH = tuple(f"{name}_{part}" for name in ("in_proj", "out_proj", "fc1", "fc2") for part in ("weight", "bias"))
 
 
-def _keep_to_the_trained_path(module: ModuleType) -> None:
+def _leave_the_fast_path(module: ModuleType) -> None:
+    """Keep encoder layers to the path on which they are trained, also when they are loaded.
+
+    fairseq calls torch's fused layer without saying what kind of mask it passes, which torch 2 refuses. And it fills
+    the layer's second set of weights from the first whenever a checkpoint is loaded, so that the checkpoints of a run
+    that was taken up again differ from those of one that was not.
+    """
     layer = module.TransformerEncoderLayerBase
+
+    def _load_from_state_dict(self: Any, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in _FAST_PATH:
+            state_dict[prefix + name] = getattr(self, name).detach().clone()
+        super(layer, self)._load_from_state_dict(state_dict, prefix, *rest)
+
+    if "_load_from_state_dict" in vars(layer):
+        layer._load_from_state_dict = _load_from_state_dict
+
+
+def _fill_buffer(class_name: str, module: ModuleType) -> None:
+    """Let ``_float_tensor``, which only tells the device, be 0 and not whatever was in memory, perhaps NaN."""
+    layer = getattr(module, class_name)
     original = layer.__init__
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **options: Any) -> None:
         original(self, *args, **options)
-        # The encoder and its layers both ask for it before they take the fast path.
-        self.can_use_fastpath = False
+        if hasattr(self, "_float_tensor"):
+            self._float_tensor.zero_()
+
+    def _load_from_state_dict(self: Any, *args: Any) -> None:
+        super(layer, self)._load_from_state_dict(*args)
+        if hasattr(self, "_float_tensor"):
+            self._float_tensor.zero_()
 
     layer.__init__ = __init__
+    layer._load_from_state_dict = _load_from_state_dict
+
+
+def _fill_buffers() -> None:
+    for module, class_name in (
+        ("fairseq.modules.sinusoidal_positional_embedding", "SinusoidalPositionalEmbedding"),
+        ("fairseq.modules.adaptive_softmax", "AdaptiveSoftmax"),
+        ("fairseq.modules.adaptive_input", "AdaptiveInput"),
+    ):
+        after_import(module, functools.partial(_fill_buffer, class_name))
 
 
 REPAIRS = [
@@ -28,8 +65,16 @@ REPAIRS = [
         name="encoder-fast-path",
         package="fairseq",
         fault="RuntimeError: Mask Type should be defined (generation with a post-norm transformer encoder)",
-        versions="torch ≥ 2.0",
-        needed=lambda: at_least("torch", 2),
-        apply=lambda: after_import("fairseq.modules.transformer_layer", _keep_to_the_trained_path),
+        versions="all",
+        needed=always,
+        apply=lambda: after_import("fairseq.modules.transformer_layer", _leave_the_fast_path),
+    ),
+    Repair(
+        name="unfilled-buffers",
+        package="fairseq",
+        fault="checkpoints of equal runs differ in tensors that are never filled",
+        versions="all",
+        needed=always,
+        apply=_fill_buffers,
     ),
 ]
