@@ -126,6 +126,10 @@ class Chain:
         """Samples as stereo files."""
         return self.out / "samples"
 
+    def log(self, name: str) -> Path:
+        """What the command of a step prints; of training and validation it is a result, read by the report."""
+        return self.out / "logs" / f"{name}.log"
+
     def corpus_step(self) -> Step:
         """Made conversations, or a manifest of the user's own."""
         options = self.options
@@ -237,7 +241,7 @@ class Chain:
             f"Train a SpeechDLM for {updates} updates",
             [fairseq("fairseq-train"), str(self.data), "--user-dir", shown(PACKAGE)]
             + [*task, *model, *optimizer, *saving, *other],
-            [self.checkpoints],
+            [self.checkpoints, self.log("6-train")],
             15 + 0.55 * updates,
             resumes=True,
             prepare=lambda: mend_checkpoints(self.checkpoints),
@@ -248,7 +252,7 @@ class Chain:
         command = [fairseq("fairseq-validate"), str(self.data), "--user-dir", shown(PACKAGE)]
         command += ["--task", "speech_dlm_task", "--path", str(self.checkpoints / "checkpoint_best.pt")]
         command += ["--max-tokens", "6144", "--num-workers", "0", "--cpu", "--log-format", "json"]
-        return Step("7-validate", "Validate on what was held out", command, [], 10)
+        return Step("7-validate", "Validate on what was held out", command, [self.log("7-validate")], 10)
 
     def sample_steps(self) -> list[Step]:
         """Prompts, their continuations, and all as sound."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.audio import read_audio, read_blocks
 from speechdlm_ext.demo.training_log import TrainingCurves, read_curves, read_validation
 from speechdlm_ext.manifest import read_jsonl
 from speechdlm_ext.metrics.activity import detect_speech
@@ -22,6 +22,9 @@ from speechdlm_ext.metrics.unit_baselines import Baseline, unit_baselines
 from speechdlm_ext.units.files import read_unit_file
 
 _MOST_MINUTES = 60.0  # of the corpus that are measured: enough for its figures, whatever its size
+_LONGEST = 300.0  # seconds that are measured at once
+_AROUND = 60.0  # seconds before and after a segment that show the noise of its line
+_RATE = 16000  # Hz
 FRAME_RATE = 50  # Hz
 
 
@@ -93,7 +96,8 @@ class DemoFigures:
 
     def activity_ratios(self) -> list[float | None]:
         """For each channel, generated share of speech over that of the corpus; None where the corpus has no speech."""
-        generated, ratios = self.generated(), []
+        generated = self.generated()
+        ratios: list[float | None] = []
         for channel, seconds in enumerate(self.corpus.speech):
             if not seconds or not generated.duration or channel >= len(generated.speech):
                 ratios.append(None)
@@ -146,14 +150,16 @@ def measure(wave: NDArray[np.float32], sample_rate: int) -> list[list[Interval]]
 
 
 def _corpus_events(recordings: list[dict[str, Any]]) -> tuple[Events, float]:
+    """Turn-taking of the corpus, long recordings in pieces, so that memory stays bounded."""
     found, seconds = [], 0.0
     for row in recordings:
-        if seconds > 60 * _MOST_MINUTES:
+        if seconds >= 60 * _MOST_MINUTES:
             break
-        wave, rate = read_audio(row["audio_filepath"])
-        array = wave.numpy()
-        found.append(find_events(measure(array, rate), array.shape[1] / rate))
-        seconds += array.shape[1] / rate
+        for block in read_blocks(row["audio_filepath"], _RATE, block_seconds=_LONGEST):
+            if seconds < 60 * _MOST_MINUTES:
+                wave = block.numpy()
+                found.append(find_events(measure(wave, _RATE), wave.shape[1] / _RATE))
+                seconds += wave.shape[1] / _RATE
     return pool_events(found), seconds / 60
 
 
@@ -183,9 +189,21 @@ def _prompts(out: Path, recordings: dict[str, dict[str, Any]]) -> Iterable[Promp
 
 
 def _real(row: dict[str, Any], recordings: dict[str, dict[str, Any]], prompt_seconds: float) -> Piece:
-    """The recording that a held-out segment was cut from; its speech is judged by the noise of the whole recording."""
-    wave, rate = read_audio(recordings[row["recording"]]["audio_filepath"], sample_rate=16000)
-    array = wave.numpy()
-    start, end = row["start"], row["start"] + row["duration"]
-    activity = [shift_intervals(crop_intervals(a, start, end), -start) for a in measure(array, rate)]
-    return Piece(row["audio"], array[:, round(start * rate) : round(end * rate)], rate, activity, prompt_seconds)
+    """The recording that a held-out segment was cut from; its speech is judged by the noise of what is around it."""
+    first = max(0.0, row["start"] - _AROUND)
+    wave = _read_part(recordings[row["recording"]]["audio_filepath"], first, row["start"] + row["duration"] + _AROUND)
+    start, end = row["start"] - first, row["start"] - first + row["duration"]
+    activity = [shift_intervals(crop_intervals(a, start, end), -start) for a in measure(wave, _RATE)]
+    return Piece(row["audio"], wave[:, round(start * _RATE) : round(end * _RATE)], _RATE, activity, prompt_seconds)
+
+
+def _read_part(path: str, start: float, end: float) -> NDArray[np.float32]:
+    """What lies between two times (seconds) of a recording, (C, N) at 16 kHz."""
+    first, last, position, parts = round(start * _RATE), round(end * _RATE), 0, []
+    for block in read_blocks(path, _RATE):
+        wave = block.numpy()
+        parts.append(wave[:, max(0, first - position) : max(0, last - position)])
+        position += wave.shape[1]
+        if position >= last:
+            break
+    return np.concatenate(parts, axis=1)

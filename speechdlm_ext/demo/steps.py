@@ -14,8 +14,8 @@ from typing import Any
 
 from speechdlm_ext.manifest import atomic_write
 
-# The number of threads is part of the result (sums of floats depend on their order), so it is the same everywhere; threads
-# that wait leave the core to others, or a busy machine would slow down far more than its share.
+# The number of threads is part of the result (sums of floats depend on their order), so it is the same everywhere.
+# Threads that wait leave the core to others: on a busy machine they would otherwise lose far more than their share.
 ENVIRONMENT = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
 
 

@@ -1,0 +1,217 @@
+"""The demo as a user runs it: end to end, killed and started again, and on input that will not do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from speechdlm_ext.demo.figures import gather, is_sane_ratio
+from speechdlm_ext.demo.report import render
+from speechdlm_ext.manifest import read_jsonl
+from tests.report import browser
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--minutes", "0.7", "--updates", "8", "--units", "40", "--prompts", "1", "--samples", "2"]
+STEPS = 12
+
+
+def demo_command(out: Path, *options: str) -> list[str]:
+    return [sys.executable, str(ROOT / "scripts" / "demo.py"), "--out", str(out), *options]
+
+
+def environment() -> dict[str, str]:
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def run_demo(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = demo_command(out, *options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT, env=environment())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    pytest.importorskip("espeakng_loader", reason="needs the extra [demo]: pip install '.[demo]'")
+    out = tmp_path_factory.mktemp("the demo's") / "out"
+    done = run_demo(out, *TINY)
+    assert done.returncode == 0, done.stderr + done.stdout[-2000:]
+    return out, done.stdout
+
+
+@pytest.mark.slow
+def test_end_to_end(undisturbed: tuple[Path, str]) -> None:
+    out, printed = undisturbed
+    plan, *_ = printed.partition("[1]")
+    assert "in all" in plan and "min" in plan
+    commands = [line[2:] for line in printed.splitlines() if line.startswith("$ ")]
+    assert len(commands) == STEPS
+    names = ("make_dialogues", "train_codebook", "encode_units", "split_units", "fairseq-preprocess", "fairseq-train")
+    for name in (*names, "fairseq-validate", "sample_speech_dlm", "synthesize"):
+        assert any(name in command for command in commands), name
+    assert all(str(out) in " ".join(shlex.split(command)) for command in commands)  # quoted: the folder has a space
+    samples = read_jsonl(out / "samples.jsonl")
+    assert len(samples) == 2 and samples[0]["seed"] != samples[1]["seed"]
+    prompt = read_jsonl(out / "prompts.jsonl")[0]
+    for sample in samples:
+        assert sample["unitA"].split()[: prompt["prompt_frames"]] == prompt["unitA"].split()
+        frames = len(sample["unitB"].split())
+        info = soundfile.info(out / "samples" / f"{sample['audio']}.wav")
+        assert info.channels == 2 and info.duration == pytest.approx(frames / 50, abs=0.05)
+
+
+@pytest.mark.slow
+def test_pasted_command_works(undisturbed: tuple[Path, str]) -> None:
+    """A printed line, given to a shell as it is (the validation, which writes nothing)."""
+    _, printed = undisturbed
+    (line,) = [line[2:] for line in printed.splitlines() if line.startswith("$ ") and "fairseq-validate" in line]
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=200)
+    assert done.returncode == 0 and "edge_token_loss" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_figures_are_of_the_same_edges(undisturbed: tuple[Path, str]) -> None:
+    """The baselines score what the criterion scores, and verdicts say what the figures say."""
+    out, _ = undisturbed
+    figures = gather(out)
+    text = "".join(f"{line}\n" for c in "AB" for line in (out / "split" / f"valid.unit{c}").read_text().splitlines())
+    lines = [[*line.split(), "</s>"] for line in text.splitlines()]
+    edges = sum(1 + sum(a != b for a, b in zip(line, line[1:], strict=False)) for line in lines)
+    assert figures.bigram.edges == edges
+    assert figures.model_bits is not None and figures.model_bits > 0
+    assert figures.curves.train_bits and figures.curves.valid_bits and figures.curves.parameters
+    page = render(figures)
+    failed = [figures.beats_bigram(), *map(is_sane_ratio, figures.activity_ratios())].count(False)
+    assert page.count('class="verdict fail"') == failed
+
+
+@pytest.mark.slow
+def test_report_in_chromium(undisturbed: tuple[Path, str]) -> None:
+    out, _ = undisturbed
+    with browser.open_browser() as driver:
+        for width in (390, 1280):
+            browser.open_page(driver, out / "report.html", width)
+            assert browser.console_errors(driver) == [] and browser.overflow(driver) <= 0
+        lengths = driver.execute_script("return [...document.querySelectorAll('audio')].map((a) => a.duration);")
+        figures = gather(out)
+        pieces = [piece for prompt in figures.prompts for piece in (*prompt.samples, prompt.real)]
+        assert lengths == [pytest.approx(piece.duration, abs=0.02) for piece in pieces]
+        assert len(driver.find_elements("css selector", ".steps li")) == STEPS - 1  # all but the report's own
+        assert all(len(e.get_attribute("d")) > 500 for e in driver.find_elements("css selector", "path.wave"))
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_ends_the_same(undisturbed: tuple[Path, str], tmp_path: Path) -> None:
+    whole, _ = undisturbed
+    out = tmp_path / "killed"
+    moments = [
+        ("logs/1-corpus.log", 0.7),
+        ("logs/3-units.log", 1.0),
+        ("checkpoints/checkpoint_last.pt", 0.3),
+        ("logs/9-sample.log", 1.5),
+    ]
+    for name, delay in moments:
+        process = subprocess.Popen(
+            demo_command(out, *TINY), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment()
+        )
+        deadline = time.monotonic() + 300
+        while not (out / name).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(delay)
+        assert process.poll() is None, f"over before it was killed at {name}"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = run_demo(out, *TINY)
+    assert done.returncode == 0, done.stderr + done.stdout[-2000:]
+    assert "done before" in done.stdout
+    for name in ("units.jsonl", "samples.jsonl", "split/train.jsonl", "data-bin/train.unitB-None.unitB.bin"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    for path in sorted((whole / "samples").glob("*.wav")):
+        assert (out / "samples" / path.name).read_bytes() == path.read_bytes()
+    ours, theirs = (
+        torch.load(folder / "checkpoints" / "checkpoint_last.pt", weights_only=False)["model"]
+        for folder in (out, whole)
+    )
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.slow
+def test_again_is_quick_and_other_options_are_not_mistaken(undisturbed: tuple[Path, str]) -> None:
+    out, _ = undisturbed
+    before = (out / "units.jsonl").stat().st_mtime_ns
+    again = run_demo(out, *TINY)
+    assert again.returncode == 0 and again.stdout.count("done before") == STEPS
+    assert (out / "units.jsonl").stat().st_mtime_ns == before
+    other = run_demo(out, *TINY, "--units", "1000000")
+    # The corpus stands; the codebook of other options is made anew, and these cannot be had.
+    assert other.returncode == 2 and other.stdout.count("done before") == 1
+    assert len(other.stderr.strip().splitlines()) == 1
+    stamp = json.loads((out / "steps" / "2-codebook.json").read_text(encoding="utf-8"))
+    assert stamp["state"] == "begun"
+
+
+def _folder(kind: str, where: Path) -> Path:
+    folder = where / "recordings"
+    if kind == "missing":
+        return folder
+    folder.mkdir()
+    if kind == "mono":
+        for name in ("a.wav", "b.wav"):
+            soundfile.write(folder / name, torch.zeros(48000).uniform_(-0.1, 0.1).numpy(), 16000)
+    if kind == "broken":
+        (folder / "a.wav").write_bytes(b"RIFF nothing")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    (("missing", "no such folder"), ("empty", "empty"), ("mono", "channel"), ("broken", "a.wav")),
+)
+def test_recordings_that_will_not_do(kind: str, words: str, tmp_path: Path) -> None:
+    done = run_demo(tmp_path / "out", "--audio", str(_folder(kind, tmp_path)))
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1 and words in done.stderr, done.stderr
+
+
+def test_options_and_places_that_will_not_do(tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("", encoding="utf-8")
+    for out, options in ((tmp_path / "a", ["--updates", "0"]), (taken, []), (Path("/proc/none"), [])):
+        done = run_demo(out, *options)
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere: a permission cannot be missing")
+def test_no_permission(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    done = run_demo(locked / "out")
+    assert done.returncode == 2 and "ermission" in done.stderr
+
+
+def test_ctrl_c_is_one_line(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        demo_command(tmp_path / "out", *TINY),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "logs" / "1-corpus.log").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors.strip().splitlines() == ["demo.py: interrupted"]
