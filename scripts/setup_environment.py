@@ -335,7 +335,7 @@ def _say(message: str) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         _say(f"error: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
