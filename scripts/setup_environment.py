@@ -91,7 +91,7 @@ def _set_up(folder: Path, wish: str, uv: str | None, package: list[str]) -> None
         _install_with_uv(uv, python, constraints, [*index, *package])
     else:
         _install_with_pip(python, constraints, [*index, *package])
-    stamp = {"inputs": _digest(), "version": base.version, "prefix": base.prefix, "torch": wish}
+    stamp = {"inputs": _digest(), "version": base.version, "prefix": base.prefix, "folder": str(folder), "torch": wish}
     (folder / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
     _say(f"{folder.name} is ready: Python {base.version}, torch {_installed_version(python, 'torch')}")
 
@@ -106,8 +106,7 @@ def _base() -> Base:
 
 
 def _digest() -> str:
-    content = b"\0".join((CHECKOUT / name).read_bytes() for name in INPUTS)
-    return hashlib.sha256(content + os.fsencode(CHECKOUT)).hexdigest()
+    return hashlib.sha256(b"\0".join((CHECKOUT / name).read_bytes() for name in INPUTS)).hexdigest()
 
 
 def _stamp(folder: Path) -> dict[str, str]:
@@ -120,8 +119,8 @@ def _stamp(folder: Path) -> dict[str, str]:
 
 def _is_current(folder: Path, wish: str) -> bool:
     stamp, base = _stamp(folder), _base()
-    same_base = stamp.get("version") == base.version and stamp.get("prefix") == base.prefix
-    return same_base and stamp.get("inputs") == _digest() and wish in ("", stamp.get("torch")) and _runs(folder)
+    wanted = {"inputs": _digest(), "version": base.version, "prefix": base.prefix, "folder": str(folder)}
+    return wanted.items() <= stamp.items() and wish in ("", stamp.get("torch")) and _runs(folder)
 
 
 def _runs(folder: Path) -> bool:
@@ -130,8 +129,8 @@ def _runs(folder: Path) -> bool:
 
 
 def _fits(folder: Path, base: Base) -> bool:
-    """Whether the environment stands on the same interpreter, so that bringing it up to date is enough."""
-    if not _runs(folder):
+    """Whether the environment is of the same interpreter and was made here: bringing it up to date is then enough."""
+    if not _runs(folder) or _stamp(folder).get("folder", str(folder)) != str(folder):
         return False
     shown = subprocess.run(
         [_python_of(folder), "-I", "-c", "import platform, sys; print(platform.python_version(), sys.base_prefix)"],
@@ -146,7 +145,7 @@ def _remove(folder: Path) -> None:
         return
     if not (folder / "pyvenv.cfg").is_file() and any(folder.iterdir()):
         raise SetupError(f"{folder} is in the way: it is not a virtual environment; move it elsewhere")
-    _say(f"{folder.name} is of another Python, or incomplete: it is made anew")
+    _say(f"{folder.name} is of another Python, of another place, or incomplete: it is made anew")
     shutil.rmtree(folder)
 
 
@@ -168,12 +167,19 @@ def _choose_torch(folder: Path, base: Base, wish: str) -> Torch:
         return Torch(_local_version(pinned, wish), f"from {PYTORCH_INDEX}{wish}", PYTORCH_INDEX + wish)
     present = _installed_version(_python_of(folder), "torch")
     if _is_new_enough(present):
-        from_system = "true" in re.findall(r"(?m)^include-system.*=\s*(\w+)", (folder / "pyvenv.cfg").read_text())
-        return Torch(present, "installed already; TORCH=… make setup changes it", from_system=from_system)
+        return Torch(present, "installed already; TORCH=… make setup changes it", from_system=_sees_system(folder))
     present = _installed_version(Path(base.executable), "torch")
     if _is_new_enough(present):
         return Torch(present, f"the one of {base.executable}; TORCH=pypi make setup takes another", from_system=True)
     return _default_torch(pinned)
+
+
+def _sees_system(folder: Path) -> bool:
+    """Whether the environment was made to see the packages of the interpreter below."""
+    try:
+        return bool(re.search(r"(?m)^include-system-site-packages\s*=\s*true", (folder / "pyvenv.cfg").read_text()))
+    except OSError:
+        return False
 
 
 def _default_torch(pinned: str) -> Torch:
@@ -259,6 +265,8 @@ def _check_compiler(folder: Path) -> None:
 
 def _make(folder: Path, base: Base, with_pip: bool, system: bool) -> Path:
     python = _python_of(folder)
+    if python.exists() and system and not _sees_system(folder):
+        shutil.rmtree(folder)
     if with_pip and not _has("ensurepip"):
         raise SetupError(
             f"{base.executable} cannot make environments with pip: install uv, or Debian's python3-venv package"
@@ -309,6 +317,9 @@ def _install_with_pip(python: Path, constraints: Path, wanted: list[str]) -> Non
         _run([*pip, "install", "--quiet", NEWEST_OLD_PIP])
     # By the environment, not by -c: so it holds for the packages that are built from source, too.
     os.environ["PIP_CONSTRAINT"] = constraints.as_uri()
+    if _sees_system(python.parents[1]):
+        # A fairseq of the interpreter below would do, but its commands would not be in this environment.
+        _run([*pip, "install", "--ignore-installed", "--no-deps", "fairseq"])
     _run([*pip, "install", *wanted])
 
 

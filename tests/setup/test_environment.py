@@ -94,11 +94,15 @@ def test_an_environment_is_left_alone_until_something_changes(script, tmp_path, 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     base = script._base()
     assert not script._is_current(folder, "")
-    stamp = {"inputs": script._digest(), "version": base.version, "prefix": base.prefix, "torch": "cpu"}
+    stamp = {"inputs": script._digest(), "version": base.version, "prefix": base.prefix}
+    stamp |= {"folder": str(folder), "torch": "cpu"}
     (folder / script.STAMP).write_text(json.dumps(stamp))
     assert script._is_current(folder, "") and script._is_current(folder, "cpu")
     assert not script._is_current(folder, "cu128")
     assert script._fits(folder, base)
+    moved = folder.rename(tmp_path / "moved")  # its commands name the old place in their first lines
+    assert not script._is_current(moved, "") and not script._fits(moved, base)
+    moved.rename(folder)
     other = script.Base("python3.99", "3.99.0", base.prefix)
     assert not script._fits(folder, other)
     monkeypatch.setattr(script, "_base", lambda: other)
