@@ -40,7 +40,8 @@ def render(figures: Any) -> str:
                 "channels at once, in its own sound; below is how the people really went on."),
         Section("learning", "What it learned", _learning(figures)),
         Section("turns", "Taking turns", _turns(figures), "Events per minute, and below them their median length. "
-                "Measured from the sound, the same way for all three."),
+                "Generated and real are the continuations of the same prompts; all three are measured from the sound, "
+                "in the same way."),
         Section("making", "How it was made", _making(figures), "Every command as it ran, in order; each can be pasted "
                 "into a shell."),
     ]  # fmt: skip
@@ -150,9 +151,9 @@ def _turns(figures: Any) -> str:
     columns = [summarise(events) for events in (figures.generated(), figures.real(), figures.corpus)]
     rows = [
         [
-            "Speech, A and B",
+            "Speech of A\nand of B",
             *(
-                " · ".join(f"{100 * share:.0f} %" for share in c["speech_share"]) if c["speech_share"] else "–"
+                "\n".join(f"{100 * share:.0f} %" for share in c["speech_share"]) if c["speech_share"] else "–"
                 for c in columns
             ),
         ]
@@ -167,7 +168,7 @@ def _turns(figures: Any) -> str:
     return table(head, rows) + f'<p class="note">{escape(note)}</p>'
 
 
-_COLUMNS = ("Generated", "Real continuation", "Corpus")
+_COLUMNS = ("Generated", "Real", "Corpus")
 
 
 def _rate(figures: dict[str, float | int | None]) -> str:

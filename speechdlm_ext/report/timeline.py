@@ -122,6 +122,6 @@ def _axis(duration: float) -> str:
     marks = "".join(
         f'<span style="left:{_percent(number * step, duration)}">{number * step:g}</span>'
         for number in range(int(duration / step) + 1)
-        if number * step <= duration * 0.97
+        if number * step <= duration * 0.93
     )
     return f'<div class="axis" aria-hidden="true">{marks}<em>s</em></div>'

@@ -14,7 +14,8 @@ import pytest
 import soundfile
 
 from speechdlm_ext.manifest import read_jsonl
-from speechdlm_ext.metrics.intervals import total_seconds
+from speechdlm_ext.metrics.activity import detect_speech
+from speechdlm_ext.metrics.intervals import bridge_silences, total_seconds
 from speechdlm_ext.metrics.rttm import read_rttm, speech_by_speaker
 
 ROOT = Path(__file__).parents[2]
@@ -137,3 +138,17 @@ def test_recordings_as_voices(shared: Path, tmp_path: Path) -> None:
     assert all(2 < total_seconds(parts) < 28 for parts in speech.values()) and len(speech) == 2
     wave, _ = soundfile.read(row["audio_filepath"])
     assert np.abs(wave).max() < 1.0
+
+
+def test_energy_finds_the_boundaries(corpus: Path) -> None:
+    """Nine in ten boundaries of the true inter-pausal units are found within 100 ms, from the sound alone."""
+    speech = speech_by_speaker(read_rttm(corpus / "dialogues.rttm"))
+    near = []
+    for row in read_jsonl(corpus / "manifest.jsonl"):
+        wave, rate = soundfile.read(row["audio_filepath"])
+        for channel, speaker in enumerate(row["speakers"]):
+            true = bridge_silences(speech[row["id"]].get(speaker, []), 0.2)
+            found = bridge_silences(detect_speech(wave[:, channel], rate), 0.2)
+            times = np.array(found).reshape(-1)
+            near += [np.abs(times - time).min() < 0.1 for stretch in true for time in stretch]
+    assert len(near) > 40 and np.mean(near) > 0.9
