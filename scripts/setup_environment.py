@@ -274,7 +274,9 @@ def _make(folder: Path, base: Base, with_pip: bool, system: bool) -> Path:
     if not python.exists() or (with_pip and not _installed_version(python, "pip")):
         command = [base.executable, "-m", "venv", str(folder)]
         command += ["--system-site-packages"] if system else []
-        _run(command + ([] if with_pip else ["--without-pip"]))
+        made = subprocess.run(command + ([] if with_pip else ["--without-pip"]), capture_output=True, text=True)
+        if made.returncode:
+            raise SetupError(f"{' '.join(command)}: {' '.join((made.stderr or made.stdout).split())[-300:]}")
     return python
 
 
