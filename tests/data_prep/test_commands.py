@@ -1,0 +1,297 @@
+"""The commands from a folder of recordings to units and back: run, killed and started again, and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+pytestmark = pytest.mark.slow
+
+QUIET = {"OMP_NUM_THREADS": "1"}
+BOOK = ["--codebook", "{work}/book.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    """Twelve two-channel pieces of a call at three rates in nested folders with awkward names, and three bad files."""
+    root = tmp_path_factory.mktemp("my recordings é")
+    wave, rate = soundfile.read(shared / "speech" / "calls" / "auto_repairs_40.flac")
+    for number in range(12):
+        place = root / ("Monday's" if number % 2 else "“Tuesday”") / str(number % 3)
+        place.mkdir(parents=True, exist_ok=True)
+        piece = wave[number * 8 * rate : (number * 8 + 8) * rate]
+        soundfile.write(
+            place / f"call {number // 6}.{('wav', 'flac', 'ogg')[number % 3]}", piece, (16000, 8000, 22050)[number % 3]
+        )
+    soundfile.write(root / "mono.wav", wave[:80000, 0], rate)
+    (root / "broken.wav").write_bytes(b"RIFF....WAVE")
+    soundfile.write(root / "short.wav", wave[:1000], rate)
+    return root
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_command) -> Path:
+    """What the five commands make of the folder."""
+    out = tmp_path_factory.mktemp("work")
+    manifest = run_command(["python", "data_prep/make_manifest.py", folder, out / "manifest.jsonl"], env=QUIET)
+    assert "12 of 15 recordings" in manifest.stdout and manifest.stdout.count("left out:") == 3
+    assert "8000, 22050 Hz will be resampled" in manifest.stdout
+    run_command(
+        ["python", "data_prep/train_codebook.py", out / "manifest.jsonl", out / "book.safetensors", "--units", "40"],
+        env=QUIET,
+    )
+    run_command(
+        [
+            "python",
+            "data_prep/encode_units.py",
+            out / "manifest.jsonl",
+            out / "units.jsonl",
+            "--codebook",
+            out / "book.safetensors",
+        ],
+        env=QUIET,
+    )
+    run_command(
+        ["python", "data_prep/split_units.py", out / "units.jsonl", out / "data", "--segment-seconds", "5"], env=QUIET
+    )
+    run_command(
+        [
+            "python",
+            "scripts/synthesize.py",
+            out / "data" / "valid.jsonl",
+            out / "wav",
+            "--codebook",
+            out / "book.safetensors",
+        ],
+        env=QUIET,
+    )
+    return out
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_from_a_folder_to_units_and_back(work: Path, folder: Path) -> None:
+    manifest = rows_of(work / "manifest.jsonl")
+    assert len({row["id"] for row in manifest}) == 12
+    for row in manifest:
+        info = soundfile.info(row["audio_filepath"])
+        assert (row["channels"], row["sample_rate"]) == (2, info.samplerate)
+        assert row["duration"] == pytest.approx(info.frames / info.samplerate, abs=1e-5)
+    units = rows_of(work / "units.jsonl")
+    assert [row["audio"] for row in units] == [row["id"] for row in manifest]
+    for row, source in zip(units, manifest, strict=True):
+        numbers = [int(unit) for name in ("unitA", "unitB") for unit in row[name].split()]
+        assert set(numbers) <= set(range(40)) and len(set(numbers)) > 5
+        info = soundfile.info(source["audio_filepath"])
+        samples = -(-info.frames * 16000 // info.samplerate)
+        assert len(row["unitA"].split()) == len(row["unitB"].split()) == samples // 320
+    for row in rows_of(work / "data" / "valid.jsonl"):
+        wave, rate = soundfile.read(work / "wav" / f"{row['audio']}.wav")
+        assert rate == 16000 and wave.shape == (len(row["unitA"].split()) * 320, 2)
+        assert 0.005 < np.sqrt((wave**2).mean()) < 0.2 and abs(wave).max() < 1
+
+
+def test_commands_done_are_not_done_again(work: Path, folder: Path, run_command) -> None:
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file() and path.name[0] != "."}
+    again = run_command(
+        [
+            "python",
+            "data_prep/encode_units.py",
+            work / "manifest.jsonl",
+            work / "units.jsonl",
+            "--codebook",
+            work / "book.safetensors",
+        ],
+        env=QUIET,
+    )
+    assert "complete already" in again.stdout + again.stderr
+    again = run_command(
+        [
+            "python",
+            "scripts/synthesize.py",
+            work / "data" / "valid.jsonl",
+            work / "wav",
+            "--codebook",
+            work / "book.safetensors",
+        ],
+        env=QUIET,
+    )
+    assert "are there already" in again.stdout + again.stderr
+    done = run_command(
+        ["python", "data_prep/train_codebook.py", work / "manifest.jsonl", work / "book.safetensors", "--units", "40"],
+        check=False,
+    )
+    assert done.returncode == 2 and "--overwrite" in done.stderr
+    done = run_command(["python", "data_prep/split_units.py", work / "units.jsonl", work / "data"], check=False)
+    assert done.returncode == 2 and "--overwrite" in done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_killed_and_started_again_gives_the_same_files(work: Path, tmp_path: Path, run_command) -> None:
+    """kill -9 once some recordings are done, at two moments; then to the end."""
+    command = [
+        "python",
+        "data_prep/encode_units.py",
+        work / "manifest.jsonl",
+        tmp_path / "units.jsonl",
+        "--codebook",
+        work / "book.safetensors",
+    ]
+    partial = tmp_path / "units.jsonl.partial"
+    for lines in (2, 5):
+        _kill_when(command, lambda lines=lines: partial.exists() and partial.read_bytes().count(b"\n") > lines)
+        assert not (tmp_path / "units.jsonl").exists()
+    done = run_command(command, env=QUIET)
+    assert "of 12 recordings are done already" in done.stdout + done.stderr
+    assert (tmp_path / "units.jsonl").read_bytes() == (work / "units.jsonl").read_bytes()
+
+    command = [
+        "python",
+        "scripts/synthesize.py",
+        work / "units.jsonl",
+        tmp_path / "wav",
+        "--codebook",
+        work / "book.safetensors",
+    ]
+    _kill_when(command, lambda: len(list((tmp_path / "wav").glob("*.wav"))) >= 2)
+    run_command(command, env=QUIET)
+    command[3] = tmp_path / "whole"
+    run_command(command, env=QUIET)
+    made = {path.name: path.read_bytes() for path in (tmp_path / "wav").glob("*.wav")}
+    assert made == {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.wav")} and len(made) == 12
+
+
+def _kill_when(command: list, reached) -> None:
+    """Start a command, slowed down, and kill it once a state is reached."""
+    arguments = [sys.executable, *map(str, command[1:])]
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(arguments, cwd=root, env={**os.environ, **QUIET, "PYTHONPATH": str(root)},
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        while process.poll() is None and not reached():
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def _refused(done: subprocess.CompletedProcess, expected: str, status: int = 2) -> None:
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == status, done.stdout + done.stderr
+    assert len(lines) == 1 and expected in lines[0] and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["data_prep/make_manifest.py", "{tmp}/none", "{tmp}/out/m.jsonl"], "no such folder"),
+        (["data_prep/make_manifest.py", "{tmp}/empty", "{tmp}/out/m.jsonl"], "no audio files"),
+        (["data_prep/make_manifest.py", "{tmp}/mono", "{tmp}/out/m.jsonl"], "1 channel, 2 are needed"),
+        (["data_prep/make_manifest.py", "{tmp}/mono", "{tmp}/out/m.jsonl", "--channels", "0"], "--channels 0"),
+        (["data_prep/train_codebook.py", "{tmp}/none.jsonl", "{tmp}/out/b.safetensors"], "no such file"),
+        (["data_prep/train_codebook.py", "{work}/manifest.jsonl", "{tmp}/out/b", "--units", "0"], "at least 1"),
+        (["data_prep/train_codebook.py", "{work}/manifest.jsonl", "{tmp}/out/b", "--units", "99999"], "fewer units"),
+        (["data_prep/train_codebook.py", "{work}/manifest.jsonl", "{tmp}/out/b", "--encoder", "x"], "there is logmel"),
+        (["data_prep/encode_units.py", "{work}/manifest.jsonl", "{tmp}/u", "--codebook", "{tmp}/none"], "no such file"),
+        (["data_prep/encode_units.py", "{work}/manifest.jsonl", "{tmp}/out/u", "--codebook", "{work}/units.jsonl"],
+         "safetensors"),
+        (["data_prep/split_units.py", "{work}/book.safetensors", "{tmp}/out/data"], "book.safetensors"),
+        (["data_prep/split_units.py", "{work}/units.jsonl", "{tmp}/out/data", "--valid", "2"], "--valid 2"),
+        (["scripts/synthesize.py", "{tmp}/beyond.jsonl", "{tmp}/out/w", *BOOK], "unit 40"),
+        (["scripts/synthesize.py", "{tmp}/other.jsonl", "{tmp}/out/w", *BOOK], "codebook"),
+        (["scripts/synthesize.py", "{tmp}/slash.jsonl", "{tmp}/out/w", *BOOK], "name of a wav"),
+    ],
+)  # fmt: skip
+def test_bad_input_in_one_line(work: Path, tmp_path: Path, run_command, arguments: list[str], expected: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mono").mkdir()
+    soundfile.write(tmp_path / "mono" / "a b.wav", np.ones(50000) * 0.1, 16000)
+    (tmp_path / "beyond.jsonl").write_text('{"audio": "a", "unitA": "1 40", "unitB": "2 3"}\n')
+    (tmp_path / "other.jsonl").write_text(
+        '{"audio": "a", "unitA": "1 4", "unitB": "2 3", "codebook": "0123456789ab"}\n'
+    )
+    (tmp_path / "slash.jsonl").write_text('{"audio": "../a", "unitA": "1 4", "unitB": "2 3"}\n')
+    filled = [argument.format(tmp=tmp_path, work=work) for argument in arguments]
+    done = run_command(["python", *filled], env=QUIET, check=False)
+    # What is said about single files is on standard output; the error is the one line on standard error.
+    _refused(done, expected)
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != ".synthesized"]
+    assert not left
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_no_write_permission(work: Path, tmp_path: Path, run_command) -> None:
+    tmp_path.chmod(0o555)
+    done = run_command(
+        ["python", "data_prep/split_units.py", work / "units.jsonl", tmp_path / "data"], env=QUIET, check=False
+    )
+    tmp_path.chmod(0o755)
+    _refused(done, "Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("data_prep/encode_units.py", ["{work}/manifest.jsonl", "{out}/units.jsonl", *BOOK]),
+        ("data_prep/split_units.py", ["{work}/units.jsonl", "{out}/data"]),
+        ("scripts/synthesize.py", ["{work}/units.jsonl", "{out}/wav", *BOOK]),
+    ],
+)  # fmt: skip
+def test_disk_full(work: Path, tmp_path: Path, run_command, script: str, arguments: list[str]) -> None:
+    """A limit on the size of files stands for the disk: one line, nothing half-written, and it goes on with room."""
+    filled = [str(argument).format(work=work, out=tmp_path) for argument in arguments]
+    limited = (
+        "import resource, runpy, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    done = run_command(["python", "-c", limited, script, *filled], env=QUIET, check=False)
+    _refused(done, "File too large")
+    whole = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    assert not [path for path in whole if path.suffix not in (".partial",) and path.stat().st_size >= 6000]
+    assert not list(tmp_path.rglob("*.tmp"))
+    if script.endswith("encode_units.py"):
+        run_command(["python", script, *filled], env=QUIET)
+        assert (tmp_path / "units.jsonl").read_bytes() == (work / "units.jsonl").read_bytes()
+
+
+def test_ctrl_c(work: Path, tmp_path: Path) -> None:
+    """One line, no traceback, status 130."""
+    root = Path(__file__).resolve().parents[2]
+    shutil.copy(work / "manifest.jsonl", tmp_path / "manifest.jsonl")
+    command = [
+        sys.executable,
+        root / "data_prep/encode_units.py",
+        tmp_path / "manifest.jsonl",
+        tmp_path / "units.jsonl",
+        "--codebook",
+        work / "book.safetensors",
+    ]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **QUIET, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    partial = tmp_path / "units.jsonl.partial"
+    while process.poll() is None and not (partial.exists() and partial.read_bytes().count(b"\n") > 1):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+    assert said.strip().splitlines()[-1].endswith("interrupted")
