@@ -37,10 +37,22 @@ def _reason(error: BaseException) -> str | None:
         return str(errors.one_line(error)) if known else None
     if isinstance(error, ImportError) and "lease install" in str(error):
         return str(errors.one_line(error))
+    if type(error) is Exception or (isinstance(error, AssertionError) and _raised_by_command(error)):
+        # How fairseq speaks to its users: "Could not infer language pair, please provide it explicitly".
+        return str(errors.one_line(error)) if str(error) else None
+    if type(error).__name__ == "MissingMandatoryValue":  # of OmegaConf: no task, model or criterion for hydra
+        return str(error).splitlines()[0]
     if type(error).__name__ == "ProcessRaisedException":  # of torch.multiprocessing.spawn: the child's traceback
         said = _IN_A_CHILD.findall(str(error))
         return said[-1] if said else None
     return None
+
+
+def _raised_by_command(error: BaseException) -> bool:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and Path(trace.tb_frame.f_code.co_filename).parent.name == "fairseq_cli"
 
 
 def _end(name: str, said: str, status: int) -> NoReturn:

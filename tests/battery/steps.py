@@ -231,8 +231,12 @@ STEPS: dict[str, Callable[[Battery, bool], Done]] = {
         "validate", *_words("fairseq-validate --task translation --max-tokens 256 --log-format json")
     ),
     "generate": _with_model("generate", *_words("fairseq-generate --beam 3 --max-len-b 12")),
-    "sample": _with_model("sample", *_words("fairseq-generate --beam 1 --max-len-b 12 --sampling --sampling-topk 5 --seed 7")),
-    "interactive": _with_model("interactive", *_words("fairseq-interactive --beam 3 --max-len-b 12 --buffer-size 20 --batch-size 20")),
+    "sample": _with_model(
+        "sample", *_words("fairseq-generate --beam 1 --max-len-b 12 --sampling --sampling-topk 5 --seed 7")
+    ),
+    "interactive": _with_model(
+        "interactive", *_words("fairseq-interactive --beam 3 --max-len-b 12 --buffer-size 20 --batch-size 20")
+    ),
     "train_lm": _train_lm,
     "eval_lm": _eval_lm,
     "hydra": _hydra,
