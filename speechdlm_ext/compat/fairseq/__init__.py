@@ -1,5 +1,6 @@
 """Repairs of fairseq itself, by subject."""
 
+from .archives import REPAIRS as _ARCHIVES
 from .configs import REPAIRS as _CONFIGS
 from .distributed import REPAIRS as _DISTRIBUTED
 from .expressions import REPAIRS as _EXPRESSIONS
@@ -7,4 +8,4 @@ from .layers import REPAIRS as _LAYERS
 from .precision import REPAIRS as _PRECISION
 from .saving import REPAIRS as _SAVING
 
-REPAIRS = [*_CONFIGS, *_PRECISION, *_LAYERS, *_DISTRIBUTED, *_SAVING, *_EXPRESSIONS]
+REPAIRS = [*_ARCHIVES, *_CONFIGS, *_PRECISION, *_LAYERS, *_DISTRIBUTED, *_SAVING, *_EXPRESSIONS]
