@@ -23,9 +23,8 @@ class _ArchiveInOneFolder(tarfile.TarFile):
                 targets.append(os.path.join(root, member.linkname))
             inside = all((os.path.realpath(target) + os.sep).startswith(root + os.sep) for target in targets)
             if not inside or not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
-                raise refusal(
-                    f"{os.fsdecode(self.name or b'archive')}: refused, its member {member.name!r} lies outside of the archive's folder"
-                )
+                name = os.fsdecode(self.name or b"archive")
+                raise refusal(f"{name}: refused, its member {member.name!r} lies outside of the archive's folder")
         super().extractall(path, *args, **options)
 
 
