@@ -17,6 +17,14 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--conversation-seconds", type=float, default=60, help="length of one conversation (default: %(default)s)"
     )
+    parser.add_argument(
+        "--noise-floor",
+        type=float,
+        nargs=2,
+        default=(-84.0, -72.0),
+        metavar="DB",
+        help="each channel's noise is drawn from this range, in dB re full scale; speech is at -26 (default: -84 -72)",
+    )
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same samples (default: 1)")
     parser.add_argument(
         "--speech", type=Path, metavar="FOLDER", help="mono recordings to cut at their pauses, instead of espeak-ng"
@@ -35,7 +43,8 @@ def main() -> None:
     from speechdlm_ext.dialogues.recordings import RecordingSource
 
     seconds = min(options.conversation_seconds, max(5.0, 60 * options.minutes))
-    corpus = CorpusOptions(minutes=options.minutes, seconds=seconds, seed=options.seed)
+    noise = (min(options.noise_floor), max(options.noise_floor))
+    corpus = CorpusOptions(minutes=options.minutes, seconds=seconds, seed=options.seed, noise_levels=noise)
     source = RecordingSource(options.speech) if options.speech else EspeakSource()
     manifest = make_corpus(options.out_dir, source, corpus, max(1, options.workers))
     print(f"{corpus.count} conversations of {corpus.seconds:g} s: {manifest}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,7 +53,6 @@ class Runner:
         stamps: what is done.
         logs: folder for each command's output.
         lock: descriptor that the commands inherit.
-        progress: turns a line of a command's output into what is shown of it; None to show nothing.
     """
 
     def __init__(self, stamps: Stamps, logs: Path, lock: int) -> None:
@@ -80,7 +81,7 @@ class Runner:
         if step.prepare:
             step.prepare()
         start = time.monotonic()
-        self._execute(step, progress or _last_words)
+        self._execute(step, progress or _plain)
         seconds = spent + time.monotonic() - start
         self.stamps.write(step, fingerprint, "done", seconds)
         print(f"    {seconds:.0f} s", flush=True)
@@ -96,7 +97,7 @@ class Runner:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **ENVIRONMENT, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"},
                 pass_fds=(self.lock,),
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
@@ -113,32 +114,50 @@ class Runner:
     def _follow(self, process: subprocess.Popen[bytes], log: IO[bytes], progress: Callable[[str], str | None]) -> str:
         """Copy output to the log and show what is worth it; returns the last line that was not empty."""
         assert process.stdout is not None
-        terminal = sys.stdout.isatty()
-        last, rest, shown_at, open_line = "", b"", 0.0, False
+        screen, last, rest = _Screen(), "", b""
         while chunk := os.read(process.stdout.fileno(), 65536):
             log.write(chunk)
             log.flush()
-            *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
+            *lines, rest = re.split(rb"(?<=[\r\n])", rest + chunk)
             for raw in lines:
                 line = raw.decode(errors="replace").strip()
+                if line and (text := progress(line)):
+                    screen.show(text, lasting=progress is _plain and raw.endswith(b"\n"))
                 last = line or last
-                text = progress(line) if line else None
-                if not text or (time.monotonic() - shown_at < (0.1 if terminal else _SHOW_EVERY)):
-                    continue
-                shown_at = time.monotonic()
-                if terminal:
-                    width = os.get_terminal_size().columns
-                    print(f"\r\033[K    {text[: max(20, width - 5)]}", end="", flush=True)
-                    open_line = True
-                else:
-                    print(f"    {text}", flush=True)
-        if open_line:
-            print("\r\033[K", end="", flush=True)
+        screen.clear()
         return rest.decode(errors="replace").strip() or last
 
 
-def _last_words(line: str) -> str:
-    return line
+class _Screen:
+    """Lines that last, and one that is written over: where the output is no terminal, one every few seconds."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stdout.isatty()
+        self.shown_at = 0.0
+        self.open = False
+
+    def show(self, text: str, lasting: bool) -> None:
+        if lasting:
+            self.clear()
+            print(f"    {text}", flush=True)
+        elif time.monotonic() - self.shown_at >= (0.1 if self.terminal else _SHOW_EVERY):
+            self.shown_at = time.monotonic()
+            if self.terminal:
+                width = shutil.get_terminal_size().columns
+                print(f"\r\033[K    {text[: max(20, width - 5)]}", end="", flush=True)
+                self.open = True
+            else:
+                print(f"    {text}", flush=True)
+
+    def clear(self) -> None:
+        if self.open:
+            print("\r\033[K", end="", flush=True)
+            self.open = False
+
+
+def _plain(line: str) -> str | None:
+    """What our own commands print; not what the libraries that they use have to say."""
+    return None if " | INFO | " in line or " | WARNING | " in line else line
 
 
 def _failure(step: Step, status: int, last: str, log: Path) -> str:

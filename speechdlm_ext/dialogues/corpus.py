@@ -30,7 +30,7 @@ class CorpusOptions:
     minutes: float = 12.0
     seconds: float = 60.0
     seed: int = 1
-    noise_levels: tuple[float, float] = (-72.0, -60.0)  # dB re full scale, drawn for each channel
+    noise_levels: tuple[float, float] = (-84.0, -72.0)  # dB re full scale, drawn for each channel
     timing: TurnTiming = field(default_factory=TurnTiming)
 
     def __post_init__(self) -> None:
@@ -38,6 +38,8 @@ class CorpusOptions:
             raise InputError(f"--minutes {self.minutes}: more than 0 is wanted")
         if not 5 <= self.seconds <= 3600:
             raise InputError(f"--conversation-seconds {self.seconds}: 5 to 3600 is wanted")
+        if not -120 <= self.noise_levels[0] <= self.noise_levels[1] <= -20:
+            raise InputError(f"--noise-floor {self.noise_levels}: -120 to -20 dB re full scale is wanted")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: 0 or more is wanted")
 

@@ -1,4 +1,4 @@
-"""Everyday talk from a small grammar: questions, answers, statements and listener responses in some hundred words."""
+"""Everyday talk from a small grammar: questions, answers, statements and listener responses in less than a hundred words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ GRAMMAR: dict[str, Sequence[str]] = {
         "how was the {place} {past}",
         "what did you do {past}",
         "do you like the {quality} {thing}",
-        "how is your {person}",
         "can we {plan} {time}",
     ),
     "answer": (
@@ -40,7 +39,7 @@ GRAMMAR: dict[str, Sequence[str]] = {
     ),
     "backchannel": ("mhm", "mhm", "yeah", "yeah", "right", "okay", "I see", "really", "uh huh", "oh"),
     "laughter": ("ha ha ha", "he he he"),
-    "opener": ("well, ", "you know, ", "I mean, ", "so, ", "actually, ", "and then "),
+    "opener": ("well, ", "you know, ", "I mean, ", "so, ", "and then "),
     "event": (
         "I went to the {place} {past}",
         "my {person} was in the {place} {past}",
@@ -48,14 +47,12 @@ GRAMMAR: dict[str, Sequence[str]] = {
         "my {person} bought a {quality} {thing}",
         "there was a {quality} {thing} in the {place}",
         "I lost my {thing} in the {place}",
-        "we walked to the {place} with my {person}",
     ),
     "opinion": (
         "I think the {thing} was {quality}",
         "the {place} is really {quality}",
         "my {person} likes the {quality} {thing}",
         "I like the {place} very much",
-        "it was too {quality} for my {person}",
         "that is what my {person} said",
     ),
     "plan": (
@@ -63,15 +60,14 @@ GRAMMAR: dict[str, Sequence[str]] = {
         "see my {person}",
         "buy a {quality} {thing}",
         "find the {thing}",
-        "walk to the {place}",
         "call my {person}",
     ),
-    "person": ("mother", "father", "sister", "brother", "friend", "neighbour", "doctor", "teacher"),
-    "place": ("market", "garden", "station", "kitchen", "office", "school", "river", "village", "city", "museum"),
-    "thing": ("table", "letter", "bicycle", "picture", "dog", "coat", "book", "cake", "window", "radio"),
-    "quality": ("good", "big", "little", "green", "new", "red", "cold", "beautiful", "strange", "funny"),
-    "time": ("today", "tomorrow", "on Monday", "in the morning", "next week", "tonight"),
-    "past": ("yesterday", "last week", "on Sunday", "this morning", "last night"),
+    "person": ("mother", "father", "sister", "brother", "friend", "teacher"),
+    "place": ("market", "garden", "station", "kitchen", "office", "village", "museum"),
+    "thing": ("table", "letter", "bicycle", "picture", "coat", "window", "radio"),
+    "quality": ("good", "big", "little", "green", "new", "beautiful", "funny"),
+    "time": ("today", "tomorrow", "on Monday", "next week"),
+    "past": ("yesterday", "last week", "on Sunday", "this morning"),
 }
 
 _SLOT = re.compile(r"\{(\w+)\}")
