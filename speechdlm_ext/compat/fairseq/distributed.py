@@ -45,14 +45,20 @@ def _gloo_without_gpus(module: ModuleType) -> None:
 
 
 def _refuse_fully_sharded(module: ModuleType) -> None:
-    if module.has_FSDP:
-        return
+    original = module.fsdp_enable_wrap
 
+    @functools.wraps(original)
     def fsdp_enable_wrap(cfg: Any) -> Any:
-        raise refusal(
-            "--ddp-backend fully_sharded needs the package fairscale, which is not installed: "
-            "install it (pip install fairscale), or leave the option out"
-        )
+        wanted = None
+        if not module.has_FSDP:
+            wanted = "needs the package fairscale, which is not installed: install it (pip install fairscale)"
+        elif not module.torch.cuda.is_available():
+            wanted = "needs GPUs, and none is found: use another backend"
+        elif cfg.distributed_world_size == 1:
+            wanted = "has nothing to share out in a single process: start several (torchrun)"
+        if wanted is not None:
+            raise refusal(f"--ddp-backend fully_sharded {wanted}, or leave the option out")
+        return original(cfg)
 
     module.fsdp_enable_wrap = fsdp_enable_wrap  # type: ignore[attr-defined]
 
@@ -78,8 +84,8 @@ REPAIRS = [
     Repair(
         name="fully-sharded",
         package="fairseq",
-        fault="ImportError: Cannot find FullyShardedDataParallel, after a traceback (--ddp-backend fully_sharded)",
-        versions="all; not where fairscale is installed",
+        fault="tracebacks for --ddp-backend fully_sharded without fairscale, without a GPU, or in a single process",
+        versions="all",
         needed=always,
         apply=lambda: after_import("fairseq.distributed.fully_sharded_data_parallel", _refuse_fully_sharded),
     ),

@@ -59,8 +59,10 @@ def _write_once(module: ModuleType) -> None:
             with open(temporary, "wb") as file:
                 module.torch.save(obj, file)
             os.replace(temporary, filename)
-        except BaseException:
+        except BaseException as error:
             Path(temporary).unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = filename  # "No space left on device" alone does not say where
             raise
 
     module.torch_persistent_save = torch_persistent_save  # type: ignore[attr-defined]
