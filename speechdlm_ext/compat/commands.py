@@ -29,6 +29,9 @@ def _command_name() -> str | None:
 def _reason(error: BaseException) -> str | None:
     """What to say in one line instead of a traceback; None if the traceback is what is needed."""
     errors = errors_module()
+    from_child = _IN_A_CHILD.findall(str(error)) if _is_from_child(error) else []
+    if from_child:
+        return str(from_child[-1])
     if isinstance(error, errors.InputError):
         return str(errors.one_line(error))
     if isinstance(error, OSError):
@@ -42,10 +45,12 @@ def _reason(error: BaseException) -> str | None:
         return str(errors.one_line(error)) if str(error) else None
     if type(error).__name__ == "MissingMandatoryValue":  # of OmegaConf: no task, model or criterion for hydra
         return str(error).splitlines()[0]
-    if type(error).__name__ == "ProcessRaisedException":  # of torch.multiprocessing.spawn: the child's traceback
-        said = _IN_A_CHILD.findall(str(error))
-        return said[-1] if said else None
     return None
+
+
+def _is_from_child(error: BaseException) -> bool:
+    """Whether the message is the traceback of another process: one that torch spawned, or a worker that loads data."""
+    return type(error).__name__ == "ProcessRaisedException" or "in DataLoader worker process" in str(error)
 
 
 def _raised_by_command(error: BaseException) -> bool:

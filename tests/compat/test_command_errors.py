@@ -45,6 +45,10 @@ speechdlm_ext.errors.InputError: a.pt: is not a whole checkpoint
         (Exception("Could not infer language pair"), "error: Could not infer language pair"),
         (ImportError("Please install wandb: pip install wandb"), "error: Please install wandb: pip install wandb"),
         (ProcessRaisedException(CHILD), "error: a.pt: is not a whole checkpoint"),
+        (
+            InputError(f"Caught InputError in DataLoader worker process 0.{CHILD}"),
+            "error: a.pt: is not a whole checkpoint",
+        ),
     ],
 )
 @pytest.mark.parametrize("program", ["/x/bin/fairseq-train", "/x/fairseq_cli/train.py"])
