@@ -306,6 +306,7 @@ def _write_constraints(folder: Path, torch: Torch) -> Path:
 def _install_with_uv(uv: str, python: Path, constraints: Path, wanted: list[str]) -> None:
     command = [uv, "pip", "install", "--python", str(python), "--constraints", str(constraints)]
     command += ["--build-constraints", str(constraints)]
+    command += ["--compile-bytecode"]  # as pip does: else each of many short commands may have to compile torch
     command += ["--index-strategy", "unsafe-best-match"]  # as pip does: an index for torch alone hides no other
     for place in _find_links():
         command += ["--find-links", place]
