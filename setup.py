@@ -82,6 +82,7 @@ DEV = [
     "hypothesis>=6",
     "mypy>=1.10",
     "pytest>=8",
+    "pytest-xdist>=3.5",  # the tests are mostly commands that keep one core busy
     "ruff>=0.6",
     "setuptools>=64",  # the tests build the wheel without a network
 ]

@@ -13,6 +13,9 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
+# Small models gain nothing from threads, and tests run beside one another. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 RunCommand: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
