@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.errors import run_command
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -16,7 +16,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--valid", type=float, default=0.1, help="share of the time to hold out (default: 0.1)")
     parser.add_argument("--segment-seconds", type=float, default=60, help="longest segment (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the choice of recordings (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace another split that is there")
     return parser
 
 
@@ -27,9 +27,7 @@ def main() -> None:
     from speechdlm_ext.units.splitting import split_rows, write_split
 
     split = split_rows(read_unit_file(options.units), options.valid, options.segment_seconds, seed=options.seed)
-    if (options.out_dir / "train.jsonl").exists() and not options.overwrite:
-        raise InputError(f"{options.out_dir} has a split already: pass --overwrite to replace it")
-    write_split(options.out_dir, split)
+    write_split(options.out_dir, split, options.overwrite)
     what = "whole recordings" if split.by_recording else "the end of each recording"
     for name, rows in (("train", split.train), ("valid", split.valid)):
         print(f"{name}: {len(rows)} segments, {sum(row['duration'] for row in rows):.1f} s")

@@ -88,9 +88,12 @@ class Journal:
             self._file.truncate(whole)
 
     def _append(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:  # the system does not say which disk is full
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from speechdlm_ext.manifest import read_jsonl, write_jsonl
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.encoder import Encoder
 from speechdlm_ext.units.files import channel_names, format_units, read_unit_file, write_unit_file
-from speechdlm_ext.units.recordings import recording_blocks
+from speechdlm_ext.units.recordings import audio_paths, recording_blocks
 
 
 def encode_recording(row: Mapping[str, Any], encoder: Encoder, codebook: Codebook) -> dict[str, Any]:
@@ -109,11 +109,15 @@ def _existing(
 
 def _source(row: Mapping[str, Any]) -> list[Any]:
     """What tells whether a recording is still the one that was encoded."""
-    path = row["audio_filepath"]
+    paths = audio_paths(row)
+    return [[path, *_stamp(path)] for path in paths]
+
+
+def _stamp(path: str) -> list[int]:
     if not os.path.exists(path):
-        return [path]
+        return []
     status = os.stat(path)
-    return [path, status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _errors_path(output: Path) -> Path:

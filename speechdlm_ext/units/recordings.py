@@ -6,12 +6,12 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechdlm_ext.audio import SUFFIXES, audio_info, read_blocks
+from speechdlm_ext.audio import SUFFIXES, audio_info, read_blocks, resampled_length
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.manifest import read_jsonl, write_jsonl
 
@@ -141,6 +141,8 @@ def write_manifest(
 def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Read a manifest of recordings; audio paths in it that are relative are taken from the manifest's folder.
 
+    ``audio_filepath`` is one recording with all channels, or a list of mono recordings, one for each channel.
+
     Raises:
         InputError: the file is missing, has no rows, or a row lacks its id or audio file, or doubles an id.
     """
@@ -150,23 +152,59 @@ def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     seen: set[str] = set()
     for number, row in enumerate(rows, 1):
         audio = row.get("audio_filepath")
-        if not isinstance(audio, str) or not audio:
+        files = [file for file in (audio if isinstance(audio, list) else [audio]) if isinstance(file, str) and file]
+        if not files or isinstance(audio, list) and len(files) < len(audio):
             raise InputError(f"{path}, row {number}: audio_filepath is missing")
-        name = row.setdefault("id", _safe(Path(audio).stem))
+        name = row.setdefault("id", _safe(Path(files[0]).stem))
         if not isinstance(name, str) or name in seen:
             raise InputError(f"{path}, row {number}: the id {name!r} must be text that no other row has")
         seen.add(name)
-        row["audio_filepath"] = os.path.join(os.path.dirname(os.path.abspath(path)), audio)
+        folder = os.path.dirname(os.path.abspath(path))
+        files = [os.path.join(folder, file) for file in files]
+        row["audio_filepath"] = files if isinstance(audio, list) else files[0]
     return rows
+
+
+def audio_paths(row: Mapping[str, Any]) -> list[str]:
+    """The audio files of a manifest's row: one recording with all channels, or a mono one for each."""
+    audio = row["audio_filepath"]
+    return [audio] if isinstance(audio, str) else list(audio)
 
 
 def recording_blocks(row: Mapping[str, Any], sample_rate: int) -> Iterator[torch.Tensor]:
     """The sound of a manifest's row in blocks (C, n) at ``sample_rate`` Hz.
 
     Raises:
-        InputError: as :func:`speechdlm_ext.audio.read_blocks`, or the file has other channels than the row says.
+        InputError: as :func:`speechdlm_ext.audio.read_blocks`, the file has other channels than the row says, or the
+            files of the channels are not equally long.
     """
-    return read_blocks(row["audio_filepath"], sample_rate, row.get("channels"))
+    paths = audio_paths(row)
+    if len(paths) == 1:
+        yield from read_blocks(paths[0], sample_rate, row.get("channels"))
+        return
+    import torch
+
+    lengths = [resampled_length(info.frames, info.sample_rate, sample_rate) for info in map(audio_info, paths)]
+    if len(set(lengths)) > 1:
+        found = ", ".join(f"{path}: {length / sample_rate:.3f} s" for path, length in zip(paths, lengths, strict=True))
+        raise InputError(f"channels of unequal length ({found}): cut them to the same part of the conversation")
+    streams = [_even_blocks(read_blocks(path, sample_rate, channels=1), sample_rate) for path in paths]
+    for blocks in zip(*streams, strict=True):
+        yield torch.cat(blocks)
+
+
+def _even_blocks(blocks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
+    """The same samples (1, N) in blocks of ``size``, so that files of several rates come in step."""
+    import torch
+
+    rest = None
+    for block in blocks:
+        rest = block if rest is None else torch.cat((rest, block), dim=1)
+        whole = rest.shape[1] // size * size
+        yield from rest[:, :whole].split(size, dim=1) if whole else ()
+        rest = rest[:, whole:]
+    if rest is not None and rest.shape[1]:
+        yield rest
 
 
 def _scan(name: str, path: Path, channels: int, min_seconds: float) -> dict[str, Any]:

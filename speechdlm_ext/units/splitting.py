@@ -12,7 +12,7 @@ from typing import Any
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import atomic_write
-from speechdlm_ext.units.files import format_units, row_channels, row_units, write_unit_file
+from speechdlm_ext.units.files import format_units, read_unit_file, row_channels, row_units, write_unit_file
 
 FRAME_RATE = 50.0  # of unit files whose rows do not say theirs
 
@@ -80,27 +80,37 @@ def split_rows(
     return split
 
 
-def write_split(folder: str | os.PathLike[str], split: Split) -> None:
+def write_split(folder: str | os.PathLike[str], split: Split, overwrite: bool = False) -> None:
     """Write ``{train,valid}.jsonl``, ``{train,valid}.<channel>`` and ``dict.txt`` into a folder.
 
     The text files have one segment a line and are what ``fairseq-preprocess`` reads. ``dict.txt`` is a dictionary
     for its ``--srcdict`` with the units of all channels, so that no channel has one that the dictionary lacks.
+
+    Args:
+        folder: where to write.
+        split: what to write.
+        overwrite: replace another split that is there.
+
+    Raises:
+        InputError: another split is there.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     channels = row_channels(split.train[0])
-    counts: Counter[str] = Counter()
-    for name, rows in (("train", split.train), ("valid", split.valid)):
+    parts = {"valid": split.valid, "train": split.train}
+    for name, rows in parts.items():
+        path = folder / f"{name}.jsonl"
+        if not overwrite and path.exists() and read_unit_file(path) != rows:
+            raise InputError(f"{folder} has another split already: pass --overwrite to replace it")
+    counts = Counter(unit for rows in parts.values() for row in rows for name in channels for unit in row[name].split())
+    with atomic_write(folder / "dict.txt") as file:
+        file.writelines(
+            f"{unit} {counts[unit]}\n" for unit in sorted(counts, key=lambda unit: (-counts[unit], int(unit)))
+        )
+    for name, rows in parts.items():
         for channel in channels:
             with atomic_write(folder / f"{name}.{channel}") as file:
                 file.writelines(row[channel] + "\n" for row in rows)
-            for row in rows:
-                counts.update(row[channel].split())
         write_unit_file(folder / f"{name}.jsonl", rows)
-    with atomic_write(folder / "dict.txt") as file:
-        file.writelines(
-            f"{unit} {count}\n" for unit, count in sorted(counts.items(), key=lambda item: (-item[1], int(item[0])))
-        )
 
 
 def _check(rows: Sequence[Mapping[str, Any]]) -> None:

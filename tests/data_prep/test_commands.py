@@ -134,9 +134,13 @@ def test_commands_done_are_not_done_again(work: Path, folder: Path, run_command)
         check=False,
     )
     assert done.returncode == 2 and "--overwrite" in done.stderr
-    done = run_command(["python", "data_prep/split_units.py", work / "units.jsonl", work / "data"], check=False)
+    split = ["python", "data_prep/split_units.py", work / "units.jsonl", work / "data", "--segment-seconds"]
+    done = run_command([*split, "4"], check=False)
     assert done.returncode == 2 and "--overwrite" in done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in before}
+    contents = {path: path.read_bytes() for path in (work / "data").iterdir()}
+    run_command([*split, "5"])
+    assert contents == {path: path.read_bytes() for path in (work / "data").iterdir()}
 
 
 def test_killed_and_started_again_gives_the_same_files(work: Path, tmp_path: Path, run_command) -> None:

@@ -10,11 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.recordings import find_audio, make_ids, read_manifest, scan_recordings, write_manifest
+from speechdlm_ext.units.recordings import (
+    find_audio,
+    make_ids,
+    read_manifest,
+    recording_blocks,
+    scan_recordings,
+    write_manifest,
+)
 
 
 def noise(seconds: float, rate: int = 16000, channels: int = 2, seed: int = 1) -> np.ndarray:
@@ -136,3 +144,21 @@ def test_relative_paths_are_the_manifests(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "manifest.jsonl") == [
         {"audio_filepath": str(tmp_path / "sound/a b.wav"), "speaker": "s", "id": "a_b"}
     ]
+
+
+def test_channels_in_files_of_their_own(tmp_path: Path) -> None:
+    sound = noise(3, 16000)
+    soundfile.write(tmp_path / "both.wav", sound, 16000, subtype="FLOAT")
+    for channel in range(2):
+        soundfile.write(tmp_path / f"{channel}.wav", sound[:, channel], 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "longer.wav", noise(4, 8000)[:, 0], 8000)
+    (tmp_path / "manifest.jsonl").write_text('{"id": "x", "audio_filepath": ["0.wav", "1.wav"]}\n')
+    row = read_manifest(tmp_path / "manifest.jsonl")[0]
+    assert row["audio_filepath"] == [str(tmp_path / "0.wav"), str(tmp_path / "1.wav")]
+    for rate in (16000, 8000):
+        joined = torch.cat(list(recording_blocks(row, rate)), dim=1)
+        both = torch.cat(list(recording_blocks({"audio_filepath": str(tmp_path / "both.wav")}, rate)), dim=1)
+        torch.testing.assert_close(joined, both, rtol=0, atol=1e-6)
+    row["audio_filepath"][1] = str(tmp_path / "longer.wav")
+    with pytest.raises(InputError, match=r"unequal length \(.*0.wav: 3.000 s, .*longer.wav: 4.000 s\)"):
+        list(recording_blocks(row, 16000))
