@@ -84,6 +84,7 @@ DEV = [
     "pytest>=8",
     "pytest-xdist>=3.5",  # the tests are mostly commands that keep one core busy
     "ruff>=0.6",
+    "selenium>=4.20",  # the report is tested in a real Chromium
     "setuptools>=64",  # the tests build the wheel without a network
 ]
 
