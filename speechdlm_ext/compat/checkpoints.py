@@ -9,7 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import warnings
 from _compat_pickle import IMPORT_MAPPING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import IO, Any
 
 from .refusal import refusal
@@ -26,9 +30,27 @@ _ASKED_FOR = (
 )
 
 
+_trusting: ContextVar[bool | None] = ContextVar("trusting", default=None)
+
+
 def trusted() -> bool:
-    """Whether the user has said, by SPEECHDLM_TRUST_CHECKPOINTS=1, that files may run code when they are loaded."""
-    return os.environ.get(TRUST_VARIABLE, "").strip().lower() not in _FALSE
+    """Whether the user has said that files may run code when they are loaded."""
+    said = _trusting.get()
+    return os.environ.get(TRUST_VARIABLE, "").strip().lower() not in _FALSE if said is None else said
+
+
+@contextmanager
+def trust_checkpoints(trust: bool | None = True) -> Iterator[None]:
+    """Within this context, whatever fairseq loads may run code (True), may not (False), or as the environment says.
+
+    >>> with trust_checkpoints():
+    ...     model = SpeechDLM.from_pretrained("folder", "model.pt")  # doctest: +SKIP
+    """
+    token = _trusting.set(trust)
+    try:
+        yield
+    finally:
+        _trusting.reset(token)
 
 
 def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu", trust: bool | None = None) -> Any:
@@ -64,7 +86,8 @@ def load(
 
     options = {name: value for name, value in options.items() if name not in ("weights_only", "pickle_module")}
     try:
-        with torch.serialization.safe_globals(allowed_globals()):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed_globals()):
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # the refusal says it in one line
             return read(file, map_location=map_location, weights_only=True, **options)
     except Exception as error:  # a file that is no pickle, or a hostile one, can fail in every way there is
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a place beyond the end of a cut file

@@ -12,7 +12,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from speechdlm_ext.compat.checkpoints import load_checkpoint
+from speechdlm_ext.compat.checkpoints import load_checkpoint, trust_checkpoints
 from speechdlm_ext.errors import InputError
 from tests.compat.hostile import payloads, raw_pickles, write_raw
 
@@ -123,6 +123,26 @@ def test_the_environment_is_the_switch(tmp_path: Path, monkeypatch: pytest.Monke
         load_checkpoint(path, trust=False)
     load_checkpoint(path)
     assert (tmp_path / "marker").exists()
+
+
+def test_trust_can_be_said_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+
+    marker, path = tmp_path / "marker", tmp_path / "checkpoint.pt"
+    state = {"cfg": None, "model": {}, "optimizer_history": [{}], "extra_state": {"train_iterator": {}}}
+    state["optimizer_history"][0].update(optimizer_name="x", lr_scheduler_state={}, num_updates=0)  # type: ignore[index]
+    torch.save({**state, "hidden": payloads(marker)["os.system"]}, path)
+    with trust_checkpoints(False):
+        monkeypatch.setenv("SPEECHDLM_TRUST_CHECKPOINTS", "1")
+        with pytest.raises(InputError):
+            load_checkpoint_to_cpu(str(path))
+    monkeypatch.delenv("SPEECHDLM_TRUST_CHECKPOINTS")
+    assert not marker.exists()
+    with trust_checkpoints():
+        load_checkpoint_to_cpu(str(path))
+    assert marker.exists()
+    with pytest.raises(InputError):
+        load_checkpoint_to_cpu(str(path))
 
 
 @pytest.mark.parametrize(
