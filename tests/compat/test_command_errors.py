@@ -109,3 +109,23 @@ def test_real_commands(words: list[str], said: str, tmp_path: Path, run_command:
         and ": error: " in lines[-1]
         and said.replace("{tmp}", str(tmp_path)) in lines[-1]
     )
+
+
+def test_a_user_dir_that_is_none(tmp_path: Path) -> None:
+    from argparse import Namespace
+
+    from fairseq import utils
+
+    (tmp_path / "module.py").write_text("")
+    for wrong, said in (
+        ("", "is empty"),
+        (str(tmp_path / "module.py"), "is a file"),
+        (str(tmp_path / "x"), "no such folder"),
+    ):
+        with pytest.raises(InputError, match=said):
+            utils.import_user_module(Namespace(user_dir=wrong))
+    utils.import_user_module(Namespace(user_dir=None))
+    (tmp_path / "needs_a_file").mkdir()
+    (tmp_path / "needs_a_file" / "__init__.py").write_text("open('/nonexistent/file')\n")
+    with pytest.raises(FileNotFoundError, match="/nonexistent/file"):
+        utils.import_user_module(Namespace(user_dir=str(tmp_path / "needs_a_file")))

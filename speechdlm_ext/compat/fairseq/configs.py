@@ -50,6 +50,10 @@ def _say_where_user_dir_is_not(module: ModuleType) -> None:
     @functools.wraps(original)
     def import_user_module(args: Any) -> None:
         user_dir = getattr(args, "user_dir", None)
+        if user_dir == "":  # fairseq would import the current folder
+            raise refusal('--user-dir is empty: did the command in "$(…)" fail?')
+        if user_dir is not None and os.path.isfile(user_dir):
+            raise refusal(f"--user-dir {user_dir}: is a file, a folder with an __init__.py is needed")
         try:
             original(args)
         except FileNotFoundError as error:
@@ -58,8 +62,6 @@ def _say_where_user_dir_is_not(module: ModuleType) -> None:
             raise refusal(
                 f"--user-dir {user_dir}: no such folder; `python -m speechdlm_ext --user-dir` prints the right one"
             ) from error
-        if user_dir is not None and not os.path.isdir(user_dir) and os.path.exists(user_dir):
-            raise refusal(f"--user-dir {user_dir}: is a file, a folder with an __init__.py is needed")
 
     module.import_user_module = import_user_module  # type: ignore[attr-defined]
 
