@@ -19,8 +19,13 @@ def _empty_defaultdict(factory: Any = None, *rest: Any) -> Any:
 
 def _subscript(special: Any, arguments: Any) -> Any:
     """``operator.getitem``: how Optional[int] and the like are pickled."""
-    if not any(special is known for known in (typing.Dict, typing.List, typing.Optional, typing.Tuple, typing.Union)):  # noqa: UP006
+    forms = (typing.Dict, typing.List, typing.Optional, typing.Tuple, typing.Union)  # noqa: UP006
+    if not any(special is form for form in forms):
         raise TypeError("only typing's own forms are subscripted in a checkpoint")
+    for argument in arguments if isinstance(arguments, tuple) else (arguments,):
+        # A string would be a type's name, which some look up by evaluating it.
+        if not isinstance(argument, type) and type(argument).__module__ != "typing":
+            raise TypeError("only types are arguments of typing's forms in a checkpoint")
     return special[arguments]
 
 

@@ -148,6 +148,7 @@ def test_trust_can_be_said_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "pickled",
     [
+        "Call(__import__('operator').getitem, typing.List, 'a_name')",
         "numpy.dtype('O')",
         "numpy.dtype([('a', 'f8')])",
         "numpy.array([{}], dtype=object)",
