@@ -29,7 +29,7 @@ CONSTRAINTS = "constraints.txt"
 PYTORCH_INDEX = "https://download.pytorch.org/whl/"
 OLDEST_TORCH = (2, 6)  # the bound in setup.py
 NEWEST_OLD_PIP = "pip<24.1"  # pip 24.1 refuses the metadata of omegaconf 2.0.6, `PyYAML (>=5.1.*)`, which fairseq needs
-CUDA_SIZE = "about 3 GB to download, 7 GB on disk"
+CUDA_SIZE = "about 3 GB to download, 5 GB on disk"
 
 
 class SetupError(Exception):
