@@ -26,6 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="each channel's noise is drawn from this range, in dB re full scale; speech is at -26 (default: -84 -72)",
     )
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same samples (default: 1)")
+    parser.add_argument("--voices", type=int, default=4, help="of espeak-ng, 2 to 4 (default: %(default)s)")
     parser.add_argument(
         "--speech", type=Path, metavar="FOLDER", help="mono recordings to cut at their pauses, instead of espeak-ng"
     )
@@ -45,7 +46,7 @@ def main() -> None:
     seconds = min(options.conversation_seconds, max(5.0, 60 * options.minutes))
     noise = (min(options.noise_floor), max(options.noise_floor))
     corpus = CorpusOptions(minutes=options.minutes, seconds=seconds, seed=options.seed, noise_levels=noise)
-    source = RecordingSource(options.speech) if options.speech else EspeakSource()
+    source = RecordingSource(options.speech) if options.speech else EspeakSource(options.voices)
     manifest = make_corpus(options.out_dir, source, corpus, max(1, options.workers))
     print(f"{corpus.count} conversations of {corpus.seconds:g} s: {manifest}")
 

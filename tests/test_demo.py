@@ -207,6 +207,7 @@ def test_ctrl_c_is_one_line(tmp_path: Path) -> None:
         cwd=ROOT,
         env=environment(),
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # in the background it is ignored
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "out" / "logs" / "1-corpus.log").exists() and time.monotonic() < deadline:

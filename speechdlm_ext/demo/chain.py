@@ -37,7 +37,7 @@ class DemoOptions:
     minutes: float = 12.0
     updates: int = 400
     units: int = 100
-    prompts: int = 4
+    prompts: int = 6
     samples: int = 2
     seed: int = 1
 
@@ -135,7 +135,7 @@ class Chain:
         options = self.options
         if options.audio is None:
             command = [*python("data_prep/make_dialogues.py"), str(self.corpus), "--minutes", f"{options.minutes:g}"]
-            command += ["--seed", str(options.seed)]
+            command += ["--voices", "2", "--seed", str(options.seed)]
             return Step(
                 "1-corpus", "Make two-channel conversations", command, [self.corpus], 10 + options.minutes, resumes=True
             )
@@ -234,7 +234,15 @@ class Chain:
         saving += ["--save-interval-updates", str(self.options.save_interval), "--keep-interval-updates", "1"]
         saving += ["--no-epoch-checkpoints", "--save-interval", "1000000", "--validate-interval", "1000000"]
         saving += ["--best-checkpoint-metric", "edge_token_loss"]
-        other = ["--log-format", "json", "--log-interval", "10", "--num-workers", "0", "--cpu"]
+        other = [
+            "--log-format",
+            "json",
+            "--log-interval",
+            str(max(1, min(10, updates // 8))),
+            "--num-workers",
+            "0",
+            "--cpu",
+        ]
         other += ["--seed", str(self.options.seed)]
         return Step(
             "6-train",

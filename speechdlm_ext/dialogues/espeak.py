@@ -47,9 +47,18 @@ class EspeakSource:
 
     The library carries state from one utterance to the next (phase and noise generators), so the same
     calls give the same samples only from a fresh process on: each conversation is made in a process of its own.
+
+    Args:
+        voices: how many of :data:`VOICES`; conversations draw two of them.
+
+    Raises:
+        InputError: fewer than 2 or more than there are, or espeakng-loader is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, voices: int = len(VOICES)) -> None:
+        if not 2 <= voices <= len(VOICES):
+            raise InputError(f"--voices {voices}: 2 to {len(VOICES)} is wanted")
+        self._voices = list(VOICES)[:voices]
         self._library_path, self._data_path = _find_library()
         self._library: ctypes.CDLL | None = None
         self._chunks: list[bytes] = []
@@ -58,14 +67,14 @@ class EspeakSource:
     @property
     def voices(self) -> list[str]:
         """Names of the voices."""
-        return list(VOICES)
+        return list(self._voices)
 
     def settings(self) -> dict[str, object]:
         """Version of the synthesiser, voices and grammar."""
         library = ctypes.CDLL(self._library_path)
         library.espeak_Info.restype = ctypes.c_char_p
         version = (library.espeak_Info(None) or b"").decode()
-        voices = {name: list(vars(voice).values()) for name, voice in VOICES.items()}
+        voices = {name: list(vars(voice).values()) for name, voice in VOICES.items() if name in self._voices}
         return {"source": f"espeak-ng {version}", "voices": voices, "grammar": {k: list(v) for k, v in GRAMMAR.items()}}
 
     def speak(self, voice: str, kind: str, rng: np.random.Generator) -> Clip:

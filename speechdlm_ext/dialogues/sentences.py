@@ -1,4 +1,4 @@
-"""Everyday talk from a small grammar: questions, answers, statements and listener responses in less than a hundred words."""
+"""Everyday talk from a small grammar: questions, answers, statements and responses in less than a hundred words."""
 
 from __future__ import annotations
 
