@@ -35,7 +35,7 @@ class DemoOptions:
     out: Path
     audio: Path | None = None
     minutes: float = 12.0
-    updates: int = 400
+    updates: int = 500
     units: int = 100
     prompts: int = 6
     samples: int = 2
@@ -229,7 +229,7 @@ class Chain:
         ]
         optimizer += ["--lr", "0.002", "--lr-scheduler", "polynomial_decay", "--total-num-update", str(updates)]
         optimizer += ["--warmup-updates", str(min(100, max(1, updates // 5)))]
-        optimizer += ["--max-tokens", "2300", "--max-update", str(updates)]
+        optimizer += ["--max-tokens", "1600", "--max-update", str(updates)]
         saving = ["--save-dir", str(self.checkpoints), "--tensorboard-logdir", str(self.checkpoints / "tensorboard")]
         saving += ["--save-interval-updates", str(self.options.save_interval), "--keep-interval-updates", "1"]
         saving += ["--no-epoch-checkpoints", "--save-interval", "1000000", "--validate-interval", "1000000"]
@@ -250,7 +250,7 @@ class Chain:
             [fairseq("fairseq-train"), str(self.data), "--user-dir", shown(PACKAGE)]
             + [*task, *model, *optimizer, *saving, *other],
             [self.checkpoints, self.log("6-train")],
-            15 + 0.55 * updates,
+            15 + 0.45 * updates,
             resumes=True,
             prepare=lambda: mend_checkpoints(self.checkpoints),
         )
