@@ -3,65 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from speechdlm_ext.demo.checkpoints import mend_checkpoints
+from speechdlm_ext.demo.commands import PACKAGE, fairseq, module, python, shown
+from speechdlm_ext.demo.options import DemoOptions, list_recordings
 from speechdlm_ext.demo.steps import Step
-from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import read_jsonl
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """What the demo is to do; the defaults fit into 12 minutes and 4 GB on 2 cores.
-
-    Attributes:
-        out: folder for all that it makes.
-        audio: two-channel recordings of one's own; None for made conversations.
-        minutes: of made conversation.
-        updates: of training.
-        units: size of the codebook.
-        prompts: held-out beginnings that are continued.
-        samples: continuations of each.
-        seed: of everything that is drawn.
-    """
-
-    out: Path
-    audio: Path | None = None
-    minutes: float = 12.0
-    updates: int = 500
-    units: int = 100
-    prompts: int = 6
-    samples: int = 2
-    seed: int = 1
-
-    segment_seconds: float = 15.0  # of what the model sees at once: prompt and continuation together
-    prompt_seconds: float = 5.0
-    frame_rate: int = 50  # Hz, of the log-mel units
-    held_out: float = 0.17  # share of the corpus
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "units", "prompts", "samples"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)}: at least 1 is wanted")
-        if self.units < 2:
-            raise InputError(f"--units {self.units}: at least 2 are wanted")
-
-    @property
-    def segment_frames(self) -> int:
-        """Frames of a segment."""
-        return round(self.segment_seconds * self.frame_rate)
-
-    @property
-    def save_interval(self) -> int:
-        """Updates between two checkpoints: what a kill can cost."""
-        return max(5, min(50, self.updates // 4))
+SPLITS = ("train", "valid")
 
 
 @dataclass(frozen=True)
@@ -206,8 +157,6 @@ class Chain:
 
     def train_step(self) -> Step:
         """``fairseq-train``: a small SpeechDLM, the published recipe cut down to minutes."""
-        from speechdlm_ext.demo.checkpoints import mend_checkpoints
-
         updates = self.options.updates
         model = ["--arch", "speech_dlm", "--decoder-layers", "4", "--decoder-cross-layers", "2"]
         model += ["--decoder-embed-dim", "128", "--decoder-ffn-embed-dim", "512", "--decoder-attention-heads", "2"]
@@ -303,50 +252,3 @@ class Chain:
         page = self.out / "report.html"
         command = [*module("speechdlm_ext.demo.report"), str(self.out), str(page)]
         return Step("11-report", "Write the report", command, [page], 10)
-
-
-SPLITS = ("train", "valid")
-
-
-def shown(path: Path) -> str:
-    """A path as short as it can be pasted from here: relative to the current folder if it lies in it."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
-def python(script: str) -> list[str]:
-    """Interpreter and script of the checkout."""
-    return [shown(Path(sys.executable)), shown(ROOT / script)]
-
-
-def module(name: str) -> list[str]:
-    """Interpreter and module of the package."""
-    return [shown(Path(sys.executable)), "-m", name]
-
-
-def fairseq(command: str) -> str:
-    """Path of one of fairseq's commands: the one of this interpreter, whatever PATH says.
-
-    Raises:
-        InputError: it is not installed there.
-    """
-    path = Path(sys.executable).parent / command
-    if not path.is_file():
-        raise InputError(f"{path}: not there; install the package into this environment: pip install .")
-    return shown(path)
-
-
-def list_recordings(folder: Path) -> list[Any]:
-    """Name, size and time of every file in ``folder`` and below: another list means other recordings.
-
-    Raises:
-        InputError: no such folder, or it cannot be read.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of recordings" + (" (a file)" if folder.exists() else ""))
-    if not os.access(folder, os.R_OK | os.X_OK):
-        raise InputError(f"{folder}: no permission to read this folder")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [[str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns] for p in files]

@@ -6,7 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
-from speechdlm_ext.demo.chain import Chain, DemoOptions, list_recordings
+from speechdlm_ext.demo.chain import Chain
+from speechdlm_ext.demo.options import DemoOptions, list_recordings
 from speechdlm_ext.demo.report import find_versions
 from speechdlm_ext.demo.runner import Runner, exclusive
 from speechdlm_ext.demo.steps import Stamps, Step
