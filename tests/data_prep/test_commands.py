@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -46,35 +43,14 @@ def work(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_command) ->
     manifest = run_command(["python", "data_prep/make_manifest.py", folder, out / "manifest.jsonl"], env=QUIET)
     assert "12 of 15 recordings" in manifest.stdout and manifest.stdout.count("left out:") == 3
     assert "8000, 22050 Hz will be resampled" in manifest.stdout
-    run_command(
-        ["python", "data_prep/train_codebook.py", out / "manifest.jsonl", out / "book.safetensors", "--units", "40"],
-        env=QUIET,
-    )
-    run_command(
-        [
-            "python",
-            "data_prep/encode_units.py",
-            out / "manifest.jsonl",
-            out / "units.jsonl",
-            "--codebook",
-            out / "book.safetensors",
-        ],
-        env=QUIET,
-    )
-    run_command(
-        ["python", "data_prep/split_units.py", out / "units.jsonl", out / "data", "--segment-seconds", "5"], env=QUIET
-    )
-    run_command(
-        [
-            "python",
-            "scripts/synthesize.py",
-            out / "data" / "valid.jsonl",
-            out / "wav",
-            "--codebook",
-            out / "book.safetensors",
-        ],
-        env=QUIET,
-    )
+    book = out / "book.safetensors"
+    for script, *arguments in (
+        ("data_prep/train_codebook.py", out / "manifest.jsonl", book, "--units", "40"),
+        ("data_prep/encode_units.py", out / "manifest.jsonl", out / "units.jsonl", "--codebook", book),
+        ("data_prep/split_units.py", out / "units.jsonl", out / "data", "--segment-seconds", "5"),
+        ("scripts/synthesize.py", out / "data" / "valid.jsonl", out / "wav", "--codebook", book),
+    ):
+        run_command(["python", script, *arguments], env=QUIET)
     return out
 
 
@@ -105,37 +81,20 @@ def test_from_a_folder_to_units_and_back(work: Path, folder: Path) -> None:
 
 def test_commands_done_are_not_done_again(work: Path, folder: Path, run_command) -> None:
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file() and path.name[0] != "."}
-    again = run_command(
-        [
-            "python",
-            "data_prep/encode_units.py",
-            work / "manifest.jsonl",
-            work / "units.jsonl",
-            "--codebook",
-            work / "book.safetensors",
-        ],
-        env=QUIET,
-    )
-    assert "complete already" in again.stdout + again.stderr
-    again = run_command(
-        [
-            "python",
-            "scripts/synthesize.py",
-            work / "data" / "valid.jsonl",
-            work / "wav",
-            "--codebook",
-            work / "book.safetensors",
-        ],
-        env=QUIET,
-    )
-    assert "are there already" in again.stdout + again.stderr
+    book = ["--codebook", work / "book.safetensors"]
+    for script, source, result, said in (
+        ("data_prep/encode_units.py", work / "manifest.jsonl", work / "units.jsonl", "complete already"),
+        ("scripts/synthesize.py", work / "data" / "valid.jsonl", work / "wav", "are there already"),
+    ):
+        again = run_command(["python", script, source, result, *book], env=QUIET)
+        assert said in again.stdout + again.stderr
     done = run_command(
         ["python", "data_prep/train_codebook.py", work / "manifest.jsonl", work / "book.safetensors", "--units", "40"],
         check=False,
     )
     assert done.returncode == 2 and "--overwrite" in done.stderr
     split = ["python", "data_prep/split_units.py", work / "units.jsonl", work / "data", "--segment-seconds"]
-    done = run_command([*split, "4"], check=False)
+    done = run_command([*split, "3"], check=False)
     assert done.returncode == 2 and "--overwrite" in done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in before}
     contents = {path: path.read_bytes() for path in (work / "data").iterdir()}
@@ -143,52 +102,40 @@ def test_commands_done_are_not_done_again(work: Path, folder: Path, run_command)
     assert contents == {path: path.read_bytes() for path in (work / "data").iterdir()}
 
 
+# Runs a command that gets a signal when its n-th result goes into its journal.
+SIGNALLED = """
+import os, runpy, sys
+from speechdlm_ext.journal import Journal
+signal, count = int(sys.argv[1]), int(sys.argv[2])
+add = Journal.add
+def add_and_signal(journal, key, value):
+    global count
+    add(journal, key, value)
+    count -= 1
+    if not count:
+        os.kill(os.getpid(), signal)
+Journal.add = add_and_signal
+sys.argv = sys.argv[3:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_killed_and_started_again_gives_the_same_files(work: Path, tmp_path: Path, run_command) -> None:
-    """kill -9 once some recordings are done, at two moments; then to the end."""
-    command = [
-        "python",
-        "data_prep/encode_units.py",
-        work / "manifest.jsonl",
-        tmp_path / "units.jsonl",
-        "--codebook",
-        work / "book.safetensors",
-    ]
-    partial = tmp_path / "units.jsonl.partial"
-    for lines in (2, 5):
-        _kill_when(command, lambda lines=lines: partial.exists() and partial.read_bytes().count(b"\n") > lines)
-        assert not (tmp_path / "units.jsonl").exists()
-    done = run_command(command, env=QUIET)
-    assert "of 12 recordings are done already" in done.stdout + done.stderr
+    """kill -9 in the middle, for encoding between two recordings, for synthesis before a noted file is there."""
+    book = ["--codebook", work / "book.safetensors"]
+    command = ["data_prep/encode_units.py", work / "manifest.jsonl", tmp_path / "units.jsonl", *book]
+    done = run_command(["python", "-c", SIGNALLED, "9", "7", *command], env=QUIET, check=False)
+    assert done.returncode == -9 and not (tmp_path / "units.jsonl").exists()
+    done = run_command(["python", *command], env=QUIET)
+    assert "7 of 12 recordings are done already" in done.stdout + done.stderr
     assert (tmp_path / "units.jsonl").read_bytes() == (work / "units.jsonl").read_bytes()
 
-    command = [
-        "python",
-        "scripts/synthesize.py",
-        work / "units.jsonl",
-        tmp_path / "wav",
-        "--codebook",
-        work / "book.safetensors",
-    ]
-    _kill_when(command, lambda: len(list((tmp_path / "wav").glob("*.wav"))) >= 2)
-    run_command(command, env=QUIET)
-    command[3] = tmp_path / "whole"
-    run_command(command, env=QUIET)
-    made = {path.name: path.read_bytes() for path in (tmp_path / "wav").glob("*.wav")}
-    assert made == {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.wav")} and len(made) == 12
-
-
-def _kill_when(command: list, reached) -> None:
-    """Start a command, slowed down, and kill it once a state is reached."""
-    arguments = [sys.executable, *map(str, command[1:])]
-    root = Path(__file__).resolve().parents[2]
-    process = subprocess.Popen(arguments, cwd=root, env={**os.environ, **QUIET, "PYTHONPATH": str(root)},
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    try:
-        while process.poll() is None and not reached():
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    command = ["scripts/synthesize.py", work / "data" / "valid.jsonl", tmp_path / "wav", *book]
+    done = run_command(["python", "-c", SIGNALLED, "9", "2", *command], env=QUIET, check=False)
+    assert done.returncode == -9 and len(list((tmp_path / "wav").glob("*.wav"))) == 1
+    run_command(["python", *command], env=QUIET)
+    sounds = [{path.name: path.read_bytes() for path in (folder / "wav").glob("*.wav")} for folder in (tmp_path, work)]
+    assert sounds[0] == sounds[1] and len(sounds[0]) >= 2
 
 
 def _refused(done: subprocess.CompletedProcess, expected: str, status: int = 2) -> None:
@@ -273,29 +220,10 @@ def test_disk_full(work: Path, tmp_path: Path, run_command, script: str, argumen
         assert (tmp_path / "units.jsonl").read_bytes() == (work / "units.jsonl").read_bytes()
 
 
-def test_ctrl_c(work: Path, tmp_path: Path) -> None:
+def test_ctrl_c(work: Path, tmp_path: Path, run_command) -> None:
     """One line, no traceback, status 130."""
-    root = Path(__file__).resolve().parents[2]
-    shutil.copy(work / "manifest.jsonl", tmp_path / "manifest.jsonl")
-    command = [
-        sys.executable,
-        root / "data_prep/encode_units.py",
-        tmp_path / "manifest.jsonl",
-        tmp_path / "units.jsonl",
-        "--codebook",
-        work / "book.safetensors",
-    ]
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **QUIET, "PYTHONPATH": str(root)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    partial = tmp_path / "units.jsonl.partial"
-    while process.poll() is None and not (partial.exists() and partial.read_bytes().count(b"\n") > 1):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in said
-    assert said.strip().splitlines()[-1].endswith("interrupted")
+    command = ["data_prep/encode_units.py", work / "manifest.jsonl", tmp_path / "units.jsonl"]
+    arguments = [str(signal.SIGINT.value), "2", *command, "--codebook", work / "book.safetensors"]
+    done = run_command(["python", "-c", SIGNALLED, *arguments], env=QUIET, check=False)
+    _refused(done, "interrupted", status=130)
+    assert not (tmp_path / "units.jsonl").exists()
