@@ -29,7 +29,7 @@ def main() -> None:
         raise InputError(f"--channels {options.channels}: at least 1 is wanted")
     from tqdm import tqdm
 
-    from speechdlm_ext.units.recordings import find_audio, scan_recordings, write_manifest
+    from speechdlm_ext.units.listing import find_audio, scan_recordings, write_manifest
 
     paths = find_audio(options.folder)
     scanned = scan_recordings(paths, options.channels, options.min_seconds, max(0, options.workers))

@@ -12,7 +12,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.encoder import Encoder
 from speechdlm_ext.units.level import LOWEST_LEVEL, LevelMeter
-from speechdlm_ext.units.recordings import recording_blocks
+from speechdlm_ext.units.recordings import recording_blocks, recording_size
 
 
 def sample_features(
@@ -37,7 +37,8 @@ def sample_features(
     Raises:
         InputError: a recording cannot be read.
     """
-    total = sum(encoder.frames(round(row["duration"] * encoder.sample_rate)) * row.get("channels", 1) for row in rows)
+    sizes = [recording_size(row) for row in rows]
+    total = sum(encoder.frames(round(seconds * encoder.sample_rate)) * channels for seconds, channels in sizes)
     share = min(1.0, max_frames / max(total, 1))
     chosen, levels = [], []
     for index, row in enumerate(progress(rows)):

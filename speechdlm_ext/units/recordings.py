@@ -1,141 +1,23 @@
-"""Recordings for training: which files of a folder can be used, and the sound of a manifest's row."""
+"""The recordings of a manifest, and their sound."""
 
 from __future__ import annotations
 
 import os
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechdlm_ext.audio import SUFFIXES, audio_info, read_blocks, resampled_length
-from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.manifest import read_jsonl, write_jsonl
+from speechdlm_ext.audio import audio_info, read_blocks, resampled_length
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.manifest import read_jsonl
 
 if TYPE_CHECKING:
     import torch
 
 # A file name may have 255 bytes; suffixes and numbers come after the id.
 _ID_BYTES = 160
-
-
-def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
-    """All wav, flac, ogg and mp3 files below a folder, absolute and in order of their names.
-
-    Raises:
-        InputError: the folder is missing, is none, cannot be read, or has no such file.
-    """
-    root = Path(folder)
-    if not root.exists():
-        raise InputError(f"{folder}: no such folder")
-    if not root.is_dir():
-        raise InputError(f"{folder} is not a folder; a folder of recordings is wanted")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise InputError(f"{folder}: no permission to read it")
-    root = Path(os.path.abspath(root))
-    paths, seen = [], set()
-    for place, folders, names in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link back up would never end
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += [Path(place, name) for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-    paths.sort()
-    if not paths:
-        raise InputError(f"{folder} has no audio files ({', '.join(SUFFIXES)}), nor have the folders in it")
-    return paths
-
-
-def make_ids(paths: list[Path]) -> list[str]:
-    """A name for each file that can be a file name anywhere and is like no other.
-
-    It is the file's stem with all but letters, digits, ``.``, ``_`` and ``-`` replaced by ``_``. Where several files
-    have the same, the folders below their common one are put before it, and then, if need be, a number after it.
-    """
-    ids = [_safe(path.stem) for path in paths]
-    counts = Counter(name.casefold() for name in ids)
-    root = os.path.commonpath([path.parent for path in paths]) if paths else ""
-    for place, path in enumerate(paths):
-        if counts[ids[place].casefold()] > 1:
-            ids[place] = _safe("-".join(path.relative_to(root).with_suffix("").parts))
-    taken: set[str] = set()
-    for place, name in enumerate(ids):
-        number = 1
-        while ids[place].casefold() in taken:
-            number += 1
-            ids[place] = f"{name}-{number}"
-        taken.add(ids[place].casefold())
-    return ids
-
-
-def scan_recordings(paths: list[Path], channels: int = 2, min_seconds: float = 2.0, workers: int = 0) -> Iterator[dict]:
-    """Read every file through and say what it is, in the order of ``paths``.
-
-    Args:
-        paths: audio files.
-        channels: number of channels that a recording must have.
-        min_seconds: shorter recordings are left out.
-        workers: files read at a time; 0 is one for each core.
-
-    Yields:
-        A manifest row ``{"id", "audio_filepath", "duration" (s), "channels", "sample_rate"}``, with ``"notes"`` where
-        something is odd but harmless; or ``{"audio_filepath", "error"}`` for a file that is of no use.
-    """
-    ids = make_ids(paths)
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        try:
-            yield from pool.map(lambda name, path: _scan(name, path, channels, min_seconds), ids, paths)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def write_manifest(
-    path: str | os.PathLike[str],
-    rows: Sequence[dict[str, Any]],
-    overwrite: bool = False,
-    say: Callable[[str], object] = print,
-) -> list[dict[str, Any]]:
-    """Write what :func:`scan_recordings` found: usable recordings to ``path``, the others to ``path.errors.jsonl``.
-
-    Args:
-        path: the manifest.
-        rows: as scanned.
-        overwrite: replace a manifest that says something else.
-        say: called with a line of text for each file left out and for each oddity.
-
-    Returns:
-        The rows of the manifest.
-
-    Raises:
-        InputError: there is no usable recording, or another manifest is there.
-    """
-    path = Path(path)
-    used = [row for row in rows if "error" not in row]
-    left_out = [row for row in rows if "error" in row]
-    for row in left_out:
-        say(f"left out: {row['error']}")
-    for row in used:
-        for note in row.get("notes", ()):
-            say(f"note: {row['audio_filepath']}: {note}")
-    rates = sorted({row["sample_rate"] for row in used} - {16000})
-    if rates:
-        say(f"note: recordings at {', '.join(map(str, rates))} Hz will be resampled by the encoder to its own rate")
-    if not used:
-        raise InputError(f"none of {len(rows)} audio files can be used; the first: {left_out[0]['error']}")
-    if path.exists() and not overwrite and read_jsonl(path) != used:
-        raise InputError(f"{path} is there already and says something else: pass --overwrite to replace it")
-    errors = path.with_name(path.name + ".errors.jsonl")
-    if left_out:
-        write_jsonl(errors, left_out)
-    else:
-        errors.unlink(missing_ok=True)
-    write_jsonl(path, used)
-    return used
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -155,7 +37,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         files = [file for file in (audio if isinstance(audio, list) else [audio]) if isinstance(file, str) and file]
         if not files or isinstance(audio, list) and len(files) < len(audio):
             raise InputError(f"{path}, row {number}: audio_filepath is missing")
-        name = row.setdefault("id", _safe(Path(files[0]).stem))
+        name = row.setdefault("id", safe_id(Path(files[0]).stem))
         if not isinstance(name, str) or name in seen:
             raise InputError(f"{path}, row {number}: the id {name!r} must be text that no other row has")
         seen.add(name)
@@ -207,40 +89,20 @@ def _even_blocks(blocks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Te
         yield rest
 
 
-def _scan(name: str, path: Path, channels: int, min_seconds: float) -> dict[str, Any]:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(path).decode(errors="replace")
-        return {"audio_filepath": shown, "error": f"{shown}: a file name that is not UTF-8; rename it"}
-    try:
-        info = audio_info(path)
-        peaks, clipped = [0.0] * info.channels, 0
-        for block in read_blocks(path, channels=channels):
-            magnitudes = block.abs()
-            peaks = [max(pair) for pair in zip(peaks, magnitudes.amax(dim=1).tolist(), strict=True)]
-            clipped += int((magnitudes >= 0.9999).sum())
-        if info.duration < min_seconds:
-            raise InputError(f"{path} is {info.duration:.2f} s long, at least {min_seconds:g} s are needed")
-        if not any(peaks):
-            raise InputError(f"{path} is silent: every sample is zero")
-    except (InputError, OSError) as error:
-        return {"audio_filepath": str(path), "error": one_line(error)}
-    row: dict[str, Any] = {
-        "id": name,
-        "audio_filepath": str(path),
-        "duration": round(info.duration, 6),
-        "channels": info.channels,
-        "sample_rate": info.sample_rate,
-    }
-    notes = [f"channel {number} is silent" for number, peak in enumerate(peaks, 1) if not peak]
-    if clipped > 1e-3 * info.frames:
-        notes.append(f"clipped: {clipped} samples at full scale")
-    if notes:
-        row["notes"] = notes
-    return row
+def recording_size(row: Mapping[str, Any]) -> tuple[float, int]:
+    """Length in seconds and number of channels of a manifest's row; what it does not say, its files do.
+
+    Raises:
+        InputError: as :func:`speechdlm_ext.audio.audio_info`.
+    """
+    duration, channels = row.get("duration"), row.get("channels")
+    if isinstance(duration, (int, float)) and isinstance(channels, int):
+        return duration, channels
+    infos = [audio_info(path) for path in audio_paths(row)]
+    return infos[0].duration, sum(info.channels for info in infos)
 
 
-def _safe(text: str) -> str:
+def safe_id(text: str) -> str:
+    """The text with all but letters, digits, ``.``, ``_`` and ``-`` replaced, short enough for a file name."""
     text = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("._-")
     return text.encode()[:_ID_BYTES].decode(errors="ignore") or "recording"

@@ -1,126 +1,20 @@
-"""Which files of a folder are used, under what names, and why others are not."""
+"""The recordings of a manifest: paths, ids, and channels in one file or in several."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.recordings import (
-    find_audio,
-    make_ids,
-    read_manifest,
-    recording_blocks,
-    scan_recordings,
-    write_manifest,
-)
+from speechdlm_ext.units.recordings import read_manifest, recording_blocks, recording_size
 
 
 def noise(seconds: float, rate: int = 16000, channels: int = 2, seed: int = 1) -> np.ndarray:
     return 0.1 * np.random.default_rng(seed).standard_normal((round(seconds * rate), channels))
-
-
-@given(st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1), unique=True))
-def test_ids_are_unique_and_safe(names: list[str]) -> None:
-    paths = [Path("/data", name) for name in names if name not in (".", "..")]
-    ids = make_ids(paths)
-    assert len({name.casefold() for name in ids}) == len(ids) == len(paths)
-    for name in ids:
-        assert re.fullmatch(r"[\w.-]+", name) and not name.startswith(".") and len(name.encode()) < 220
-
-
-def test_ids_say_where_equal_names_come_from() -> None:
-    paths = [
-        Path("/data/mon/call.wav"),
-        Path("/data/tue/call.wav"),
-        Path("/data/tue/call.flac"),
-        Path("/data/My “Call” é.wav"),
-    ]
-    assert make_ids(paths) == ["mon-call", "tue-call", "tue-call-2", "My_Call_é"]
-
-
-def test_folder_is_searched_to_its_depths(tmp_path: Path) -> None:
-    for name in ("b.wav", "a/c.FLAC", "a/d e/f'g.ogg", ".hidden/x.wav", "a/.y.wav", "notes.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    os.symlink(tmp_path, tmp_path / "a" / "loop")
-    assert [str(path.relative_to(tmp_path)) for path in find_audio(tmp_path)] == ["a/c.FLAC", "a/d e/f'g.ogg", "b.wav"]
-
-
-def test_good_and_bad_files(tmp_path: Path) -> None:
-    good = noise(3)
-    soundfile.write(tmp_path / "a good one.flac", good, 16000)
-    soundfile.write(tmp_path / "b 8k é.wav", noise(3, 8000), 8000)
-    soundfile.write(tmp_path / "c clipped.wav", np.clip(good * 40, -1, 1), 16000)
-    soundfile.write(tmp_path / "d one side.wav", good * [1, 0], 16000)
-    soundfile.write(tmp_path / "e mono.wav", good[:, 0], 16000)
-    soundfile.write(tmp_path / "f short.wav", good[:16000], 16000)
-    soundfile.write(tmp_path / "g silent.wav", good * 0, 16000)
-    bad = good.astype(np.float32)
-    bad[20000] = np.nan
-    soundfile.write(tmp_path / "h nan.wav", bad, 16000, subtype="FLOAT")
-    (tmp_path / "i text.wav").write_text("not sound")
-    (tmp_path / "j empty.mp3").touch()
-    soundfile.write(tmp_path / "k cut.flac", good, 16000)
-    (tmp_path / "k cut.flac").write_bytes((tmp_path / "k cut.flac").read_bytes()[:30000])
-    rows = list(scan_recordings(find_audio(tmp_path)))
-    said: list[str] = []
-    manifest = tmp_path / "out" / "manifest.jsonl"
-    used = write_manifest(manifest, rows, say=said.append)
-    assert [row["id"] for row in used] == ["a_good_one", "b_8k_é", "c_clipped", "d_one_side"]
-    assert used[0] == {
-        "id": "a_good_one", "audio_filepath": str(tmp_path / "a good one.flac"), "duration": 3.0, "channels": 2,
-        "sample_rate": 16000,
-    }  # fmt: skip
-    assert used[1]["duration"] == 3.0 and used[1]["sample_rate"] == 8000
-    assert "clipped" in used[2]["notes"][0] and used[3]["notes"] == ["channel 2 is silent"]
-    assert sum("8000 Hz will be resampled" in line for line in said) == 1
-    left_out = [json.loads(line) for line in Path(f"{manifest}.errors.jsonl").read_text().splitlines()]
-    reasons = [
-        "1 channel, 2 are needed",
-        "1.00 s long",
-        "every sample is zero",
-        "not a number",
-        "not audio",
-        "0 bytes",
-        "damaged|cut",
-    ]
-    for row, reason in zip(left_out, reasons, strict=True):
-        assert re.search(reason, row["error"]) and row["audio_filepath"] in row["error"] and "\n" not in row["error"]
-    assert read_manifest(manifest) == used
-    # The same again is no trouble; something else needs leave.
-    assert write_manifest(manifest, rows, say=said.append) == used
-    with pytest.raises(InputError, match="--overwrite"):
-        write_manifest(manifest, rows[:1], say=said.append)
-    write_manifest(manifest, rows[:1], overwrite=True, say=said.append)
-    assert not Path(f"{manifest}.errors.jsonl").exists()
-
-
-def test_none_usable(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "mono.wav", noise(3)[:, 0], 16000)
-    rows = list(scan_recordings(find_audio(tmp_path)))
-    with pytest.raises(InputError, match="none of 1 audio files can be used.*1 channel"):
-        write_manifest(tmp_path / "manifest.jsonl", rows, say=lambda line: None)
-    assert not (tmp_path / "manifest.jsonl").exists()
-
-
-def test_folders_without_audio(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no audio files"):
-        find_audio(tmp_path)
-    with pytest.raises(InputError, match="no such folder"):
-        find_audio(tmp_path / "none")
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="not a folder"):
-        find_audio(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -162,3 +56,12 @@ def test_channels_in_files_of_their_own(tmp_path: Path) -> None:
     row["audio_filepath"][1] = str(tmp_path / "longer.wav")
     with pytest.raises(InputError, match=r"unequal length \(.*0.wav: 3.000 s, .*longer.wav: 4.000 s\)"):
         list(recording_blocks(row, 16000))
+
+
+def test_sizes_come_from_the_row_or_the_files(tmp_path: Path) -> None:
+    for channel in range(2):
+        soundfile.write(tmp_path / f"{channel}.wav", noise(3, 8000)[:, 0], 8000)
+    assert recording_size({"audio_filepath": "none.wav", "duration": 7.5, "channels": 2}) == (7.5, 2)
+    assert recording_size({"audio_filepath": [str(tmp_path / f"{c}.wav") for c in range(2)]}) == (3.0, 2)
+    with pytest.raises(InputError, match="no such file"):
+        recording_size({"audio_filepath": str(tmp_path / "none.wav"), "duration": "long"})
