@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,23 +61,25 @@ def _write_hostile(battery: Battery, path: Path, kind: str, place: str, marker: 
 def test_a_hostile_checkpoint_is_refused(
     battery: Battery, run_command: Any, tmp_path: Path, command: str, kind: str, place: str
 ) -> None:
-    marker = tmp_path / "marker"
-    bad = tmp_path / "bad" / "checkpoint_last.pt"
-    bad.parent.mkdir()
-    _write_hostile(battery, bad, kind, place, marker)
-    words = _command(battery, command, bad, tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in bad.parent.iterdir()}
+    """By default nothing runs; the same command with the switch runs the payload, so the test can fail."""
 
-    done = run_command(words, cwd=tmp_path, check=False, env={"OMP_NUM_THREADS": "1"})
-    assert not marker.exists()
+    def run(trust: str) -> tuple[Any, Path, list[str]]:
+        folder = tmp_path / f"trust{trust}"
+        bad = folder / "bad" / "checkpoint_last.pt"
+        bad.parent.mkdir(parents=True)
+        _write_hostile(battery, bad, kind, place, folder / "marker")
+        words = _command(battery, command, bad, folder)
+        environment = {"OMP_NUM_THREADS": "1", "SPEECHDLM_TRUST_CHECKPOINTS": trust}
+        return run_command(words, cwd=folder, check=False, env=environment), folder, words
+
+    _command(battery, command, tmp_path, tmp_path)  # the data, before two ask for it at once
+    with ThreadPoolExecutor(2) as pool:
+        (done, folder, words), (_, trusting, _) = pool.map(run, ("", "1"))
+    assert (trusting / "marker").exists()
+    assert not (folder / "marker").exists()
+    assert [path.name for path in (folder / "bad").iterdir()] == ["checkpoint_last.pt"]
     assert done.returncode == 2, (done.stdout + done.stderr)[-3000:]
     assert "Traceback" not in done.stdout + done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f"{Path(words[0]).name}: error: ") and "SPEECHDLM_TRUST_CHECKPOINTS=1" in last
-    assert str(bad) in last or kind == "an option that is evaluated"
-    assert {path: path.stat().st_mtime_ns for path in bad.parent.iterdir()} == before
-
-    # The same command with the switch runs the payload: the test can fail.
-    shutil.rmtree(tmp_path / "new", ignore_errors=True)
-    run_command(words, cwd=tmp_path, check=False, env={"OMP_NUM_THREADS": "1", "SPEECHDLM_TRUST_CHECKPOINTS": "1"})
-    assert marker.exists()
+    assert str(folder / "bad" / "checkpoint_last.pt") in last or kind == "an option that is evaluated"
