@@ -114,7 +114,7 @@ class Chain:
                 "Encode both channels as units",
                 [*python("data_prep/encode_units.py"), str(self.manifest), str(self.units)]
                 + ["--codebook", str(self.codebook)],
-                [self.units],
+                [self.units, partial(self.units)],
                 5 + 0.3 * minutes,
                 resumes=True,
             ),
@@ -234,7 +234,7 @@ class Chain:
                 [*python("scripts/sample_speech_dlm.py"), "--in-file", str(self.prompts)]
                 + ["--out-file", str(self.continued), "--ckpt", str(self.checkpoints / "checkpoint_best.pt")]
                 + ["--data", str(self.data), *sampling],
-                [self.continued],
+                [self.continued, partial(self.continued)],
                 10 + 3 * options.prompts * options.samples,
             ),
             Step(
@@ -252,3 +252,8 @@ class Chain:
         page = self.out / "report.html"
         command = [*module("speechdlm_ext.demo.report"), str(self.out), str(page)]
         return Step("11-report", "Write the report", command, [page], 10)
+
+
+def partial(path: Path) -> Path:
+    """Where a command keeps what it has done so far of ``path``."""
+    return path.with_name(path.name + ".partial")
