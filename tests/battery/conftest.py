@@ -1,4 +1,4 @@
-"""The battery is shared by all its tests; when most of them run, its commands run ahead of them, two at a time."""
+"""The battery is shared by all its tests: each command runs once in a process of pytest."""
 
 from __future__ import annotations
 
@@ -12,14 +12,9 @@ from tests.battery.steps import Battery
 
 
 @pytest.fixture(scope="session")
-def battery(
-    run_command: Any, checkout: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Battery]:
+def battery(run_command: Any, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Battery]:
     """Every stock command, run once on a small corpus."""
     made = Battery(run_command, tmp_path_factory.mktemp("battery"), checkout / "speechdlm_ext")
-    wanted = [item for item in request.session.items if "battery" in getattr(item, "fixturenames", ())]
-    if len(wanted) > 20:
-        made.run_ahead()
     yield made
     made.close()
 

@@ -17,6 +17,13 @@ from tests.battery.steps import EPOCHS, TEST_LINES, Battery, Done
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module", autouse=True)
+def run_ahead(battery: Battery, request: pytest.FixtureRequest) -> None:
+    """When most of this module's tests run, their commands run ahead of them, two at a time."""
+    if sum(item.path == request.path for item in request.session.items) > 20:
+        battery.run_ahead()
+
+
 def checkpoint(done: Done | Path, name: str = "checkpoint_last.pt") -> dict[str, Any]:
     folder = done.folder if isinstance(done, Done) else done
     state: dict[str, Any] = load_checkpoint(folder / "checkpoints" / name)
