@@ -90,14 +90,14 @@ class CodebookVocoder:
         """Sound (N,) of one channel (T,), piece by piece: the memory for spectra does not grow with T."""
         size, fade = int(_PIECE_SECONDS * self.frame_rate), int(_FADE_SECONDS * self.frame_rate)
         sound = torch.zeros(len(units) * self.samples_per_frame)
-        ramp = torch.linspace(0, 1, fade * self.samples_per_frame)
+        ramp = torch.linspace(0, 1, fade * self.samples_per_frame).sqrt()  # unlike sounds: powers add
         for start in range(0, len(units), size):
             first, last = max(0, start - fade), min(len(units), start + size)
             piece = self._decode_piece(units[first:last], channel, start)
             begin = first * self.samples_per_frame
             if first < start:
                 piece[: len(ramp)] *= ramp
-                sound[begin : begin + len(ramp)] *= 1 - ramp
+                sound[begin : begin + len(ramp)] *= ramp.flip(0)
             sound[begin : begin + len(piece)] += piece
         return sound
 

@@ -76,8 +76,12 @@ def test_stopped_and_started_again_gives_the_same_bytes(tmp_path: Path, rows: li
         with pytest.raises(Stop):
             encode_recordings(rows, codebook, output, progress=stopping_after(count), say=quiet)
         assert not output.exists() and partial.exists()
-    # A kill in the middle of writing a line.
+    # A kill in the middle of writing a line, and one before its end.
     content = partial.read_bytes()
+    partial.write_bytes(content[:-1])
+    with pytest.raises(Stop):
+        encode_recordings(rows, codebook, output, progress=stopping_after(1), say=quiet)
+    assert partial.read_bytes() == content
     partial.write_bytes(content + content.splitlines()[-1][:40])
     done = []
     encode_recordings(
