@@ -21,9 +21,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--noise-floor",
         type=float,
         nargs=2,
-        default=(-84.0, -72.0),
+        default=(-72.0, -60.0),
         metavar="DB",
-        help="each channel's noise is drawn from this range, in dB re full scale; speech is at -26 (default: -84 -72)",
+        help="each channel's noise is drawn from this range, in dB re full scale; speech is at -26 (default: -72 -60)",
     )
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same samples (default: 1)")
     parser.add_argument("--voices", type=int, default=4, help="of espeak-ng, 2 to 4 (default: %(default)s)")

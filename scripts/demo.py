@@ -17,7 +17,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--audio", type=Path, metavar="FOLDER", help="two-channel recordings of your own")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=12, help="of made conversation (default: %(default)s)")
-    parser.add_argument("--updates", type=int, default=500, help="of training (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=400, help="of training (default: %(default)s)")
     parser.add_argument("--units", type=int, default=100, help="in the codebook (default: %(default)s)")
     parser.add_argument("--prompts", type=int, default=6, help="held-out beginnings (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=2, help="continuations of each (default: %(default)s)")

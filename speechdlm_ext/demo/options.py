@@ -28,7 +28,7 @@ class DemoOptions:
     out: Path
     audio: Path | None = None
     minutes: float = 12.0
-    updates: int = 500
+    updates: int = 400
     units: int = 100
     prompts: int = 6
     samples: int = 2

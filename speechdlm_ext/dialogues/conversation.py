@@ -136,7 +136,7 @@ def make_conversation(
     seconds: float,
     rng: np.random.Generator,
     timing: TurnTiming | None = None,
-    noise_levels: tuple[float, float] = (-84.0, -72.0),
+    noise_levels: tuple[float, float] = (-72.0, -60.0),
 ) -> Conversation:
     """Draw two speakers and let them talk.
 
@@ -152,7 +152,7 @@ def make_conversation(
     utterances = plan_utterances(source, speakers, seconds, timing or TurnTiming(), rng)
     length = round(seconds * SAMPLE_RATE)
     levels = (float(rng.uniform(*noise_levels)), float(rng.uniform(*noise_levels)))
-    wave = np.stack([make_noise(length, level, float(rng.uniform(0.2, 0.8)), rng) for level in levels])
+    wave = np.stack([make_noise(length, level, float(rng.uniform(0.3, 0.9)), rng) for level in levels])
     for utterance in utterances:
         first = round(utterance.start * SAMPLE_RATE)
         part = utterance.clip.wave[: length - first]

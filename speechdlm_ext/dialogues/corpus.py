@@ -20,7 +20,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import atomic_write, write_jsonl
 from speechdlm_ext.metrics.rttm import SpeakerTurn, write_rttm
 
-_FORMAT = 2  # counted up when the same settings give other sound
+_FORMAT = 3  # counted up when the same settings give other sound
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class CorpusOptions:
     minutes: float = 12.0
     seconds: float = 60.0
     seed: int = 1
-    noise_levels: tuple[float, float] = (-84.0, -72.0)  # dB re full scale, drawn for each channel
+    noise_levels: tuple[float, float] = (-72.0, -60.0)  # dB re full scale, drawn for each channel
     timing: TurnTiming = field(default_factory=TurnTiming)
 
     def __post_init__(self) -> None:
