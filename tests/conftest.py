@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,10 @@ from typing import TypeAlias
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+# A shell's background jobs ignore Ctrl-C, and so would the commands that the tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Small models gain nothing from threads, and tests run beside one another. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
