@@ -119,6 +119,7 @@ setup(
         "numpy>=1.23",
         "safetensors>=0.4",
         "scikit-learn>=1.2",
+        "scipy>=1.9",
         "sentencepiece>=0.1.97",
         "soundfile>=0.12",
         "tensorboard>=2.12",
