@@ -63,18 +63,23 @@ def test_a_hostile_checkpoint_is_refused(
 ) -> None:
     """By default nothing runs; the same command with the switch runs the payload, so the test can fail."""
 
-    def run(trust: str) -> tuple[Any, Path, list[str]]:
-        folder = tmp_path / f"trust{trust}"
-        bad = folder / "bad" / "checkpoint_last.pt"
-        bad.parent.mkdir(parents=True)
-        _write_hostile(battery, bad, kind, place, folder / "marker")
-        words = _command(battery, command, bad, folder)
-        environment = {"OMP_NUM_THREADS": "1", "SPEECHDLM_TRUST_CHECKPOINTS": trust}
-        return run_command(words, cwd=folder, check=False, env=environment), folder, words
+    folders = {trust: tmp_path / f"trust{trust}" for trust in ("", "1")}
+    # One after the other: the steps that these ask for are made once, and torch's allow-list is one for all threads.
+    for folder in folders.values():
+        (folder / "bad").mkdir(parents=True)
+        _write_hostile(battery, folder / "bad" / "checkpoint_last.pt", kind, place, folder / "marker")
+    commands = {
+        trust: _command(battery, command, folder / "bad" / "checkpoint_last.pt", folder)
+        for trust, folder in folders.items()
+    }
 
-    _command(battery, command, tmp_path, tmp_path)  # the data, before two ask for it at once
+    def run(trust: str) -> Any:
+        environment = {"OMP_NUM_THREADS": "1", "SPEECHDLM_TRUST_CHECKPOINTS": trust}
+        return run_command(commands[trust], cwd=folders[trust], check=False, env=environment)
+
     with ThreadPoolExecutor(2) as pool:
-        (done, folder, words), (_, trusting, _) = pool.map(run, ("", "1"))
+        done, _ = pool.map(run, folders)
+    folder, trusting, words = folders[""], folders["1"], commands[""]
     assert (trusting / "marker").exists()
     assert not (folder / "marker").exists()
     assert [path.name for path in (folder / "bad").iterdir()] == ["checkpoint_last.pt"]
