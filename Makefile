@@ -39,7 +39,7 @@ demo: setup
 	@$(RUN) scripts/demo.py $${AUDIO:+--audio "$$AUDIO"} $(ARGS)
 
 test: setup
-	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
+	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: setup
 	@$(RUN) -m ruff check .

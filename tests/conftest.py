@@ -24,14 +24,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 RunCommand: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file share what it sets up, those of the battery its commands: each stays in one process (xdist)."""
-    battery = CHECKOUT / "tests" / "battery"
-    for item in items:
-        place = battery if battery in item.path.parents else item.path
-        item.add_marker(pytest.mark.xdist_group(str(place)))
-
-
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """The root of the checkout."""

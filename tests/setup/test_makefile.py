@@ -15,7 +15,9 @@ pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="make is not in
 
 
 def _make(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    # Run by `make test`, this is a make within a make: what the outer one was told must not reach the inner one.
+    outer = ("MAKE", "MFLAGS", "ARGS", "AUDIO", "PYTHON", "TORCH")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
     command = ["make", "--no-print-directory", "-C", str(checkout), *arguments]
     return subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, timeout=60)
 
