@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import platform
 import sys
@@ -33,6 +34,7 @@ def main() -> None:
 
 def report() -> list[str]:
     """The lines of the report. torch, torchaudio and fairseq are imported, so that a fault of theirs shows here."""
+    logging.disable(logging.INFO)  # fairseq tells of every optional package that it does not find
     rows = [
         ("speechdlm_ext", _version("speechdlm_ext") or "not installed: the commands of fairseq are not repaired"),
         ("--user-dir", str(USER_DIR)),

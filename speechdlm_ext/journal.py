@@ -63,7 +63,11 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:  # what could not be written is tried once more, and fails again without a name
+            if error is None:
+                raise
 
     def _load(self, settings: dict[str, Any]) -> None:
         self._file.seek(0)

@@ -183,4 +183,5 @@ def test_disk_full_leaves_nothing(tmp_path: Path, run_command) -> None:
     )
     done = run_command(["python", "-c", program, tmp_path / "a.wav"], check=False)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert str(tmp_path / "a.wav") in done.stderr
     assert (tmp_path / "a.wav").read_bytes() == before and len(list(tmp_path.iterdir())) == 1

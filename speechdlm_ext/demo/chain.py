@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from speechdlm_ext.demo.checkpoints import mend_checkpoints
 from speechdlm_ext.demo.commands import PACKAGE, fairseq, module, python, shown
 from speechdlm_ext.demo.options import DemoOptions, list_recordings
 from speechdlm_ext.demo.steps import Step
@@ -181,6 +180,7 @@ class Chain:
         optimizer += ["--max-tokens", "1600", "--max-update", str(updates)]
         saving = ["--save-dir", str(self.checkpoints), "--tensorboard-logdir", str(self.checkpoints / "tensorboard")]
         saving += ["--save-interval-updates", str(self.options.save_interval), "--keep-interval-updates", "1"]
+        saving += ["--validate-interval-updates", str(self.options.save_interval)]
         saving += ["--no-epoch-checkpoints", "--save-interval", "1000000", "--validate-interval", "1000000"]
         saving += ["--best-checkpoint-metric", "edge_token_loss"]
         other = [
@@ -201,7 +201,6 @@ class Chain:
             [self.checkpoints, self.log("6-train")],
             15 + 0.45 * updates,
             resumes=True,
-            prepare=lambda: mend_checkpoints(self.checkpoints),
         )
 
     def validate_step(self) -> Step:

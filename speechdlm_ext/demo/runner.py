@@ -78,8 +78,6 @@ class Runner:
             self.done.append(step)
             return
         spent = self.stamps.begin(step, fingerprint)
-        if step.prepare:
-            step.prepare()
         start = time.monotonic()
         self._execute(step, progress or _plain)
         seconds = spent + time.monotonic() - start

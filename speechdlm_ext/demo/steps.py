@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ class Step:
         seconds: about how long it takes on 2 cores, for the plan.
         resumes: the command goes on by itself where it was stopped. Else what it left is cleared away first.
         depends: further things that the result depends on (plain JSON values), beside the command and earlier steps.
-        prepare: called right before the command runs.
     """
 
     name: str
@@ -41,7 +40,6 @@ class Step:
     seconds: float
     resumes: bool = False
     depends: dict[str, Any] = field(default_factory=dict)
-    prepare: Callable[[], None] | None = None
 
     def shell_line(self) -> str:
         """The command as it can be pasted into a shell."""

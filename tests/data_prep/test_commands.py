@@ -211,7 +211,7 @@ def test_disk_full(work: Path, tmp_path: Path, run_command, script: str, argumen
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     done = run_command(["python", "-c", limited, script, *filled], env=QUIET, check=False)
-    _refused(done, "File too large")
+    _refused(done, f"File too large: {tmp_path}")
     whole = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(".")]
     assert not [path for path in whole if path.suffix not in (".partial",) and path.stat().st_size >= 6000]
     assert not list(tmp_path.rglob("*.tmp"))
