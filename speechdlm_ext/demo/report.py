@@ -118,7 +118,7 @@ def _learning(figures: Any) -> str:
         f"An edge is the start of a run of equal units; {figures.bigram.edges:,} of them are held out and scored. "
         "Unigram and bigram count the runs of the same training segments; their smoothing, like the model's "
         "checkpoint, was chosen for the lowest bits on the held-out segments. The model's size and the training "
-        "options were chosen on made conversations of seed 1: another --seed, or your own recordings, put them to the test."
+        "options were chosen on made conversations of seed 1: another --seed, or your own recordings, test them."
     )
     chart = bar_chart(bars, "bits, less is better", "Edge units, held out", strong=2)
     chart = chart.replace("</figure>", f"<p>{escape(smoothing)}</p></figure>")
