@@ -15,9 +15,9 @@ BLOCK = re.compile(r"<!-- runnable -->\n```bash\n(.*?)```", re.DOTALL)
 # The same commands, cut down from minutes to seconds. Each left side must occur, so that this list cannot go stale.
 SMALLER = {
     "--minutes 12": "--minutes 2 --conversation-seconds 15",
-    "--max-update 700": "--max-update 6",
-    "--total-num-update 700": "--total-num-update 6",
-    "--warmup-updates 100": "--warmup-updates 2",
+    "--max-update 400": "--max-update 6",
+    "--total-num-update 400": "--total-num-update 6",
+    "--warmup-updates 80": "--warmup-updates 2",
     "--max-len-b 750": "--max-len-b 200",
     "--max-len-b 250": "--max-len-b 170",
     "optimization.max_update=20000": "optimization.max_update=2 dataset.max_tokens=1502 model.decoder_layers=2"
