@@ -98,7 +98,7 @@ def read_unit_file(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    rows.append(_parse_row(line.strip(), f"{path}, line {number}"))
+                    rows.append(parse_row(line.strip(), f"{path}, line {number}"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -115,7 +115,12 @@ def write_unit_file(path: str | os.PathLike[str], rows: Iterable[Mapping[str, An
     write_jsonl(path, (dict(row) for row in rows))
 
 
-def _parse_row(line: str, where: str) -> dict[str, Any]:
+def parse_row(line: str, where: str) -> dict[str, Any]:
+    """A row of a unit file from its line; ``where`` names the line in errors.
+
+    Raises:
+        InputError: the line is neither JSON nor a Python literal, or its channels are not strings.
+    """
     try:
         row = json.loads(line)
     except json.JSONDecodeError:

@@ -1,0 +1,285 @@
+"""Unit files to the binarized data that fairseq trains on, all channels at once, byte by byte as fairseq writes it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import SIG_IGN, SIGINT, signal
+
+import numpy as np
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.units.sources import Source, find_sources
+from speechdlm_ext.units.stretches import END, Counts, Stretch, cut, number_stretch, read_numbers, write_array
+from speechdlm_ext.units.vocabulary import EOS, UNK, Vocabulary
+
+DICTIONARIES = ("first", "joined", "each")
+NAMES = {"plain": "{split}.{channel}", "fairseq": "{split}.{channel}-None.{channel}"}
+
+
+@dataclass
+class Column:
+    """One channel of one split: its stretches on disk, what is in them, and what becomes of it.
+
+    Attributes:
+        prefixes: of the files of its stretches, in order.
+        lines: in each stretch.
+        counts: how often each unit occurs.
+        unknown: units that the dictionary lacks, and how often each occurs.
+    """
+
+    prefixes: list[str] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> int:
+        """Frames without the ends of lines."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True)
+class Binarized:
+    """What was written: columns by split and channel, and the channels' vocabularies."""
+
+    columns: dict[tuple[str, str], Column]
+    vocabularies: dict[str, Vocabulary]
+
+
+def binarize(
+    prefixes: Mapping[str, str],
+    folder: str | os.PathLike[str],
+    channels: Sequence[str] | None = None,
+    srcdict: str | None = None,
+    dictionary: str = "first",
+    names: str = "plain",
+    documents: bool = False,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Binarized:
+    """Write ``dict.<channel>.txt`` and ``<split>.<channel>.{bin,idx}``, all of them or none.
+
+    Memory holds a stretch of text for each worker, and 4 bytes for each line, not the frames.
+
+    Args:
+        prefixes: for each split a unit file with a row for each dialogue, or the prefix of text files with one channel
+            each, as in ``raw/train`` for ``raw/train.unitA`` and ``raw/train.unitB``.
+        folder: where to write.
+        channels: names of the channels; by default those that are there.
+        srcdict: a dictionary file for all channels, instead of one that is made from the training data.
+        dictionary: whose units make the dictionary: ``first``, the first channel's for all channels, as published;
+            ``joined``, those of all channels for all of them; ``each``, its own for each channel.
+        names: ``plain``, or ``fairseq`` as fairseq-preprocess leaves them (``train.unitA-None.unitA.bin``).
+        documents: keep empty lines, which separate documents.
+        workers: how many processes read.
+        overwrite: replace what is there.
+        progress: called with the bytes of text that are done, and how many there are.
+
+    Raises:
+        InputError: something is missing or contradicts itself, a line is not made of units, or the channels
+            disagree in the number of lines or in the length of one; names file, line and both lengths.
+    """
+    if workers < 1:
+        raise InputError(f"--workers {workers}: 1 or more is wanted")
+    sources = find_sources(prefixes, channels)
+    channels = sources[0].channels
+    given = Vocabulary.load(srcdict) if srcdict else None
+    if given is None and "train" not in prefixes:
+        raise InputError("--trainpref or --srcdict is needed: the dictionary is made from the training data")
+    folder = Path(folder)
+    files = _targets(folder, [source.split for source in sources], channels, names, overwrite)
+    with _workplace(folder) as work:
+        known = frozenset(given.counts if given else ())
+        stretches = [s for source in sources for s in _stretches(source, work, known, documents)]
+        columns = _number(stretches, workers, progress)
+        for source in sources:
+            _check_lines(source, columns)
+        vocabularies = _vocabularies(given, dictionary, channels, columns)
+        for (split, channel), column in columns.items():
+            vocabulary = vocabularies[channel]
+            column.unknown = {unit: count for unit, count in column.counts.items() if unit not in vocabulary.ids}
+            _write_binarized(work / files[split, channel].name, column, vocabulary)
+        for channel in channels:
+            with open(work / f"dict.{channel}.txt", "w", encoding="utf-8") as file:
+                vocabularies[channel].write(file)
+        _install(work, folder, files, channels)
+    return Binarized(columns, vocabularies)
+
+
+def _targets(
+    folder: Path, splits: Sequence[str], channels: Sequence[str], names: str, overwrite: bool
+) -> dict[tuple[str, str], Path]:
+    """The files to be written, without ``.bin`` and ``.idx``, by split and channel."""
+    there = [folder / f"dict.{channel}.txt" for channel in channels]
+    for split in splits:
+        for channel in channels:
+            there += [folder / f"{n.format(split=split, channel=channel)}.idx" for n in NAMES.values()]
+    found = [path for path in there if path.exists()]
+    if found and not overwrite:
+        raise InputError(f"{found[0]} is there already: pass --overwrite to replace what is in {folder}")
+    template = NAMES[names]
+    return {(s, c): folder / template.format(split=s, channel=c) for s in splits for c in channels}
+
+
+@contextmanager
+def _workplace(folder: Path) -> Iterator[Path]:
+    """An empty folder in ``folder`` for what is not whole yet; one process at a time has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    work = folder / ".binarizing"
+    work.mkdir(exist_ok=True)
+    handle = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another run is at work on it; wait for it or stop it") from None
+        try:
+            for path in work.iterdir():  # of a run that was killed
+                path.unlink()
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _stretches(source: Source, work: Path, known: frozenset[str], documents: bool) -> Iterator[Stretch]:
+    for path, inside in source.files.items():
+        pieces = cut(path)
+        if not pieces:
+            raise InputError(f"{path}: empty, a line of units for each dialogue is wanted")
+        for number, (start, end) in enumerate(pieces):
+            out = str(work / f"{source.split}.{number:06d}")
+            yield Stretch(path, start, end, tuple(inside), source.rows, source.exact, out, known, documents)
+
+
+def _number(
+    stretches: Sequence[Stretch], workers: int, progress: Callable[[int, int], object]
+) -> dict[tuple[str, str], Column]:
+    columns: dict[tuple[str, str], Column] = {}
+    total, done = sum(s.end - s.start for s in stretches), 0
+    for stretch, counts in zip(stretches, _in_processes(stretches, workers), strict=True):
+        split = Path(stretch.out).name.rsplit(".", 1)[0]
+        for channel, units in counts.units.items():
+            column = columns.setdefault((split, channel), Column())
+            column.prefixes.append(f"{stretch.out}.{channel}")
+            column.lines.append(counts.lines)
+            column.counts.update(units)
+        done += stretch.end - stretch.start
+        progress(done, total)
+    return columns
+
+
+def _in_processes(stretches: Sequence[Stretch], workers: int) -> Iterator[Counts]:
+    """The counts of each stretch, in order."""
+    if min(workers, len(stretches)) == 1:
+        yield from map(number_stretch, stretches)
+        return
+    # Ctrl-C reaches the workers as well; the main process ends them.
+    pool = ProcessPoolExecutor(min(workers, len(stretches)), initializer=signal, initargs=(SIGINT, SIG_IGN))
+    try:
+        yield from pool.map(number_stretch, stretches)
+    except BrokenProcessPool:
+        raise InputError("a worker was killed, perhaps for want of memory: pass a smaller --workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _check_lines(source: Source, columns: Mapping[tuple[str, str], Column]) -> None:
+    """Raise :class:`InputError` unless the text files of a split have the same lines of the same lengths."""
+    if source.rows:
+        return  # each row was checked when it was read
+    (first_path, (first,)), *others = ((path, inside) for path, inside in source.files.items())
+    wanted = _sizes(columns[source.split, first])
+    for path, (channel,) in others:
+        sizes = _sizes(columns[source.split, channel])
+        both = min(len(sizes), len(wanted))
+        unequal = np.flatnonzero(sizes[:both] != wanted[:both])
+        if len(unequal):
+            line = int(unequal[0])
+            raise InputError(
+                f"{path}, line {line + 1}: {sizes[line] - 1} frames in channel {channel}, {wanted[line] - 1} in "
+                f"{first} ({first_path}); {len(unequal)} line(s) differ: make each dialogue's channels equally long"
+            )
+        if len(sizes) != len(wanted):
+            raise InputError(
+                f"{path}: {len(sizes)} lines in channel {channel}, {len(wanted)} in {first} ({first_path}): the "
+                "channels of a dialogue must be on the same line of both files"
+            )
+
+
+def _sizes(column: Column) -> np.ndarray:
+    """Lengths of all lines, ``</s>`` included, ``(lines,)``."""
+    return np.concatenate([np.fromfile(f"{prefix}.sizes", np.int32) for prefix in column.prefixes])
+
+
+def _vocabularies(
+    given: Vocabulary | None, dictionary: str, channels: Sequence[str], columns: Mapping[tuple[str, str], Column]
+) -> dict[str, Vocabulary]:
+    if given is not None:
+        return dict.fromkeys(channels, given)
+    if dictionary == "each":
+        return {channel: Vocabulary.count(columns["train", channel].counts) for channel in channels}
+    counts: Counter[str] = Counter()
+    for channel in channels if dictionary == "joined" else channels[:1]:
+        counts.update(columns["train", channel].counts)
+    return dict.fromkeys(channels, Vocabulary.count(counts))
+
+
+def _write_binarized(path: Path, column: Column, vocabulary: Vocabulary) -> None:
+    """Write ``.bin``, the ids of all lines after one another, and ``.idx``, where each line begins."""
+    kind = np.dtype(np.uint16 if vocabulary.type_code == 8 else np.uint32)
+    with open(f"{path}.bin", "wb") as data, open(f"{path}.idx", "wb") as index:
+        index.write(b"MMIDIDX\x00\x00" + struct.pack("<QBQ", 1, vocabulary.type_code, sum(column.lines)))
+        begin = 0
+        begins_at = index.tell() + 4 * sum(column.lines)
+        for prefix in column.prefixes:
+            words, numbers, sizes = read_numbers(prefix)
+            ids = [EOS if word == END else vocabulary.ids.get(word, UNK) for word in words]
+            write_array(data, np.array(ids, kind)[numbers])
+            sizes_at = index.tell()
+            write_array(index, sizes)
+            index.seek(begins_at)
+            ends = begin + np.cumsum(sizes, dtype=np.int64) * kind.itemsize
+            write_array(index, ends - sizes * np.int64(kind.itemsize))
+            begin, begins_at = int(ends[-1]) if len(ends) else begin, index.tell()
+            index.seek(sizes_at + sizes.nbytes)
+            for ending in ("codes", "words", "sizes"):
+                os.unlink(f"{prefix}.{ending}")
+        for file in (data, index):
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _install(work: Path, folder: Path, files: Mapping[tuple[str, str], Path], channels: Sequence[str]) -> None:
+    """Move what is whole to its place, the dictionaries last; files that would be read instead are removed."""
+    for channel in channels:
+        old, new = (place / f"dict.{channel}.txt" for place in (folder, work))
+        if old.exists() and old.read_bytes() != new.read_bytes():
+            mine = {n.format(split=s, channel=c) for s, c in files for n in NAMES.values()}
+            others = [path for path in sorted(folder.glob(f"*.{channel}.idx")) if path.name[:-4] not in mine]
+            if others:
+                raise InputError(
+                    f"{old} would change, and {others[0]} was made with it: delete that, or binarize it as well"
+                )
+    for (split, channel), path in files.items():
+        for template in NAMES.values():
+            other = folder / template.format(split=split, channel=channel)
+            for ending in (".bin", ".idx"):
+                if other != path:
+                    Path(f"{other}{ending}").unlink(missing_ok=True)
+        for ending in (".bin", ".idx"):
+            os.replace(work / f"{path.name}{ending}", f"{path}{ending}")
+    for channel in channels:
+        os.replace(work / f"dict.{channel}.txt", folder / f"dict.{channel}.txt")
