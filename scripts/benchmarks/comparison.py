@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -42,7 +42,8 @@ class Comparison:
     def row(self) -> dict[str, object]:
         """What goes into the JSON file."""
         baseline, ours = self.medians()
-        return {"baseline": baseline, "ours": ours, "ratio": self.ratio(), "unit": self.unit}
+        spread = {"baseline": [min(self.baseline), max(self.baseline)], "ours": [min(self.ours), max(self.ours)]}
+        return {"baseline": baseline, "ours": ours, "ratio": self.ratio(), "unit": self.unit, "spread": spread}
 
     def line(self) -> str:
         """What is printed: medians, and in brackets the smallest and the largest value."""
@@ -55,6 +56,18 @@ class Comparison:
     def is_broken(self) -> bool:
         """Whether there is a bound and ours does not keep to it."""
         return self.keeps is not None and not self.keeps(*self.medians())
+
+
+def table(comparisons: Sequence[Comparison]) -> str:
+    """All of them as a table in Markdown."""
+    lines = ["| work | unit | baseline | ours | ratio |", "|---|---|---|---|---|"]
+    for comparison in comparisons:
+        cells = [
+            f"{statistics.median(values):.4g} [{min(values):.4g} … {max(values):.4g}]"
+            for values in (comparison.baseline, comparison.ours)
+        ]
+        lines.append(f"| {comparison.name} | {comparison.unit} | {cells[0]} | {cells[1]} | {comparison.ratio():.3g} |")
+    return "\n".join(lines)
 
 
 def seconds(action: Callable[[], object]) -> float:

@@ -14,19 +14,20 @@ import zipfile
 from pathlib import Path
 
 from benchmarks.comparison import Comparison, in_turns, seconds
+from benchmarks.sides import Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ROUNDS = 60
 BOUND_MS = 5.0
 
 
-def measure() -> list[Comparison]:
+def measure(settings: Settings) -> list[Comparison]:
     """Milliseconds from start to end of an interpreter that does nothing."""
     with tempfile.TemporaryDirectory() as folder:
         without, having = (_environment(Path(folder, name)) for name in ("without", "with"))
         with zipfile.ZipFile(_wheel(Path(folder))) as wheel:
             wheel.extractall(next(having.parents[1].glob("lib/python*/site-packages")))
-        baseline, ours = in_turns(lambda: _start(without), lambda: _start(having), ROUNDS, warm_up=5)
+        baseline, ours = in_turns(lambda: _start(without), lambda: _start(having), settings.rounds or ROUNDS, warm_up=5)
     bound = f"at most {BOUND_MS:g} ms more"
     keeps = lambda before, after: after - before <= BOUND_MS  # noqa: E731
     return [Comparison("startup", baseline, ours, "ms", bound=bound, keeps=keeps)]

@@ -18,9 +18,14 @@ def comparison(checkout, monkeypatch):
 def test_a_ratio_above_one_means_that_ours_is_better(comparison):
     durations = comparison.Comparison("time", [4.0, 2.0, 3.0], [1.0, 1.5, 2.0], "s")
     rates = comparison.Comparison("rate", [4.0, 2.0, 3.0], [1.0, 1.5, 2.0], "frames/s", more_is_better=True)
-    assert durations.row() == {"baseline": 3.0, "ours": 1.5, "ratio": 2.0, "unit": "s"}
+    spread = {"baseline": [2.0, 4.0], "ours": [1.0, 2.0]}
+    assert durations.row() == {"baseline": 3.0, "ours": 1.5, "ratio": 2.0, "unit": "s", "spread": spread}
     assert rates.ratio() == 0.5
     assert "3 s [2 … 4]" in durations.line() and "1.5 s [1 … 2]" in durations.line()
+    assert comparison.table([durations, rates]).splitlines()[2:] == [
+        "| time | s | 3 [2 … 4] | 1.5 [1 … 2] | 2 |",
+        "| rate | frames/s | 3 [2 … 4] | 1.5 [1 … 2] | 0.5 |",
+    ]
 
 
 def test_baseline_and_ours_take_turns_and_change_who_goes_first(comparison):

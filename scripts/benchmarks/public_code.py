@@ -1,0 +1,72 @@
+"""The public SpeechDLM code in an environment of its own, ``.venvs/public-speechdlm``, made at the first use.
+
+fairseq's last release has no SpeechDLM. The package fairseq-fixed, made of its development branch, has; it is installed
+and run, never read or changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sides import Side
+from speechdlm_ext.errors import InputError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+FOLDER = CHECKOUT / ".venvs" / "public-speechdlm"
+PACKAGE = "fairseq-fixed==0.12.3.1"
+STAMP = "speechdlm_ext.json"
+CHECK = "from fairseq.models.speech_dlm import SpeechDLM"
+
+
+def public_code(settings: dict[str, Any]) -> Side:
+    """The public code at work, in its environment."""
+    return Side("the public code", environment(), {**settings, "imports": ["fairseq.models.speech_dlm"]})
+
+
+def environment() -> Path:
+    """The interpreter of the environment, which is made if it is not there or has another torch than ours.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    from importlib.metadata import version
+
+    python = FOLDER / "bin" / "python"
+    wanted = {"python": sys.version, "torch": version("torch"), "package": PACKAGE, "folder": str(FOLDER)}
+    try:
+        made = json.loads((FOLDER / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        made = None
+    if made != wanted or not python.exists():
+        _make(wanted["torch"])
+        (FOLDER / STAMP).write_text(json.dumps(wanted), encoding="utf-8")
+    return python
+
+
+def _make(torch: str) -> None:
+    sys.path.insert(0, str(CHECKOUT / "scripts"))
+    import setup_environment as setup
+
+    print(f"bench: making {FOLDER.relative_to(CHECKOUT)} with {PACKAGE}: a few minutes", file=sys.stderr, flush=True)
+    base = setup._base()
+    shared = setup._installed_version(Path(base.executable), "torch") == torch
+    build = torch.partition("+")[2]
+    index = ["--extra-index-url", setup.PYTORCH_INDEX + build] if build else []
+    try:
+        setup._remove(FOLDER)
+        python = setup._make(FOLDER, base, with_pip=True, system=shared)
+        # By the environment, so that it holds where fairseq is compiled, too; nothing else is pinned.
+        constraints = FOLDER / "constraints.txt"
+        constraints.write_text(f"torch=={torch}\n", encoding="utf-8")
+        command = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *index, PACKAGE]
+        environment = {**os.environ, "PIP_CONSTRAINT": constraints.as_uri()}
+        status = subprocess.run(command, cwd=FOLDER, env=environment, stdout=sys.stderr).returncode
+    except setup.SetupError as error:
+        raise InputError(f"{FOLDER}: {error}") from error
+    if status or subprocess.run([python, "-c", CHECK], capture_output=True).returncode:
+        raise InputError(f"{PACKAGE} could not be installed into {FOLDER}: the lines above say why")

@@ -1,0 +1,164 @@
+"""One side of a comparison: a process that does one measured piece of work for each line that it reads.
+
+It runs in the environment of the public code and in ours alike, so it uses nothing but what both have: fairseq's
+options, tasks and trainer, and `SpeechDLM.from_pretrained(…).sample(…)`. Answers are JSON lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def main() -> None:
+    """Set up, say so, then answer each line of standard input with what one more round measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("settings", type=json.loads, help="JSON, see the functions below")
+    settings = parser.parse_args().settings
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what fairseq prints must not get between the answers
+    import torch
+
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+    for name in settings["imports"]:
+        importlib.import_module(name)
+    work = {"train": training, "sample": sampling, "steps": steps}[settings["work"]](settings)
+    _answer(answers, {"ready": True, "torch": torch.__version__, "threads": torch.get_num_threads()})
+    for _ in sys.stdin:
+        _answer(answers, work())
+
+
+def training(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
+    """A step of fairseq's trainer: forward, backward, clipping, Adam.
+
+    Settings: ``options`` of fairseq-train, and ``weights``, a file of tensors to begin with.
+    """
+    trainer, batches = _trainer(settings)
+    position = 0
+
+    def step() -> dict[str, float]:
+        nonlocal position
+        batch = batches[position % len(batches)]
+        position += 1
+        _wait(settings)
+        start = time.perf_counter()
+        logs = trainer.train_step([batch])
+        _wait(settings)
+        seconds = time.perf_counter() - start
+        loss = float(logs["loss"]) if logs else float("nan")
+        return {"seconds": seconds, "loss": loss, "memory": _peak_memory(settings)}
+
+    return step
+
+
+def sampling(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
+    """Continue a batch of prompts by the interface for users.
+
+    Settings: as for training; ``prompts``, dictionaries of units; ``sample``, what is asked of ``sample()``; ``dtype``.
+    """
+    model = _dialogue_model(settings)
+
+    def sample() -> dict[str, float]:
+        _wait(settings)
+        start = time.perf_counter()
+        found = model.sample(settings["prompts"], **settings["sample"])
+        _wait(settings)
+        seconds = time.perf_counter() - start
+        frames = [len(next(iter(dialogue.values())).split()) for dialogue in found]
+        before = [len(next(iter(prompt.values())).split()) for prompt in settings["prompts"]]
+        return {"seconds": seconds, "frames": sum(frames) - sum(before), "memory": _peak_memory(settings)}
+
+    return sample
+
+
+def steps(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
+    """The mean time from frame to frame of ours, the reading of the prompt left out.
+
+    Settings: as for sampling, with ``frames``, the length to continue to, instead of ``sample``.
+    """
+    from speechdlm_ext.generation.options import DecodingOptions
+
+    model = _dialogue_model(settings)
+    prompts = [model.encode(prompt) for prompt in settings["prompts"]]
+    options = DecodingOptions(sampling=True, max_len_b=settings["frames"])
+
+    def generate() -> dict[str, float]:
+        moments: list[float] = []
+        model.generate(prompts, options, [1] * len(prompts), lambda frame: moments.append(time.perf_counter()))
+        return {"seconds_per_step": (moments[-1] - moments[0]) / (len(moments) - 1), "memory": _peak_memory(settings)}
+
+    return generate
+
+
+def _dialogue_model(settings: dict[str, Any]) -> Any:
+    """Save a checkpoint in the environment's own format and load it as users do."""
+    import torch
+    from fairseq.models import MODEL_REGISTRY
+
+    folder = Path(settings["folder"])
+    folder.mkdir(exist_ok=True)
+    trainer, _ = _trainer({**settings, "options": [*settings["options"], "--save-dir", str(folder)]})
+    trainer.save_checkpoint(str(folder / "model.pt"), {"train_iterator": {"epoch": 1}})
+    data = settings["options"][0]
+    model = MODEL_REGISTRY["speech_dlm"].from_pretrained(str(folder), "model.pt", data)
+    return model.eval().to(settings["device"]).to(getattr(torch, settings["dtype"]))
+
+
+def _trainer(settings: dict[str, Any]) -> tuple[Any, list[Any]]:
+    import torch
+    from fairseq import options, tasks
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+    from fairseq.trainer import Trainer
+
+    device = [] if settings["device"] == "cuda" else ["--cpu"]
+    sys.argv = ["fairseq-train", *settings["options"], *device]
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser()))
+    torch.manual_seed(cfg.common.seed)
+    task = tasks.setup_task(cfg.task)
+    model = task.build_model(cfg.model)
+    model.load_state_dict(torch.load(settings["weights"], weights_only=True), strict=True)
+    trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
+    task.load_dataset("train")
+    epochs = trainer.get_train_iterator(epoch=1, load_dataset=False)
+    batches = list(epochs.next_epoch_itr(shuffle=False))
+    trainer.begin_epoch(1)
+    return trainer, batches
+
+
+def _wait(settings: dict[str, Any]) -> None:
+    """Until the device has done all that it was given."""
+    if settings["device"] == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def _peak_memory(settings: dict[str, Any]) -> float:
+    """The most memory so far, in GB: of the process, or of the tensors on the GPU."""
+    if settings["device"] == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 1e9
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024 / 1e9
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _answer(file: TextIO, answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), file=file, flush=True)
+
+
+if __name__ == "__main__":
+    main()
