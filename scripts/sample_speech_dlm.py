@@ -16,11 +16,20 @@ def parse_arguments() -> argparse.Namespace:
     files = parser.add_argument_group("files")
     files.add_argument("--in-file", required=True, help="unit file of prompts: JSON lines, or the published dict lines")
     files.add_argument("--out-file", required=True, help="unit file to write: prompts with their continuations")
-    files.add_argument("--ckpt", required=True, help="checkpoint; several, separated by colons, make an ensemble")
-    files.add_argument("--data", required=True, help="folder with dict.<channel>.txt")
+    files.add_argument(
+        "--ckpt",
+        required=True,
+        help="checkpoint; several, separated by colons, make an ensemble; or a folder that save_pretrained wrote",
+    )
+    files.add_argument("--data", default=".", help='folder with dict.<channel>.txt; "." is also that of the checkpoint')
     files.add_argument("--overwrite", action="store_true", help="replace --out-file if it is there")
     prompts = parser.add_argument_group("prompts")
     prompts.add_argument("--prompt-frames", "--prefix-size", type=int, help="cut each prompt to its first frames")
+    prompts.add_argument(
+        "--condition-on",
+        metavar="CHANNEL",
+        help="this channel is given in full, and the others are continued beside it, from their --prompt-frames",
+    )
     prompts.add_argument("--samples", type=int, default=1, help="continuations of each prompt")
     prompts.add_argument("--batch-size", "--batch-max-sentences", type=int, default=8, help="prompts at a time")
     search = parser.add_argument_group("search")
@@ -34,7 +43,12 @@ def parse_arguments() -> argparse.Namespace:
         "--duration-temperature", "--dur-temperature", type=float, default=1.0, help="divides durations"
     )
     search.add_argument("--max-len-a", type=float, default=0.0, help="total frames: a times those of the prompt …")
-    search.add_argument("--max-len-b", type=int, default=500, help="… plus b, prompt included")
+    search.add_argument(
+        "--max-len-b",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="… plus b, prompt included (default: 500; with --condition-on, the length of the given channel)",
+    )
     search.add_argument("--min-len", type=int, default=1, help="least number of frames")
     search.add_argument(
         "--seed", type=int, default=123, help="of the first prompt's first sample; counted up from there"
@@ -54,8 +68,12 @@ def main() -> None:
     from speechdlm_ext.continuation import continue_unit_file
     from speechdlm_ext.generation.options import DecodingOptions
     from speechdlm_ext.hub import load_speech_dlm
+    from speechdlm_ext.hub.sampling import AS_LONG_AS_THE_PROMPT
 
     sampling = args.sampling == "True" and not args.beam_search
+    length = {"max_len_a": args.max_len_a, "max_len_b": getattr(args, "max_len_b", 500)}
+    if args.condition_on and not args.max_len_a and not hasattr(args, "max_len_b"):
+        length = AS_LONG_AS_THE_PROMPT
     options = DecodingOptions(
         beam=args.beam_size,
         sampling=sampling,
@@ -63,11 +81,11 @@ def main() -> None:
         sampling_topp=args.sampling_topp,
         temperature=args.temperature,
         duration_temperature=args.duration_temperature,
-        max_len_a=args.max_len_a,
-        max_len_b=args.max_len_b,
         min_len=args.min_len,
+        **length,
     )
-    paths = [Path(path) for path in args.ckpt.split(":")]
+    folder = Path(args.ckpt) if Path(args.ckpt).is_dir() else None  # of save_pretrained
+    paths = [folder / "model.safetensors"] if folder else [Path(path) for path in args.ckpt.split(":")]
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: no such checkpoint")
@@ -76,7 +94,10 @@ def main() -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {device}: not available here ({str(error).splitlines()[0]})") from None
-    model = load_speech_dlm(str(paths[0].parent), ":".join(str(path.resolve()) for path in paths), args.data)
+    if folder:
+        model = load_speech_dlm(folder)
+    else:
+        model = load_speech_dlm(paths[0].parent, ":".join(str(path.resolve()) for path in paths), args.data)
     model.to(device=device, dtype=getattr(torch, args.dtype))
     made_by = {
         "checkpoints": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths],
@@ -92,6 +113,7 @@ def main() -> None:
             seed=args.seed,
             samples=args.samples,
             prompt_frames=args.prompt_frames,
+            condition_on=args.condition_on,
             batch_size=args.batch_size,
             made_by=made_by,
             overwrite=args.overwrite,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.speech_dlm_decoder import SpeechDLMDecoder
+from speechdlm_ext.models.weights import check_weights
 from speechdlm_ext.options import cross_weights, flag
 
 DEFAULT_MAX_TARGET_POSITIONS = 1024
@@ -118,14 +119,27 @@ class SpeechDLM(FairseqLanguageModel):
         logits = net_output[0][0].units.float()
         return F.log_softmax(logits, -1) if log_probs else F.softmax(logits, -1)
 
+    def load_state_dict(self, state_dict: Any, strict: bool = True, model_cfg: Any = None, args: Any = None) -> Any:
+        """Take weights (fairseq's entry); raises :class:`InputError` in one line where they are not this model's."""
+        try:
+            return super().load_state_dict(state_dict, strict, model_cfg, args)
+        except RuntimeError:
+            check_weights(self, state_dict)
+            raise
+
     @classmethod
     def from_pretrained(
-        cls, model_name_or_path: str, checkpoint_file: str = "model.pt", data_name_or_path: str = ".", **kwargs: Any
+        cls,
+        model_name_or_path: str,
+        checkpoint_file: str = "model.pt",
+        data_name_or_path: str = ".",
+        trust: Optional[bool] = None,
+        **kwargs: Any,
     ) -> Any:
-        """Load a checkpoint for sampling; see :func:`speechdlm_ext.hub.load_speech_dlm`."""
+        """Load a checkpoint, or a folder of ``save_pretrained``; see :func:`speechdlm_ext.hub.load_speech_dlm`."""
         from speechdlm_ext.hub import load_speech_dlm
 
-        return load_speech_dlm(model_name_or_path, checkpoint_file, data_name_or_path, **kwargs)
+        return load_speech_dlm(model_name_or_path, checkpoint_file, data_name_or_path, trust, **kwargs)
 
 
 def _check(args: Any, channels: list[str]) -> None:
