@@ -12,6 +12,7 @@ from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 from torch import Tensor
 
+from speechdlm_ext.data.unit_counts import UPDATE_COUNTS, count_units
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.speech_dlm_decoder import Prediction
 from speechdlm_ext.options import cross_weights
@@ -52,8 +53,13 @@ class SpeechDLMCriterion(FairseqCriterion):
       it is read off the frame after the edge, where the edge unit is known. An edge at the last frame of a row then
       has none.
 
-    Edge and duration losses are means over the edges of the batch, multiplied by its sample size, so that they count
-    like *next*. In the logs every figure is a mean over its own count, whatever the batches were: ``*_token_loss`` in
+    Edge and duration losses are means over edges, multiplied by the sample size, so that they count like *next*. Both
+    are taken over the batch, as published; in training over all batches of the update, on all processes, which the
+    task has counted before (:meth:`SpeechDLMTask.begin_update`). The sum over those batches is then the loss of one
+    batch that holds them all, so that an update does not depend on ``--update-freq`` and the number of processes; with
+    one batch an update it is the published loss.
+
+    In the logs every figure is a mean over its own count, whatever the batches were: ``*_token_loss`` in
     bits a unit, ``*_duration_loss`` in frames, ``*_pred_acc`` in percent, for each pair ``[channel-predicted]`` and,
     without prefix, over all channels that predict themselves.
     """
@@ -92,8 +98,9 @@ class SpeechDLMCriterion(FairseqCriterion):
         """The loss of a batch, the sample size by which gradients are divided, and the sums for the logs."""
         target = sample["target"]
         edges = sample["durations"].nonzero(as_tuple=True)  # rows, frames, channels: (N,) each
-        nsentences = target.size(0)
-        ntokens = target.ne(self.padding_idx).sum((0, 1)).tolist()
+        counts = count_units(target, sample["durations"], self.padding_idx).tolist()
+        nsentences, ntokens = target.size(0), [frames for _, frames, _, _ in counts]
+        scales = [self._scales(*of_channel) for of_channel in sample.get(UPDATE_COUNTS, counts)]
         logs: dict[str, Any] = {"nsentences": nsentences, "ntokens": 0, "sample_size": 0}
         loss = torch.zeros((), device=target.device)
         for (channel, predicted), pair in self._terms(model, sample, edges, ntokens).items():
@@ -105,9 +112,7 @@ class SpeechDLMCriterion(FairseqCriterion):
                 logs[f"{prefix}{key}"] = size
                 logs[key] += size
             for name, term in pair.items():
-                # Next units count frame by frame; edges and durations as their mean, at each frame.
-                scale = 1 if name == "next" else sample_size / max(term.counted, 1)
-                weighted = term.loss * (weight * scale)
+                weighted = term.loss * (weight * scales[predicted][name])
                 loss = loss + weighted * self.target_weights[name]
                 share = term.counted if name == "next" else sample_size
                 logs[f"{prefix}{LOG_NAMES[name]}_share"] = weight * self.target_weights[name] * share
@@ -115,6 +120,12 @@ class SpeechDLMCriterion(FairseqCriterion):
                 self._add(logs, LOG_NAMES[name], weighted.detach(), term.correct, term.counted)
         logs["loss"] = loss.detach()
         return loss, logs["sample_size"], logs
+
+    def _scales(self, rows: int, frames: int, edges: int, followed: int) -> dict[str, float]:
+        """What to multiply a channel's sums with: next units count frame by frame, the others as a mean at each."""
+        size = rows if self.sentence_avg else frames
+        timed = followed if self.delayed else edges
+        return {"next": 1.0, "edge": size / max(edges, 1), "duration": size / max(timed, 1)}
 
     @staticmethod
     def _add(logs: dict[str, Any], name: str, *values: Any) -> None:
@@ -158,15 +169,15 @@ class SpeechDLMCriterion(FairseqCriterion):
     def _unit_term(self, logits: Tensor, units: Tensor, counted: int) -> Term:
         """Cross entropy in nats of ``counted`` units ``(…)`` among padding; ``logits`` ``(…, V)``."""
         logits, units = logits.flatten(0, -2), units.flatten()
-        loss = F.cross_entropy(logits.float(), units, ignore_index=self.padding_idx, reduction="sum")
+        loss = F.cross_entropy(_precise(logits), units, ignore_index=self.padding_idx, reduction="sum")
         correct = ((logits.argmax(-1) == units) & units.ne(self.padding_idx)).sum()
         return Term(loss, correct, counted)
 
     @staticmethod
     def _duration_term(predicted: Tensor, frames: Tensor) -> Term:
         """L1 in frames; both ``(N,)``."""
-        predicted = predicted.float()
-        loss = F.l1_loss(predicted, frames.float(), reduction="sum")
+        predicted = _precise(predicted)
+        loss = F.l1_loss(predicted, frames.to(predicted), reduction="sum")
         return Term(loss, (predicted.round() == frames).sum(), len(frames))
 
     @staticmethod
@@ -202,6 +213,11 @@ class SpeechDLMCriterion(FairseqCriterion):
 
 
 _SUMS = ("_loss", "_correct", "_count")
+
+
+def _precise(values: Tensor) -> Tensor:
+    """Losses are summed in fp32, or in fp64 where the model is."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def _log_perplexity(name: str) -> None:

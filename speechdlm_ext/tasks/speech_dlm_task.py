@@ -15,6 +15,7 @@ from torch import Tensor
 
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary, find_channels, load_dictionaries
 from speechdlm_ext.data.dialogue_dataset import DialogueDataset, PromptDataset
+from speechdlm_ext.data.unit_counts import share_counts
 from speechdlm_ext.data.unit_stream import UnitStream, find_binarized
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.fairseq_generator import FairseqGenerator
@@ -131,6 +132,10 @@ class SpeechDLMTask(FairseqTask):
         seconds = f"{len(streams[0]):,} frames in {len(streams[0].sizes):,} lines, {len(dataset):,} blocks"
         logger.info("%s: %s of %s", split, seconds, ",".join(self.channels))
         self.datasets[split] = dataset
+
+    def begin_update(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Called with all batches of an update before the first is trained on; see the criterion for why."""
+        return share_counts(samples, self.dictionary.pad(), len(self.channels))
 
     def _start_symbol(self) -> int:
         return self.dictionary.bos() if self.cfg.add_bos_token else self.dictionary.eos()

@@ -7,5 +7,6 @@ from .expressions import REPAIRS as _EXPRESSIONS
 from .layers import REPAIRS as _LAYERS
 from .precision import REPAIRS as _PRECISION
 from .saving import REPAIRS as _SAVING
+from .updates import REPAIRS as _UPDATES
 
-REPAIRS = [*_ARCHIVES, *_CONFIGS, *_PRECISION, *_LAYERS, *_DISTRIBUTED, *_SAVING, *_EXPRESSIONS]
+REPAIRS = [*_ARCHIVES, *_CONFIGS, *_PRECISION, *_LAYERS, *_DISTRIBUTED, *_SAVING, *_UPDATES, *_EXPRESSIONS]
