@@ -6,11 +6,14 @@ import os
 from typing import Any
 
 from fairseq import checkpoint_utils
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+from omegaconf import open_dict
 
 from speechdlm_ext.compat.checkpoints import trust_checkpoints
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.hub.folder import CONFIG, WEIGHTS, is_saved_folder, load_folder
+from speechdlm_ext.hub.folder import CONFIG, OPTIONS, WEIGHTS, is_saved_folder, load_folder
 from speechdlm_ext.hub.model import DialogueModel
+from speechdlm_ext.models.speech_dlm import SpeechDLM
 from speechdlm_ext.models.weights import check_finite
 from speechdlm_ext.tasks.speech_dlm_task import SpeechDLMTask
 
@@ -69,11 +72,15 @@ def _read(path: str, overrides: dict[str, Any]) -> dict[str, Any]:
     try:
         state: dict[str, Any] = checkpoint_utils.load_checkpoint_to_cpu(path, overrides)
         cfg = state["cfg"]
-        kinds = (cfg.task._name, cfg.model._name)
+        task, model = cfg.task._name, cfg.model._name
     except (KeyError, TypeError, AttributeError, IndexError):
         raise InputError(f"{path}: not a checkpoint of fairseq-train") from None
-    if kinds[0] != "speech_dlm_task":
-        raise InputError(f"{path}: a model {kinds[1]} of task {kinds[0]}, one of speech_dlm_task is wanted")
+    kind = ARCH_MODEL_REGISTRY.get(model) or MODEL_REGISTRY.get(model)
+    if task != "speech_dlm_task" or kind is not SpeechDLM:
+        raise InputError(f"{path}: a model {model} of task {task}, speech_dlm of speech_dlm_task is wanted")
+    with open_dict(cfg):  # fairseq changes only those options that the checkpoint has
+        for part, options in ((cfg.task, OPTIONS["task"]), (cfg.model, OPTIONS["model"])):
+            part.update({name: value for name, value in overrides.items() if name in options})
     return state
 
 
