@@ -135,7 +135,7 @@ class _Batch:
                 progress(frame + 1)
             lprobs, durations = self.window.feed(self.units[:, frame + 1 : frame + 2], self.generator.temperature)
             lprobs, durations = lprobs[:, -1], None if durations is None else durations[:, -1]
-            self._check(lprobs)
+            self._check(lprobs, durations)
             repeat = self._repeat(durations, frame + 1)
         self.scores[:, self.limit] = lprobs[..., self.generator.dictionary.eos()]
         return self._hypotheses()
@@ -143,7 +143,7 @@ class _Batch:
     def _read_prompt(self, known: int) -> tuple[Tensor, Tensor]:
         """Read the frames that all prompts force; log-probabilities and repetition at the first that is open."""
         lprobs, durations = self.window.feed(self.units[:, : known + 1], self.generator.temperature)
-        self._check(lprobs)
+        self._check(lprobs, durations)
         taken = lprobs[:, :known].gather(-1, self.units[:, 1 : known + 1].unsqueeze(-1)).squeeze(-1)
         self.scores[:, :known] = taken
         self.totals = taken.sum(1)
@@ -207,8 +207,8 @@ class _Batch:
         self.counter.select(rows)
         self.window.select(rows)
 
-    def _check(self, lprobs: Tensor) -> None:
-        if bool(torch.isnan(lprobs).any()):
+    def _check(self, lprobs: Tensor, durations: Tensor | None) -> None:
+        if bool(torch.isnan(lprobs).any()) or (durations is not None and bool(torch.isnan(durations).any())):
             raise InputError(
                 "the model's output is not a number: its weights are broken, or the precision is too low (try fp32)"
             )

@@ -76,7 +76,7 @@ def _read(path: str, overrides: dict[str, Any]) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError, IndexError):
         raise InputError(f"{path}: not a checkpoint of fairseq-train") from None
     kind = ARCH_MODEL_REGISTRY.get(model) or MODEL_REGISTRY.get(model)
-    if task != "speech_dlm_task" or kind is not SpeechDLM:
+    if task != "speech_dlm_task" or not (isinstance(kind, type) and issubclass(kind, SpeechDLM)):
         raise InputError(f"{path}: a model {model} of task {task}, speech_dlm of speech_dlm_task is wanted")
     with open_dict(cfg):  # fairseq changes only those options that the checkpoint has
         for part, options in ((cfg.task, OPTIONS["task"]), (cfg.model, OPTIONS["model"])):

@@ -9,6 +9,7 @@ import torch
 from fairseq import utils
 from fairseq.data.indexed_dataset import get_available_dataset_impl
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 from torch import Tensor
@@ -109,6 +110,14 @@ class SpeechDLMTask(FairseqTask):
         for channel, dictionary in zip(channels, dictionaries, strict=True):
             logger.info("[%s] dictionary: %d types", channel, len(dictionary))
         return cls(cfg, ChannelDictionary(channels, dictionaries))
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """Build a model (fairseq's entry); raises :class:`InputError` for one of fairseq's, which know one channel."""
+        name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
+        kind = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
+        if kind is not None and kind.__module__.partition(".")[0] == "fairseq":
+            raise InputError(f"a model {name}, speech_dlm is wanted: speech_dlm_task has {len(self.channels)} channels")
+        return super().build_model(cfg, from_checkpoint)
 
     def load_dataset(self, split: str, combine: bool = False, epoch: int = 1, **kwargs: Any) -> None:
         """Open a split; of several data folders, the one for this epoch.

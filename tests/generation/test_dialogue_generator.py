@@ -294,3 +294,65 @@ def test_dead_hypotheses_are_not_returned() -> None:
     start = prompt(10)
     (only,) = generator(toy_model(), beam=4, max_len_b=10).generate([start], [0])
     assert len(only) == 1 and isinstance(only[0], Hypothesis) and torch.equal(only[0].units, start)
+
+
+def test_broken_duration_weights_stop_with_a_message() -> None:
+    model = toy_model()
+    with torch.no_grad():
+        model.decoder.output_duration_prediction[0].weight[0, 0] = math.nan
+    with pytest.raises(InputError, match="not a number"):
+        generator(model).generate([prompt(4)], [0])
+
+
+def replayed(model: SpeechDLM, units: Tensor, known: int, delayed: bool) -> list[tuple[int, int]]:
+    """Frames and channels after the first ``known`` frames at which a hypothesis had to repeat its unit, and did not.
+
+    The counters run in plain Python over this hypothesis alone, whatever beams it has come through.
+    """
+    history = torch.cat([torch.full((1, units.size(1)), 2), units])
+    with torch.no_grad():
+        durations = model(history[None])[0][0].durations[0]
+    broken = []
+    for c in range(units.size(1)):
+        left, read = 1, False
+        for frame in range(len(units)):
+            said = max(1, int(durations[frame, c].round()))
+            repeated = frame > 0 and bool(history[frame, c] == history[frame - 1, c])
+            if delayed:
+                if frame > 0:
+                    left = max(0, left - int(left == 1 or repeated))
+                    said = 1 if repeated else said
+                left = said if left == 0 else left
+                copy = left != 1
+            else:
+                if repeated:
+                    left = 1 if read else max(1, left - 1)
+                copy = left != 1
+                read = not copy
+                left = said if read else left
+            if copy and frame >= max(known, 1) and history[frame + 1, c] != history[frame, c]:
+                broken.append((frame, c))
+    return broken
+
+
+@pytest.mark.parametrize("delayed", [True, False])
+def test_duration_counters_follow_their_hypotheses_through_the_beam(
+    delayed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = toy_model(delayed_duration_target=str(delayed))
+    with torch.no_grad():  # runs of some frames, and of different lengths
+        model.decoder.output_duration_prediction[0].bias.fill_(3.0)
+        model.decoder.output_duration_prediction[0].weight.mul_(3.0)
+    moved = []
+    select = DurationCounter.select
+
+    def watched(self: DurationCounter, rows: Tensor) -> None:
+        moved.append(len(rows) == len(self.left) and not torch.equal(self.left[rows], self.left))
+        select(self, rows)
+
+    monkeypatch.setattr(DurationCounter, "select", watched)
+    starts = [prompt(4, seed=seed) for seed in range(6)]
+    for start, hypotheses in zip(starts, generator(model, beam=5, max_len_b=40).generate(starts, [0] * 6), strict=True):
+        for hypothesis in hypotheses:
+            assert replayed(model, hypothesis.units, len(start), delayed) == []
+    assert any(moved)  # hypotheses with different counters did change places

@@ -236,3 +236,25 @@ def test_paths_and_colons(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(toy.parent)
     for arguments in ((toy / "model.pt",), (str(toy), "model.pt", "."), (toy.name, "model.pt", toy.name)):
         assert torch.equal(load_speech_dlm(*arguments).score(units).log_probabilities, whole)
+
+
+def test_fairseqs_own_models_are_refused_by_the_task(toy: Path) -> None:
+    """What fairseq-generate meets in a checkpoint of another model."""
+    task = load_speech_dlm(toy).task
+    with pytest.raises(InputError, match=r"a model transformer_lm, speech_dlm is wanted: .* has 2 channels"):
+        task.build_model(Namespace(_name="transformer_lm"), from_checkpoint=True)
+
+
+def test_validation_sees_every_block_once_however_it_is_cut_up(toy: Path) -> None:
+    task = load_speech_dlm(toy).task
+    task.cfg.tokens_per_sample = 8
+    task.load_dataset("valid")
+    data = task.dataset("valid")
+    for max_tokens, shards in ((8, 1), (24, 1), (16, 3)):
+        seen = []
+        for shard in range(shards):
+            options = {"max_tokens": max_tokens, "num_shards": shards, "shard_id": shard}
+            epoch = task.get_batch_iterator(data, seed=shard, disable_iterator_cache=True, **options)
+            batches = epoch.next_epoch_itr(shuffle=False)
+            seen += [int(i) for batch in batches if batch for i in batch["id"]]
+        assert sorted(seen) == list(range(len(data))), (max_tokens, shards)
