@@ -194,23 +194,37 @@ def shorten(path: Path) -> None:
         Path(f"{path}.new.{ending}").replace(f"{path}.{ending}")
 
 
-def test_hydra_trains_with_a_config_of_ours(trained: Path, checkout: Path, run_command: Any, tmp_path: Path) -> None:
-    sizes = (
-        "model.decoder_layers=2 model.decoder_cross_layers=1 model.decoder_embed_dim=32 model.decoder_ffn_embed_dim=64"
+def test_hydra_trains_a_published_config_once_for_each_seed(
+    trained: Path, checkout: Path, run_command: Any, tmp_path: Path
+) -> None:
+    import torch
+
+    small = (
+        "model.decoder_layers=2 model.decoder_cross_layers=1 model.decoder_embed_dim=32 model.decoder_ffn_embed_dim=64 "
+        "task.tokens_per_sample=100 dataset.max_tokens=200 dataset.num_workers=0 optimization.max_update=2 "
+        "optimization.update_freq=[2] common.fp16=false common.cpu=true hydra.sweep.dir=runs"
     )
-    short = "task.tokens_per_sample=100 dataset.max_tokens=200 dataset.num_workers=0 optimization.max_update=2"
+    config = ["--config-dir", checkout / "configs", "--config-name", "speech_dlm_edge_delayed_duration"]
     run_command(
-        ["fairseq-hydra-train", "--config-dir", checkout / "configs", "--config-name", "speech_dlm_small"]
-        + [
+        [
+            "fairseq-hydra-train",
+            "--multirun",
+            *config,
             f"task.data={trained / 'bin'}",
-            f"checkpoint.save_dir={tmp_path / 'checkpoints'}",
-            *sizes.split(),
-            *short.split(),
+            *small.split(),
+            "common.seed=1,2",
         ],
         cwd=tmp_path,
         env={"SPEECHDLM_USER_DIR": str(checkout / "speechdlm_ext")},
     )
-    assert (tmp_path / "checkpoints" / "checkpoint_last.pt").is_file()
+    seeds, weights = [], []
+    for job in ("0", "1"):
+        last = torch.load(tmp_path / "runs" / job / "checkpoints" / "checkpoint_last.pt", weights_only=False)
+        seeds.append(last["cfg"]["common"]["seed"])
+        weights.append(last["model"]["decoder.layers.0.fc1.weight"])
+        assert last["optimizer_history"][-1]["num_updates"] == 2
+        assert list((tmp_path / "runs" / job / "tensorboard" / "train").iterdir())
+    assert seeds == [1, 2] and not torch.equal(*weights)
 
 
 def test_the_sampling_script_resumes_and_gives_the_same(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,16 +15,16 @@ Weights: TypeAlias = dict[str, torch.Tensor]
 
 # Length of a line in frames and mean length of its runs: short lines have many edges, long ones few.
 ROWS = ((9, 1), (12, 1), (30, 12), (40, 20))
-MODEL = (
+MODEL = shlex.split(
     "--task speech_dlm_task --arch speech_dlm --criterion speech_dlm_criterion --decoder-layers 2 "
     "--decoder-cross-layers 1 --decoder-embed-dim 16 --decoder-ffn-embed-dim 32 --decoder-attention-heads 2 "
     "--share-decoder-input-output-embed"
-).split()
+)
 # Plain gradient descent without clipping shows the size of a gradient; Adam's first update would hide it.
-UPDATE = (
+UPDATE = shlex.split(
     "--sample-break-mode eos --tokens-per-sample 64 --dropout 0 --optimizer sgd --lr 0.1 --lr-scheduler fixed "
     "--clip-norm 0 --cpu --num-workers 0 --no-epoch-checkpoints --no-progress-bar --log-interval 1 --seed 3"
-).split()
+)
 
 
 def write_rows(path: Path, rows: tuple[tuple[int, int], ...] = ROWS, seed: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from .archives import REPAIRS as _ARCHIVES
 from .configs import REPAIRS as _CONFIGS
+from .curves import REPAIRS as _CURVES
 from .distributed import REPAIRS as _DISTRIBUTED
 from .expressions import REPAIRS as _EXPRESSIONS
 from .layers import REPAIRS as _LAYERS
@@ -9,4 +10,4 @@ from .precision import REPAIRS as _PRECISION
 from .saving import REPAIRS as _SAVING
 from .updates import REPAIRS as _UPDATES
 
-REPAIRS = [*_ARCHIVES, *_CONFIGS, *_PRECISION, *_LAYERS, *_DISTRIBUTED, *_SAVING, *_UPDATES, *_EXPRESSIONS]
+REPAIRS = [*_ARCHIVES, *_CONFIGS, *_PRECISION, *_LAYERS, *_DISTRIBUTED, *_SAVING, *_UPDATES, *_CURVES, *_EXPRESSIONS]

@@ -1,0 +1,43 @@
+"""Tensorboard's files where each run wants them."""
+
+from __future__ import annotations
+
+import functools
+import os
+from types import ModuleType
+from typing import Any
+
+from ..imports import after_import
+from ..repair import Repair, always
+
+
+def _write_where_each_run_wants(module: ModuleType) -> None:
+    wrapper, writers = module.TensorboardProgressBarWrapper, module._tensorboard_writers
+    original = wrapper._writer
+    folder_now = ""
+
+    @functools.wraps(original)
+    def _writer(self: Any, key: str) -> Any:
+        nonlocal folder_now
+        # Each job of a multirun works in a folder of its own, which relative paths are meant in.
+        self.tensorboard_logdir = os.path.abspath(self.tensorboard_logdir)
+        if self.tensorboard_logdir != folder_now:
+            module._close_writers()
+            writers.clear()
+            folder_now = self.tensorboard_logdir
+        return original(self, key)
+
+    wrapper._writer = _writer
+
+
+REPAIRS = [
+    Repair(
+        name="tensorboard-multirun",
+        package="fairseq",
+        fault="FileNotFoundError: … events.out.tfevents…, or one job's curves in the other's folder "
+        "(fairseq-hydra-train --multirun with common.tensorboard_logdir)",
+        versions="all",
+        needed=always,
+        apply=lambda: after_import("fairseq.logging.progress_bar", _write_where_each_run_wants),
+    ),
+]
