@@ -33,7 +33,9 @@ def parse_arguments() -> argparse.Namespace:
     prompts.add_argument("--samples", type=int, default=1, help="continuations of each prompt")
     prompts.add_argument("--batch-size", "--batch-max-sentences", type=int, default=8, help="prompts at a time")
     search = parser.add_argument_group("search")
-    search.add_argument("--sampling", default="True", choices=("True", "False"), help="draw at random")
+    search.add_argument(
+        "--sampling", nargs="?", const="True", default="True", choices=("True", "False"), help="draw at random"
+    )
     search.add_argument("--beam-search", action="store_true", help="the same as --sampling False")
     search.add_argument("--beam-size", "--beam", type=int, default=5, help="hypotheses, of which the likeliest is kept")
     search.add_argument("--sampling-topk", type=int, default=-1, help="draw from the k likeliest units; -1 for all")

@@ -64,7 +64,6 @@ def save_folder(folder: str | os.PathLike[str], model: SpeechDLM, task: SpeechDL
     config = {
         "model_type": "speech_dlm",
         "format": FORMAT,
-        "channels": task.channels,
         "task": {**_plain(task.cfg, OPTIONS["task"]), "channels": ",".join(task.channels)},
         "model": _plain(model.decoder.args, OPTIONS["model"]),
         "tied_weights": tied,
@@ -140,7 +139,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: format {config.get('format')}, {FORMAT} is wanted: written by another version of this"
         )
-    _check_keys(path, "", config, ["model_type", "format", "channels", "task", "model", "tied_weights"])
+    _check_keys(path, "", config, ["model_type", "format", "task", "model", "tied_weights"])
     for part in ("task", "model", "tied_weights"):
         if not isinstance(config[part], dict):
             raise InputError(f"{path}: {part} is {type(config[part]).__name__}, an object is wanted")

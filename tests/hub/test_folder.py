@@ -89,7 +89,7 @@ def test_the_files_are_those_that_the_documents_name(saved: Path) -> None:
 
     assert sorted(path.name for path in saved.iterdir()) == FILES
     config = json.loads((saved / "config.json").read_text())
-    assert config["channels"] == ["unitA", "unitB"] and config["model"]["decoder_layers"] == 3
+    assert config["task"]["channels"] == "unitA,unitB" and config["model"]["decoder_layers"] == 3
     with safe_open(saved / "model.safetensors", "pt") as file:
         assert "decoder.embed_tokens.weight" in file.keys()  # noqa: SIM118 - no mapping
     assert all(str(saved.parent) not in path.read_text() for path in saved.iterdir() if path.suffix != ".safetensors")
