@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from speechdlm_ext.data.unit_stream import UnitStream, find_binarized
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import DialogueModel, load_speech_dlm
 from tests.hub.checkpoints import CRITERION, toy_lines, write_checkpoint
+from tests.published import load, read_json
 
 LENGTHS = [20, 9, 70, 1, 31]
 LOSSES = ("general_token", "edge_token", "edge_duration")
@@ -178,3 +180,20 @@ def test_broken_weights_have_no_score(toy: Path) -> None:
         model.models[0].decoder.output_duration_prediction[0].bias.fill_(math.nan)
     with pytest.raises(InputError, match="not a number"):
         model.score({"unitA": "7 7", "unitB": "7 7"})
+
+
+def test_the_published_validation_figures(shared: Path) -> None:
+    """All 21 blocks of the reference data at once, against what the public code said of them one by one."""
+    model, task, _ = load(shared / "reference", "A")
+    streams = [UnitStream(find_binarized(str(shared / "reference" / "bin"), "valid", c)) for c in task.channels]
+    units = torch.stack([torch.from_numpy(stream.read(0, len(stream))) for stream in streams], 1)
+    score = DialogueModel([model], task).score(units)
+    published = read_json(shared / "reference" / "A" / "criterion_valid.json")["blocks_per_batch_1"]
+    sums = published["summed_logging_output"]
+    for c, channel in enumerate(score.channels):
+        pair = f"[{channel}-{channel}]"
+        assert int(score.edges[:, c].sum()) == sums[f"{pair}edge_token_count"]
+        assert float(score.edge_log_likelihood[c]) == pytest.approx(-sums[f"{pair}edge_token_loss"], rel=1e-5)
+        errors = score.duration_errors[:, c].double()
+        assert int(errors.isfinite().sum()) == sums[f"{pair}edge_duration_count"]
+        assert float(errors.nansum()) == pytest.approx(sums[f"{pair}edge_duration_loss"], rel=1e-5)
