@@ -8,6 +8,7 @@ from fairseq.modules.quant_noise import quant_noise
 from torch import Tensor, nn
 
 from speechdlm_ext.modules.cache import DecoderCache
+from speechdlm_ext.modules.dropout_attention import dropout_attention
 
 
 class CausalAttention(nn.Module):
@@ -71,6 +72,9 @@ class CausalAttention(nn.Module):
         """
         batch, channels, length, dim = query.shape
         q, k, v = (self._split(p(x)) for p, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, key)))
+        if self.training and 0 < self.dropout < 1 and cache is None and q.device.type == "cpu":
+            out = self._attend_with_dropout(q, k, v, mask, batch, channels)
+            return self.out_proj(out.transpose(1, 2).reshape(batch, channels, length, dim))
         sources = 1
         if self.across:
             sources = channels - 1
@@ -93,6 +97,20 @@ class CausalAttention(nn.Module):
             # A query with nothing to attend to (another channel that is all padding) takes nothing from it.
             out = out.masked_fill(~mask.any(-1, keepdim=True), 0.0)
         return self.out_proj(out.transpose(1, 2).reshape(batch, channels, length, dim))
+
+    def _attend_with_dropout(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, batch: int, channels: int
+    ) -> Tensor:
+        """Training on a CPU, where PyTorch's fused attention has no dropout: ``(B·C, heads, T, head dimension)``."""
+        rows = list(range(batch * channels))
+        sources = 1
+        if self.across and channels == 2:
+            rows = [row ^ 1 for row in rows]  # the other channel's keys are read where they are
+        elif self.across:
+            sources = channels - 1
+            k, v = (self._others(x, batch, channels) for x in (k, v))
+        flat = None if mask is None else mask.flatten(0, 1)
+        return dropout_attention(q, k, v, flat, self.dropout, rows, sources)
 
     def _split(self, x: Tensor) -> Tensor:
         """``(B, C, T, D)`` to ``(B·C, heads, T, head dimension)``."""

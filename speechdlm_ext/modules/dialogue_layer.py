@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.modules.attention import CausalAttention
 from speechdlm_ext.modules.cache import DecoderCache
+from speechdlm_ext.modules.dropout import add_dropped
 
 
 class DialogueLayer(nn.Module):
@@ -58,13 +59,13 @@ class DialogueLayer(nn.Module):
     ) -> Tensor:
         """``(B, C, T, D)`` to the same; masks and cache as in :meth:`CausalAttention.forward`."""
         normed = self.self_attn_layer_norm(x)
-        x = x + self._drop(self.self_attn(normed, normed, self_mask, cache, layer))
+        x = self._add(x, self.self_attn(normed, normed, self_mask, cache, layer))
         if self.cross_channel_attn is not None:
             query = self.cross_channel_attn_layer_norm(x)
-            x = x + self._drop(self.cross_channel_attn(query, x, cross_mask, cache, layer))
+            x = self._add(x, self.cross_channel_attn(query, x, cross_mask, cache, layer))
         hidden = self.activation(self.fc1(self.final_layer_norm(x)))
         hidden = F.dropout(hidden, self.activation_dropout, self.training)
-        return x + self._drop(self.fc2(hidden))
+        return self._add(x, self.fc2(hidden))
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+    def _add(self, x: Tensor, branch: Tensor) -> Tensor:
+        return add_dropped(x, branch, self.dropout, self.training)

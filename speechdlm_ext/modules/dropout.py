@@ -1,0 +1,71 @@
+"""Dropout on a CPU with cheap random numbers that are drawn again in the backward pass instead of being kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Decisions are made by 16 random bits, so that probabilities are multiples of this.
+STEP = 2**-16
+
+
+class DropoutMasks:
+    """A reproducible sequence of dropout masks.
+
+    PyTorch draws each decision of a dropout on a CPU from a Mersenne twister, which takes longer than most of what is
+    done with it. Here one draw of a small fast generator (SFC64) makes four decisions.
+
+    Args:
+        probability: of dropping an element, rounded to a multiple of 2^-16.
+        seed: the same seed gives the same masks for the same sizes in the same order.
+
+    Attributes:
+        scale: what kept elements are multiplied with, so that the expectation stays: 1 / (1 - probability).
+    """
+
+    def __init__(self, probability: float, seed: int) -> None:
+        dropped = min(round(probability / STEP), 2**16 - 1)
+        self.scale = 1 / (1 - dropped * STEP)
+        self._threshold = dropped - 2**15
+        self._generator = np.random.SFC64(seed)
+
+    def draw(self, size: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """The next mask: 1 where an element is kept, 0 where it is dropped.
+
+        It is a tensor of floats because multiplying with one is several times faster than filling by a bool mask.
+        """
+        count = math.prod(size)
+        bits = torch.from_numpy(self._generator.random_raw((count + 3) // 4)).view(torch.int16)[:count]
+        return torch.ge(bits.view(size), self._threshold, out=torch.empty(size, dtype=dtype))
+
+
+def new_seed() -> int:
+    """A seed from PyTorch's own generator, whose state fairseq saves and restores."""
+    return int(torch.randint(2**62, ()))
+
+
+def add_dropped(x: Tensor, branch: Tensor, probability: float, training: bool) -> Tensor:
+    """``x`` plus dropout of ``branch``, both of one shape: the end of a residual branch."""
+    if training and 0 < probability < 1 and branch.device.type == "cpu":
+        return _AddDropped.apply(x, branch, probability, new_seed())
+    return x + F.dropout(branch, probability, training)
+
+
+class _AddDropped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, branch: Tensor, probability: float, seed: int) -> Tensor:
+        ctx.probability, ctx.seed = probability, seed
+        masks = DropoutMasks(probability, seed)
+        return torch.add(x, masks.draw(branch.shape, branch.dtype).mul_(branch), alpha=masks.scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        masks = DropoutMasks(ctx.probability, ctx.seed)
+        kept = masks.draw(gradient.shape, gradient.dtype)
+        return gradient, kept.mul_(gradient).mul_(masks.scale), None, None
