@@ -53,6 +53,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     search.add_argument("--min-len", type=int, default=1, help="least number of frames")
     search.add_argument(
+        "--no-slide", action="store_true", help="refuse what is longer than the model's window, which else slides"
+    )
+    search.add_argument(
         "--seed", type=int, default=123, help="of the first prompt's first sample; counted up from there"
     )
     machine = parser.add_argument_group("machine")
@@ -84,6 +87,7 @@ def main() -> None:
         temperature=args.temperature,
         duration_temperature=args.duration_temperature,
         min_len=args.min_len,
+        slide=not args.no_slide,
         **length,
     )
     folder = Path(args.ckpt) if Path(args.ckpt).is_dir() else None  # of save_pretrained

@@ -150,24 +150,57 @@ def test_what_cannot_be_given(model: DialogueModel, dialogue: Any, options: Any,
         model.sample(dialogue, **options)
 
 
+def run_script(monkeypatch: pytest.MonkeyPatch, checkout: Path, *arguments: Any) -> int | None:
+    """The status of scripts/sample_speech_dlm.py, run in this process."""
+    monkeypatch.setattr(sys, "argv", [str(part) for part in ("sample_speech_dlm.py", *arguments)])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_path(str(checkout / "scripts" / "sample_speech_dlm.py"), run_name="__main__")
+    return done.value.code  # type: ignore[return-value]
+
+
 def test_the_script_continues_beside_a_given_channel(
-    toy: Path, model: DialogueModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkout: Path
+    model: DialogueModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkout: Path
 ) -> None:
     rows = [{"audio": f"d{i}", **model.decode(line)} for i, line in enumerate(toy_lines(2, [30, 12, 30]))]
     rows[2]["unitB"] = " ".join(rows[2]["unitB"].split()[:8])  # given no further
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     model.save_pretrained(tmp_path / "saved")
     files = ["--in-file", tmp_path / "in.jsonl", "--out-file", tmp_path / "out.jsonl", "--ckpt", tmp_path / "saved"]
-    options = ["--condition-on", "unitA", "--prompt-frames", 4, "--device", "cpu", "--beam-size", 2]
-    monkeypatch.setattr(sys, "argv", [str(part) for part in ("sample_speech_dlm.py", *files, *options)])
-    with pytest.raises(SystemExit) as done:
-        runpy.run_path(str(checkout / "scripts" / "sample_speech_dlm.py"), run_name="__main__")
-    assert not done.value.code
+    options = ["--condition-on", "unitA", "--prompt-frames", 4, "--device", "cpu", "--beam-size", 2, "--sampling"]
+    assert not run_script(monkeypatch, checkout, *files, *options)
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     for i, (row, out) in enumerate(zip(rows, written, strict=True)):
         expected = model.sample(row, condition_on="unitA", prompt_frames=4, sampling=True, beam=2, seed=123 + i)
         assert {channel: out[channel] for channel in expected} == expected
         assert out["unitA"] == row["unitA"] and out["prompt_frames"] == 4 and out["audio"] == f"d{i}"
+
+
+def test_the_script_explains_what_it_refuses(
+    toy: Path,
+    model: DialogueModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    checkout: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [{"audio": f"d{i}", "unitA": "7 7 8", "unitB": units} for i, units in enumerate(("1 2 2", "1 2 55"))]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "one.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    refused = {
+        ("in.jsonl",): "dialogue d1: unit 55 of unitB is not in dict.unitB.txt",
+        ("one.jsonl", "--no-slide", "--max-len-b", "100"): "the model's window has 64",
+        ("one.jsonl", "--condition-on", "unitC"): "condition_on unitC: no such channel",
+        ("one.jsonl", "--condition-on", "unitA"): "nothing is left to continue",
+        ("one.jsonl", "--sampling-topp", "1.5"): "--sampling-topp 1.5: a number above 0 and up to 1 is wanted",
+        ("one.jsonl", "--temperature", "nan"): "--temperature nan: a number above 0 is wanted",
+        ("one.jsonl", "--max-len-b", "2"): "the prompt has 3 frames",
+    }
+    for (name, *options), message in refused.items():
+        files = ["--in-file", tmp_path / name, "--out-file", tmp_path / "out.jsonl", "--ckpt", toy / "model.pt"]
+        assert run_script(monkeypatch, checkout, *files, "--device", "cpu", "--batch-size", 1, *options) == 2
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert last.startswith("sample_speech_dlm.py: error: ") and message in last
+        assert not (tmp_path / "out.jsonl").exists()
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
