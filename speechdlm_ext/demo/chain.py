@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,26 +211,32 @@ class Chain:
         command += ["--max-tokens", "6144", "--num-workers", "0", "--cpu", "--log-format", "json"]
         return Step("7-validate", "Validate on what was held out", command, [self.log("7-validate")], 10)
 
-    def sample_steps(self) -> list[Step]:
-        """Prompts, their continuations, and all as sound."""
+    def prompt_step(self) -> Step:
+        """Held-out beginnings."""
         options = self.options
-        frames = options.segment_frames
-        sampling = ["--sampling-topp", "0.9", "--beam", "1", "--samples", str(options.samples)]
-        sampling += ["--max-len-b", str(frames), "--seed", str(options.seed), "--device", "cpu"]
+        command = [*module("speechdlm_ext.demo.prompts"), str(self.split / "valid.jsonl"), str(self.prompts)]
+        command += ["--count", str(options.prompts)]
+        command += ["--prompt-frames", str(round(options.prompt_seconds * options.frame_rate))]
+        command += ["--total-frames", str(options.segment_frames)]
+        return Step("8-prompts", "Choose held-out beginnings as prompts", command, [self.prompts], 1)
+
+    @property
+    def samples(self) -> int:
+        """Continuations of each prompt: more than were asked for where there are fewer prompts than were asked for, so
+        that the figures are of as much generated speech."""
+        options = self.options
+        found = len(read_jsonl(self.prompts)) if self.prompts.exists() else options.prompts
+        return math.ceil(options.prompts * options.samples / found)
+
+    def sample_steps(self) -> list[Step]:
+        """The prompts' continuations, and all as sound; the prompts must be there."""
+        options = self.options
+        sampling = ["--sampling-topp", "0.9", "--beam", "1", "--samples", str(self.samples)]
+        sampling += ["--max-len-b", str(options.segment_frames), "--seed", str(options.seed), "--device", "cpu"]
         return [
             Step(
-                "8-prompts",
-                "Choose held-out beginnings as prompts",
-                [*module("speechdlm_ext.demo.prompts"), str(self.split / "valid.jsonl"), str(self.prompts)]
-                + ["--count", str(options.prompts)]
-                + ["--prompt-frames", str(round(options.prompt_seconds * options.frame_rate))]
-                + ["--total-frames", str(frames)],
-                [self.prompts],
-                1,
-            ),
-            Step(
                 "9-sample",
-                f"Continue each prompt {options.samples} times",
+                f"Continue each prompt {self.samples} times",
                 [*python("scripts/sample_speech_dlm.py"), "--in-file", str(self.prompts)]
                 + ["--out-file", str(self.continued), "--ckpt", str(self.checkpoints / "checkpoint_best.pt")]
                 + ["--data", str(self.data), *sampling],

@@ -69,6 +69,7 @@ def _run(chain: Chain, runner: Runner) -> None:
         runner.run(step, _preprocess_line)
     runner.run(chain.train_step(), TrainingProgress(chain.options.updates))
     runner.run(chain.validate_step(), _quiet)
+    runner.run(chain.prompt_step())
     for step in chain.sample_steps():
         runner.run(step)
     runner.run(chain.report_step())
