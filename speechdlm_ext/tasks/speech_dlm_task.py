@@ -146,6 +146,10 @@ class SpeechDLMTask(FairseqTask):
         """Called with all batches of an update before the first is trained on; see the criterion for why."""
         return share_counts(samples, self.dictionary.pad(), len(self.channels))
 
+    def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """The loss of a batch; nothing where ``fairseq-validate`` has none left for this of several processes."""
+        return super().valid_step(sample, model, criterion) if sample else (0.0, 0, {})
+
     def _start_symbol(self) -> int:
         return self.dictionary.bos() if self.cfg.add_bos_token else self.dictionary.eos()
 

@@ -44,6 +44,24 @@ def _gloo_without_gpus(module: ModuleType) -> None:
     module.distributed_init = distributed_init  # type: ignore[attr-defined]
 
 
+def _gather_anything(module: ModuleType) -> None:
+    original = module.all_gather_list
+
+    @functools.wraps(original)
+    def all_gather_list(data: Any, group: Any = None, max_size: int = 16384) -> list[Any]:
+        group = module.get_global_group() if group is None else group
+        if isinstance(group, tuple):  # of TPUs
+            gathered: list[Any] = original(data, group, max_size)
+            return gathered
+        from fairseq.utils import move_to_cpu
+
+        gathered = [None] * module.get_world_size(group)
+        module.dist.all_gather_object(gathered, move_to_cpu(data), group=group)
+        return gathered
+
+    module.all_gather_list = all_gather_list  # type: ignore[attr-defined]
+
+
 def _refuse_fully_sharded(module: ModuleType) -> None:
     original = module.fsdp_enable_wrap
 
@@ -80,6 +98,15 @@ REPAIRS = [
         versions="all",
         needed=always,
         apply=lambda: after_import("fairseq.distributed.utils", _gloo_without_gpus),
+    ),
+    Repair(
+        name="gathered-lists",
+        package="fairseq",
+        fault="TypeError: type torch.cuda.ByteTensor not available (on CPU), ValueError: encoded data size … exceeds "
+        "max_size (fairseq-validate in several processes)",
+        versions="all",
+        needed=always,
+        apply=lambda: after_import("fairseq.distributed.utils", _gather_anything),
     ),
     Repair(
         name="fully-sharded",
