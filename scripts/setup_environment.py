@@ -102,6 +102,8 @@ def _set_up(folder: Path, wish: str, uv: str | None, package: list[str]) -> None
 def _base() -> Base:
     """The interpreter below, when we run inside a virtual environment."""
     executable = getattr(sys, "_base_executable", None) or sys.executable
+    if sys.prefix != sys.base_prefix and executable == sys.executable:  # Python 3.10 does not tell
+        executable = os.path.realpath(executable)
     return Base(executable, platform.python_version(), sys.base_prefix)
 
 

@@ -28,6 +28,16 @@ def _choose(script, folder, wish=""):
     return script._choose_torch(folder, script.Base("python3", "3.11.7", "/usr"), wish)
 
 
+def test_the_base_of_an_environment_is_the_interpreter_below(checkout, tmp_path):
+    """Packages of the environment that `make` was started from are not those of the environment that it makes."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "outer")], check=True)
+    code = f"import sys; sys.path.insert(0, {str(checkout / 'scripts')!r}); import setup_environment as s; print(s._base())"
+    done = subprocess.run(
+        [tmp_path / "outer" / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert str(tmp_path) not in done.stdout and sys.base_prefix in done.stdout
+
+
 def test_without_a_driver_the_build_for_cpu_comes_from_pytorchs_index(script, tmp_path):
     torch = _choose(script, tmp_path)
     assert torch.pin == script._pinned("torch") + "+cpu"
