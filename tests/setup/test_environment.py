@@ -31,10 +31,10 @@ def _choose(script, folder, wish=""):
 def test_the_base_of_an_environment_is_the_interpreter_below(checkout, tmp_path):
     """Packages of the environment that `make` was started from are not those of the environment that it makes."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "outer")], check=True)
-    code = f"import sys; sys.path.insert(0, {str(checkout / 'scripts')!r}); import setup_environment as s; print(s._base())"
-    done = subprocess.run(
-        [tmp_path / "outer" / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
-    )
+    folder = str(checkout / "scripts")
+    code = f"import sys; sys.path.insert(0, {folder!r}); import setup_environment as e; print(e._base())"
+    python = tmp_path / "outer" / "bin" / "python"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     assert str(tmp_path) not in done.stdout and sys.base_prefix in done.stdout
 
 
