@@ -15,6 +15,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.durations import DurationCounter
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.generation.search import best_continuations, draw, keep_likeliest
+from speechdlm_ext.generation.stepping import SteppingDecoder
 from speechdlm_ext.generation.window import ModelWindow
 
 
@@ -79,6 +80,9 @@ class DialogueGenerator:
         """
         limits = [self.options.limit(len(prompt)) for prompt in prompts]
         results: list[list[Hypothesis]] = [[] for _ in prompts]
+        # Made anew at each call, as weights may have changed since the last.
+        rows = len(prompts) * self.options.beam
+        self.steppers = [SteppingDecoder(model.decoder, rows) for model in self.models]
         for limit in sorted(set(limits)):
             members = [i for i, own in enumerate(limits) if own == limit]
             batch = _Batch(self, [prompts[i] for i in members], [seeds[i] for i in members], limit)
@@ -105,7 +109,7 @@ class _Batch:
         self.units = torch.cat([start, self.prompt], 1)  # (rows, 1 + limit, C)
         self.scores = torch.zeros(self.size, limit + 1, self.channels, device=device)
         self.totals = torch.zeros(self.size, self.channels, device=device)
-        self.window = ModelWindow(generator.models, limit + 1, self.options.slide)
+        self.window = ModelWindow(generator.models, limit + 1, self.options.slide, generator.steppers)
         self.counter = DurationCounter(
             self.size, self.channels, generator.delayed, self.options.duration_temperature, device
         )

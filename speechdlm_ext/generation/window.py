@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.generation.stepping import SteppingDecoder
 from speechdlm_ext.modules.cache import DecoderCache
 
 
@@ -24,10 +25,14 @@ class ModelWindow:
         models: models with a ``decoder`` and the same dictionary.
         length: frames that will be asked for in all, so that short sequences take little memory.
         slide: whether the window may slide.
+        steppers: the models' decoders, made ready for single frames; without them the decoders read those, too.
     """
 
-    def __init__(self, models: Sequence[Any], length: int, slide: bool = True) -> None:
+    def __init__(
+        self, models: Sequence[Any], length: int, slide: bool = True, steppers: Sequence[SteppingDecoder] = ()
+    ) -> None:
         self.models = list(models)
+        self.steppers = list(steppers)
         limit = min(model.max_decoder_positions() for model in models)
         if length > limit and not slide:
             raise InputError(
@@ -74,15 +79,23 @@ class ModelWindow:
 
     def _run(self, units: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor | None]:
         lprobs, durations = [], []
-        for model, cache in zip(self.models, self.caches, strict=True):
-            (own, *_), _ = model.decoder(units, cache=cache)
-            lprobs.append(F.log_softmax(own.units.float() / temperature[:, None], -1))
-            if own.durations is not None:
-                durations.append(own.durations.float())
+        for number, cache in enumerate(self.caches):
+            logits, frames = self._predict(number, units, cache)
+            lprobs.append(F.log_softmax(logits.float() / temperature[:, None], -1))
+            if frames is not None:
+                durations.append(frames.float())
         if len(self.models) == 1:
             return lprobs[0], durations[0] if durations else None
         mean = torch.logsumexp(torch.stack(lprobs), 0) - math.log(len(lprobs))
         return mean, torch.stack(durations).mean(0) if durations else None
+
+    def _predict(self, number: int, units: Tensor, cache: DecoderCache) -> tuple[Tensor, Tensor | None]:
+        """Logits and durations of one model, ``(rows, n, C, V)`` and ``(rows, n, C)``."""
+        if self.steppers and units.size(1) == 1 and cache.length:
+            logits, frames = self.steppers[number](units[:, 0], cache)
+            return logits.unsqueeze(1), None if frames is None else frames.unsqueeze(1)
+        (own, *_), _ = self.models[number].decoder(units, cache=cache)
+        return own.units, own.durations
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows, in that order, repeated where named twice."""

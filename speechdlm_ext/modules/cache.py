@@ -13,25 +13,38 @@ class AttentionCache:
 
     def __init__(self, capacity: int, like: Tensor) -> None:
         rows, heads, _, head_dim = like.shape
-        self.keys = like.new_zeros((rows, heads, capacity, head_dim))
-        self.values = like.new_zeros((rows, heads, capacity, head_dim))
+        self._both = like.new_zeros((2, rows, heads, capacity, head_dim))
+
+    @property
+    def keys(self) -> Tensor:
+        """The keys; what is behind the positions written so far means nothing."""
+        return self._both[0]
+
+    @property
+    def values(self) -> Tensor:
+        """The values, likewise."""
+        return self._both[1]
 
     def extend(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write ``(rows, heads, n, head dimension)`` at ``start`` and return everything up to ``start + n``."""
         end = start + keys.size(2)
-        self.keys[:, :, start:end] = keys
-        self.values[:, :, start:end] = values
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        self._both[0, :, :, start:end] = keys
+        self._both[1, :, :, start:end] = values
+        return self._both[0, :, :, :end], self._both[1, :, :, :end]
+
+    def append(self, start: int, both: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with keys and values in one tensor ``(2, rows, heads, n, head dimension)``."""
+        end = start + both.size(3)
+        self._both[:, :, :, start:end] = both
+        return self._both[0, :, :, :end], self._both[1, :, :, :end]
 
     def select(self, rows: Tensor, used: float) -> None:
         """Keep the given rows, in that order, repeated where they are named twice; a share ``used`` is filled."""
-        if len(rows) == len(self.keys):
-            end = round(used * self.keys.size(2))
-            self.keys[:, :, :end] = self.keys[rows, :, :end]
-            self.values[:, :, :end] = self.values[rows, :, :end]
+        if len(rows) == self._both.size(1):
+            end = round(used * self._both.size(3))
+            self._both[:, :, :, :end] = self._both[:, rows, :, :end]
         else:
-            self.keys = self.keys.index_select(0, rows)
-            self.values = self.values.index_select(0, rows)
+            self._both = self._both.index_select(1, rows)
 
 
 class DecoderCache:
@@ -49,17 +62,18 @@ class DecoderCache:
         self.length = 0
         self._blocks: dict[tuple[int, str], AttentionCache] = {}
 
-    def block(self, layer: int, name: str, like: Tensor, sources: int = 1) -> AttentionCache:
+    def block(self, layer: int, name: str, like: Tensor | None = None, sources: int = 1) -> AttentionCache:
         """The cache of one attention block, made at its first use.
 
         Args:
             layer: number of the layer.
             name: which of the layer's blocks.
-            like: keys ``(rows, heads, n, head dimension)``, for their shape and kind.
+            like: keys ``(rows, heads, n, head dimension)``, for their shape and kind; needed at the first use.
             sources: keys for each position.
         """
         key = (layer, name)
         if key not in self._blocks:
+            assert like is not None
             self._blocks[key] = AttentionCache(self.capacity * sources, like)
         return self._blocks[key]
 
