@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -59,6 +60,8 @@ def train_here(data: Path, save_dir: Path, *options: str) -> None:
     import speechdlm_ext  # noqa: F401 - registers
 
     words = [str(data), "--save-dir", str(save_dir), *MODEL, *UPDATE, *options]
+    if "--fp16" in words:
+        words.remove("--cpu")
     parser = fairseq_options.get_training_parser()
     main(convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, words)))
 
@@ -70,18 +73,23 @@ def weights_in(folder: Path) -> Weights:
     return weights
 
 
-@pytest.fixture
-def trained(data: Path, tmp_path: Path) -> Callable[..., Weights]:
-    """``trained("--option", …)``: the weights after one update, or as many as the options say."""
-    count = 0
+@pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Weights]:
+    """``trained("--option", …)``: the weights after one update; kept for the next test."""
 
+    @cache
     def run(*options: str) -> Weights:
-        nonlocal count
-        count += 1
-        train_here(data, tmp_path / str(count), "--disable-validation", "--max-update", "1", *options)
-        return weights_in(tmp_path / str(count))
+        folder = tmp_path_factory.mktemp("trained")
+        train_here(data, folder, "--disable-validation", "--max-update", "1", *options)
+        return weights_in(folder)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def start(trained: Callable[..., Weights]) -> Callable[..., Weights]:
+    """``start("--option", …)``: the weights before the first update."""
+    return lambda *options: trained("--batch-size", "4", "--lr", "0", *options)
 
 
 def difference(found: Weights, wanted: Weights, start: Weights) -> float:
@@ -94,17 +102,3 @@ def difference(found: Weights, wanted: Weights, start: Weights) -> float:
         # Tensors that hardly move (a key's bias has no gradient) are held against the rounding of their own values.
         distances.append(apart / max(moved, 1e-3 * float(tensor.double().norm()), 1e-6))
     return max(distances)
-
-
-@pytest.fixture(scope="session")
-def start(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """``start("--option", …)``: the weights before the first update."""
-
-    def run(*options: str) -> Weights:
-        folder = tmp_path_factory.mktemp("start")
-        train_here(
-            data, folder, "--disable-validation", "--max-update", "1", "--batch-size", "4", "--lr", "0", *options
-        )
-        return weights_in(folder)
-
-    return run
