@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from hydra.experimental import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import speechdlm_ext  # noqa: F401 - registers
+from tests.published_commands import TRAIN, words
 
 ABLATION = [
     "speech_dlm_next_unit",
@@ -32,27 +32,6 @@ STEPS = [
     {"task.duration_prediction": ("False", "True"), "model.duration_prediction": ("False", "True")},
     {"task.delayed_duration_target": ("False", "True"), "model.delayed_duration_target": ("False", "True")},
 ]
-# The command of the public README, word for word; its two variables are folders.
-PUBLISHED = r"""
-fairseq-train $BIN_DATA_DIR \
-    --save-dir $CHECKPOINT_DIR \
-    --tensorboard-logdir $CHECKPOINT_DIR \
-    --task speech_dlm_task --channels unitA,unitB \
-    --next-unit-prediction "False" --edge-unit-prediction "True" \
-    --duration-prediction "True" --delayed-duration-target "True" \
-    --criterion speech_dlm_criterion \
-    --arch speech_dlm --decoder-cross-layers 4 \
-    --share-decoder-input-output-embed \
-    --dropout 0.1 --attention-dropout 0.1 \
-    --optimizer adam --adam-betas "(0.9, 0.98)" --clip-norm 1.0 \
-    --lr 0.0005 --lr-scheduler inverse_sqrt --warmup-init-lr 1e-07 \
-    --max-tokens 18432 --tokens-per-sample 6144 --sample-break-mode none \
-    --update-freq 16 --num-workers 4 --skip-invalid-size-inputs-valid-test \
-    --max-update 250000 --warmup-updates 20000 \
-    --save-interval-updates 10000 --keep-last-epochs 1 --no-epoch-checkpoints \
-    --log-interval 50 --seed 100501 \
-    --fp16 --checkpoint-activations
-"""
 PLACES = {"task.data", "checkpoint.save_dir", "common.tensorboard_logdir", "common.user_dir"}
 
 
@@ -89,8 +68,8 @@ def from_command_line(command: str) -> dict[str, Any]:
     from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-    words = shlex.split(command.replace("\\\n", " "))
-    parsed = options.parse_args_and_arch(options.get_training_parser(), words[1:])
+    _, *arguments = words(command, {"BIN_DATA_DIR": "data-bin", "CHECKPOINT_DIR": "checkpoints"})
+    parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
     return flat(convert_namespace_to_omegaconf(parsed))
 
 
@@ -108,8 +87,8 @@ def test_each_step_of_the_ablation_changes_one_thing(composed: dict[str, dict[st
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("speech_dlm_edge_delayed_duration", PUBLISHED),
-        ("speech_dlm_big", PUBLISHED.replace("--arch speech_dlm ", "--arch speech_dlm_big ")),
+        ("speech_dlm_edge_delayed_duration", TRAIN),
+        ("speech_dlm_big", TRAIN.replace("--arch speech_dlm ", "--arch speech_dlm_big ")),
     ],
 )
 def test_the_published_command_line_says_the_same(composed: dict[str, dict[str, Any]], name: str, command: str) -> None:
