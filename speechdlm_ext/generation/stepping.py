@@ -82,14 +82,14 @@ class _SteppingLayer:
         layer = self.layer
         joined = self.own(layer.self_attn_layer_norm(x)).view(len(x), 3, *self.shape)
         attended = self._attend(joined[:, 0], joined[:, 1:], cache, number, "self", 1)
-        x = self.own_out.added_to(attended, x)
+        x = x + self.own_out(attended)
         if layer.cross_channel_attn is not None:
             query = self.cross_query(layer.cross_channel_attn_layer_norm(x)).view(len(x), *self.shape)
             heard = self._others(self.cross_keys(x).view(-1, self.channels, 2, *self.shape))
             attended = self._attend(query, heard, cache, number, "across", self.channels - 1)
-            x = self.cross_out.added_to(attended, x)
+            x = x + self.cross_out(attended)
         hidden = self.fc1(layer.final_layer_norm(x))
-        return self.fc2.added_to(hidden if self.is_relu else layer.activation(hidden), x)
+        return x + self.fc2(hidden if self.is_relu else layer.activation(hidden))
 
     def _attend(self, query: Tensor, heard: Tensor, cache: DecoderCache, number: int, name: str, count: int) -> Tensor:
         """Attend to everything in the cache and this frame.

@@ -44,13 +44,6 @@ class PackedLinear:
         out = F.linear(x, self.weight, self.bias)
         return F.relu_(out) if self.relu else out
 
-    def added_to(self, x: Tensor, residual: Tensor) -> Tensor:
-        """The same of ``x``, plus ``residual``, both ``(rows, …)``."""
-        if self.packed:
-            out: Tensor = torch.ops.mkldnn._linear_pointwise(x, residual, self.weight, self.bias, "add")
-            return out
-        return F.linear(x, self.weight, self.bias).add_(residual)
-
 
 def _can_pack(weight: Tensor) -> bool:
     """Whether oneDNN multiplies with such weights here; these operators are the ones that torch.compile emits."""

@@ -18,11 +18,10 @@ from tests.published import toy_model
 @torch.no_grad()
 def test_joined_layers_give_what_each_gives(rows: int, relu: bool) -> None:
     layers = [nn.Linear(24, 8), nn.Linear(24, 1), nn.Linear(24, 5, bias=False)]
-    x, residual = torch.randn(rows, 24), torch.randn(rows, 14)
+    x = torch.randn(rows, 24)
     wanted = torch.cat([layer(x) for layer in layers], -1)
     joined = PackedLinear(layers, rows, relu)
     torch.testing.assert_close(joined(x), wanted.relu() if relu else wanted, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(PackedLinear(layers, rows).added_to(x, residual), wanted + residual)
 
 
 @pytest.mark.parametrize(
@@ -41,11 +40,12 @@ def test_each_frame_gets_what_the_whole_sequence_gives(channels: int, options: d
     model = toy_model(channels, **options)
     tokens = torch.randint(4, 24, (3, 12, channels))
     whole = model(tokens)[0][0]
+    near = 1e-5 * max(1.0, float(whole.units.abs().max()))  # without the final norm logits reach 140
     cache, step = DecoderCache(12), SteppingDecoder(model.decoder, 3)
     model.decoder(tokens[:, :4], cache=cache)
     for frame in range(4, 12):
         units, durations = step(tokens[:, frame], cache)
-        torch.testing.assert_close(units, whole.units[:, frame], atol=5e-5, rtol=5e-5)
+        torch.testing.assert_close(units, whole.units[:, frame], atol=near, rtol=0)
         if whole.durations is None:
             assert durations is None
         else:
