@@ -85,7 +85,7 @@ def test_training_learns_and_curves_are_written(trained: Path) -> None:
 def test_validation_is_the_same_for_every_batch_size_number_of_workers_and_name_of_the_data(
     trained: Path, checkout: Path, run_command: Any
 ) -> None:
-    """As published, and with the data renamed as published; blocks are as long as in training, whatever fits a batch."""
+    """As published, and with the data renamed as published; blocks are as long as in training, whatever fits in."""
     renamed = trained / "renamed"
     shutil.copytree(trained / "bin", renamed)
     run_command(["bash", "-c", f"set -e; BIN_DATA_DIR={renamed}\n{RENAME}"])
