@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
@@ -18,12 +14,10 @@ from signal import SIG_IGN, SIGINT, signal
 import numpy as np
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.units.binarized_files import install, target_files, workplace, write_binarized
 from speechdlm_ext.units.sources import Source, find_sources
-from speechdlm_ext.units.stretches import END, Counts, Stretch, cut, number_stretch, read_numbers, write_array
-from speechdlm_ext.units.vocabulary import EOS, UNK, Vocabulary
-
-DICTIONARIES = ("first", "joined", "each")
-NAMES = {"plain": "{split}.{channel}", "fairseq": "{split}.{channel}-None.{channel}"}
+from speechdlm_ext.units.stretches import Counts, Stretch, cut, number_stretch
+from speechdlm_ext.units.vocabulary import Vocabulary
 
 
 @dataclass
@@ -98,8 +92,8 @@ def binarize(
     if given is None and "train" not in prefixes:
         raise InputError("--trainpref or --srcdict is needed: the dictionary is made from the training data")
     folder = Path(folder)
-    files = _targets(folder, [source.split for source in sources], channels, names, overwrite)
-    with _workplace(folder) as work:
+    files = target_files(folder, [source.split for source in sources], channels, names, overwrite)
+    with workplace(folder) as work:
         known = frozenset(given.counts if given else ())
         stretches = [s for source in sources for s in _stretches(source, work, known, documents)]
         columns = _number(stretches, workers, progress)
@@ -109,49 +103,12 @@ def binarize(
         for (split, channel), column in columns.items():
             vocabulary = vocabularies[channel]
             column.unknown = {unit: count for unit, count in column.counts.items() if unit not in vocabulary.ids}
-            _write_binarized(work / files[split, channel].name, column, vocabulary)
+            write_binarized(work / files[split, channel].name, column.prefixes, sum(column.lines), vocabulary)
         for channel in channels:
             with open(work / f"dict.{channel}.txt", "w", encoding="utf-8") as file:
                 vocabularies[channel].write(file)
-        _install(work, folder, files, channels)
+        install(work, folder, files, channels)
     return Binarized(columns, vocabularies)
-
-
-def _targets(
-    folder: Path, splits: Sequence[str], channels: Sequence[str], names: str, overwrite: bool
-) -> dict[tuple[str, str], Path]:
-    """The files to be written, without ``.bin`` and ``.idx``, by split and channel."""
-    there = [folder / f"dict.{channel}.txt" for channel in channels]
-    for split in splits:
-        for channel in channels:
-            there += [folder / f"{n.format(split=split, channel=channel)}.idx" for n in NAMES.values()]
-    found = [path for path in there if path.exists()]
-    if found and not overwrite:
-        raise InputError(f"{found[0]} is there already: pass --overwrite to replace what is in {folder}")
-    template = NAMES[names]
-    return {(s, c): folder / template.format(split=s, channel=c) for s in splits for c in channels}
-
-
-@contextmanager
-def _workplace(folder: Path) -> Iterator[Path]:
-    """An empty folder in ``folder`` for what is not whole yet; one process at a time has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    work = folder / ".binarizing"
-    work.mkdir(exist_ok=True)
-    handle = os.open(work, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another run is at work on it; wait for it or stop it") from None
-        try:
-            for path in work.iterdir():  # of a run that was killed
-                path.unlink()
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    finally:
-        os.close(handle)
 
 
 def _stretches(source: Source, work: Path, known: frozenset[str], documents: bool) -> Iterator[Stretch]:
@@ -235,51 +192,3 @@ def _vocabularies(
     for channel in channels if dictionary == "joined" else channels[:1]:
         counts.update(columns["train", channel].counts)
     return dict.fromkeys(channels, Vocabulary.count(counts))
-
-
-def _write_binarized(path: Path, column: Column, vocabulary: Vocabulary) -> None:
-    """Write ``.bin``, the ids of all lines after one another, and ``.idx``, where each line begins."""
-    kind = np.dtype(np.uint16 if vocabulary.type_code == 8 else np.uint32)
-    with open(f"{path}.bin", "wb") as data, open(f"{path}.idx", "wb") as index:
-        index.write(b"MMIDIDX\x00\x00" + struct.pack("<QBQ", 1, vocabulary.type_code, sum(column.lines)))
-        begin = 0
-        begins_at = index.tell() + 4 * sum(column.lines)
-        for prefix in column.prefixes:
-            words, numbers, sizes = read_numbers(prefix)
-            ids = [EOS if word == END else vocabulary.ids.get(word, UNK) for word in words]
-            write_array(data, np.array(ids, kind)[numbers])
-            sizes_at = index.tell()
-            write_array(index, sizes)
-            index.seek(begins_at)
-            ends = begin + np.cumsum(sizes, dtype=np.int64) * kind.itemsize
-            write_array(index, ends - sizes * np.int64(kind.itemsize))
-            begin, begins_at = int(ends[-1]) if len(ends) else begin, index.tell()
-            index.seek(sizes_at + sizes.nbytes)
-            for ending in ("codes", "words", "sizes"):
-                os.unlink(f"{prefix}.{ending}")
-        for file in (data, index):
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _install(work: Path, folder: Path, files: Mapping[tuple[str, str], Path], channels: Sequence[str]) -> None:
-    """Move what is whole to its place, the dictionaries last; files that would be read instead are removed."""
-    for channel in channels:
-        old, new = (place / f"dict.{channel}.txt" for place in (folder, work))
-        if old.exists() and old.read_bytes() != new.read_bytes():
-            mine = {n.format(split=s, channel=c) for s, c in files for n in NAMES.values()}
-            others = [path for path in sorted(folder.glob(f"*.{channel}.idx")) if path.name[:-4] not in mine]
-            if others:
-                raise InputError(
-                    f"{old} would change, and {others[0]} was made with it: delete that, or binarize it as well"
-                )
-    for (split, channel), path in files.items():
-        for template in NAMES.values():
-            other = folder / template.format(split=split, channel=channel)
-            for ending in (".bin", ".idx"):
-                if other != path:
-                    Path(f"{other}{ending}").unlink(missing_ok=True)
-        for ending in (".bin", ".idx"):
-            os.replace(work / f"{path.name}{ending}", f"{path}{ending}")
-    for channel in channels:
-        os.replace(work / f"dict.{channel}.txt", folder / f"dict.{channel}.txt")

@@ -240,7 +240,7 @@ def test_a_full_disk_a_killed_worker_and_a_second_run_leave_nothing_behind(
     assert not list((tmp_path / "bin").iterdir())
     (tmp_path / "bin" / ".binarizing").mkdir()
     (tmp_path / "bin" / ".binarizing" / "train.000000.unitA.codes").write_bytes(b"remains of a run that was killed")
-    with binarization._workplace(tmp_path / "bin"), pytest.raises(InputError, match="another run is at work on it"):
+    with binarization.workplace(tmp_path / "bin"), pytest.raises(InputError, match="another run is at work on it"):
         binarize({"train": str(raw / "train")}, tmp_path / "bin")
     binarize({"train": str(raw / "train")}, tmp_path / "bin")
     wanted = contents(theirs, rename=True)
