@@ -25,7 +25,7 @@ CHECK = "from fairseq.models.speech_dlm import SpeechDLM"
 
 def public_code(settings: dict[str, Any]) -> Side:
     """The public code at work, in its environment."""
-    return Side("the public code", environment(), {**settings, "imports": ["fairseq.models.speech_dlm"]})
+    return Side("the public code", environment(), {**settings, "imports": ["old_numpy", "fairseq.models.speech_dlm"]})
 
 
 def environment() -> Path:

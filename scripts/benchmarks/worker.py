@@ -107,6 +107,7 @@ def _dialogue_model(settings: dict[str, Any]) -> Any:
     folder = Path(settings["folder"])
     folder.mkdir(exist_ok=True)
     trainer, _ = _trainer({**settings, "options": [*settings["options"], "--save-dir", str(folder)]})
+    trainer.consolidate_optimizer()
     trainer.save_checkpoint(str(folder / "model.pt"), {"train_iterator": {"epoch": 1}})
     data = settings["options"][0]
     model = MODEL_REGISTRY["speech_dlm"].from_pretrained(str(folder), "model.pt", data)

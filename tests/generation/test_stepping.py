@@ -49,7 +49,7 @@ def test_each_frame_gets_what_the_whole_sequence_gives(channels: int, options: d
         if whole.durations is None:
             assert durations is None
         else:
-            torch.testing.assert_close(durations, whole.durations[:, frame], atol=2e-5, rtol=1e-5)
+            torch.testing.assert_close(durations, whole.durations[:, frame], atol=near, rtol=0)
 
 
 def test_weights_that_changed_are_seen_by_the_next_call() -> None:
