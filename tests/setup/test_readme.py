@@ -17,7 +17,7 @@ SMALLER = {
     "--minutes 12": "--minutes 2 --conversation-seconds 15",
     "--max-update 400": "--max-update 6",
     "--total-num-update 400": "--total-num-update 6",
-    "--warmup-updates 80": "--warmup-updates 2",
+    "--warmup-updates 60": "--warmup-updates 2",
     "--max-len-b 750": "--max-len-b 200",
     "--max-len-b 250": "--max-len-b 170",
     "optimization.max_update=20000": "optimization.max_update=2 dataset.max_tokens=1502 model.decoder_layers=2"
