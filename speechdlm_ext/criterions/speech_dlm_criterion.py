@@ -59,9 +59,10 @@ class SpeechDLMCriterion(FairseqCriterion):
     batch that holds them all, so that an update does not depend on ``--update-freq`` and the number of processes; with
     one batch an update it is the published loss.
 
-    In the logs every figure is a mean over its own count, whatever the batches were: ``*_token_loss`` in
-    bits a unit, ``*_duration_loss`` in frames, ``*_pred_acc`` in percent, for each pair ``[channel-predicted]`` and,
-    without prefix, over all channels that predict themselves.
+    In the logs every figure is a mean over its own count, whatever the batches were: ``*_token_loss`` in bits a unit,
+    ``*_token_ppl`` the perplexity, ``*_duration_loss`` in frames, ``*_pred_acc`` in percent, for each pair
+    ``[channel-predicted]`` and, without prefix, over all channels that predict themselves. ``ppl`` is the perplexity of
+    the next unit or, where that is not predicted, of the edge unit; ``loss`` is what is trained on, in bits.
     """
 
     def __init__(
@@ -199,6 +200,11 @@ class SpeechDLMCriterion(FairseqCriterion):
                     metrics.log_scalar(f"{prefix}{name}_pred_acc", 100 * correct / count, count, round=3)
                     if target != "duration":
                         _log_perplexity(f"{prefix}{name}")
+        predicted = [
+            name for name in ("general_token", "edge_token") if any(sums.get(p + name + "_count") for p in own)
+        ]
+        if predicted:
+            _log_perplexity(predicted[0], "ppl")
         size = sums.get("sample_size", 0.0)
         if size:
             shares = {
@@ -220,8 +226,8 @@ def _precise(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def _log_perplexity(name: str) -> None:
-    metrics.log_derived(f"{name}_ppl", lambda meters: utils.get_perplexity(meters[f"{name}_loss"].avg))
+def _log_perplexity(name: str, key: str = "") -> None:
+    metrics.log_derived(key or f"{name}_ppl", lambda meters: utils.get_perplexity(meters[f"{name}_loss"].avg))
 
 
 def _total_loss(meters: Any, shares: dict[str, float]) -> float:

@@ -197,10 +197,28 @@ def test_logged_figures_are_means_in_bits_and_frames() -> None:
     nats = float(sums["[unitA-unitA]edge_token_loss"] + sums["[unitB-unitB]edge_token_loss"])
     bits = nats / sums["edge_token_count"] / math.log(2)
     assert figures["edge_token_loss"] == pytest.approx(bits, abs=1e-3)
-    assert figures["edge_token_ppl"] == pytest.approx(2**bits, rel=1e-2)
+    assert figures["edge_token_ppl"] == figures["ppl"] == pytest.approx(2**bits, rel=1e-2)
     frames = float(sums["[unitA-unitA]edge_duration_loss"] / sums["[unitA-unitA]edge_duration_count"])
     assert figures["[unitA-unitA]edge_duration_loss"] == pytest.approx(frames, abs=1e-3)
     assert figures["loss"] == pytest.approx(float(sums["loss"]) / sums["sample_size"] / math.log(2), rel=1e-3)
+
+
+def test_every_target_is_logged_for_all_channels_and_each_pair() -> None:
+    model, criterion = toy_model(main_and_cross_weights="0.6,0.4"), toy_criterion(main_and_cross_weights="0.6,0.4")
+    sample = toy_batch([20, 11])
+    with torch.no_grad(), metrics.aggregate(new_root=True) as log:
+        SpeechDLMCriterion.reduce_metrics([criterion(model, sample)[2]])
+        heads = model(sample["net_input"]["src_tokens"])[0]
+    figures = log.get_smoothed_values()
+    kinds = {"general_token": ("loss", "ppl", "pred_acc"), "edge_token": ("loss", "ppl", "pred_acc")}
+    kinds["edge_duration"] = ("loss", "pred_acc")
+    pairs = [f"[unit{a}-unit{b}]" for a in "AB" for b in "AB"]
+    wanted = {f"{p}{name}_{k}" for p in ["", *pairs] for name, ks in kinds.items() for k in ks}
+    assert figures.keys() == wanted | {"loss", "ppl"}
+    nats = -heads[1].units[:, :, 1].log_softmax(-1).gather(2, sample["target"][..., 1:]).squeeze(2)
+    bits = float(nats[sample["target"][..., 1] != 1].mean()) / math.log(2)  # what channel A says of channel B
+    assert figures["[unitA-unitB]general_token_loss"] == pytest.approx(bits, abs=1e-3)
+    assert figures["ppl"] == figures["general_token_ppl"] == pytest.approx(2 ** figures["general_token_loss"], rel=1e-2)
 
 
 def test_channels_of_any_name_are_told_from_pairs() -> None:
