@@ -205,11 +205,10 @@ class SpeechDLMCriterion(FairseqCriterion):
         ]
         if predicted:
             _log_perplexity(predicted[0], "ppl")
-        size = sums.get("sample_size", 0.0)
-        if size:
-            shares = {
-                key[: -len("_share")] + "_loss": value / size for key, value in sums.items() if key.endswith("_share")
-            }
+        shares = [key for key in sums if key.endswith("_share")]
+        for key in (*shares, "sample_size"):
+            metrics.log_scalar_sum(f"_{key}", sums.get(key, 0.0))  # not shown
+        if sums.get("sample_size"):
             metrics.log_derived("loss", lambda meters: _total_loss(meters, shares))
 
     @staticmethod
@@ -230,11 +229,12 @@ def _log_perplexity(name: str, key: str = "") -> None:
     metrics.log_derived(key or f"{name}_ppl", lambda meters: utils.get_perplexity(meters[f"{name}_loss"].avg))
 
 
-def _total_loss(meters: Any, shares: dict[str, float]) -> float:
+def _total_loss(meters: Any, shares: list[str]) -> float:
     """The training loss in bits, from the means of its parts, so that it does not depend on how batches were cut."""
     total = 0.0
-    for name, share in shares.items():
+    for share in shares:
+        name = share.removesuffix("_share") + "_loss"
         if name in meters:
             in_bits = name.endswith("_token_loss")
-            total += share * float(meters[name].avg) / (1.0 if in_bits else math.log(2))
-    return round(total, 5)
+            total += meters[f"_{share}"].sum * float(meters[name].avg) / (1.0 if in_bits else math.log(2))
+    return round(total / (meters["_sample_size"].sum or 1.0), 5)

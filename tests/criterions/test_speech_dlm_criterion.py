@@ -173,9 +173,10 @@ def test_a_block_of_one_frame_has_a_finite_loss_and_gradient() -> None:
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("sentence_avg", [False, True])
 @pytest.mark.parametrize("targets", [["next"], ["edge", "duration"], TARGETS])
-def test_logged_figures_do_not_depend_on_how_batches_were_cut(targets: list[str]) -> None:
-    model, criterion = toy_model(), toy_criterion(targets=targets)
+def test_logged_figures_do_not_depend_on_how_batches_were_cut(targets: list[str], sentence_avg: bool) -> None:
+    model, criterion = toy_model(), toy_criterion(targets=targets, sentence_avg=sentence_avg)
     sample = toy_batch([20, 11, 1, 16])
     figures = []
     for cuts in ([[0, 1, 2, 3]], [[0], [1], [2], [3]]):
