@@ -88,6 +88,13 @@ def test_the_command_writes_what_the_published_commands_write(
     assert contents(tmp_path / "bin") == contents(theirs)
 
 
+def test_the_reference_data_come_out(shared: Path, tmp_path: Path) -> None:
+    """What fairseq-preprocess made of the reference's text, long ago and on another machine."""
+    reference = shared / "reference"
+    binarize({split: str(reference / "raw" / split) for split in ("train", "valid")}, tmp_path / "bin", workers=2)
+    assert contents(tmp_path / "bin") == contents(reference / "bin")
+
+
 @pytest.mark.parametrize("kind", ["json", "literal"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_rows_and_many_stretches_give_the_same(
@@ -223,7 +230,7 @@ def test_a_dictionary_is_not_changed_under_other_data(corpus: tuple[Path, Path],
     assert contents(tmp_path / "bin") == before
 
 
-def test_a_full_disk_a_killed_worker_and_a_second_run_leave_nothing_behind(
+def test_a_full_disk_a_killed_run_and_a_second_one_do_no_harm(
     corpus: tuple[Path, Path], tmp_path: Path, run_command: Any, checkout: Path
 ) -> None:
     raw, theirs = corpus
