@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -50,3 +51,42 @@ def test_an_unknown_part_is_one_line(run_command, checkout):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "sartup" in line and "startup" in line
+
+
+def test_a_gpu_that_is_not_there_is_one_line(run_command, checkout):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    done = run_command(["python", checkout / "scripts" / "benchmark.py", "train-fp32", "--device", "cuda"], check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "--device cuda" in line and "no GPU" in line
+
+
+def test_every_part_is_there_and_says_what_it_measures(run_command, checkout):
+    listed = run_command(["python", checkout / "scripts" / "benchmark.py", "--list"]).stdout.splitlines()
+    names = {line.split()[0] for line in listed}
+    assert {"startup", "train-fp32", "train-bf16", "sample-beam1", "sample-beam5", "sample-batch4"} < names
+    assert "sample-long" in names and all(len(line.split()) > 5 for line in listed)
+
+
+def test_a_worker_that_fails_says_why_in_one_line(checkout, monkeypatch):
+    monkeypatch.syspath_prepend(str(checkout / "scripts"))
+    from benchmarks import sides
+
+    settings = {"work": "train", "threads": 1, "imports": ["no_such_module"]}
+    with pytest.raises(Exception, match="^the other ended with status 1: .*no_such_module'$"):
+        sides.Side("the other", sys.executable, settings)
+
+
+def test_dialogues_are_runs_of_units_of_the_length_asked_for(checkout, monkeypatch):
+    monkeypatch.syspath_prepend(str(checkout / "scripts"))
+    from benchmarks import material
+
+    made = material.dialogue(5000, seed=1)
+    for units in (line.split() for line in made.values()):
+        assert len(units) == 5000 and {int(unit) for unit in units} <= set(range(500))
+        changes = sum(a != b for a, b in zip(units, units[1:], strict=False))
+        assert 0.45 < changes / 5000 < 0.55
+    assert made == material.dialogue(5000, seed=1) != material.dialogue(5000, seed=2)
