@@ -16,6 +16,14 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("manifest", type=Path, help="as data_prep/make_manifest.py writes it")
     parser.add_argument("units", type=Path, help='file to write, lines of {"audio": id, "unitA": "7 376 …", …}')
     parser.add_argument("--codebook", type=Path, required=True, help="as data_prep/train_codebook.py writes it")
+    parser.add_argument(
+        "--speeds",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="FACTOR",
+        help="encode each recording at these speeds, too, for training on little audio: 0.9 1.1",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a unit file of other recordings or units")
     return parser
 
@@ -26,11 +34,11 @@ def main() -> None:
     from tqdm import tqdm
 
     from speechdlm_ext.units.codebook import Codebook
-    from speechdlm_ext.units.encoding import encode_recordings
+    from speechdlm_ext.units.encoding import encode_recordings, with_speeds
     from speechdlm_ext.units.recordings import read_manifest
 
     rows = encode_recordings(
-        read_manifest(options.manifest),
+        with_speeds(read_manifest(options.manifest), options.speeds),
         Codebook.load(options.codebook),
         options.units,
         options.overwrite,

@@ -100,6 +100,8 @@ class Chain:
         minutes = sum(row["duration"] for row in read_jsonl(self.manifest)) / 60
         # Silence gets few units of its own: noise 30 dB below the speech no longer makes a difference.
         encoder = ["--encoder", "logmel", "--encoder-options", json.dumps({"floor_db": -30})]
+        # A few minutes of real speech are too little to learn from as they are.
+        speeds = ["--speeds", "0.9", "1.1"] if options.audio is not None and minutes < 20 else []
         return [
             Step(
                 "2-codebook",
@@ -113,9 +115,9 @@ class Chain:
                 "3-units",
                 "Encode both channels as units",
                 [*python("data_prep/encode_units.py"), str(self.manifest), str(self.units)]
-                + ["--codebook", str(self.codebook)],
+                + ["--codebook", str(self.codebook), *speeds],
                 [self.units, partial(self.units)],
-                5 + 0.3 * minutes,
+                5 + 0.3 * minutes * (1 + len(speeds[1:])),
                 resumes=True,
             ),
             Step(

@@ -15,22 +15,59 @@ from speechdlm_ext.units.encoder import Encoder
 from speechdlm_ext.units.files import channel_names, format_units, read_unit_file, write_unit_file
 from speechdlm_ext.units.recordings import audio_paths, recording_blocks
 
+SPEED_STEP = 160  # Hz: other speeds are rounded to sampling rates that resampling is quick with
+
+
+def with_speeds(rows: Sequence[Mapping[str, Any]], speeds: Sequence[float]) -> list[dict[str, Any]]:
+    """The rows of a manifest, and after them copies that are to be heard faster or slower.
+
+    Speed perturbation (Ko et al. 2015, Audio Augmentation for Speech Recognition): tempo and pitch change together, so
+    that a model sees more voices than were recorded.
+
+    Args:
+        rows: of a manifest.
+        speeds: factors; above 1 is faster. 1 itself adds nothing.
+
+    Returns:
+        The rows, then for each speed one copy of each, with ``copy_of`` (the original's id) and ``speed``.
+
+    Raises:
+        InputError: a factor that is not between 0.5 and 2.
+    """
+    for speed in speeds:
+        if not 0.5 <= speed <= 2:
+            raise InputError(f"--speeds {speed:g}: factors between 0.5 and 2 are wanted, for example 0.9 1.1")
+    copies = [
+        {**row, "id": f"{row['id']}-speed{speed:g}", "copy_of": row["id"], "speed": speed}
+        for speed in dict.fromkeys(speeds)
+        if speed != 1
+        for row in rows
+    ]
+    return [*map(dict, rows), *copies]
+
 
 def encode_recording(row: Mapping[str, Any], encoder: Encoder, codebook: Codebook) -> dict[str, Any]:
     """The row of a unit file for one recording of a manifest.
 
     Returns:
-        ``{"audio": id, "unitA": "7 376 …", "unitB": …, "frame_rate": in Hz, "codebook": its fingerprint}``.
+        ``{"audio": id, "unitA": "7 376 …", "unitB": …, "frame_rate": in Hz, "codebook": its fingerprint}``, and
+        ``copy_of`` and ``speed`` of a row of :func:`with_speeds`.
 
     Raises:
         InputError: the recording cannot be read or is shorter than a frame.
     """
-    features = encoder.encode_blocks(recording_blocks(row, encoder.sample_rate))
+    # Samples of another rate, taken for the encoder's, are heard at another speed.
+    rate = encoder.sample_rate
+    if "speed" in row:
+        rate = round(rate / row["speed"] / SPEED_STEP) * SPEED_STEP
+    features = encoder.encode_blocks(recording_blocks(row, rate))
     names = channel_names(len(features))
     units = {
         name: format_units(codebook.quantize(channel).tolist()) for name, channel in zip(names, features, strict=True)
     }
-    return {"audio": row["id"], **units, "frame_rate": codebook.frame_rate, "codebook": codebook.fingerprint}
+    copied = {name: row[name] for name in ("copy_of", "speed") if name in row}
+    made_by = {"frame_rate": codebook.frame_rate, "codebook": codebook.fingerprint}
+    return {"audio": row["id"], **units, **made_by, **copied}
 
 
 def encode_recordings(
@@ -110,7 +147,7 @@ def _existing(
 def _source(row: Mapping[str, Any]) -> list[Any]:
     """What tells whether a recording is still the one that was encoded."""
     paths = audio_paths(row)
-    return [[path, *_stamp(path)] for path in paths]
+    return [[path, *_stamp(path)] for path in paths] + ([row["speed"]] if "speed" in row else [])
 
 
 def _stamp(path: str) -> list[int]:

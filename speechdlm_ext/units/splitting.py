@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections import Counter
@@ -43,7 +44,8 @@ def split_rows(
 
     Whole recordings, drawn at random, are held out if some of them make up between half and twice the wanted share of
     the time; else the tail of every recording that is long enough. Each part is cut into the fewest segments
-    that are no longer than ``segment_seconds``, all about equally long.
+    that are no longer than ``segment_seconds``, all about equally long. Copies of a recording at other speeds
+    (``copy_of``) are for training only, without what is held out of the recording.
 
     Args:
         rows: of a unit file.
@@ -60,21 +62,26 @@ def split_rows(
     if not segment_seconds > 0:
         raise InputError(f"--segment-seconds {segment_seconds}: more than 0 is wanted")
     _check(rows)
-    lengths = [len(row_units(row)[0]) / _rate(row) for row in rows]
-    held_out = _choose(lengths, valid, seed)
+    originals = [row for row in rows if "copy_of" not in row]
+    lengths = {row["audio"]: len(row_units(row)[0]) / _rate(row) for row in originals}
+    held_out = {originals[place]["audio"] for place in _choose(list(lengths.values()), valid, seed)}
     split = Split(by_recording=bool(held_out))
-    for place, (row, seconds) in enumerate(zip(rows, lengths, strict=True)):
-        frames = round(seconds * _rate(row))
+    for row in rows:
+        name = row.get("copy_of", row["audio"])
+        if name not in lengths:
+            raise InputError(f"row {row['audio']} is a copy of {name}, which is not there")
+        frames = len(row_units(row)[0])
         tail = 0
-        if place in held_out:
+        if name in held_out:
             tail = frames
-        elif not held_out and min(valid, 1 - valid) * seconds >= min_seconds:
-            tail = round(valid * frames)
+        elif not held_out and min(valid, 1 - valid) * lengths[name] >= min_seconds:
+            tail = math.ceil(valid * frames) if "copy_of" in row else round(valid * frames)
         split.train += _cut(row, 0, frames - tail, segment_seconds)
-        split.valid += _cut(row, frames - tail, frames, segment_seconds)
+        if "copy_of" not in row:
+            split.valid += _cut(row, frames - tail, frames, segment_seconds)
     if not split.train or not split.valid:
         raise InputError(
-            f"{sum(lengths):.1f} s in {len(rows)} recordings is too little to hold out {valid:g} of it "
+            f"{sum(lengths.values()):.1f} s in {len(originals)} recordings is too little to hold out {valid:g} of it "
             f"(at least {min_seconds:g} s): take more recordings or another --valid"
         )
     return split

@@ -13,7 +13,7 @@ import torch
 from speechdlm_ext.audio import read_audio
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units import Codebook, LogMelEncoder
-from speechdlm_ext.units.encoding import encode_recordings
+from speechdlm_ext.units.encoding import encode_recordings, with_speeds
 from speechdlm_ext.units.files import parse_units, read_unit_file
 
 
@@ -57,6 +57,26 @@ def test_units_are_the_nearest_centroids_of_each_channel(tmp_path: Path, rows: l
 
 class Stop(Exception):
     """Stands for a kill."""
+
+
+def test_other_speeds_move_pitch_and_tempo(tmp_path: Path) -> None:
+    """A tone of 1000 Hz for 2 s, 1.25 times as fast, is encoded like one of 1250 Hz for 1.6 s."""
+    made = []
+    for name, hertz, seconds in (("slow", 1000, 2.0), ("fast", 1250, 1.6)):
+        time = torch.arange(int(16000 * seconds)) / 16000
+        soundfile.write(tmp_path / f"{name}.wav", (0.3 * torch.sin(2 * torch.pi * hertz * time)).numpy(), 16000)
+        made.append({"id": name, "audio_filepath": str(tmp_path / f"{name}.wav"), "channels": 1, "duration": seconds})
+    second = 2 * torch.pi * torch.arange(16000) / 16000
+    centroids = torch.stack([LogMelEncoder().encode(torch.sin(f * second), 16000)[20] for f in range(800, 1600, 50)])
+    tones = Codebook(centroids, "logmel", {}, 50.0)
+    rows = with_speeds(made, [1.25, 1])
+    assert [row["id"] for row in rows] == ["slow", "fast", "slow-speed1.25", "fast-speed1.25"]
+    slow, fast, copy, _ = encode_recordings(rows, tones, tmp_path / "units.jsonl", say=quiet)
+    assert (copy["copy_of"], copy["speed"]) == ("slow", 1.25) and "copy_of" not in slow
+    expected, found = parse_units(fast["unitA"]), parse_units(copy["unitA"])
+    assert abs(len(expected) - len(found)) <= 1 and found[5:70] == expected[5:70] != parse_units(slow["unitA"])[5:70]
+    with pytest.raises(InputError, match="between 0.5 and 2"):
+        with_speeds(made, [3])
 
 
 def stopping_after(count: int) -> Any:

@@ -69,6 +69,25 @@ def test_many_recordings_are_held_out_whole_and_few_by_their_tails() -> None:
     assert [(row["recording"], row["start"], row["duration"]) for row in few.valid] == [("long", 216.0, 24.0)]
 
 
+def test_copies_at_other_speeds_are_for_training_without_what_is_held_out() -> None:
+    """Frame f of a copy at speed s is frame f·s of the original: none of those may be held out."""
+    for lengths in ([2000, 3001], [500] * 12):
+        rows = [recording(f"r{number}", length) for number, length in enumerate(lengths)]
+        copies = [
+            {**recording(f"{row['audio']}-fast", length * 9 // 10), "copy_of": row["audio"], "speed": 10 / 9}
+            for row, length in zip(rows, lengths, strict=True)
+        ]
+        alone, split = split_rows(rows, 0.17, 15), split_rows(rows + copies, 0.17, 15)
+        assert split.valid == alone.valid and split.train[: len(alone.train)] == alone.train
+        first_held_out = {row["recording"]: row["start"] for row in reversed(split.valid)}
+        added = split.train[len(alone.train) :]
+        assert {row["recording"] for row in added} == {f"{row['recording']}-fast" for row in alone.train}
+        for row in added:
+            assert (row["start"] + row["duration"]) * 10 / 9 <= first_held_out.get(row["copy_of"], 1e9) + 0.02
+    with pytest.raises(InputError, match="a copy of r99, which is not there"):
+        split_rows([*rows, {**recording("x", 100), "copy_of": "r99"}], 0.17, 15)
+
+
 def test_seed_chooses() -> None:
     rows = [recording(f"r{n}", 3000) for n in range(20)]
     chosen = {tuple(row["recording"] for row in split_rows(rows, 0.1, seed=seed).valid) for seed in range(10)}
