@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -254,16 +256,28 @@ def test_a_full_disk_a_killed_run_and_a_second_one_do_no_harm(
     assert contents(tmp_path / "bin") == {n: data for n, data in wanted.items() if n.startswith(("train", "dict"))}
 
 
-# Peak memory in bytes of binarizing a million frames in stretches of 256 kB, after a tenth of it has been done.
+def die(stretch: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_one_line(
+    corpus: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binarization, "number_stretch", die)
+    with pytest.raises(InputError, match="a worker was killed.*smaller --workers"):
+        binarize(prefixes(corpus[0]), tmp_path / "bin", workers=2)
+    assert not list((tmp_path / "bin").iterdir())
+
+
+# Peak memory, in kB, after each of several corpora that are binarized in stretches of 256 kB.
 MEMORY = """
 import resource, sys
 from functools import partial
 from speechdlm_ext.units import binarization
 binarization.cut = partial(binarization.cut, size=1 << 18)
-for prefix in sys.argv[2:]:
-    binarization.binarize({"train": prefix}, prefix + "-bin", workers=int(sys.argv[1]))
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    print(*peaks)
+for prefix in sys.argv[1:]:
+    binarization.binarize({"train": prefix}, prefix + "-bin")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
@@ -272,7 +286,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, run_command: Any) 
     for name, lines in (("small", 300), ("large", 4000)):
         for channel in ("unitA", "unitB"):
             (tmp_path / f"{name}.{channel}").write_text(line * lines)
-    done = run_command(["python", "-c", MEMORY, "1", tmp_path / "small", tmp_path / "large"])
-    small, large = (int(row.split()[0]) for row in done.stdout.splitlines())
+    done = run_command(["python", "-c", MEMORY, tmp_path / "small", tmp_path / "large"])
+    small, large = map(int, done.stdout.split())
     assert large - small < 6_000  # kB; the frames' numbers alone are 16,000
     assert (tmp_path / "large-bin" / "train.unitB.bin").stat().st_size == 2 * 1001 * 4000
