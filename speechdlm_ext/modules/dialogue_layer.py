@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
 import torch.nn.functional as F
 from fairseq import utils
 from fairseq.modules import LayerNorm
@@ -15,7 +11,6 @@ from torch import Tensor, nn
 from speechdlm_ext.modules.attention import CausalAttention
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.dropout import add_dropped
-from speechdlm_ext.modules.recomputation import made_again
 
 
 class DialogueLayer(nn.Module):
@@ -63,28 +58,14 @@ class DialogueLayer(nn.Module):
         layer: int = 0,
     ) -> Tensor:
         """``(B, C, T, D)`` to the same; masks and cache as in :meth:`CausalAttention.forward`."""
-        with self._normed(self.self_attn_layer_norm, x) as normed:
-            attended = self.self_attn(normed, normed, self_mask, cache, layer)
-        x = self._add(x, attended)
+        normed = self.self_attn_layer_norm(x)
+        x = self._add(x, self.self_attn(normed, normed, self_mask, cache, layer))
         if self.cross_channel_attn is not None:
-            with self._normed(self.cross_channel_attn_layer_norm, x) as normed:
-                attended = self.cross_channel_attn(normed, x, cross_mask, cache, layer)
-            x = self._add(x, attended)
-        with self._normed(self.final_layer_norm, x) as normed:
-            hidden = self.fc1(normed)
-        hidden = F.dropout(self.activation(hidden), self.activation_dropout, self.training)
+            query = self.cross_channel_attn_layer_norm(x)
+            x = self._add(x, self.cross_channel_attn(query, x, cross_mask, cache, layer))
+        hidden = self.activation(self.fc1(self.final_layer_norm(x)))
+        hidden = F.dropout(hidden, self.activation_dropout, self.training)
         return self._add(x, self.fc2(hidden))
-
-    @contextmanager
-    def _normed(self, norm: nn.Module, x: Tensor) -> Iterator[Tensor]:
-        """The layer norm of ``x``, which training on a CPU makes again in the backward pass instead of keeping it."""
-        normed = norm(x)
-        if not (self.training and torch.is_grad_enabled() and x.device.type == "cpu"):
-            yield normed
-            return
-        inner = x.detach()
-        with made_again(normed, lambda: norm(inner)):
-            yield normed
 
     def _add(self, x: Tensor, branch: Tensor) -> Tensor:
         return add_dropped(x, branch, self.dropout, self.training)
