@@ -55,17 +55,24 @@ def _make(torch: str) -> None:
     print(f"bench: making {FOLDER.relative_to(CHECKOUT)} with {PACKAGE}: a few minutes", file=sys.stderr, flush=True)
     base = setup._base()
     shared = setup._installed_version(Path(base.executable), "torch") == torch
+    links = setup._find_links()
     build = torch.partition("+")[2]
-    index = ["--extra-index-url", setup.PYTORCH_INDEX + build] if build else []
+    # An index that cannot be reached is asked in vain for every package, so it is named only where it is needed.
+    at_hand = shared or not build or any(list(Path(place).glob(f"torch-{torch}-*.whl")) for place in links)
+    index = [] if at_hand else ["--extra-index-url", setup.PYTORCH_INDEX + build]
     try:
         setup._remove(FOLDER)
         python = setup._make(FOLDER, base, with_pip=True, system=shared)
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+        pip += [word for place in links for word in ("--find-links", place)]
         # By the environment, so that it holds where fairseq is compiled, too; nothing else is pinned.
         constraints = FOLDER / "constraints.txt"
         constraints.write_text(f"torch=={torch}\n", encoding="utf-8")
-        command = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *index, PACKAGE]
         environment = {**os.environ, "PIP_CONSTRAINT": constraints.as_uri()}
-        status = subprocess.run(command, cwd=FOLDER, env=environment, stdout=sys.stderr).returncode
+        status = 0
+        for wanted in ([*index, "torch"], [PACKAGE]):
+            command = [*pip, *wanted]
+            status = status or subprocess.run(command, cwd=FOLDER, env=environment, stdout=sys.stderr).returncode
     except setup.SetupError as error:
         raise InputError(f"{FOLDER}: {error}") from error
     if status or subprocess.run([python, "-c", CHECK], capture_output=True).returncode:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,14 +33,13 @@ class DropoutMasks:
         self._threshold = dropped - 2**15
         self._generator = np.random.SFC64(seed)
 
-    def draw(self, size: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-        """The next mask: 1 where an element is kept, 0 where it is dropped.
+    def draw(self, out: Tensor) -> Tensor:
+        """Write the next mask into ``out``: 1 where an element is kept, 0 where it is dropped.
 
         It is a tensor of floats because multiplying with one is several times faster than filling by a bool mask.
         """
-        count = math.prod(size)
-        bits = torch.from_numpy(self._generator.random_raw((count + 3) // 4)).view(torch.int16)[:count]
-        return torch.ge(bits.view(size), self._threshold, out=torch.empty(size, dtype=dtype))
+        bits = torch.from_numpy(self._generator.random_raw((out.numel() + 3) // 4)).view(torch.int16)
+        return torch.ge(bits[: out.numel()].view(out.shape), self._threshold, out=out)
 
 
 def new_seed() -> int:
@@ -62,10 +59,14 @@ class _AddDropped(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, branch: Tensor, probability: float, seed: int) -> Tensor:
         ctx.probability, ctx.seed = probability, seed
         masks = DropoutMasks(probability, seed)
-        return torch.add(x, masks.draw(branch.shape, branch.dtype).mul_(branch), alpha=masks.scale)
+        return torch.add(x, masks.draw(_room_for(branch)).mul_(branch), alpha=masks.scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         masks = DropoutMasks(ctx.probability, ctx.seed)
-        kept = masks.draw(gradient.shape, gradient.dtype)
+        kept = masks.draw(_room_for(gradient))
         return gradient, kept.mul_(gradient).mul_(masks.scale), None, None
+
+
+def _room_for(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype)

@@ -7,6 +7,8 @@ pass makes them again (as FlashAttention does on a GPU; Dao et al. 2022).
 
 from __future__ import annotations
 
+import math
+import threading
 from typing import Any
 
 import torch
@@ -40,6 +42,16 @@ def dropout_attention(
     return result
 
 
+class _Buffers(threading.local):
+    """Working memory of each thread, by number and dtype."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[tuple[int, torch.dtype], Tensor] = {}
+
+
+_BUFFERS = _Buffers()
+
+
 class _Weights:
     """The attention weights of each block of queries, and the dropout mask of each; the same at each iteration."""
 
@@ -49,6 +61,19 @@ class _Weights:
         self.q, self.k, self.mask, self.rows, self.sources = q, k, mask, rows, sources
         self.scale = q.size(-1) ** -0.5
         self.masks = DropoutMasks(probability, seed)
+        self.size = q.size(1) * min(BLOCK, q.size(2)) * k.size(2)
+        self.wide = torch.promote_types(q.dtype, torch.float32)
+
+    def room(self, number: int, dtype: torch.dtype, *size: int) -> Tensor:
+        """One of the buffers in which every block works, as a tensor of that size.
+
+        They stay: blocks of many sizes that came and went among the tensors kept for the backward pass left holes in
+        the heap, a tenth of the process's memory.
+        """
+        name = (number, dtype)
+        if name not in _BUFFERS.tensors or _BUFFERS.tensors[name].numel() < self.size:
+            _BUFFERS.tensors[name] = torch.empty(self.size, dtype=dtype)
+        return _BUFFERS.tensors[name][: math.prod(size)].view(size)
 
     def __iter__(self) -> Any:
         """Yields row, its row of keys, first query, end of queries, weights and kept weights ``(H, queries, keys)``.
@@ -60,12 +85,14 @@ class _Weights:
             for start in range(0, length, BLOCK):
                 end = min(start + BLOCK, length)
                 keys = self.k[other, :, : end * self.sources]
-                scores = torch.bmm(self.q[row, :, start:end] * self.scale, keys.transpose(1, 2))
+                size = len(keys), end - start, keys.size(1)
+                scores = self.room(0, keys.dtype, *size)
+                torch.bmm(self.q[row, :, start:end] * self.scale, keys.transpose(1, 2), out=scores)
                 hidden = self._hide(scores, row, start, end)
-                weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+                weights = torch.softmax(scores, -1, dtype=self.wide, out=self.room(1, self.wide, *size))
                 if hidden is not None:
                     weights.masked_fill_(hidden, 0)  # also where a query sees nothing, and the softmax is not a number
-                yield row, other, start, end, weights, self.masks.draw(weights.shape, weights.dtype)
+                yield row, other, start, end, weights, self.masks.draw(self.room(2, self.wide, *size))
 
     def _hide(self, scores: Tensor, row: int, start: int, end: int) -> Tensor | None:
         """Set scores of keys that may not be attended to to -inf; returns which, where that is more than causal."""
@@ -101,7 +128,8 @@ class _DropoutAttention(torch.autograd.Function):
         for row, other, start, end, weights, kept in blocks:
             keys = weights.size(-1)
             own = gradient[row, :, start:end] * blocks.masks.scale
-            back = torch.bmm(own, v[other, :, :keys].transpose(1, 2)).to(weights.dtype).mul_(kept)
+            back = blocks.room(0, own.dtype, *weights.shape)
+            back = torch.bmm(own, v[other, :, :keys].transpose(1, 2), out=back).to(weights.dtype).mul_(kept)
             scores = torch._softmax_backward_data(back, weights, -1, weights.dtype).to(q.dtype)
             heard = kept.mul_(weights).to(v.dtype)
             dv[other, :, :keys] += torch.bmm(heard.transpose(1, 2), own)

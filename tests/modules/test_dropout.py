@@ -17,7 +17,7 @@ from speechdlm_ext.modules.dropout_attention import dropout_attention
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.999])
 def test_masks_drop_as_often_as_asked_and_independently(probability: float) -> None:
     masks = DropoutMasks(probability, seed=3)
-    first, second = masks.draw((1000, 300)), masks.draw((1000, 300))
+    first, second = masks.draw(torch.empty(1000, 300)), masks.draw(torch.empty(1000, 300))
     assert set(first.unique().tolist()) == {0.0, 1.0}
     deviation = math.sqrt(probability * (1 - probability) / first.numel())
     assert abs(float(first.mean()) - (1 - probability)) < 4 * deviation
@@ -25,7 +25,7 @@ def test_masks_drop_as_often_as_asked_and_independently(probability: float) -> N
         both = float((first * other).mean())
         assert abs(both - (1 - probability) ** 2) < 8 * deviation
     assert masks.scale * (1 - probability) == pytest.approx(1, rel=0.02)
-    assert torch.equal(first, DropoutMasks(probability, seed=3).draw((1000, 300)))
+    assert torch.equal(first, DropoutMasks(probability, seed=3).draw(torch.empty(1000, 300)))
 
 
 def test_a_residual_branch_is_dropped_alike_in_both_directions() -> None:
@@ -59,7 +59,9 @@ def whole_masks(
     for row in range(rows):
         for start in range(0, length, module.BLOCK):
             end = min(start + module.BLOCK, length)
-            kept[row, :, start:end, : end * sources] = masks.draw((heads, end - start, end * sources), torch.float64)
+            kept[row, :, start:end, : end * sources] = masks.draw(
+                torch.empty(heads, end - start, end * sources, dtype=torch.float64)
+            )
     return kept, masks.scale
 
 
