@@ -117,7 +117,8 @@ class Codebook:
         """Write a safetensors file, whole or not at all."""
         from safetensors.torch import save
 
-        metadata = {key: json.dumps(value) for key, value in {**self._identity, "extra": self.extra}.items()}
+        # One entry: safetensors writes several in any order, and equal codebooks are to be equal files.
+        metadata = {"facts": json.dumps({**self._identity, "extra": self.extra}, sort_keys=True)}
         with atomic_write(path, "wb") as file:
             file.write(save({"codebook": self.centroids}, metadata=metadata))
 
@@ -139,12 +140,13 @@ class Codebook:
                 if "codebook" not in names:
                     raise InputError(f"{path} has no tensor named codebook (it has {', '.join(names) or 'none'})")
                 centroids = file.get_tensor("codebook")
-            facts = {key: json.loads(metadata[key]) for key in ("encoder", "options", "frame_rate", "extra")}
+            facts = json.loads(metadata["facts"])
+            facts = {key: facts[key] for key in ("encoder", "options", "frame_rate", "extra")}
         except SafetensorError as error:
             raise InputError(f"{path} is not a safetensors file ({error})") from None
         except KeyError as error:
             raise InputError(f"{path} does not say its {error.args[0]}: it is not a codebook of ours") from None
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise InputError(f"{path}: metadata that cannot be read ({error})") from None
         return cls(centroids, **facts)
 

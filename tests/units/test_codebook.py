@@ -68,7 +68,13 @@ def test_widths_and_rates_that_disagree_name_both() -> None:
         book().quantize(torch.full((5, 40), float("nan")))
 
 
-@pytest.mark.parametrize("kind", ["missing", "text", "other", "no facts", "bad facts"])
+def test_equal_codebooks_are_equal_files(tmp_path: Path) -> None:
+    for number in range(8):
+        book().save(tmp_path / f"{number}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "other", "no facts", "bad facts", "no object"])
 def test_files_that_are_no_codebooks(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.safetensors"
     if kind == "text":
@@ -78,8 +84,9 @@ def test_files_that_are_no_codebooks(tmp_path: Path, kind: str) -> None:
     elif kind == "no facts":
         save_file({"codebook": torch.zeros(3, 4)}, path)
     elif kind == "bad facts":
-        facts = {"encoder": '"logmel"', "options": "{", "frame_rate": "50", "extra": "{}"}
-        save_file({"codebook": torch.zeros(3, 4)}, path, metadata=facts)
+        save_file({"codebook": torch.zeros(3, 4)}, path, metadata={"facts": "{"})
+    elif kind == "no object":
+        save_file({"codebook": torch.zeros(3, 4)}, path, metadata={"facts": "[]"})
     with pytest.raises(InputError) as caught:
         Codebook.load(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
