@@ -39,7 +39,7 @@ demo: setup
 	@$(RUN) scripts/demo.py $${AUDIO:+--audio "$$AUDIO"} $(ARGS)
 
 test: setup
-	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	@$(RUN) -m ruff check .

@@ -21,7 +21,29 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Small models gain nothing from threads, and tests run beside one another. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Files that take a minute or more, begun first, so that none of them is left over for one process at the end.
+LONG = (
+    "tests/setup/test_readme.py",
+    "tests/test_demo.py",
+    "tests/battery/test_commands.py",
+    "tests/tasks/test_speech_dlm_commands.py",
+    "tests/data_prep/test_commands.py",
+    "tests/training/",
+    "tests/battery/",
+    "tests/setup/",
+)
+
 RunCommand: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files by LONG; within a file nothing changes."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(CHECKOUT).as_posix()
+        return next((number for number, start in enumerate(LONG) if name.startswith(start)), len(LONG))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
