@@ -47,7 +47,7 @@ def _measure(name: str, settings: Settings, beam: int, batch: int) -> list[Compa
     settings.check()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        common = _common(folder, settings)
+        common = _common(folder, settings, batch)
         common["prompts"] = [dialogue(PROMPT, 100 + i) for i in range(batch)]
         common["sample"] = {"max_len_a": 0, "max_len_b": FRAMES, "sampling": True, "beam": beam}
         dtypes = ["float32", "bfloat16"] if settings.bf16 or settings.device == "cuda" or has_bf16() else ["float32"]
@@ -63,10 +63,11 @@ def _measure(name: str, settings: Settings, beam: int, batch: int) -> list[Compa
     return comparisons
 
 
-def _common(folder: Path, settings: Settings) -> dict[str, Any]:
-    data = binarized(folder, lines=2, frames=WINDOW)
+def _common(folder: Path, settings: Settings, batch: int = 1) -> dict[str, Any]:
+    data = binarized(folder, lines=8 * batch, frames=WINDOW)  # the public code drops batches that are not full
     weights = random_weights(folder / "weights.pt", data, WINDOW)
-    options = [str(data), *RECIPE, *BASE_MODEL, "--tokens-per-sample", str(WINDOW), "--batch-size", "1"]
+    # The public sample() takes as many prompts at once as --max-tokens allowed in training.
+    options = [str(data), *RECIPE, *BASE_MODEL, "--tokens-per-sample", str(WINDOW), "--max-tokens", str(WINDOW * batch)]
     return {
         "work": "sample",
         "options": options,
