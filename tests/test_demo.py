@@ -15,9 +15,11 @@ import pytest
 import soundfile
 import torch
 
+from speechdlm_ext.demo.chain import Chain
 from speechdlm_ext.demo.figures import gather, is_sane_ratio
+from speechdlm_ext.demo.options import DemoOptions
 from speechdlm_ext.demo.report import render
-from speechdlm_ext.manifest import read_jsonl
+from speechdlm_ext.manifest import read_jsonl, write_jsonl
 from tests.report import browser
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +69,14 @@ def test_end_to_end(undisturbed: tuple[Path, str]) -> None:
         frames = len(sample["unitB"].split())
         info = soundfile.info(out / "samples" / f"{sample['audio']}.wav")
         assert info.channels == 2 and info.duration == pytest.approx(frames / 50, abs=0.05)
+
+
+def test_few_prompts_are_continued_more_often(tmp_path: Path) -> None:
+    """Three prompts where six were asked for twice: four continuations of each, as much speech as was asked for."""
+    chain = Chain(DemoOptions(tmp_path, prompts=6, samples=2))
+    assert chain.samples == 2
+    write_jsonl(chain.prompts, [{"audio": str(number)} for number in range(3)])
+    assert chain.samples == 4 and "--samples 4" in chain.sample_steps()[0].shell_line()
 
 
 @pytest.mark.slow

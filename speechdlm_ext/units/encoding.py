@@ -32,7 +32,7 @@ def with_speeds(rows: Sequence[Mapping[str, Any]], speeds: Sequence[float]) -> l
         The rows, then for each speed one copy of each, with ``copy_of`` (the original's id) and ``speed``.
 
     Raises:
-        InputError: a factor that is not between 0.5 and 2.
+        InputError: a factor that is not between 0.5 and 2, or a copy's id that another recording has.
     """
     for speed in speeds:
         if not 0.5 <= speed <= 2:
@@ -43,6 +43,9 @@ def with_speeds(rows: Sequence[Mapping[str, Any]], speeds: Sequence[float]) -> l
         if speed != 1
         for row in rows
     ]
+    taken = {copy["id"] for copy in copies} & {row["id"] for row in rows}
+    if taken:
+        raise InputError(f"--speeds: {min(taken)} is the id of another recording in the manifest: rename that one")
     return [*map(dict, rows), *copies]
 
 

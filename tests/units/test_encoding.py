@@ -77,6 +77,8 @@ def test_other_speeds_move_pitch_and_tempo(tmp_path: Path) -> None:
     assert abs(len(expected) - len(found)) <= 1 and found[5:70] == expected[5:70] != parse_units(slow["unitA"])[5:70]
     with pytest.raises(InputError, match="between 0.5 and 2"):
         with_speeds(made, [3])
+    with pytest.raises(InputError, match="fast-speed0.9 is the id of another recording"):
+        with_speeds([*made, {**made[0], "id": "fast-speed0.9"}], [0.9])
 
 
 def stopping_after(count: int) -> Any:
