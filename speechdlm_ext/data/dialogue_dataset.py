@@ -153,8 +153,8 @@ class DialogueDataset(FairseqDataset):
         """Every block once: in corpus order, or for training blocks of like size at random."""
         if not self.shuffle:
             return np.arange(len(self))
-        order = np.random.permutation(len(self))
-        return order[np.argsort(self.sizes[order], kind="stable")]
+        # The same permutation as that of fairseq's MonolingualDataset, for the same seed and blocks.
+        return np.lexsort((np.random.permutation(len(self)), self.sizes))
 
 
 class PromptDataset(FairseqDataset):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fairseq.data import TokenBlockDataset
+from fairseq.data import MonolingualDataset, TokenBlockDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset, MMapIndexedDatasetBuilder
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +59,19 @@ def test_blocks_hold_every_frame_once_and_sources_are_one_frame_late(tmp_path: P
         source = np.concatenate([b["source"][:, c] for b in blocks])
         np.testing.assert_array_equal(source, np.concatenate([[2], stream[c][:-1]]))
     assert data.ordered_indices().tolist() == list(range(len(data)))
+
+
+def test_training_order_is_that_of_the_language_modeling_task(tmp_path: Path) -> None:
+    lines = [[4 + i % 3] * (1 + i * 7 % 5) for i in range(40)]
+    data = dataset(tmp_path, [lines, lines], block_size=8, break_mode="eos", shuffle=True)
+    sizes = data.sizes
+    theirs = MonolingualDataset(list(range(len(data))), sizes, None, shuffle=True)
+    for seed in (1, 2):
+        np.random.seed(seed)
+        expected = theirs.ordered_indices().tolist()
+        np.random.seed(seed)
+        assert data.ordered_indices().tolist() == expected
+    assert sorted(expected) == list(range(len(data))) and np.all(np.diff(sizes[expected]) >= 0)
 
 
 @pytest.mark.parametrize("mode", ["none", "complete", "eos"])
