@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,7 @@ class LogMelEncoder:
     sample_rate = 16000
     hop = 320
     frame_rate = 50.0
+    device = torch.device("cpu")
 
     def __init__(self, n_mels: int = 40, floor_db: float = -30.0, window: int = 400) -> None:
         if not 8 <= n_mels <= 128:
@@ -50,6 +51,15 @@ class LogMelEncoder:
     def options(self) -> dict[str, Any]:
         """Keyword arguments that build the same encoder again."""
         return {"n_mels": self.dim, "floor_db": self.floor_db, "window": self.window}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the features depend on: the options, as there are no weights."""
+        return self.options
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> LogMelEncoder:
+        """Itself: mel bands are made on the CPU in float32, which costs less than reading the sound."""
+        return self
 
     def frames(self, samples: int) -> int:
         """The number of frames of ``samples`` samples: ``samples // 320``."""
@@ -75,6 +85,14 @@ class LogMelEncoder:
         if wave.dim() != 1:
             raise InputError(f"one channel of sound (N,) is wanted, found shape {tuple(wave.shape)}")
         return self.encode_blocks([wave[None]])[0]
+
+    def encode_batch(self, waves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Features (T_i, D) of each of several channels (N_i,) at 16 kHz."""
+        return [self.encode(wave.cpu(), self.sample_rate) for wave in waves]
+
+    def stream(self, blocks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The features (C, T, D) in one piece: the level, which they are relative to, is known at the end only."""
+        yield self.encode_blocks(blocks)
 
     def encode_blocks(self, blocks: Iterable[torch.Tensor]) -> torch.Tensor:
         """Features (C, T, D) of a stream of blocks (C, n) at 16 kHz, the same however the stream is cut.

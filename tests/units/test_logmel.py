@@ -121,3 +121,14 @@ def test_wrong_sound() -> None:
         encoder.encode(torch.full((400,), float("nan")), 16000)
     with pytest.raises(InputError, match="one channel"):
         encoder.encode(torch.zeros(2, 400), 16000)
+
+
+def test_a_batch_and_a_stream_are_the_single_files() -> None:
+    encoder = LogMelEncoder()
+    waves = [torch.randn(size, generator=torch.Generator().manual_seed(size)) * 0.1 for size in (3200, 999, 16001)]
+    for wave, features in zip(waves, encoder.to("cpu").encode_batch(waves), strict=True):
+        assert torch.equal(features, encoder.encode(wave, 16000))
+    stereo = torch.stack((waves[2], -waves[2].flip(0)))
+    pieces = list(encoder.stream(stereo.split(1000, dim=1)))
+    torch.testing.assert_close(torch.cat(pieces, dim=1), encoder.encode_blocks([stereo]), rtol=0, atol=1e-3)
+    assert encoder.identity == encoder.options == {"n_mels": 40, "floor_db": -30.0, "window": 400}
