@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from speechdlm_ext.units.codebook import Codebook
+    from speechdlm_ext.units.codebook_files import load_codebook
     from speechdlm_ext.units.encoder import Encoder, build_encoder
     from speechdlm_ext.units.logmel import LogMelEncoder
+    from speechdlm_ext.units.quantizer import DPDPQuantizer
 
 # Loaded when first asked for: unit files are read and written without torch.
 _HOMES = {
     "Codebook": "speechdlm_ext.units.codebook",
+    "DPDPQuantizer": "speechdlm_ext.units.quantizer",
     "Encoder": "speechdlm_ext.units.encoder",
     "LogMelEncoder": "speechdlm_ext.units.logmel",
     "build_encoder": "speechdlm_ext.units.encoder",
+    "load_codebook": "speechdlm_ext.units.codebook_files",
 }
-__all__ = ["Codebook", "Encoder", "LogMelEncoder", "build_encoder"]
+__all__ = ["Codebook", "DPDPQuantizer", "Encoder", "LogMelEncoder", "build_encoder", "load_codebook"]
 
 
 def __getattr__(name: str) -> Any:

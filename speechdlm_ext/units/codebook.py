@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,8 @@ import torch
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.units.distances import CentroidDistances
 from speechdlm_ext.units.encoder import Encoder, build_encoder
-
-# Frames compared with all centroids at once: bounds the memory of the table of distances.
-_FRAMES_AT_ONCE = 8192
 
 
 class Codebook:
@@ -24,11 +23,13 @@ class Codebook:
 
     Args:
         centroids: (K, D), any float type; kept in float32.
-        encoder: name of the encoder whose features these are.
+        encoder: name of the encoder whose features these are; empty where the file does not say, as in codebooks that
+            others have published (``for_encoder`` gives it one).
         options: that encoder's options.
         frame_rate: of the features, in Hz.
         extra: further facts to keep in the file (values that JSON can hold), such as ``level``, the usual active level
             of the recordings that it was trained on, in dB re full scale.
+        identity: what tells this encoder's features from another's, for the fingerprint; the options, if not given.
 
     Raises:
         InputError: the centroids are not a table of finite numbers.
@@ -37,10 +38,11 @@ class Codebook:
     def __init__(
         self,
         centroids: torch.Tensor,
-        encoder: str,
-        options: dict[str, Any],
-        frame_rate: float,
-        extra: dict[str, Any] | None = None,
+        encoder: str = "",
+        options: Mapping[str, Any] | None = None,
+        frame_rate: float = 0.0,
+        extra: Mapping[str, Any] | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         if centroids.dim() != 2 or not centroids.numel():
             raise InputError(f"a codebook is a table (K, D), found shape {tuple(centroids.shape)}")
@@ -48,9 +50,10 @@ class Codebook:
         if not bool(torch.isfinite(self.centroids).all()):
             raise InputError("a codebook must be of finite numbers")
         self.encoder = encoder
-        self.options = dict(options)
+        self.options = dict(options or {})
         self.frame_rate = float(frame_rate)
         self.extra = dict(extra or {})
+        self.identity = dict(self.options if identity is None else identity)
 
     @property
     def units(self) -> int:
@@ -65,7 +68,8 @@ class Codebook:
     @cached_property
     def fingerprint(self) -> str:
         """Twelve hex digits that tell codebooks apart: of the centroids, the encoder and its options."""
-        digest = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode())
+        whose = {"encoder": self.encoder, "options": self.identity, "frame_rate": self.frame_rate}
+        digest = hashlib.sha256(json.dumps(whose, sort_keys=True).encode())
         digest.update(self.centroids.numpy().tobytes())
         return digest.hexdigest()[:12]
 
@@ -84,41 +88,65 @@ class Codebook:
         if features.dim() != 2 or features.shape[1] != self.dim:
             raise InputError(
                 f"features of shape {tuple(features.shape)} do not fit a codebook of width {self.dim} "
-                f"(encoder {self.encoder}): encode with the codebook's own encoder"
+                f"(encoder {self.encoder or 'not named'}): encode with the codebook's own encoder"
             )
-        if not bool(torch.isfinite(features).all()):
-            raise InputError("features are not all finite numbers")
-        # Taking the mean out keeps |c|² - 2 x·c from losing digits where all centroids lie far from the origin.
-        centre = self.centroids.mean(dim=0)
-        centroids = self.centroids - centre
-        squares = centroids.square().sum(dim=1)
-        parts = features.to(torch.float32).split(_FRAMES_AT_ONCE)
-        return torch.cat([torch.addmm(squares, part - centre, centroids.T, alpha=-2).argmin(dim=1) for part in parts])
+        tables = self._distances.tables(features)
+        return torch.cat([torch.zeros(0, dtype=torch.int64), *(table.argmin(dim=1).cpu() for table in tables)])
 
-    def build_encoder(self) -> Encoder:
-        """The encoder that this codebook belongs to.
+    def for_encoder(self, encoder: Encoder) -> Codebook:
+        """This codebook with the facts of the encoder that it is used with; itself where it has them already.
 
         Raises:
-            InputError: there is none of this name, or its width or frame rate is not the codebook's.
+            InputError: the encoder gives features of another width, or the codebook belongs to another encoder.
         """
-        encoder = build_encoder(self.encoder, self.options)
+        if self.encoder:
+            self.check_encoder(encoder)
+            return self
+        if encoder.dim != self.dim:
+            raise InputError(
+                f"the codebook is for features of width {self.dim}, the encoder {encoder.name} gives width "
+                f"{encoder.dim}: take the encoder and layer that the codebook was made with"
+            )
+        identity = getattr(encoder, "identity", encoder.options)
+        return Codebook(self.centroids, encoder.name, encoder.options, encoder.frame_rate, self.extra, identity)
+
+    def build_encoder(self, overrides: Mapping[str, Any] | None = None) -> Encoder:
+        """The encoder that this codebook belongs to.
+
+        Args:
+            overrides: options that take the place of the codebook's, such as ``checkpoint`` where the file lies
+                elsewhere by now.
+
+        Raises:
+            InputError: the codebook does not say, there is no encoder of this name, or its width, frame rate or
+                weights are not the codebook's.
+        """
+        if not self.encoder:
+            raise InputError("the codebook does not say which encoder it belongs to: name the encoder (--encoder)")
+        encoder = build_encoder(self.encoder, {**self.options, **(overrides or {})})
         self.check_encoder(encoder)
         return encoder
 
     def check_encoder(self, encoder: Encoder) -> None:
-        """Raise an InputError that names both, where the widths or frame rates of codebook and encoder differ."""
+        """Raise an InputError that says what differs between the encoder and the one that the codebook is for."""
         if encoder.dim != self.dim or encoder.frame_rate != self.frame_rate:
             raise InputError(
                 f"the codebook is for {self.encoder} features of width {self.dim} at {self.frame_rate:g} Hz, the "
                 f"encoder {encoder.name} gives width {encoder.dim} at {encoder.frame_rate:g} Hz"
             )
+        found = {"encoder": encoder.name, **getattr(encoder, "identity", encoder.options)}
+        for key, wanted in {"encoder": self.encoder, **self.identity}.items():
+            if key in found and found[key] != wanted:
+                raise InputError(f"the codebook is for the {key} {wanted!r}, this encoder has {found[key]!r}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all."""
         from safetensors.torch import save
 
         # One entry: safetensors writes several in any order, and equal codebooks are to be equal files.
-        metadata = {"facts": json.dumps({**self._identity, "extra": self.extra}, sort_keys=True)}
+        facts: dict[str, Any] = {"encoder": self.encoder, "options": self.options, "frame_rate": self.frame_rate}
+        facts |= {"extra": self.extra} | ({"identity": self.identity} if self.identity != self.options else {})
+        metadata = {"facts": json.dumps(facts, sort_keys=True)}
         with atomic_write(path, "wb") as file:
             file.write(save({"codebook": self.centroids}, metadata=metadata))
 
@@ -141,15 +169,16 @@ class Codebook:
                     raise InputError(f"{path} has no tensor named codebook (it has {', '.join(names) or 'none'})")
                 centroids = file.get_tensor("codebook")
             facts = json.loads(metadata["facts"])
-            facts = {key: facts[key] for key in ("encoder", "options", "frame_rate", "extra")}
+            named = {key: facts[key] for key in ("encoder", "options", "frame_rate", "extra")}
+            named["identity"] = facts.get("identity")
         except SafetensorError as error:
             raise InputError(f"{path} is not a safetensors file ({error})") from None
         except KeyError as error:
             raise InputError(f"{path} does not say its {error.args[0]}: it is not a codebook of ours") from None
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}: metadata that cannot be read ({error})") from None
-        return cls(centroids, **facts)
+        return cls(centroids, **named)
 
-    @property
-    def _identity(self) -> dict[str, Any]:
-        return {"encoder": self.encoder, "options": self.options, "frame_rate": self.frame_rate}
+    @cached_property
+    def _distances(self) -> CentroidDistances:
+        return CentroidDistances(self.centroids)
