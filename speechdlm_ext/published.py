@@ -1,0 +1,62 @@
+"""Published checkpoints by name: where they are, and their digests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from speechdlm_ext.downloads import cache_folder, fetch
+from speechdlm_ext.errors import InputError
+
+
+class Published(NamedTuple):
+    """A published file.
+
+    Attributes:
+        url: where it is.
+        digest: its SHA-256 in hexadecimal, or the first digits of it.
+    """
+
+    url: str
+    digest: str
+
+
+_META = "https://dl.fbaipublicfiles.com"
+_WAVLM = "https://github.com/nicolvisser/WavLM-codebooks/releases/download/v0.1.0"
+
+HUBERT = {
+    "hubert-base-ls960": Published(
+        f"{_META}/hubert/hubert_base_ls960.pt",
+        "1703cf8d2cdc76f8c046f5f6a9bcd224e0e6caf4744cad1a1f4199c32cac8c8d",
+    ),
+    "mhubert-base-vp_en_es_fr": Published(
+        f"{_META}/hubert/mhubert_base_vp_en_es_fr_it3.pt",
+        "23527cd6311a6617bfa199f574e2eed478cd6a58a634f4007165c10ec0019832",
+    ),
+    "mhubert-base-vp_mls_cv_8lang": Published(
+        f"{_META}/hubert/mhubert_base_vp_mls_cv_8lang_it3.pt",
+        "fa82eaccb557465f4732662e3a744c30c953059147ac6a4c92f1f3e0daeda61e",
+    ),
+    "mhubert-base-25hz": Published(
+        f"{_META}/textless_nlp/twist/speech_tokenizer/mhubert_base_25hz_cp_mls_cv_sp_fisher.pt",
+        "edf0f5be2581a568a236aeb2781a5607c5af25806e12f40f7f2391e861fe3cf0",
+    ),
+}
+WAVLM = {"wavlm-large": Published(f"{_WAVLM}/wavlm-large-6fb4b3c3.pt", "6fb4b3c3")}
+
+
+def locate(path_or_name: str | os.PathLike[str], table: dict[str, Published]) -> Path:
+    """The path of a file that is given by its path, or by a published name, which fetches it into the cache.
+
+    Raises:
+        InputError: there is no such file, nor such a name; or it cannot be fetched.
+        OSError: the cache folder cannot be written to, or the disk is full.
+    """
+    given = os.fspath(path_or_name)
+    if os.path.exists(given):
+        return Path(given)
+    if given not in table:
+        raise InputError(f"{given}: no such file, nor the name of a published one ({', '.join(table)})")
+    url, digest = table[given]
+    return fetch(url, digest, cache_folder() / given)
