@@ -15,9 +15,9 @@ from speechdlm_ext.audio import read_audio, read_blocks
 from speechdlm_ext.demo.training_log import TrainingCurves, read_curves, read_validation
 from speechdlm_ext.manifest import read_jsonl
 from speechdlm_ext.metrics.activity import detect_speech
+from speechdlm_ext.metrics.events import Events, pool_events
 from speechdlm_ext.metrics.intervals import Interval, crop_intervals, shift_intervals
-from speechdlm_ext.metrics.summary import pool_events
-from speechdlm_ext.metrics.turn_taking import Events, find_events
+from speechdlm_ext.metrics.turn_taking import find_events
 from speechdlm_ext.metrics.unit_baselines import Baseline, unit_baselines
 from speechdlm_ext.units.files import read_unit_file
 

@@ -1,66 +1,118 @@
-"""Figures of a corpus: number and seconds a minute, mean and median of each kind of turn-taking event."""
+"""Figures of a corpus: number and seconds a minute, mean, median and quantiles of each kind of turn-taking event.
+
+What there is nothing to say about is None, with the reason beside it: never NaN, and never 0 for want of data.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from speechdlm_ext.metrics.turn_taking import EVENT_NAMES, Events
+import numpy as np
+from numpy.typing import NDArray
 
-# The names under which the figures are given, in the order in which they are shown.
-SINGULAR = {
-    "ipus": "ipu",
-    "pauses": "pause",
-    "gaps": "gap",
-    "overlaps": "overlap",
-    "overlaps_within": "overlap_within",
-    "overlaps_between": "overlap_between",
-    "turns": "turn",
-    "backchannels": "backchannel",
-    "interruptions": "interruption",
-}
+from speechdlm_ext.metrics.bootstrap import BootstrapOptions, draw_weights, percentile_interval, ratios
+from speechdlm_ext.metrics.events import KINDS, EventList, Events
+
+QUANTILES = (0.1, 0.25, 0.75, 0.9)
+# What only a conversation of two or more channels can have: others do not count as time observed.
+OF_SEVERAL_CHANNELS = frozenset(
+    ("gap", "overlap", "overlap_within", "overlap_between", "backchannel", "interruption", "floor_transfer_offset")
+)
 
 
-def pool_events(conversations: Iterable[Events]) -> Events:
-    """The events of several conversations together: a long conversation weighs more than a short one."""
-    pooled = Events(0.0, [])
-    for events in conversations:
-        pooled.extend(events)
-    return pooled
-
-
-def describe(durations: Sequence[float], minutes: float) -> dict[str, float | int | None]:
+def describe(durations: Sequence[float] | NDArray[np.float64], minutes: float, reason: str = "") -> dict[str, Any]:
     """Figures of one kind of event.
 
     Args:
         durations: seconds.
         minutes: of conversation that was observed.
+        reason: why nothing can be said, if so.
 
     Returns:
-        ``n``, ``per_minute``, ``seconds_per_minute``, ``mean`` and ``median`` (seconds); what there is nothing to say
-        about (no event, no time) is None, never 0.
+        ``n``; ``per_minute`` and ``seconds_per_minute``; ``mean``, ``median`` and ``quantiles`` (seconds, by share);
+        ``reason``: None, or why some of these are None.
     """
+    values = np.asarray(durations, np.float64)
+    reason = reason or ("no time was observed" if not minutes else "")
+    known = not reason
+    if known and not len(values):
+        reason = "there is none"
     return {
-        "n": len(durations),
-        "per_minute": len(durations) / minutes if minutes else None,
-        "seconds_per_minute": sum(durations) / minutes if minutes else None,
-        "mean": statistics.fmean(durations) if durations else None,
-        "median": statistics.median(durations) if durations else None,
+        "n": len(values),
+        "per_minute": len(values) / minutes if known else None,
+        "seconds_per_minute": float(values.sum()) / minutes if known else None,
+        "mean": float(values.mean()) if known and len(values) else None,
+        "median": float(np.median(values)) if known and len(values) else None,
+        "quantiles": {f"{q:g}": float(v) for q, v in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)}
+        if known and len(values)
+        else None,
+        "reason": reason or None,
     }
 
 
-def summarise(events: Events) -> dict[str, Any]:
+def summarise(events: Events, bootstrap: BootstrapOptions | None = None) -> dict[str, Any]:
     """All figures of (pooled) events.
 
+    Args:
+        events: of one conversation or several.
+        bootstrap: where given, each kind of event gets ``interval``: confidence intervals of ``per_minute``,
+            ``seconds_per_minute`` and ``mean``, by resampling conversations; None with fewer than two conversations.
+
     Returns:
-        For each kind of event the figures of :func:`describe`; ``floor_transfer_offset`` likewise (signed seconds);
-        ``speech_share``, for each channel the share of the time in which it speaks; ``minutes`` observed.
+        For each kind of event (``ipu``, ``pause``, ``gap``, …, ``floor_transfer_offset``, whose seconds are signed) the
+        figures of :func:`describe`; ``speech_share``, for each channel the share of the time in which it speaks;
+        ``conversations`` and ``minutes`` observed.
     """
-    minutes = events.duration / 60
-    figures: dict[str, Any] = {"minutes": minutes}
+    figures: dict[str, Any] = {"conversations": events.conversations, "minutes": events.duration / 60}
     figures["speech_share"] = [speech / events.duration for speech in events.speech] if events.duration else None
-    for name in EVENT_NAMES:
-        figures[SINGULAR[name]] = describe([event.duration for event in getattr(events, name)], minutes)
-    figures["floor_transfer_offset"] = describe(events.offsets, minutes)
+    weights = None
+    if bootstrap is not None and events.conversations > 1:
+        weights = draw_weights(events.conversations, bootstrap)
+    for attribute, name in KINDS.items():
+        kind: EventList = getattr(events, attribute)
+        observed = observed_minutes(events, name)
+        figures[name] = describe(kind.durations, float(observed.sum()), why_unknown(events, name))
+        if bootstrap is not None:
+            known = figures[name]["per_minute"] is not None and weights is not None
+            figures[name]["interval"] = _intervals(kind, observed, weights, bootstrap) if known else None
     return figures
+
+
+def observed_minutes(events: Events, name: str) -> NDArray[np.float64]:
+    """Minutes of each conversation that can have events of the kind ``name``, (K,)."""
+    fit = events.channel_counts > 1 if name in OF_SEVERAL_CHANNELS else events.channel_counts > 0
+    return np.where(fit, events.durations / 60, 0.0)
+
+
+def why_unknown(events: Events, name: str) -> str:
+    """Why nothing can be said about events of the kind ``name``; empty if something can."""
+    if not events.conversations:
+        return "there is no conversation"
+    if not events.duration:
+        return "no time was observed"
+    if not observed_minutes(events, name).any():
+        return "one channel only"
+    if not events.channel_speech.any():
+        return "no speech was found"
+    return ""
+
+
+def counts_and_seconds(kind: EventList, conversations: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Number of events and their seconds in each conversation, (K,) each."""
+    count = np.bincount(kind.conversation, minlength=conversations).astype(np.float64)
+    seconds = np.bincount(kind.conversation, kind.durations, conversations).astype(np.float64)
+    return count, seconds
+
+
+def _intervals(
+    kind: EventList, minutes: NDArray[np.float64], weights: NDArray[np.float64] | None, options: BootstrapOptions
+) -> dict[str, list[float] | None] | None:
+    if weights is None:
+        return None
+    count, seconds = counts_and_seconds(kind, len(minutes))
+    return {
+        "per_minute": percentile_interval(ratios(weights, count, minutes), options),
+        "seconds_per_minute": percentile_interval(ratios(weights, seconds, minutes), options),
+        "mean": percentile_interval(ratios(weights, seconds, count), options),
+    }

@@ -1,90 +1,42 @@
-"""Turn-taking events of a conversation, from each channel's speech activity.
+"""Turn-taking events of conversations, from each channel's speech activity.
 
-The terms follow Heldner & Edlund (2010), "Pauses, gaps and overlaps in conversations", Journal of Phonetics 38, and
-Nguyen et al. (2022), "Generative Spoken Dialogue Language Modeling", arXiv 2203.16502, which bounds inter-pausal
-units by 200 ms of silence. Thresholds for which there is no agreed figure are named as ours.
+Terms and thresholds, and where they are from:
+
+* Pause, gap, overlap within and between speakers: Heldner & Edlund (2010), "Pauses, gaps and overlaps in
+  conversations", Journal of Phonetics 38, who read them off the joint state of the channels.
+* Inter-pausal units bounded by 200 ms of silence; events and seconds a minute, silence at the edges left out: Nguyen et
+  al. (2022), "Generative Spoken Dialogue Language Modeling", arXiv 2203.16502.
+* Floor transfer offset, one signed figure for gaps and overlaps: Veluri et al. (2024), "Beyond Turn-Based Interfaces:
+  Synchronous LLMs as Full-Duplex Dialogue Agents" (SyncLLM), arXiv 2409.15594.
+* Backchannels and interruptions have no agreed bounds in time; ours are named as such.
+
+Every definition looks the same when time runs backwards and when channels change places.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from speechdlm_ext.metrics.intervals import Interval, bridge_silences, crop_intervals, join_intervals
+import numpy as np
+from numpy.typing import NDArray
+
+from speechdlm_ext.metrics.events import Event, EventList, Events
+from speechdlm_ext.metrics.timeline import TICKS, Activity, Timeline, Track, to_ticks
+
+__all__ = ["Event", "EventList", "Events", "TurnTakingOptions", "find_events", "find_events_of_many"]
 
 
 @dataclass(frozen=True)
 class TurnTakingOptions:
     """Thresholds in seconds."""
 
-    ipu_silence: float = 0.2  # silence that bounds an inter-pausal unit
+    ipu_silence: float = 0.2  # silence that bounds an inter-pausal unit (Nguyen et al. 2022)
     backchannel_longest: float = 1.0  # ours: a listener's response is not longer
     interruption_overlap: float = 0.2  # ours: talk together before a change of speaker counts as an interruption
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something that lasts from ``start`` to ``end`` (seconds); ``channels`` are those that it is about."""
-
-    start: float
-    end: float
-    channels: tuple[int, ...]
-
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        return self.end - self.start
-
-
-@dataclass
-class Events:
-    """All events of one conversation (or of several, joined by :meth:`extend`).
-
-    ``duration`` is the time observed, in seconds; ``speech`` the seconds of speech of each channel, as detected;
-    ``offsets`` the floor transfer offsets in seconds, negative for overlaps.
-    """
-
-    duration: float
-    speech: list[float]
-    ipus: list[Event] = field(default_factory=list)
-    pauses: list[Event] = field(default_factory=list)
-    gaps: list[Event] = field(default_factory=list)
-    overlaps: list[Event] = field(default_factory=list)
-    overlaps_within: list[Event] = field(default_factory=list)
-    overlaps_between: list[Event] = field(default_factory=list)
-    turns: list[Event] = field(default_factory=list)
-    backchannels: list[Event] = field(default_factory=list)
-    interruptions: list[Event] = field(default_factory=list)
-    offsets: list[float] = field(default_factory=list)
-
-    def extend(self, other: Events) -> None:
-        """Add the events of another conversation; its times stay on its own clock."""
-        self.duration += other.duration
-        width = max(len(self.speech), len(other.speech))
-        mine, theirs = (list(s) + [0.0] * (width - len(s)) for s in (self.speech, other.speech))
-        self.speech = [a + b for a, b in zip(mine, theirs, strict=True)]
-        for name in EVENT_NAMES:
-            getattr(self, name).extend(getattr(other, name))
-        self.offsets.extend(other.offsets)
-
-
-EVENT_NAMES = (
-    "ipus",
-    "pauses",
-    "gaps",
-    "overlaps",
-    "overlaps_within",
-    "overlaps_between",
-    "turns",
-    "backchannels",
-    "interruptions",
-)
-
-
-def find_events(
-    activity: Sequence[Sequence[Interval]], duration: float, options: TurnTakingOptions | None = None
-) -> Events:
+def find_events(activity: Activity, duration: float, options: TurnTakingOptions | None = None) -> Events:
     """Find the turn-taking events of one conversation.
 
     * IPU (inter-pausal unit): speech of one channel that holds no silence of ``ipu_silence`` or more.
@@ -92,108 +44,145 @@ def find_events(
       else a *gap*. Silence at the beginning and the end of the recording is neither.
     * Overlap: two or more channels at once. *Within* a turn if the last channel to speak alone before it is the first
       to speak alone after it, *between* turns if that is another one; neither if nobody spoke alone on one side.
-    * Backchannel: an IPU of at most ``backchannel_longest`` seconds between (or during) two longer IPUs of one other
-      channel, or during one of them: the other goes on as if nothing had been said.
-    * Turn: the IPUs of one channel, backchannels left out, up to the next IPU of another channel.
-    * Floor transfer offset: from the end of a turn to the start of the next one; negative if they overlap.
-    * Interruption: a turn that begins ``interruption_overlap`` or more before the end of the one before it, and
-      outlasts it.
+    * Backchannel: an IPU of at most ``backchannel_longest`` seconds inside another channel's turn, where turns are made
+      of the longer IPUs alone; it is not inside such a turn of its own channel.
+    * Turn: IPUs of one channel, backchannels left out, in whose pauses no other channel speaks (backchannels again left
+      out). A turn may lie inside another channel's: talk that did not win the floor.
+    * Floor transfer offset: from the end of a turn to the start of the next one, negative if they overlap; turns inside
+      another channel's do not count, nor does one of two turns that begin and end together.
+    * Interruption: a floor transfer with ``interruption_overlap`` or more of overlap.
 
     Args:
-        activity: for each channel its stretches of speech (start, end) in seconds, in any order.
-        duration: length of the conversation in seconds; speech outside of 0 to ``duration`` is cut off.
+        activity: for each channel its stretches of speech (start, end) in seconds, in any order: pairs, or arrays
+            (N, 2).
+        duration: length of the conversation in seconds; speech outside of 0 to ``duration`` is cut off, stretches
+            without length do not count.
         options: thresholds.
 
     Returns:
-        The events, each kind in order of start.
+        The events, each kind in order of start. Times are rounded to microseconds.
+    """
+    return find_events_of_many([(activity, duration)], options)
+
+
+def find_events_of_many(
+    conversations: Iterable[tuple[Activity, float]], options: TurnTakingOptions | None = None
+) -> Events:
+    """As :func:`find_events` on each conversation, all in one go: for large corpora.
+
+    Args:
+        conversations: (activity, duration) of each.
+        options: thresholds.
+
+    Returns:
+        The events of all, as :func:`speechdlm_ext.metrics.events.pool_events` would join them.
     """
     options = options or TurnTakingOptions()
-    speech = [join_intervals(crop_intervals(channel, 0.0, duration)) for channel in activity]
-    events = Events(duration, [sum(b - a for a, b in channel) for channel in speech])
-    events.ipus = sorted(
-        (
-            Event(a, b, (number,))
-            for number, channel in enumerate(speech)
-            for a, b in bridge_silences(channel, options.ipu_silence)
-        ),
-        key=lambda e: (e.start, e.end, e.channels),
+    timeline = Timeline(conversations, to_ticks(options.ipu_silence))
+    events = Events(
+        timeline.durations / TICKS,
+        np.stack([t.total(timeline.bounds) for t in timeline.speech], axis=1) / TICKS
+        if timeline.width
+        else np.zeros((len(timeline.durations), 0)),
+        timeline.counts,
     )
-    _add_joint_states(events)
-    _add_turns(events, options)
+    ipus = [track.bridged(to_ticks(options.ipu_silence)) for track in timeline.speech]
+    events.ipus = timeline.by_channel(ipus)
+    _add_joint_states(events, timeline, ipus)
+    _add_turns(events, timeline, ipus, options)
     return events
 
 
-def _states(ipus: list[Event]) -> Iterator[tuple[float, float, frozenset[int]]]:
-    """The timeline as (start, end, channels that speak), from the first start of speech to its last end."""
-    changes = sorted({time for ipu in ipus for time in (ipu.start, ipu.end)})
-    starts: dict[float, list[int]] = {}
-    ends: dict[float, list[int]] = {}
-    for ipu in ipus:
-        starts.setdefault(ipu.start, []).append(ipu.channels[0])
-        ends.setdefault(ipu.end, []).append(ipu.channels[0])
-    active: set[int] = set()
-    for start, end in zip(changes, changes[1:], strict=False):
-        active.difference_update(ends.get(start, ()))
-        active.update(starts.get(start, ()))
-        yield start, end, frozenset(active)
+def _add_joint_states(events: Events, timeline: Timeline, ipus: Sequence[Track]) -> None:
+    """Silences and overlaps, from who speaks between each change and the next."""
+    times = np.unique(
+        np.concatenate([t for track in ipus for t in (track.start, track.end)] or [np.zeros(0, np.int64)])
+    )
+    if not len(times):
+        return
+    state = np.stack(
+        [np.searchsorted(t.start, times, "right") > np.searchsorted(t.end, times, "right") for t in ipus], axis=1
+    )
+    owner, count = timeline.owner(times), state.sum(axis=1)
+
+    silent = np.flatnonzero(count[:-1] == 0)
+    silent = silent[owner[silent] == owner[silent + 1]]
+    before, after = state[silent - 1], state[silent + 1]
+    same = before & after
+    pause = same.any(axis=1)
+    start, end = times[silent], times[silent + 1]
+    events.pauses = timeline.events(start[pause], end[pause], same[pause])
+    events.gaps = timeline.events(start[~pause], end[~pause], (before | after)[~pause])
+
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], count > 1, [False])).astype(np.int8)))
+    first, last = edges[::2], edges[1::2]  # of each run of states with several speakers: its first, and one past it
+    together = np.logical_or.reduceat(state, edges, axis=0)[::2] if len(edges) else state[:0]
+    alone = np.flatnonzero(count == 1)
+    left, right = np.searchsorted(alone, first) - 1, np.searchsorted(alone, last)
+    known = (left >= 0) & (right < len(alone))
+    if len(alone):
+        one, other = alone[np.maximum(left, 0)], alone[np.minimum(right, len(alone) - 1)]
+        known &= (owner[one] == owner[first]) & (owner[other] == owner[first])
+        within = known & (state[one].argmax(axis=1) == state[other].argmax(axis=1))
+    else:
+        within = known
+    start, end = times[first], times[last] if len(last) else first
+    events.overlaps = timeline.events(start, end, together)
+    events.overlaps_within = timeline.events(start[within], end[within], together[within])
+    between = known & ~within
+    events.overlaps_between = timeline.events(start[between], end[between], together[between])
 
 
-def _add_joint_states(events: Events) -> None:
-    """Silences and overlaps."""
-    states = list(_states(events.ipus))
-    after_solo: list[int | None] = [None] * len(states)  # who next speaks alone, after each state
-    following = None
-    for number in range(len(states) - 1, -1, -1):
-        after_solo[number] = following
-        following = next(iter(states[number][2])) if len(states[number][2]) == 1 else following
-    previous = None
-    number = 0
-    while number < len(states):
-        start, end, channels = states[number]
-        if not channels:
-            same = states[number - 1][2] & states[number + 1][2]
-            around = tuple(sorted(same or states[number - 1][2] | states[number + 1][2]))
-            (events.pauses if same else events.gaps).append(Event(start, end, around))
-        elif len(channels) == 1:
-            previous = next(iter(channels))
-        else:
-            together = set(channels)
-            while number + 1 < len(states) and len(states[number + 1][2]) > 1:
-                number += 1
-                together |= states[number][2]
-            overlap = Event(start, states[number][1], tuple(sorted(together)))
-            events.overlaps.append(overlap)
-            if previous is not None and after_solo[number] is not None:
-                within = previous == after_solo[number]
-                (events.overlaps_within if within else events.overlaps_between).append(overlap)
-        number += 1
+def _add_turns(events: Events, timeline: Timeline, ipus: Sequence[Track], options: TurnTakingOptions) -> None:
+    """Backchannels, turns, floor transfers and interruptions."""
+    longest = to_ticks(options.backchannel_longest)
+    skeleton = _turns([track.take(track.end - track.start > longest) for track in ipus], timeline)
+    listening = [
+        (track.end - track.start <= longest)
+        & (skeleton[channel].around(track) < 0)
+        & _any([other.around(track) >= 0 for other in skeleton], len(track.start))
+        for channel, track in enumerate(ipus)
+    ]
+    events.backchannels = timeline.by_channel([t.take(is_one) for t, is_one in zip(ipus, listening, strict=True)])
+    turns = _turns([t.take(~is_one) for t, is_one in zip(ipus, listening, strict=True)], timeline)
+    events.turns = timeline.by_channel(turns)
+
+    floor = [
+        track.take(~_is_inside(track, turns[:channel] + turns[channel + 1 :])) for channel, track in enumerate(turns)
+    ]
+    start, end, channel = timeline.sorted(floor)
+    new = np.ones(len(start), bool)
+    new[1:] = (start[1:] != start[:-1]) | (end[1:] != end[:-1])
+    start, end, channel = start[new], end[new], channel[new]
+    owner = timeline.owner(start)
+    follows = np.flatnonzero(owner[1:] == owner[:-1])
+    left, entered = end[follows], start[follows + 1]
+    who = channel[:, None] == np.arange(timeline.width)
+    events.floor_transfers = timeline.events(left, entered, who[follows] | who[follows + 1])
+    broken = entered - left <= -to_ticks(options.interruption_overlap)
+    events.interruptions = timeline.events(entered[broken], left[broken], who[follows + 1][broken])
 
 
-def _add_turns(events: Events, options: TurnTakingOptions) -> None:
-    """Backchannels, turns, offsets and interruptions."""
-    main = [ipu for ipu in events.ipus if ipu.duration > options.backchannel_longest]
-    events.backchannels = [ipu for ipu in events.ipus if _is_backchannel(ipu, main, options)]
-    listening = set(events.backchannels)
-    for ipu in events.ipus:
-        if ipu in listening:
-            continue
-        if events.turns and events.turns[-1].channels == ipu.channels:
-            events.turns[-1] = Event(events.turns[-1].start, ipu.end, ipu.channels)
-        else:
-            events.turns.append(ipu)
-    for before, after in zip(events.turns, events.turns[1:], strict=False):
-        offset = after.start - before.end
-        events.offsets.append(offset)
-        if offset <= -options.interruption_overlap and after.end > before.end:
-            events.interruptions.append(Event(after.start, before.end, after.channels))
+def _turns(tracks: Sequence[Track], timeline: Timeline) -> list[Track]:
+    """Each channel's stretches joined over pauses in which no other channel has one."""
+    turns = []
+    for channel, track in enumerate(tracks):
+        left, right = track.end[:-1], track.start[1:]
+        taken = _any([t.touches(left, right) for t in (*tracks[:channel], *tracks[channel + 1 :])], len(left))
+        turns.append(track.joined(~taken & (timeline.owner(left) == timeline.owner(right))))
+    return turns
 
 
-def _is_backchannel(ipu: Event, main: list[Event], options: TurnTakingOptions) -> bool:
-    """Whether a short ``ipu`` lies inside the turn of another channel; ``main`` are the longer ones, by start."""
-    if ipu.duration > options.backchannel_longest:
-        return False
-    place = bisect_right(main, ipu.start, key=lambda e: e.start)
-    if place == 0 or main[place - 1].channels == ipu.channels:
-        return False
-    before = main[place - 1]
-    return before.end >= ipu.end or (place < len(main) and main[place].channels == before.channels)
+def _is_inside(track: Track, others: Sequence[Track]) -> NDArray[np.bool_]:
+    """Whether each turn lies inside one of ``others``, and is not the same span."""
+    inside = np.zeros(len(track.start), bool)
+    for other in others:
+        place = other.around(track)
+        held = place >= 0
+        if held.any():
+            inside[held] |= (other.start[place[held]] < track.start[held]) | (other.end[place[held]] > track.end[held])
+    return inside
+
+
+def _any(conditions: Sequence[NDArray[np.bool_]], length: int) -> NDArray[np.bool_]:
+    return np.logical_or.reduce(conditions) if conditions else np.zeros(length, bool)

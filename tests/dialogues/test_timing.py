@@ -42,7 +42,7 @@ def test_turns_of_a_long_conversation() -> None:
     talk = make_conversation(Tones(), 1800, np.random.default_rng(1))
     events = find_events([talk.speech(0), talk.speech(1)], 1800)
     assert all(0.25 < seconds / 1800 < 0.7 for seconds in events.speech)
-    assert np.mean(events.offsets) == pytest.approx(0.2, abs=0.12)
+    assert np.mean(events.floor_transfers.durations) == pytest.approx(0.2, abs=0.12)
     assert events.overlaps_between and events.overlaps_within and events.interruptions
     per_minute = {n: len(getattr(events, n)) / 30 for n in ("ipus", "pauses", "gaps", "overlaps", "backchannels")}
     assert 12 < per_minute["ipus"] < 40 and per_minute["pauses"] > 2 and per_minute["gaps"] > 3

@@ -7,15 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
+from speechdlm_ext.metrics.events import KINDS, EventList, Events, pool_events, select_conversations
 from speechdlm_ext.metrics.rttm import read_rttm, speech_by_speaker
-from speechdlm_ext.metrics.summary import describe, pool_events, summarise
-from speechdlm_ext.metrics.turn_taking import EVENT_NAMES, Event, Events, find_events
-
-
-def spans(events: list[Event]) -> list[tuple[float, float]]:
-    return [(round(e.start, 3), round(e.end, 3)) for e in events]
+from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events, find_events_of_many
+from tests.metrics.timelines import SECONDS, Plain, Span, bridged, cells, conversations, runs, seconds, spans
 
 
 def test_pause_gap_and_silent_edges() -> None:
@@ -25,7 +21,7 @@ def test_pause_gap_and_silent_edges() -> None:
     assert spans(events.pauses) == [(3, 3.5)] and events.pauses[0].channels == (0,)
     assert spans(events.gaps) == [(5, 5.4)] and events.gaps[0].channels == (0, 1)
     assert spans(events.turns) == [(1, 5), (5.4, 8)]
-    assert events.offsets == [pytest.approx(0.4)]
+    assert offsets(events) == [0.4]
     assert not events.overlaps and not events.backchannels and not events.interruptions
 
 
@@ -40,7 +36,7 @@ def test_overlap_between_turns_is_a_negative_offset() -> None:
     events = find_events([[(0, 4)], [(3.5, 7)]], 7)
     assert spans(events.overlaps) == spans(events.overlaps_between) == [(3.5, 4)]
     assert not events.overlaps_within
-    assert events.offsets == [pytest.approx(-0.5)]
+    assert offsets(events) == [-0.5]
     assert spans(events.interruptions) == [(3.5, 4)] and events.interruptions[0].channels == (1,)
 
 
@@ -49,7 +45,7 @@ def test_backchannels_do_not_take_the_turn() -> None:
     events = find_events([[(0, 4), (5, 7)], [(2, 2.4), (4.3, 4.8)]], 8)
     assert spans(events.backchannels) == [(2, 2.4), (4.3, 4.8)]
     assert spans(events.overlaps_within) == [(2, 2.4)]
-    assert spans(events.turns) == [(0, 7)] and events.offsets == []
+    assert spans(events.turns) == [(0, 7)] and not events.floor_transfers
     assert spans(events.gaps) == [(4, 4.3), (4.8, 5)] and not events.pauses  # joint silences next to another voice
 
 
@@ -62,7 +58,7 @@ def test_short_answer_that_changes_the_floor_is_a_turn() -> None:
 def test_simultaneous_starts_and_ends() -> None:
     events = find_events([[(1, 3), (5, 6)], [(1, 2), (5, 6)]], 7)
     assert spans(events.overlaps) == [(1, 2), (5, 6)]
-    assert events.overlaps_within == [] and events.overlaps_between == []  # nobody alone before, or after
+    assert not events.overlaps_within and not events.overlaps_between  # nobody alone before, or after
     assert spans(events.pauses) == [(3, 5)] and not events.gaps  # channel 0 speaks on both sides
 
 
@@ -70,7 +66,7 @@ def test_three_channels() -> None:
     events = find_events([[(0, 3)], [(2, 5)], [(2.5, 6)]], 6)
     assert spans(events.overlaps) == [(2, 5)] and events.overlaps[0].channels == (0, 1, 2)
     assert spans(events.overlaps_between) == [(2, 5)]
-    assert [round(o, 3) for o in events.offsets] == [-1.0, -2.5]
+    assert offsets(events) == [-1.0, -2.5]
 
 
 def test_edges_of_the_recording_empty_stretches_and_silence() -> None:
@@ -78,44 +74,57 @@ def test_edges_of_the_recording_empty_stretches_and_silence() -> None:
     assert spans(events.ipus) == [(0, 0.5), (2.8, 3)]
     assert events.speech == [pytest.approx(0.7), 0]
     silent = find_events([[], []], 60)
-    assert all(getattr(silent, name) == [] for name in EVENT_NAMES)
-    figures = summarise(silent)
-    assert figures["ipu"] == {"n": 0, "per_minute": 0, "seconds_per_minute": 0, "mean": None, "median": None}
-    assert figures["speech_share"] == [0, 0]
-    assert summarise(Events(0.0, []))["gap"]["per_minute"] is None
+    assert not any(getattr(silent, name) for name in KINDS)
+    assert silent.duration == 60 and silent.speech == [0, 0]
 
 
-def test_figures() -> None:
-    assert describe([1.0, 2.0, 6.0], 2.0) == {
-        "n": 3,
-        "per_minute": 1.5,
-        "seconds_per_minute": 4.5,
-        "mean": 3.0,
-        "median": 2.0,
-    }
-    first, second = find_events([[(0, 2)], [(3, 4)]], 30), find_events([[(0, 4)], []], 90)
-    pooled = pool_events([first, second])
-    assert pooled.duration == 120 and pooled.speech == [6, 1] and len(pooled.ipus) == 3
-    assert summarise(pooled)["ipu"]["per_minute"] == 1.5
+def test_several_channels_with_every_kind_of_event() -> None:
+    # A holds the floor to 10, with C's mhm in A's pause and B's talk that does not win it; C takes over, B breaks in.
+    a = [(1, 4), (4.8, 10)]
+    b = [(6, 7.5), (15.5, 18)]
+    c = [(4.2, 4.6), (10.4, 16)]
+    events = find_events([a, b, c], 20)
+    assert spans(events.ipus) == [(1, 4), (4.2, 4.6), (4.8, 10), (6, 7.5), (10.4, 16), (15.5, 18)]
+    assert spans(events.backchannels) == [(4.2, 4.6)] and events.backchannels[0].channels == (2,)
+    assert spans(events.turns) == [(1, 10), (6, 7.5), (10.4, 16), (15.5, 18)]
+    assert spans(events.gaps) == [(4, 4.2), (4.6, 4.8), (10, 10.4)] and not events.pauses
+    assert spans(events.overlaps_within) == [(6, 7.5)] and spans(events.overlaps_between) == [(15.5, 16)]
+    assert offsets(events) == [0.4, -0.5]
+    assert [e.channels for e in events.floor_transfers] == [(0, 2), (1, 2)]
+    assert spans(events.interruptions) == [(15.5, 16)] and events.interruptions[0].channels == (1,)
+    assert events.speech == [8.2, 4.0, 6.0]
 
 
-# Times on a grid of 10 ms, so that a brute-force count of grid cells is exact.
-grid_stretches = st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 250)), max_size=12).map(
-    lambda pairs: [(a / 100, (a + length) / 100) for a, length in pairs]
-)
-conversations = st.lists(grid_stretches, min_size=1, max_size=3)
+def test_turns_end_where_another_speaks_in_the_pause() -> None:
+    # B's 1.5 s are too long for a backchannel, and are spoken while A is silent: A's talk is two turns.
+    events = find_events([[(0, 3), (5, 8)], [(3.2, 4.7)]], 8)
+    assert spans(events.turns) == [(0, 3), (3.2, 4.7), (5, 8)] and offsets(events) == [0.2, 0.3]
+    # Within the second unit, it leaves A's turn whole, pause included, and moves no floor.
+    events = find_events([[(0, 3), (5, 8)], [(5.5, 7)]], 8)
+    assert spans(events.turns) == [(0, 8), (5.5, 7)] and not events.floor_transfers and not events.backchannels
+    assert spans(events.pauses) == [(3, 5)]
 
 
-def cells(stretches: list[tuple[float, float]], length: int) -> np.ndarray:
-    grid = np.zeros(length, bool)
-    for start, end in stretches:
-        grid[max(0, round(start * 100)) : max(0, round(end * 100))] = True
-    return grid
+def test_turns_that_begin_or_end_together() -> None:
+    both = find_events([[(1, 3)], [(1, 3), (4, 6)]], 7)
+    assert spans(both.turns) == [(1, 3), (1, 6)] and not both.floor_transfers  # A's lies inside B's
+    same = find_events([[(1, 3)], [(1, 3)], [(3.5, 6)]], 7)
+    assert spans(same.turns) == [(1, 3), (1, 3), (3.5, 6)] and offsets(same) == [0.5]
+    touching = find_events([[(1, 3)], [(3, 5)]], 6)
+    assert offsets(touching) == [0.0] and not touching.gaps and not touching.overlaps and not touching.interruptions
 
 
-def runs(grid: np.ndarray) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], grid.astype(int), [0]))))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+def test_thresholds_are_options() -> None:
+    activity = [[(0, 2), (2.3, 5)], [(3, 3.6), (4.7, 8)]]
+    assert spans(find_events(activity, 8, TurnTakingOptions(ipu_silence=0.31)).ipus)[0] == (0, 5)
+    assert len(find_events(activity, 8).backchannels) == 1
+    assert not find_events(activity, 8, TurnTakingOptions(backchannel_longest=0.5)).backchannels
+    assert find_events(activity, 8).interruptions
+    assert not find_events(activity, 8, TurnTakingOptions(interruption_overlap=0.31)).interruptions
+
+
+def offsets(events: Events) -> list[float]:
+    return events.floor_transfers.durations.tolist()
 
 
 @given(conversations)
@@ -123,13 +132,10 @@ def test_against_brute_force_on_a_grid(activity: list[list[tuple[float, float]]]
     length = 1300
     events = find_events(activity, length / 100)
     grids = []
-    for stretches, seconds in zip(activity, events.speech, strict=True):
+    for stretches, speech in zip(activity, events.speech, strict=True):
         grid = cells(stretches, length)
-        assert seconds == pytest.approx(grid.sum() / 100)  # so speech + silence = duration
-        for a, b in runs(~grid):
-            if a > 0 and b < length and b - a < 20:
-                grid[a:b] = True
-        grids.append(grid)
+        assert speech == grid.sum() / 100  # so speech + silence = duration
+        grids.append(bridged(stretches, length))
     count = np.sum(grids, axis=0)
     assert sum(e.duration for e in events.ipus) == pytest.approx(count.sum() / 100)
     assert spans(events.overlaps) == [(a / 100, b / 100) for a, b in runs(count > 1)]
@@ -148,31 +154,69 @@ def test_against_brute_force_on_a_grid(activity: list[list[tuple[float, float]]]
                 if bool(who[0] == who[1]) is same:
                     expected.append((a / 100, b / 100))
         assert spans(getattr(events, kind)) == expected
-    # Every unit is a backchannel or part of exactly one turn.
-    turns = sum(
-        1
-        for e in events.ipus
-        for t in events.turns
-        if t.channels == e.channels and t.start <= e.start and e.end <= t.end
+    assert float(sum(e.duration for e in events.pauses) + sum(e.duration for e in events.gaps)) == pytest.approx(
+        sum(b - a for a, b in inner) / 100
     )
-    assert turns >= len(events.ipus) - len(events.backchannels)
 
 
 @given(conversations)
-def test_swapping_channels_swaps_nothing_else(activity: list[list[tuple[float, float]]]) -> None:
-    events, swapped = find_events(activity, 13), find_events(activity[::-1], 13)
+def test_turns_against_comparing_all_with_all(activity: list[list[Span]]) -> None:
+    events, plain = find_events(activity, SECONDS), Plain(activity, round(100 * SECONDS))
+    assert sorted(spans(events.backchannels)) == seconds(plain.backchannels)
+    assert sorted(spans(events.turns)) == seconds(plain.turns)
+    assert sorted(spans(events.floor_transfers)) == seconds(plain.transfers)
+    broken = [(b, a) for a, b in plain.transfers if b - a <= -20]
+    assert sorted(spans(events.interruptions)) == seconds(broken)
+
+
+@given(conversations)
+def test_swapping_channels_swaps_nothing_else(activity: list[list[Span]]) -> None:
+    events, swapped = find_events(activity, SECONDS), find_events(activity[::-1], SECONDS)
     assert events.speech == swapped.speech[::-1]
-    for name in ("ipus", "pauses", "gaps", "overlaps", "overlaps_within", "overlaps_between"):
-        assert sorted(spans(getattr(events, name))) == sorted(spans(getattr(swapped, name)))
+    for name in KINDS:
+        assert sorted(spans(getattr(events, name))) == sorted(spans(getattr(swapped, name))), name
+        if name not in ("floor_transfers", "interruptions"):  # of turns that are the same span, either may be named
+            who = sorted((e.start, e.end, e.channels[::-1]) for e in getattr(events, name))
+            other = [(e.start, e.end, tuple(len(activity) - 1 - c for c in e.channels)) for e in getattr(swapped, name)]
+            assert [(a, b, set(c)) for a, b, c in who] == [(a, b, set(c)) for a, b, c in sorted(other)], name
 
 
 @given(conversations)
-def test_mirrored_time_keeps_silences_and_overlaps(activity: list[list[tuple[float, float]]]) -> None:
-    mirrored = [[(13 - b, 13 - a) for a, b in stretches] for stretches in activity]
-    events, back = find_events(activity, 13), find_events(mirrored, 13)
-    for name in ("ipus", "pauses", "gaps", "overlaps", "overlaps_within"):
-        there = sorted((round(13 - b, 3), round(13 - a, 3)) for a, b in spans(getattr(back, name)))
-        assert sorted(spans(getattr(events, name))) == there
+def test_mirrored_time_mirrors_the_events(activity: list[list[Span]]) -> None:
+    mirrored = [[(SECONDS - b, SECONDS - a) for a, b in stretches] for stretches in activity]
+    events, back = find_events(activity, SECONDS), find_events(mirrored, SECONDS)
+    for name in KINDS:
+        there = sorted((round(SECONDS - b, 3), round(SECONDS - a, 3)) for a, b in spans(getattr(back, name)))
+        assert sorted(spans(getattr(events, name))) == there, name
+
+
+def columns(events: Events) -> dict[str, list[tuple[int, Span]]]:
+    def rows(kind: EventList) -> list[tuple[int, Span]]:
+        return list(zip(kind.conversation.tolist(), spans(kind), strict=True))
+
+    return {name: rows(getattr(events, name)) for name in KINDS}
+
+
+@given(conversations, conversations, conversations)
+def test_many_at_once_are_each_alone(
+    first: list[list[Span]], second: list[list[Span]], third: list[list[Span]]
+) -> None:
+    talks = [(first, SECONDS), (second, 5.0), ([[], []], 0.0), (third, SECONDS)]
+    together = find_events_of_many(talks)
+    pooled = pool_events(find_events(*talk) for talk in talks)
+    assert columns(together) == columns(pooled)
+    assert together.durations.tolist() == [SECONDS, 5.0, 0.0, SECONDS]
+    assert together.channel_counts.tolist() == [len(a) for a, _ in talks]
+    assert np.array_equal(together.channel_speech, pooled.channel_speech)
+    chosen = select_conversations(together, [3, 1])
+    assert columns(chosen) == columns(pool_events([find_events(*talks[3]), find_events(*talks[1])]))
+
+
+def test_events_are_a_sequence() -> None:
+    events = find_events([[(1, 2), (3, 4)], []], 5).ipus
+    assert events[1] == events[-1] == events[1:][0] and events[1].duration == 1 and len(events[:1]) == 1
+    assert pool_events([]).duration == 0 and find_events_of_many([]).conversations == 0
+    assert find_events([], 10).duration == 10
 
 
 def test_a_real_meeting(shared: Path) -> None:
@@ -192,3 +236,4 @@ def test_a_real_meeting(shared: Path) -> None:
             count += grid
         assert sum(e.duration for e in events.overlaps) == pytest.approx((count > 1).sum() / 1000, abs=0.05)
         assert sum(e.duration for e in events.ipus) == pytest.approx(count.sum() / 1000, abs=0.05)
+        assert len(events.turns) - 1 >= len(events.floor_transfers) > 0 or len(events.turns) < 2
