@@ -16,7 +16,7 @@ def _register(fairseq: ModuleType) -> None:
         release(kind, [name])
 
     from speechdlm_ext.criterions import speech_dlm_criterion  # noqa: F401
-    from speechdlm_ext.models import legacy, speech_dlm  # noqa: F401
+    from speechdlm_ext.models import legacy, speech_dlm, unit_lm, unit_lstm  # noqa: F401
     from speechdlm_ext.tasks import speech_dlm_task  # noqa: F401
 
     legacy.install()

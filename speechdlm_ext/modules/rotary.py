@@ -1,0 +1,37 @@
+"""Rotary positions on interleaved pairs (Su et al. 2021), for any number of positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Rotation:
+    """Turns pairs of neighbouring components of queries and keys by angles that grow with the position.
+
+    Pair j of a head of d components is turned by ``position · theta^(-2j / d)``. Angles are computed in fp64, so that
+    far positions are as exact as near ones.
+
+    Args:
+        positions: ``(…)`` integers.
+        head_dim: d, even.
+        theta: base of the wavelengths.
+    """
+
+    def __init__(self, positions: Tensor, head_dim: int, theta: float) -> None:
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim
+        angles = positions.to(torch.float64).unsqueeze(-1) * theta**-exponents  # (…, d/2)
+        self.cos, self.sin = angles.cos().unsqueeze(-2), angles.sin().unsqueeze(-2)  # (…, 1, d/2)
+        self._turns: dict[torch.dtype, Tensor] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``(…, heads, d)``, turned in fp32 (in fp64 where it is), in x's dtype."""
+        precise = x if x.dtype == torch.float64 else x.float()
+        pairs = torch.view_as_complex(precise.unflatten(-1, (-1, 2)))  # (…, heads, d/2)
+        return torch.view_as_real(pairs * self._turn(precise.dtype)).flatten(-2).type_as(x)
+
+    def _turn(self, dtype: torch.dtype) -> Tensor:
+        """The turns as complex numbers of a precision, ``(…, 1, d/2)``; made once."""
+        if dtype not in self._turns:
+            self._turns[dtype] = torch.complex(self.cos.to(dtype), self.sin.to(dtype))
+        return self._turns[dtype]

@@ -1,0 +1,76 @@
+"""The LSTM of units against torch's own, sequence by sequence, and AMELA's shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from speechdlm_ext.data.unit_dictionary import UnitDictionary
+from speechdlm_ext.models.unit_lstm import UnitLSTM, UnitLSTMConfig
+from tests.unit_models import toy_unit_lstm
+
+
+def test_shapes_and_initialisation_are_amelas(shared: Path) -> None:
+    torch.manual_seed(0)
+    options = SimpleNamespace(**{**vars(UnitLSTMConfig()), "durations": False})
+    model = UnitLSTM.build_model(options, SimpleNamespace(source_dictionary=UnitDictionary(2000)))
+    wanted = {}
+    for line in (shared / "facts" / "keys" / "amela_lstm_e256_h512_l2.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, shape, _ = line.split("\t")
+            wanted[f"decoder.{name}"] = shape
+    assert {name: str(tuple(tensor.shape)) for name, tensor in model.state_dict().items()} == wanted
+    assert sum(p.numel() for p in model.parameters()) == 5_216_977
+    for name, parameter in model.named_parameters():
+        if "bias" in name:
+            assert not parameter.any()
+        else:
+            assert float(parameter.detach().std()) == pytest.approx(0.02, rel=0.02)
+            assert abs(float(parameter.detach().mean())) < 2e-4
+
+
+@pytest.mark.parametrize("lengths", [[4, 9, 1, 9, 6], [3], [2, 2, 2], [1, 1, 8]])
+def test_packed_sequences_are_torchs_lstm_on_each(lengths: list[int]) -> None:
+    model = toy_unit_lstm(decoder_layers=3)
+    plain = torch.nn.LSTM(8, 12, 3, batch_first=True)
+    plain.load_state_dict(model.decoder.lstm.state_dict())
+    rows = [torch.randint(0, 21, (n,)) for n in lengths]
+    found, _ = model(torch.cat(rows), src_lengths=lengths)
+    weight = torch.randn_like(found)
+    (found * weight).sum().backward()
+    total = torch.zeros(())
+    embedding = model.decoder.embedding.weight.detach().clone().requires_grad_()
+    for row, ours, its_weight in zip(rows, found.split(lengths), weight.split(lengths), strict=True):
+        states, _ = plain(embedding[row].unsqueeze(0))
+        wanted = states[0] @ model.decoder.output.weight.t().detach() + model.decoder.output.bias.detach()
+        assert torch.allclose(ours, wanted, atol=1e-5)
+        total = total + (wanted * its_weight).sum()
+    total.backward()
+    assert torch.allclose(model.decoder.embedding.weight.grad, embedding.grad, atol=1e-5)
+    for one, other in zip(model.decoder.lstm.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-5)
+
+
+def test_padded_batches_are_packed_ones() -> None:
+    model = toy_unit_lstm(durations=True).eval()
+    rows = [torch.randint(0, 21, (n,)) for n in (3, 6, 2)]
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=21)
+    with torch.no_grad():
+        logits, extra = model(padded, src_lengths=[3, 6, 2])
+        packed, of_packed = model(torch.cat(rows), src_lengths=[3, 6, 2])
+    for row, (one, said) in enumerate(
+        zip(packed.split([3, 6, 2]), of_packed["durations"].split([3, 6, 2]), strict=True)
+    ):
+        assert torch.allclose(logits[row, : len(one)], one, atol=1e-6)
+        assert torch.allclose(extra["durations"][row, : len(one)], said, atol=1e-6)
+
+
+def test_one_layer_has_no_dropout_and_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    toy_unit_lstm(decoder_layers=1, dropout=0.5)
+    assert not [w for w in recwarn if "dropout" in str(w.message)]
+    model = toy_unit_lstm(decoder_layers=2, dropout=0.5).train()
+    rows = torch.randint(0, 21, (9,))
+    assert not torch.equal(model(rows, src_lengths=[9])[0], model(rows, src_lengths=[9])[0])

@@ -1,0 +1,86 @@
+"""Toy unit language models, and a plain implementation of the published transformer to hold them against."""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import speechdlm_ext  # noqa: F401 - registers
+from speechdlm_ext.data.unit_dictionary import UnitDictionary
+from speechdlm_ext.models.unit_lm import UnitLM, UnitLMConfig
+from speechdlm_ext.models.unit_lstm import UnitLSTM, UnitLSTMConfig
+
+
+def _build(kind: Any, config: Any, units: int, options: dict[str, Any]) -> Any:
+    args = Namespace(**{**vars(config), "durations": False, **options})
+    return kind.build_model(args, SimpleNamespace(source_dictionary=UnitDictionary(units)))
+
+
+def toy_unit_lm(units: int = 20, seed: int = 0, **options: Any) -> UnitLM:
+    """A small transformer with weights so large that everything in it matters."""
+    torch.manual_seed(seed)
+    sizes = {"decoder_embed_dim": 16, "decoder_ffn_embed_dim": 24, "decoder_layers": 2, "decoder_attention_heads": 2}
+    model: UnitLM = _build(UnitLM, UnitLMConfig(), units, {**sizes, "dropout": 0.0, **options})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def toy_unit_lstm(units: int = 20, seed: int = 0, **options: Any) -> UnitLSTM:
+    """A small LSTM with weights so large that everything in it matters."""
+    torch.manual_seed(seed)
+    sizes = {"decoder_embed_dim": 8, "decoder_hidden_size": 12, "decoder_layers": 2, "dropout": 0.0}
+    model: UnitLSTM = _build(UnitLSTM, UnitLSTMConfig(), units, {**sizes, **options})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def plain_logits(weights: dict[str, Tensor], rows: list[int], heads: int, kv_heads: int, eps: float = 1e-6) -> Tensor:
+    """The published transformer's logits ``(T, K + 1)`` for one sequence, formula by formula in fp64, without packing.
+
+    Args:
+        weights: by published names.
+    """
+    w = {name: tensor.double() for name, tensor in weights.items()}
+
+    def norm(x: Tensor, weight: Tensor) -> Tensor:
+        return x / torch.sqrt((x * x).sum(-1, keepdim=True) / x.size(-1) + eps) * weight
+
+    def turn(vector: Tensor, position: int) -> Tensor:
+        out = vector.clone()
+        for j in range(len(vector) // 2):
+            angle = position * 10000.0 ** (-2 * j / len(vector))
+            a, b = vector[2 * j], vector[2 * j + 1]
+            out[2 * j] = a * math.cos(angle) - b * math.sin(angle)
+            out[2 * j + 1] = a * math.sin(angle) + b * math.cos(angle)
+        return out
+
+    x = w["tok_embeddings.weight"][torch.tensor(rows)]
+    for layer in range(sum(name.endswith("wq.weight") for name in w)):
+        p = f"layers.{layer}."
+        h = norm(x, w[p + "attention_norm.weight"])
+        q, k, v = (h @ w[f"{p}attention.{name}.weight"].t() for name in ("wq", "wk", "wv"))
+        d = q.size(1) // heads
+        out = torch.zeros_like(q)
+        for head in range(heads):
+            mine, theirs = slice(head * d, (head + 1) * d), (head // (heads // kv_heads)) * d
+            queries = torch.stack([turn(q[t, mine], t) for t in range(len(rows))])
+            keys = torch.stack([turn(k[t, theirs : theirs + d], t) for t in range(len(rows))])
+            for t in range(len(rows)):
+                attention = torch.softmax(keys[: t + 1] @ queries[t] / math.sqrt(d), 0)
+                out[t, mine] = attention @ v[: t + 1, theirs : theirs + d]
+        x = x + out @ w[p + "attention.wo.weight"].t()
+        h = norm(x, w[p + "ffn_norm.weight"])
+        gate = h @ w[p + "feed_forward.w1.weight"].t()
+        hidden = gate / (1 + torch.exp(-gate)) * (h @ w[p + "feed_forward.w3.weight"].t())
+        x = x + F.linear(hidden, w[p + "feed_forward.w2.weight"])
+    return norm(x, w["norm.weight"]) @ w["output.weight"].t()
