@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from speechdlm_ext.errors import run_command
+from speechdlm_ext.synthesis.building import add_vocoder_options, build_vocoder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -15,20 +16,14 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("units", type=Path, help='lines of {"audio": name, "unitA": "7 376 …", "unitB": "…"}')
     parser.add_argument("out_dir", type=Path, help="gets <audio>.wav for every line")
-    parser.add_argument("--codebook", type=Path, required=True, help="that the units were made with")
-    parser.add_argument("--seed", type=int, default=1, help="of the noise in the voices (default: %(default)s)")
+    parser.add_argument("--codebook", type=Path, help="that the units were made with; --vocoder codebook needs it")
     parser.add_argument(
-        "--pitches",
-        type=float,
-        nargs="+",
-        default=[120.0, 190.0],
-        metavar="HZ",
-        help="of the voices, one for each channel (default: 120 190)",
-    )
-    parser.add_argument(
-        "--iterations", type=int, default=0, help="of Griffin-Lim phase reconstruction (default: 0, a source's phases)"
+        "--duplicated",
+        action="store_true",
+        help="there is one unit for every frame, even if none is ever followed by itself",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace wav files of other units or settings")
+    add_vocoder_options(parser, "--checkpoint")
     return parser
 
 
@@ -37,28 +32,20 @@ def main() -> None:
     options = get_parser().parse_args()
     from tqdm import tqdm
 
-    from speechdlm_ext.synthesis import CodebookVocoder
     from speechdlm_ext.synthesis.speaking import speak_rows
-    from speechdlm_ext.units import Codebook
+    from speechdlm_ext.units.codebook_files import load_codebook
     from speechdlm_ext.units.files import read_unit_file
 
     rows = read_unit_file(options.units)
-    codebook = Codebook.load(options.codebook)
-    vocoder = CodebookVocoder(codebook, options.seed, options.pitches, options.iterations)
-    settings = {
-        "codebook": codebook.fingerprint,
-        "seed": options.seed,
-        "pitches": options.pitches,
-        "iterations": options.iterations,
-    }
+    vocoder = build_vocoder(options, load_codebook(options.codebook) if options.codebook else None)
     paths = speak_rows(
         rows,
         vocoder,
         options.out_dir,
-        settings,
-        options.overwrite,
+        overwrite=options.overwrite,
         progress=lambda items: tqdm(items, desc="synthesis", unit="file", disable=None),
         say=tqdm.write,
+        duplicated=options.duplicated or None,
     )
     print(f"{len(paths)} wav files: {options.out_dir}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -46,9 +47,13 @@ class CodebookVocoder:
     def __init__(
         self, codebook: Codebook, seed: int = 1, pitches: Sequence[float] = PITCHES, iterations: int = 0
     ) -> None:
+        if codebook.encoder != LogMelEncoder.name:
+            raise InputError(
+                f"a codebook of {codebook.encoder or 'unknown'} features: only logmel centroids can be made sound; "
+                "take --vocoder hifigan"
+            )
         encoder = codebook.build_encoder()
-        if not isinstance(encoder, LogMelEncoder):
-            raise InputError(f"{codebook.encoder} features: only logmel centroids can be turned into sound")
+        assert isinstance(encoder, LogMelEncoder)
         if not pitches or not all(40 <= pitch <= 500 for pitch in pitches):
             raise InputError(f"pitches {', '.join(map(str, pitches)) or 'none'}: 40 to 500 Hz is wanted")
         if iterations < 0:
@@ -63,6 +68,32 @@ class CodebookVocoder:
         self._floor = 10 ** (encoder.floor_db / 10)
         level = min(float(codebook.extra.get("level", _USUAL_LEVEL)), _HIGHEST_LEVEL)
         self._gain = 10 ** ((level - self._usual_level()) / 20)
+
+    predicts_durations = False
+
+    @property
+    def units(self) -> int:
+        """The number of units K that it knows."""
+        return self.codebook.units
+
+    @property
+    def codebook_fingerprint(self) -> str:
+        """Of the codebook that the units must come from."""
+        return self.codebook.fingerprint
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the sound depends on beside the units."""
+        return {
+            "codebook": self.codebook.fingerprint,
+            "seed": self.seed,
+            "pitches": list(self.pitches),
+            "iterations": self.iterations,
+        }
+
+    def predict_durations(self, units: torch.Tensor) -> torch.Tensor:
+        """A codebook does not know how long its units last: always an InputError."""
+        raise InputError("a codebook cannot predict durations: give them in unitA.durations, …")
 
     def decode(self, units: torch.Tensor) -> torch.Tensor:
         """Sound of a batch of conversations; a row does not depend on the others.

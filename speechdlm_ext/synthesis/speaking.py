@@ -14,18 +14,19 @@ import torch
 from speechdlm_ext.audio import write_audio
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.journal import Journal
+from speechdlm_ext.synthesis.framing import are_deduplicated, frame_units
 from speechdlm_ext.synthesis.vocoder import Vocoder
-from speechdlm_ext.units.files import row_channels, row_units
 
 
 def speak_rows(
     rows: Sequence[Mapping[str, Any]],
     vocoder: Vocoder,
     folder: str | os.PathLike[str],
-    settings: dict[str, Any],
+    settings: dict[str, Any] | None = None,
     overwrite: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda items: items,
     say: Callable[[str], object] = print,
+    duplicated: bool | None = None,
 ) -> list[Path]:
     """Write ``<audio>.wav`` for every row of a unit file, one channel of sound for each channel of units.
 
@@ -35,10 +36,11 @@ def speak_rows(
         rows: of a unit file.
         vocoder: makes the sound.
         folder: where to write.
-        settings: what the sound depends on beside the units; its ``"codebook"``, if there, must be that of the rows.
+        settings: what the sound depends on beside the units, by default the vocoder's.
         overwrite: replace wav files that are there from other units or settings.
         progress: wraps the rows still to do.
         say: called with lines of text for the user.
+        duplicated: whether units without durations are one a frame; by default that is judged from the rows.
 
     Returns:
         The wav files, one for each row.
@@ -46,8 +48,11 @@ def speak_rows(
     Raises:
         InputError: a row is not right, two rows have the same name, or a file is there that is not from these units.
     """
-    folder = Path(folder)
-    work = [_check(row, vocoder, folder, settings) for row in rows]
+    folder, settings = Path(folder), vocoder.settings if settings is None else settings
+    deduplicated = are_deduplicated(rows) if duplicated is None else not duplicated
+    if deduplicated and vocoder.predicts_durations:
+        say("the units are deduplicated: the vocoder predicts their durations")
+    work = [_check(row, vocoder, folder, deduplicated) for row in rows]
     names = [path.name.casefold() for path, _, _ in work]
     for place, name in enumerate(names):
         if name in names[:place]:
@@ -67,21 +72,31 @@ def speak_rows(
             # Noted before the file appears: the other way round, a kill in between would leave a file unaccounted for.
             path.unlink(missing_ok=True)
             journal.add(path.name, digest)
-            gain = write_audio(path, vocoder.decode(torch.tensor(units).T[None])[0], vocoder.sample_rate)
+            gain = write_audio(path, speak(vocoder, units), vocoder.sample_rate)
             if gain < 1:
                 say(f"{path}: turned down to {gain:.2f} of its level, to stay within full scale")
     return [path for path, _, _ in work]
 
 
+def speak(vocoder: Vocoder, units: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Sound (C, N) of channels of units (C, T); a channel that is shorter than another is followed by silence."""
+    longest = max(map(len, units))
+    padded = [[*channel, *[channel[-1]] * (longest - len(channel))] for channel in units]
+    sound = vocoder.decode(torch.tensor(padded).T[None])[0]
+    for channel, made in zip(units, sound, strict=True):
+        made[round(len(channel) * vocoder.sample_rate / vocoder.frame_rate) :] = 0
+    return sound
+
+
 def _check(
-    row: Mapping[str, Any], vocoder: Vocoder, folder: Path, settings: Mapping[str, Any]
+    row: Mapping[str, Any], vocoder: Vocoder, folder: Path, deduplicated: bool
 ) -> tuple[Path, list[list[int]], str]:
     """The wav file, units (C, T) and a digest of the units of a row."""
     name = row.get("audio")
     if not isinstance(name, str) or not re.fullmatch(r"[^/\0]{1,200}", name) or name.startswith("."):
         raise InputError(f'"audio": {name!r} cannot be the name of a wav file: a text without "/" is wanted')
-    for key, ours in (("codebook", settings.get("codebook")), ("frame_rate", vocoder.frame_rate)):
+    for key, ours in (("codebook", vocoder.codebook_fingerprint), ("frame_rate", vocoder.frame_rate)):
         if ours is not None and row.get(key, ours) != ours:
             raise InputError(f"row {name} was made with {key} {row[key]}, the vocoder has {key} {ours}")
-    units = row_units(row, row_channels(row))
+    units = frame_units(row, vocoder, deduplicated)
     return folder / f"{name}.wav", units, hashlib.sha256(repr(units).encode()).hexdigest()[:16]

@@ -1,0 +1,231 @@
+"""Sound from units by a unit HiFi-GAN, with the published checkpoints (dGSLM's, Expresso's, textlesslib's)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.synthesis.hifigan_files import find_checkpoint, load_generator, read_config, read_names
+from speechdlm_ext.synthesis.unit_generator import UnitGenerator, context_frames
+
+SPEAKERS = (0, 4)  # dGSLM's for its two channels
+_SAMPLE_RATE = 16000  # where the configuration does not say, as in the published code
+# Sound made at a time, in seconds: of one row, and of all rows together. Bounds the memory.
+_CHUNK_SECONDS, _BATCH_SECONDS = 20.0, 160.0
+
+
+class HiFiGANVocoder:
+    """Units → sound by the generator of a unit HiFi-GAN, in chunks that join without a trace.
+
+    Every channel of a conversation has a speaker and a style; the first of those that are given follows after the last.
+
+    Args:
+        generator: with its weights.
+        config: of the vocoder: ``config.json``.
+        speakers: numbers, or names of ``speaker_names``, one for each channel; by default 0 and 4, or 0 and 1 where the
+            table ends before 4, or 0 alone.
+        styles: the same; by default 0.
+        speaker_names: in the order of the table, where they are known.
+        style_names: the same.
+        chunk_seconds: of sound made at a time, in seconds, without the context that it needs.
+        digest: of the checkpoint, which tells vocoders apart in ``settings``.
+
+    Raises:
+        InputError: a speaker or style is not there, or the vocoder has none to choose from.
+    """
+
+    def __init__(
+        self,
+        generator: UnitGenerator,
+        config: Mapping[str, Any],
+        speakers: Sequence[str | int] | None = None,
+        styles: Sequence[str | int] | None = None,
+        speaker_names: Sequence[str] = (),
+        style_names: Sequence[str] = (),
+        chunk_seconds: float = _CHUNK_SECONDS,
+        digest: str = "",
+    ) -> None:
+        self.generator = generator
+        self.sample_rate = int(config.get("sampling_rate", _SAMPLE_RATE))
+        self.samples_per_frame = generator.hop
+        self.frame_rate = self.sample_rate / generator.hop
+        said = config.get("code_hop_size", generator.hop)
+        if said != generator.hop:
+            raise InputError(f"the vocoder makes {generator.hop} samples a frame, its config.json says {said}")
+        spoken = generator.spkr.num_embeddings if generator.multispkr else 0
+        usual = [min(speaker, max(spoken - 1, 0)) for speaker in SPEAKERS]
+        self.speakers = choose(usual if speakers is None and spoken else speakers, speaker_names, spoken, "speaker")
+        there = generator.style.num_embeddings if generator.style is not None else 0
+        self.styles = choose([0] if styles is None and there else styles, style_names, there, "style")
+        self.context = context_frames(config)
+        self.chunk_frames = max(1, round(chunk_seconds * self.frame_rate))
+        self.codebook_fingerprint: str | None = config.get("codebook")
+        self._digest = digest
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | os.PathLike[str],
+        config: str | os.PathLike[str] | None = None,
+        speakers: Sequence[str | int] | None = None,
+        styles: Sequence[str | int] | None = None,
+        device: str | torch.device = "cpu",
+        chunk_seconds: float = _CHUNK_SECONDS,
+    ) -> HiFiGANVocoder:
+        """Load a published vocoder.
+
+        Args:
+            checkpoint: ``{"generator": weights}``, or a folder with such a ``generator.pt``.
+            config: by default the ``config.json`` beside it; ``speakers.txt`` and ``styles.txt`` are read from there,
+                too, where they are.
+            speakers: as for the class.
+            styles: as for the class.
+            device: where the sound is made.
+            chunk_seconds: as for the class.
+
+        Raises:
+            InputError: a file is missing or damaged, the two do not belong together, or as for the class.
+        """
+        path = find_checkpoint(checkpoint)
+        settings = Path(config) if config is not None else path.with_name("config.json")
+        options = read_config(settings)
+        try:
+            generator = load_generator(path, options)
+        except InputError as error:
+            raise InputError(f"{settings}: {error}" if "the configuration" in str(error) else str(error)) from None
+        speaker_names, style_names = (read_names(settings.with_name(f"{kind}.txt")) for kind in ("speakers", "styles"))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        generator.to(device)
+        return cls(generator, options, speakers, styles, speaker_names, style_names, chunk_seconds, digest)
+
+    @property
+    def units(self) -> int:
+        """The number of units K that it knows."""
+        return int(self.generator.dict.num_embeddings)
+
+    @property
+    def predicts_durations(self) -> bool:
+        """Whether the vocoder came with a predictor of durations."""
+        return self.generator.dur_predictor is not None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the sound depends on beside the units."""
+        return {"vocoder": "hifigan", "weights": self._digest, "speakers": self.speakers, "styles": self.styles}
+
+    @torch.inference_mode()
+    def decode(self, units: Tensor) -> Tensor:
+        """Sound of a batch of conversations; a row does not depend on the others, nor on the chunks.
+
+        Args:
+            units: (B, T, C), 0 … K-1, one for each frame.
+
+        Returns:
+            Sound (B, C, N) with ``N = T · samples_per_frame``, float32, full scale at ±1, on the CPU.
+
+        Raises:
+            InputError: a unit is beyond the vocoder's, or there are none.
+        """
+        if units.dim() != 3 or not units.numel():
+            raise InputError(f"units (B, T, C) are wanted, found shape {tuple(units.shape)}")
+        self._check(units)
+        batch, frames, channels = units.shape
+        rows = units.transpose(1, 2).reshape(batch * channels, frames)
+        place = torch.arange(channels).repeat(batch)
+        speakers, styles = (_cycle(table, place) for table in (self.speakers, self.styles))
+        size = min(frames, self.chunk_frames)
+        together = max(1, int(_BATCH_SECONDS * self.frame_rate) // size)
+        sound = torch.empty(len(rows), frames * self.samples_per_frame)
+        for some in torch.arange(len(rows)).split(together):
+            who = None if speakers is None else speakers[some]
+            how = None if styles is None else styles[some]
+            for start in range(0, frames, size):
+                stop = min(start + size, frames)
+                piece = self._decode_chunk(rows[some], who, how, start, stop)
+                sound[some, start * self.samples_per_frame : stop * self.samples_per_frame] = piece
+        return sound.reshape(batch, channels, -1)
+
+    @torch.inference_mode()
+    def predict_durations(self, units: Tensor) -> Tensor:
+        """Frames that each of a row's deduplicated units lasts, as the vocoder's predictor has it.
+
+        Args:
+            units: (T,).
+
+        Returns:
+            (T,), 1 or more: ``exp(d) - 1`` rounded, of the predicted ``d`` (Lee et al. 2022).
+
+        Raises:
+            InputError: the vocoder has no predictor, or as :meth:`decode`.
+        """
+        if self.generator.dur_predictor is None:
+            raise InputError("this vocoder has no predictor of durations: give them in unitA.durations, …")
+        if units.dim() != 1 or not units.numel():
+            raise InputError(f"units (T,) are wanted, found shape {tuple(units.shape)}")
+        self._check(units)
+        embedded = self.generator.dict(units.to(self._device)[None])
+        durations: Tensor = torch.round(torch.exp(self.generator.dur_predictor(embedded)) - 1).long().clamp_min(1)
+        return durations[0].cpu()
+
+    def _decode_chunk(self, rows: Tensor, who: Tensor | None, how: Tensor | None, start: int, stop: int) -> Tensor:
+        """Sound (R, n) of the frames from start to stop, computed with the frames around them that it depends on."""
+        before, after = self.context
+        first, last = max(0, start - before), min(rows.shape[1], stop + after)
+        who, how = (None if one is None else one.to(self._device) for one in (who, how))
+        made = self.generator.speak(rows[:, first:last].to(self._device), who, how).float().cpu()
+        return made[:, (start - first) * self.samples_per_frame : (stop - first) * self.samples_per_frame]
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = self.generator.dict.weight.device
+        return device
+
+    def _check(self, units: Tensor) -> None:
+        lowest, highest = int(units.min()), int(units.max())
+        if lowest < 0 or highest >= self.units:
+            raise InputError(
+                f"unit {lowest if lowest < 0 else highest} is not among those of the vocoder, which has 0 to "
+                f"{self.units - 1}: take the vocoder that belongs to the units' codebook"
+            )
+
+
+def choose(wanted: Sequence[str | int] | None, names: Sequence[str], count: int, kind: str) -> list[int]:
+    """Places in a table of speakers or styles.
+
+    Args:
+        wanted: names, or numbers from 0 up (also as text).
+        names: of the table's first rows; a name counts before a number.
+        count: rows of the table.
+        kind: what to call one in an error.
+
+    Raises:
+        InputError: one is not there; the message lists what there is.
+    """
+    if wanted is None:
+        return []
+    if not count:
+        raise InputError(f"this vocoder has no {kind}s to choose from: leave --{kind}s away")
+    if not wanted:
+        raise InputError(f"--{kind}s: at least one {kind} is wanted")
+    places = []
+    for one in wanted:
+        if isinstance(one, str) and one in names:
+            places.append(list(names).index(one))
+        elif str(one).isdecimal() and int(one) < count:
+            places.append(int(one))
+        else:
+            more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+            listed = f": {', '.join(names[:20])}{more}" if names else ""
+            raise InputError(f"{kind} {one} is not in the vocoder's table; there is 0 to {count - 1}{listed}")
+    return places
+
+
+def _cycle(table: Sequence[int], place: Tensor) -> Tensor | None:
+    return torch.tensor(table)[place % len(table)] if table else None

@@ -1,0 +1,179 @@
+"""The files of a published unit HiFi-GAN: generator, config.json, speakers.txt, styles.txt; reading and writing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from speechdlm_ext.compat.checkpoints import load_checkpoint
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.synthesis.unit_generator import UnitGenerator
+
+# Weight norm keeps a length g and a direction v for each weight: names of the published files, and of torch since 2.0.
+_LENGTH = (".weight_g", ".parametrizations.weight.original0")
+_DIRECTION = (".weight_v", ".parametrizations.weight.original1")
+_TABLES = {"dict.weight": "num_embeddings", "spkr.weight": "num_speakers", "style.weight": "num_styles"}
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint itself, or ``generator.pt`` in a folder; raises InputError where there is neither."""
+    path = Path(path)
+    inside = path / "generator.pt"
+    if path.is_dir():
+        if not inside.is_file():
+            raise InputError(f"{path} has no generator.pt: name the checkpoint itself")
+        return inside
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    return path
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The options of a vocoder from its ``config.json``; raises InputError where it is missing or is no JSON object."""
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; the config.json published with the checkpoint is needed") from None
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: a JSON object is wanted, found {type(config).__name__}")
+    return config
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of speakers or styles, one a line in the order of the table; none where there is no file."""
+    if not path.is_file():
+        return []
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The generator's weights; the file cannot run code.
+
+    Raises:
+        InputError: the file is damaged or would run code, or is not ``{"generator": weights}``.
+    """
+    state = load_checkpoint(path)
+    weights = state.get("generator") if isinstance(state, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        found = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else type(state).__name__
+        raise InputError(f'{path}: {{"generator": weights}} is wanted, found {found or "nothing"}')
+    return weights
+
+
+def load_generator(path: Path, config: Mapping[str, Any]) -> UnitGenerator:
+    """The generator with the weights of a checkpoint, strictly, weight norm folded, ready to speak.
+
+    Tables whose size the configuration does not give are as large as in the checkpoint.
+
+    Raises:
+        InputError: as :func:`read_weights` and :class:`UnitGenerator`, or a weight is missing, is one too many, is of
+            another shape or is not a finite number.
+    """
+    weights = fold_weights(read_weights(path), str(path))
+    config = dict(config)
+    for name, option in _TABLES.items():
+        if name in weights and weights[name].dim() == 2:
+            config.setdefault(option, len(weights[name]))
+    generator = UnitGenerator(config)
+    generator.fold_weight_norm()
+    _check_weights(generator, weights, str(path))
+    generator.load_state_dict(weights, strict=True)
+    return generator.eval().requires_grad_(False)
+
+
+def fold_weights(weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Weights without weight norm, in float32: ``g · v / |v|``, from either form of the names; others as they are."""
+    folded = {}
+    for name, tensor in weights.items():
+        stem = next((name.removesuffix(end) for end in _DIRECTION if name.endswith(end)), None)
+        if stem is not None:
+            lengths = [weights[stem + end] for end in _LENGTH if stem + end in weights]
+            if not lengths:
+                raise InputError(f"{where} has {name} without {stem}{_LENGTH[0]}")
+            if len(lengths[0]) != len(tensor):
+                raise InputError(f"{where}: {stem}{_LENGTH[0]} and {name} are of different sizes")
+            folded[f"{stem}.weight"] = torch._weight_norm(tensor.float(), lengths[0].float(), 0)
+        elif not name.endswith(_LENGTH):
+            folded[name] = tensor.float()
+        elif not any(
+            name[: -len(end)] + other in weights for end in _LENGTH if name.endswith(end) for other in _DIRECTION
+        ):
+            raise InputError(f"{where} has {name} without its {_DIRECTION[0].lstrip('.')}")
+    return folded
+
+
+def _check_weights(generator: UnitGenerator, weights: Mapping[str, Tensor], where: str) -> None:
+    wanted = generator.state_dict()
+    missing, unknown = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    if missing:
+        raise InputError(f"{where} has no weights {_some(missing)}: its config.json is of another vocoder")
+    if unknown:
+        raise InputError(f"{where} has weights {_some(unknown)}, which its config.json does not account for")
+    for name, tensor in wanted.items():
+        found = weights[name]
+        if found.shape != tensor.shape:
+            option = f" ({_TABLES[name]})" if name in _TABLES else ""
+            raise InputError(
+                f"{where}: {name} is {_shape(found)}, its config.json{option} says {_shape(tensor)}: "
+                "take the config.json that belongs to it"
+            )
+        if not bool(torch.isfinite(found).all()):
+            raise InputError(f"{where}: weights {name} have values that are not numbers")
+
+
+def write_vocoder(
+    folder: str | os.PathLike[str],
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    speakers: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Write a vocoder in the published form; the checkpoint comes last, so that a folder that has it is whole.
+
+    Args:
+        folder: gets ``config.json``, ``speakers.txt`` (where there are any) and ``generator.pt``.
+        weights: of a :class:`UnitGenerator`.
+        config: its options, and further facts to keep.
+        speakers: names of the speakers.
+        overwrite: replace a vocoder that is there.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        InputError: a vocoder is there already.
+    """
+    folder = Path(folder)
+    checkpoint = folder / "generator.pt"
+    if checkpoint.exists() and not overwrite:
+        raise InputError(f"{checkpoint} is there already: pass --overwrite to replace it")
+    checkpoint.unlink(missing_ok=True)
+    with atomic_write(folder / "config.json") as file:
+        json.dump(dict(config), file, indent=2, sort_keys=True)
+        file.write("\n")
+    if speakers:
+        with atomic_write(folder / "speakers.txt") as file:
+            file.writelines(f"{name}\n" for name in speakers)
+    buffer = io.BytesIO()
+    torch.save({"generator": {name: tensor.detach().cpu() for name, tensor in weights.items()}}, buffer)
+    with atomic_write(checkpoint, "wb") as file:
+        file.write(buffer.getvalue())
+    return checkpoint
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape)) or "a number"

@@ -1,0 +1,260 @@
+"""Unit HiFi-GANs: the sound of fairseq's own forward, whatever the batch, the chunks, or the form of the checkpoint."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fairseq.models.text_to_speech.hifigan import Generator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.synthesis import HiFiGANVocoder
+from speechdlm_ext.synthesis.unit_generator import UnitGenerator, context_frames
+from tests.synthesis.vocoders import fairseq_sound, published_config, published_weights, write
+
+SPEAKERS = ["ex01", "ex02", "ex03", "ex04", "lj", "p225"]
+STYLES = ["default", "happy", "sad"]
+
+
+def random_units(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randint(50, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def dgslm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
+    """Speakers, no styles, no names: dGSLM's."""
+    config = published_config(speakers=6)
+    weights = published_weights(config, speakers=6)
+    return write(tmp_path_factory.mktemp("dgslm"), config, weights), config, weights
+
+
+@pytest.fixture(scope="module")
+def expresso(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor]]:
+    """Speakers and styles with names: Expresso's."""
+    config = published_config(speakers=6, styles=3)
+    weights = published_weights(config, speakers=6, styles=3)
+    folder = tmp_path_factory.mktemp("expresso")
+    return write(folder, config, weights, speakers=SPEAKERS, styles=STYLES), config, weights
+
+
+def test_two_channels_are_fairseqs_speakers_0_and_4(dgslm: Any) -> None:
+    checkpoint, config, weights = dgslm
+    vocoder = HiFiGANVocoder.load(checkpoint)
+    assert (vocoder.frame_rate, vocoder.sample_rate, vocoder.units) == (50.0, 16000, 50)
+    units = random_units(3, 30, 2)
+    sound = vocoder.decode(units)
+    assert sound.shape == (3, 2, 9600) and sound.dtype == torch.float32
+    assert 0.05 < float(sound.std()) < 0.7  # the weights make a sound; else the comparisons below would say little
+    for row in range(3):
+        for channel, speaker in enumerate((0, 4)):
+            wanted = fairseq_sound(config, weights, units[row, :, channel], speaker, None)
+            torch.testing.assert_close(sound[row, channel], wanted, rtol=0, atol=1e-5)
+    assert not torch.allclose(sound[0, 1], fairseq_sound(config, weights, units[0, :, 1], 0, None), atol=1e-3)
+
+
+def test_styles_and_names(expresso: Any) -> None:
+    checkpoint, config, weights = expresso
+    units = random_units(1, 20, 2)
+    for speakers, styles, numbers in (
+        (None, None, [(0, 0), (4, 0)]),
+        (["lj", "ex02"], ["sad"], [(4, 2), (1, 2)]),
+        ([5], ["1", 2], [(5, 1), (5, 2)]),
+    ):
+        sound = HiFiGANVocoder.load(checkpoint.parent, speakers=speakers, styles=styles).decode(units)[0]
+        for channel, (speaker, style) in enumerate(numbers):
+            wanted = fairseq_sound(config, weights, units[0, :, channel], speaker, style)
+            torch.testing.assert_close(sound[channel], wanted, rtol=0, atol=1e-5)
+
+
+def test_chunks_equal_the_whole_seams_included(dgslm: Any) -> None:
+    checkpoint = dgslm[0]
+    units = random_units(1, 60, 2)
+    whole = HiFiGANVocoder.load(checkpoint).decode(units)
+    for frames in (7, 30, 59):
+        chunked = HiFiGANVocoder.load(checkpoint, chunk_seconds=frames / 50)
+        assert chunked.chunk_frames == frames
+        torch.testing.assert_close(chunked.decode(units), whole, rtol=0, atol=1e-5)
+    # Without context, the seams are heard: those of test_context_… are exactly as many frames as it takes.
+    deaf = HiFiGANVocoder.load(checkpoint, chunk_seconds=30 / 50)
+    deaf.context = (0, 0)
+    assert float((deaf.decode(units) - whole).abs().max()) > 1e-2
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.data())
+def test_context_is_the_reach_of_the_gradient(data: st.DataObject) -> None:
+    """Which units a frame of sound depends on, asked of autograd, for generators of many shapes."""
+    rates = data.draw(st.lists(st.sampled_from([2, 3, 4, 5]), min_size=1, max_size=3))
+    kernels = [rate + data.draw(st.integers(0, 7)) for rate in rates]
+    blocks = data.draw(st.lists(st.sampled_from([3, 5, 7]), min_size=1, max_size=2))
+    config = {
+        **published_config(units=3),
+        "upsample_rates": rates,
+        "upsample_kernel_sizes": kernels,
+        "upsample_initial_channel": 8,
+        "resblock_kernel_sizes": blocks,
+        "resblock_dilation_sizes": [data.draw(st.lists(st.integers(1, 5), min_size=3, max_size=3)) for _ in blocks],
+    }
+    torch.manual_seed(1)
+    generator = UnitGenerator(config).double()
+    for parameter in generator.parameters():
+        torch.nn.init.uniform_(parameter, 0.5, 1.0)  # positive: nothing cancels, and nothing is cut off by a ReLU
+    generator.conv_post.weight_g.data *= 1e-12  # tanh is not to saturate
+    embedded = torch.rand(1, 8, 400, dtype=torch.double, requires_grad=True)
+    sound = Generator.forward(generator, embedded)[0, 0]
+    frame = 200
+    sound[frame * generator.hop : (frame + 1) * generator.hop].sum().backward()
+    reached = embedded.grad[0].abs().sum(dim=0).nonzero()[:, 0]
+    before, after = context_frames(config)
+    assert (frame - int(reached[0]), int(reached[-1]) - frame) == (before, after)
+
+
+def test_all_forms_of_the_weights_sound_alike(dgslm: Any, tmp_path: Path) -> None:
+    checkpoint, config, weights = dgslm
+    units = random_units(1, 12, 1)
+    wanted = HiFiGANVocoder.load(checkpoint).decode(units)
+    today = {
+        name.replace("weight_g", "parametrizations.weight.original0").replace(
+            "weight_v", "parametrizations.weight.original1"
+        ): tensor
+        for name, tensor in weights.items()
+    }
+    assert sum("parametrizations" in name for name in today) == 2 * (2 + 5 + 15 * 6)
+    folded = {name: tensor for name, tensor in weights.items() if "weight_" not in name}
+    for name in weights:
+        if name.endswith("weight_v"):
+            direction, length = weights[name], weights[name.replace("_v", "_g")]
+            norm = direction.flatten(1).norm(dim=1)[:, None, None]
+            folded[name.replace("weight_v", "weight")] = direction * (length / norm)
+    for number, form in enumerate((today, folded)):
+        path = write(tmp_path / str(number), config, form)
+        torch.testing.assert_close(HiFiGANVocoder.load(path).decode(units), wanted, rtol=0, atol=1e-5)
+
+
+def test_predicted_durations_are_fairseqs(tmp_path: Path) -> None:
+    config = published_config(durations=True)
+    weights = published_weights(config)
+    weights["dur_predictor.proj.bias"] += 1.2
+    vocoder = HiFiGANVocoder.load(write(tmp_path, config, weights))
+    assert vocoder.predicts_durations
+    units = random_units(25)
+    durations = vocoder.predict_durations(units)
+    assert int(durations.min()) >= 1 and len(durations.unique()) > 1
+    from fairseq.models.text_to_speech.codehifigan import CodeGenerator
+
+    theirs = CodeGenerator(config).eval()
+    theirs.load_state_dict(weights)
+    with torch.no_grad():
+        wanted = theirs(code=units[None], dur_prediction=True)[0, 0]
+    sound = vocoder.decode(torch.repeat_interleave(units, durations)[None, :, None])[0, 0]
+    torch.testing.assert_close(sound, wanted, rtol=0, atol=1e-5)
+
+
+def test_odd_upsampling_keeps_whole_frames(tmp_path: Path) -> None:
+    """A kernel longer than its stride by an odd number adds samples at the end: they belong to no frame."""
+    config = {**published_config(), "upsample_kernel_sizes": [10, 7, 8, 4, 4]}
+    vocoder = HiFiGANVocoder.load(write(tmp_path, config, published_weights(config)), chunk_seconds=0.2)
+    units = random_units(2, 33, 1)
+    sound = vocoder.decode(units)
+    assert sound.shape == (2, 1, 33 * 320)
+    vocoder.chunk_frames = 33
+    torch.testing.assert_close(sound, vocoder.decode(units), rtol=0, atol=1e-5)
+
+
+BROKEN_WEIGHTS = {
+    "missing": (lambda w: w.pop("resblocks.3.convs1.1.bias"), "no weights resblocks.3.convs1.1.bias"),
+    "length": (lambda w: w.pop("conv_pre.weight_g"), "has conv_pre.weight_v without conv_pre.weight_g"),
+    "direction": (lambda w: w.pop("ups.0.weight_v"), "has ups.0.weight_g without its weight_v"),
+    "unknown": (lambda w: w.update(extra=torch.ones(2)), "has weights extra"),
+    "shape": (lambda w: w.update({"conv_post.bias": torch.ones(3)}), "conv_post.bias is 3, .* says 1"),
+    "nan": (lambda w: w["spkr.weight"].fill_(torch.nan), "spkr.weight have values that are not numbers"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_WEIGHTS)
+def test_weights_that_do_not_fit(dgslm: Any, tmp_path: Path, case: str) -> None:
+    _, config, weights = dgslm
+    spoil, message = BROKEN_WEIGHTS[case]
+    weights = {name: tensor.clone() for name, tensor in weights.items()}
+    spoil(weights)
+    with pytest.raises(InputError, match=message):
+        HiFiGANVocoder.load(write(tmp_path, config, weights))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_embeddings": 100}, r"dict.weight is 50 × 8, .*num_embeddings.* says 100 × 8"),
+        ({"num_speakers": 4}, r"spkr.weight is 6 × 8"),
+        ({"multispkr": None, "model_in_dim": 8}, "has weights spkr.weight"),
+        ({"model_in_dim": 8}, "model_in_dim is 8, its 2 embeddings .* are 16"),
+        ({"f0": True}, "takes a pitch contour"),
+        ({"resblock": "2"}, "resblock is '2'"),
+        ({"upsample_rates": None}, "upsample_rates is None"),
+        ({"upsample_rates": [5, 4, 4, 2]}, "do not go together"),
+        ({"code_hop_size": 640}, "makes 320 samples a frame, its config.json says 640"),
+    ],
+)
+def test_configurations_that_do_not_fit(dgslm: Any, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    _, config, weights = dgslm
+    with pytest.raises(InputError, match=message):
+        HiFiGANVocoder.load(write(tmp_path, {**config, **change}, weights))
+
+
+def test_other_bad_input(dgslm: Any, expresso: Any, tmp_path: Path) -> None:
+    checkpoint = dgslm[0]
+    vocoder = HiFiGANVocoder.load(checkpoint)
+    with pytest.raises(InputError, match="unit 50 is not among those of the vocoder, which has 0 to 49"):
+        vocoder.decode(torch.full((1, 4, 2), 50))
+    with pytest.raises(InputError, match="unit -1"):
+        vocoder.decode(torch.full((1, 4, 2), -1))
+    for shape in ((4, 2), (1, 0, 2)):
+        with pytest.raises(InputError, match=r"\(B, T, C\)"):
+            vocoder.decode(torch.zeros(shape, dtype=torch.long))
+    with pytest.raises(InputError, match="speaker 6 is not in the vocoder's table; there is 0 to 5$"):
+        HiFiGANVocoder.load(checkpoint, speakers=[6])
+    with pytest.raises(InputError, match="speaker ex09 .* 0 to 5: ex01, ex02, ex03, ex04, lj, p225"):
+        HiFiGANVocoder.load(expresso[0], speakers=["ex09"])
+    with pytest.raises(InputError, match="style angry .* 0 to 2: default, happy, sad"):
+        HiFiGANVocoder.load(expresso[0], styles=["angry"])
+    with pytest.raises(InputError, match="no styles to choose from"):
+        HiFiGANVocoder.load(checkpoint, styles=[0])
+    with pytest.raises(InputError, match="no predictor of durations"):
+        vocoder.predict_durations(torch.tensor([1, 2]))
+    with pytest.raises(InputError, match="no such checkpoint"):
+        HiFiGANVocoder.load(tmp_path / "none.pt")
+    with pytest.raises(InputError, match="has no generator.pt"):
+        HiFiGANVocoder.load(tmp_path)
+    shutil.copy(checkpoint, tmp_path / "generator.pt")
+    with pytest.raises(InputError, match="config.json: no such file"):
+        HiFiGANVocoder.load(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="config.json: not JSON"):
+        HiFiGANVocoder.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(dgslm[1]))
+    torch.save({"model": {}}, tmp_path / "generator.pt")
+    with pytest.raises(InputError, match=r"\{\"generator\": weights\} is wanted, found model"):
+        HiFiGANVocoder.load(tmp_path)
+
+
+class Hostile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return (open, (str(self.path), "w"))
+
+
+def test_a_hostile_checkpoint_does_not_run(dgslm: Any, tmp_path: Path) -> None:
+    path = write(tmp_path / "v", dgslm[1], {})
+    (tmp_path / "v" / "generator.pt").write_bytes(pickle.dumps({"generator": Hostile(tmp_path / "ran")}))
+    with pytest.raises(InputError, match="generator.pt"):
+        HiFiGANVocoder.load(path)
+    assert not (tmp_path / "ran").exists()
