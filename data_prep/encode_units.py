@@ -33,16 +33,18 @@ def main() -> None:
     options = get_parser().parse_args()
     from tqdm import tqdm
 
+    from speechdlm_ext.progress import follow
     from speechdlm_ext.units.codebook import Codebook
-    from speechdlm_ext.units.encoding import encode_recordings, with_speeds
+    from speechdlm_ext.units.corpus import encode_recordings
     from speechdlm_ext.units.recordings import read_manifest
+    from speechdlm_ext.units.speeds import with_speeds
 
     rows = encode_recordings(
         with_speeds(read_manifest(options.manifest), options.speeds),
         Codebook.load(options.codebook),
         options.units,
         options.overwrite,
-        progress=lambda items: tqdm(items, desc="encoding", unit="recording", disable=None),
+        progress=lambda items, seconds: follow(items, seconds, "encoding", tqdm.write),
         say=tqdm.write,
     )
     print(f"{len(rows)} recordings: {options.units}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.locking import lock_file
 
 
 class Journal:
@@ -39,11 +38,8 @@ class Journal:
         self.dropped = False
         self._file = open(self.path, "a+b")  # noqa: SIM115 - closed in __exit__
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._file, self.path)
             self._load(settings)
-        except BlockingIOError:
-            self._file.close()
-            raise InputError(f"{self.path}: another run is at work on it; wait for it or stop it") from None
         except BaseException:
             self._file.close()
             raise

@@ -1,171 +1,277 @@
-"""A manifest of recordings to a unit file, recording by recording, so that it can be stopped and started again."""
+"""Recordings to units: read ahead, encoded, alone or in batches of like length, and quantized in the meantime."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
 
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.journal import Journal
-from speechdlm_ext.manifest import read_jsonl, write_jsonl
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.encoder import Encoder
-from speechdlm_ext.units.files import channel_names, format_units, read_unit_file, write_unit_file
-from speechdlm_ext.units.recordings import audio_paths, recording_blocks
+from speechdlm_ext.units.grouping import group_by_length
+from speechdlm_ext.units.reading import Reading, ahead, read_ahead
+from speechdlm_ext.units.recordings import recording_size
 
-SPEED_STEP = 160  # Hz: other speeds are rounded to sampling rates that resampling is quick with
+
+class Quantizer(Protocol):
+    """Turns features into units."""
+
+    def units_batch(self, features: Sequence[torch.Tensor], /) -> list[torch.Tensor]:
+        """Units (T_i,), int64, one for each frame, of features (T_i, D)."""
+        ...
 
 
-def with_speeds(rows: Sequence[Mapping[str, Any]], speeds: Sequence[float]) -> list[dict[str, Any]]:
-    """The rows of a manifest, and after them copies that are to be heard faster or slower.
+@dataclass(frozen=True)
+class Encoded:
+    """What became of one recording.
 
-    Speed perturbation (Ko et al. 2015, Audio Augmentation for Speech Recognition): tempo and pitch change together, so
-    that a model sees more voices than were recorded.
-
-    Args:
-        rows: of a manifest.
-        speeds: factors; above 1 is faster. 1 itself adds nothing.
-
-    Returns:
-        The rows, then for each speed one copy of each, with ``copy_of`` (the original's id) and ``speed``.
-
-    Raises:
-        InputError: a factor that is not between 0.5 and 2, or a copy's id that another recording has.
+    Attributes:
+        row: of the manifest.
+        units: of each channel (T,), int64; (number of runs,) when deduplicated. None where it could not be encoded.
+        durations: frames of each run, of each channel, when deduplicated.
+        error: why it could not be encoded, in one line.
+        seconds: length of the sound as it was encoded.
+        frames: of each channel.
     """
-    for speed in speeds:
-        if not 0.5 <= speed <= 2:
-            raise InputError(f"--speeds {speed:g}: factors between 0.5 and 2 are wanted, for example 0.9 1.1")
-    copies = [
-        {**row, "id": f"{row['id']}-speed{speed:g}", "copy_of": row["id"], "speed": speed}
-        for speed in dict.fromkeys(speeds)
-        if speed != 1
-        for row in rows
-    ]
-    taken = {copy["id"] for copy in copies} & {row["id"] for row in rows}
-    if taken:
-        raise InputError(f"--speeds: {min(taken)} is the id of another recording in the manifest: rename that one")
-    return [*map(dict, rows), *copies]
+
+    row: Mapping[str, Any]
+    units: list[torch.Tensor] | None = None
+    durations: list[torch.Tensor] | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    frames: int = 0
 
 
-def encode_recording(row: Mapping[str, Any], encoder: Encoder, codebook: Codebook) -> dict[str, Any]:
-    """The row of a unit file for one recording of a manifest.
-
-    Returns:
-        ``{"audio": id, "unitA": "7 376 …", "unitB": …, "frame_rate": in Hz, "codebook": its fingerprint}``, and
-        ``copy_of`` and ``speed`` of a row of :func:`with_speeds`.
-
-    Raises:
-        InputError: the recording cannot be read or is shorter than a frame.
-    """
-    # Samples of another rate, taken for the encoder's, are heard at another speed.
-    rate = encoder.sample_rate
-    if "speed" in row:
-        rate = round(rate / row["speed"] / SPEED_STEP) * SPEED_STEP
-    features = encoder.encode_blocks(recording_blocks(row, rate))
-    names = channel_names(len(features))
-    units = {
-        name: format_units(codebook.quantize(channel).tolist()) for name, channel in zip(names, features, strict=True)
-    }
-    copied = {name: row[name] for name in ("copy_of", "speed") if name in row}
-    made_by = {"frame_rate": codebook.frame_rate, "codebook": codebook.fingerprint}
-    return {"audio": row["id"], **units, **made_by, **copied}
-
-
-def encode_recordings(
+def encode_rows(
     rows: Sequence[Mapping[str, Any]],
-    codebook: Codebook,
-    output: str | os.PathLike[str],
-    overwrite: bool = False,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda items: items,
-    say: Callable[[str], object] = print,
-) -> list[dict[str, Any]]:
-    """Encode every recording of a manifest into one unit file.
+    encoder: Encoder,
+    quantizer: Quantizer | Codebook,
+    *,
+    deduplicate: bool = False,
+    batch_seconds: float = 0.0,
+    workers: int = 2,
+) -> Generator[Encoded, None, None]:
+    """The units of recordings, each as soon as it is done.
 
-    Results are kept in ``OUTPUT.partial`` as they come; the unit file appears when all are there, in the order of the
-    manifest, and is the same whether or not the work was interrupted. A recording that cannot be encoded costs a line
-    in ``OUTPUT.errors.jsonl``.
+    Threads read and resample what comes next, another one runs the encoder, and quantizing goes on beside it.
 
     Args:
         rows: of a manifest.
-        codebook: what to encode with, which also tells the encoder.
-        output: the unit file.
-        overwrite: replace a unit file that was made from other recordings or with another codebook.
-        progress: wraps the recordings still to do.
-        say: called with lines of text for the user.
+        encoder: what makes features, on its device.
+        quantizer: features to units; a codebook takes the nearest centroid.
+        deduplicate: give runs of units and their durations instead of one unit a frame.
+        batch_seconds: channels of several recordings are encoded together up to this many seconds in all, padding
+            included, which is less than 10 %. 0: each recording alone, block by block; its units then do not depend
+            on what else is encoded, to the last bit.
+        workers: threads that read.
 
-    Returns:
-        The rows of the unit file.
-
-    Raises:
-        InputError: the unit file is there and is another one, or no recording could be encoded.
+    Yields:
+        One :class:`Encoded` for each row; in the order of ``rows`` when each is alone, else longest first. A recording
+        that cannot be read or encoded has an ``error``. Close the iterator when it is not used up.
     """
-    encoder = codebook.build_encoder()
-    output = Path(output)
-    if output.exists() and not overwrite:
-        return _existing(rows, codebook, output, say)
-    errors: list[dict[str, Any]] = []
-    with Journal(output.with_name(output.name + ".partial"), {"codebook": codebook.fingerprint}) as journal:
-        if journal.dropped:
-            say(f"{journal.path}: made with another codebook, starting over")
-        sources = {row["id"]: _source(row) for row in rows}
-        to_do = [row for row in rows if journal.entries.get(row["id"], {}).get("source") != sources[row["id"]]]
-        if len(to_do) < len(rows):
-            say(f"{len(rows) - len(to_do)} of {len(rows)} recordings are done already")
-        for row in progress(to_do):
+    with closing(ahead(_parts(rows, encoder, batch_seconds, workers))) as batches:
+        recording = _Recording(quantizer, deduplicate)
+        for batch in batches:
+            if len(batch) > 1:
+                yield from _finish(batch, quantizer, deduplicate)
+                continue
+            recording.add(batch[0])
+            if batch[0].last:
+                yield recording.finish()
+                recording = _Recording(quantizer, deduplicate)
+
+
+def runs(units: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Units (T,) without their repetitions, and the length of each run in frames; both (number of runs,), int64."""
+    labels, lengths = torch.unique_consecutive(units, return_counts=True)
+    return labels, lengths
+
+
+@dataclass
+class _Part:
+    """Features (t, D) of each channel of a recording, or of its next frames; the error of one that has none.
+
+    Attributes:
+        row: of the manifest.
+        features: of each channel.
+        seconds: of the sound up to its end.
+        last: whether this is all of the recording.
+        error: why there are no features.
+    """
+
+    row: Mapping[str, Any]
+    features: list[torch.Tensor] = field(default_factory=list)
+    seconds: float = 0.0
+    last: bool = True
+    error: str | None = None
+
+
+class _Recording:
+    """The units of one recording from its parts."""
+
+    def __init__(self, quantizer: Quantizer | Codebook, deduplicate: bool) -> None:
+        self._quantizer, self._deduplicate = quantizer, deduplicate
+        self._channels: list[_Channel] = []
+        self._last = _Part({})
+
+    def add(self, part: _Part) -> None:
+        """Take in what comes next."""
+        part.error = part.error or self._last.error
+        self._last = part
+        if part.error is None and part.features:
+            self._channels = self._channels or [_channel(self._quantizer) for _ in part.features]
             try:
-                result = encode_recording(row, encoder, codebook)
+                for channel, features in zip(self._channels, part.features, strict=True):
+                    channel.add(features)
             except InputError as error:
-                errors.append({"id": row["id"], "audio_filepath": row["audio_filepath"], "error": one_line(error)})
-                say(f"left out: {one_line(error)}")
+                part.error = one_line(error)
+
+    def finish(self) -> Encoded:
+        """What became of it."""
+        units = [] if self._last.error else [channel.units() for channel in self._channels]
+        return _encoded(self._last, units, self._deduplicate)
+
+
+class _Channel(Protocol):
+    """The units of one channel from its features (t, D), in parts."""
+
+    def add(self, features: torch.Tensor) -> None: ...
+
+    def units(self) -> torch.Tensor: ...
+
+
+class _Nearest:
+    """Frame by frame, so that no features are kept."""
+
+    def __init__(self, codebook: Codebook) -> None:
+        self._codebook = codebook
+        self._found: list[torch.Tensor] = []
+
+    def add(self, features: torch.Tensor) -> None:
+        self._found.append(self._codebook.quantize(features))
+
+    def units(self) -> torch.Tensor:
+        return torch.cat(self._found)
+
+
+class _Whole:
+    """All features at once, as units may depend on frames that come later."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self._quantizer = quantizer
+        self._features: list[torch.Tensor] = []
+
+    def add(self, features: torch.Tensor) -> None:
+        self._features.append(features)
+
+    def units(self) -> torch.Tensor:
+        return self._quantizer.units_batch([torch.cat(self._features)])[0]
+
+
+def _channel(quantizer: Quantizer | Codebook) -> _Channel:
+    return _Nearest(quantizer) if isinstance(quantizer, Codebook) else _Whole(quantizer)
+
+
+def _finish(batch: list[_Part], quantizer: Quantizer | Codebook, deduplicate: bool) -> Generator[Encoded, None, None]:
+    """The units of several recordings that were encoded together."""
+    features = [channel for part in batch for channel in part.features]
+    try:
+        if isinstance(quantizer, Codebook):
+            units = iter([quantizer.quantize(channel) for channel in features])
+        else:
+            units = iter(quantizer.units_batch(features))
+    except InputError:  # each by itself, to find out whose fault it is
+        for part in batch:
+            recording = _Recording(quantizer, deduplicate)
+            recording.add(part)
+            yield recording.finish()
+        return
+    for part in batch:
+        yield _encoded(part, [next(units) for _ in part.features], deduplicate)
+
+
+def _encoded(part: _Part, units: list[torch.Tensor], deduplicate: bool) -> Encoded:
+    if part.error is not None:
+        return Encoded(part.row, error=part.error)
+    frames, durations = len(units[0]), None
+    if deduplicate:
+        units, durations = map(list, zip(*map(runs, units), strict=True))
+    return Encoded(part.row, units, durations, None, part.seconds, frames)
+
+
+def _parts(
+    rows: Sequence[Mapping[str, Any]], encoder: Encoder, batch_seconds: float, workers: int
+) -> Generator[list[_Part], None, None]:
+    """The features of all recordings: parts of one that is alone, whole ones together."""
+    groups = [[place] for place in range(len(rows))]
+    if batch_seconds > 0:
+        groups = group_by_length([_size(row) for row in rows], batch_seconds)
+    order = [rows[place] for group in groups for place in group]
+    with closing(read_ahead(order, encoder.sample_rate, workers)) as readings:
+        for group in groups:
+            if len(group) == 1:
+                yield from ([part] for part in _stream(next(readings), encoder))
             else:
-                journal.add(row["id"], {"source": sources[row["id"]], "row": result})
-        failed = {error["id"] for error in errors}
-        results = [journal.entries[row["id"]]["row"] for row in rows if row["id"] not in failed]
-        _write_errors(output, errors)
-        if not results:
-            raise InputError(f"none of {len(rows)} recordings could be encoded; the first: {errors[0]['error']}")
-        write_unit_file(output, results)
-        journal.remove()
-    return results
+                yield from _batches([_whole(next(readings), encoder) for _ in group], encoder, batch_seconds)
 
 
-def _existing(
-    rows: Sequence[Mapping[str, Any]], codebook: Codebook, output: Path, say: Callable[[str], object]
-) -> list[dict[str, Any]]:
-    """The rows of a unit file that is there already, if it is what encoding would give."""
-    results = read_unit_file(output)
-    if any(result.get("codebook") != codebook.fingerprint for result in results):
-        raise InputError(f"{output} is there already, made with another codebook: pass --overwrite to replace it")
-    wanted = [row["id"] for row in rows]
-    errors_file = _errors_path(output)
-    failed = {error["id"] for error in read_jsonl(errors_file)} if errors_file.exists() else set()
-    if [result["audio"] for result in results] != [name for name in wanted if name not in failed]:
-        raise InputError(f"{output} is there already, with other recordings: pass --overwrite to replace it")
-    say(f"{output} is complete already")
-    return results
+def _size(row: Mapping[str, Any]) -> tuple[float, int]:
+    """Length as it will be heard, and channels; of a file that cannot be read, nothing."""
+    try:
+        seconds, channels = recording_size(row)
+    except (InputError, OSError):
+        return 0.0, 1
+    return seconds / float(row.get("speed", 1)), channels
 
 
-def _source(row: Mapping[str, Any]) -> list[Any]:
-    """What tells whether a recording is still the one that was encoded."""
-    paths = audio_paths(row)
-    return [[path, *_stamp(path)] for path in paths] + ([row["speed"]] if "speed" in row else [])
-
-
-def _stamp(path: str) -> list[int]:
-    if not os.path.exists(path):
-        return []
-    status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _errors_path(output: Path) -> Path:
-    return output.with_name(output.name + ".errors.jsonl")
-
-
-def _write_errors(output: Path, errors: list[dict[str, Any]]) -> None:
-    if errors:
-        write_jsonl(_errors_path(output), errors)
+def _stream(reading: Reading, encoder: Encoder) -> Iterator[_Part]:
+    """A recording alone, part by part."""
+    try:
+        for features in encoder.stream(reading):
+            yield _Part(reading.row, list(features), last=False)
+    except (InputError, OSError) as error:
+        yield _Part(reading.row, error=one_line(error))
     else:
-        _errors_path(output).unlink(missing_ok=True)
+        seconds = reading.samples / encoder.sample_rate
+        too_short = None if encoder.frames(reading.samples) else _too_short(encoder)
+        yield _Part(reading.row, [], seconds, error=too_short)
+
+
+def _too_short(encoder: Encoder) -> str:
+    return f"sound shorter than one frame of {1000 / encoder.frame_rate:.0f} ms"
+
+
+def _whole(reading: Reading, encoder: Encoder) -> tuple[_Part, torch.Tensor]:
+    """The sound (C, N) of a recording, and its entry, still without features."""
+    try:
+        wave = torch.cat(list(reading), dim=1)
+        if encoder.frames(wave.shape[1]) < 1:
+            raise InputError(_too_short(encoder))
+    except (InputError, OSError) as error:
+        return _Part(reading.row, error=one_line(error)), torch.zeros(0)
+    return _Part(reading.row, [], wave.shape[1] / encoder.sample_rate), wave
+
+
+def _batches(
+    items: list[tuple[_Part, torch.Tensor]], encoder: Encoder, batch_seconds: float
+) -> Generator[list[_Part], None, None]:
+    """Recordings with their features, batched by their true lengths, in case the manifest says others."""
+    yield from ([part] for part, _ in items if part.error is not None)
+    good = [item for item in items if item[0].error is None]
+    for places in group_by_length([(part.seconds, len(wave)) for part, wave in good], batch_seconds):
+        batch = [good[place] for place in places]
+        waves = [channel.to(encoder.device) for _, wave in batch for channel in wave]
+        try:
+            features = iter(encoder.encode_batch(waves))
+        except torch.OutOfMemoryError:
+            seconds = len(waves) * batch[0][0].seconds
+            raise InputError(
+                f"{encoder.device} has no memory for a batch of {seconds:.0f} s: pass a smaller --batch-seconds"
+            ) from None
+        for part, wave in batch:
+            part.features = [next(features) for _ in wave]
+        yield [part for part, _ in batch]

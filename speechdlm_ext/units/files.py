@@ -12,6 +12,8 @@ from typing import Any
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import write_jsonl
 
+DURATIONS = ".durations"  # after a channel's name: the field with the frames of each of its runs, when deduplicated
+
 
 def channel_names(count: int) -> list[str]:
     """The names of ``count`` channels: unitA, unitB, …
@@ -57,31 +59,57 @@ def row_channels(row: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def row_units(row: Mapping[str, Any], channels: Sequence[str] | None = None) -> list[list[int]]:
+def row_units(
+    row: Mapping[str, Any], channels: Sequence[str] | None = None, deduplicated: bool = False
+) -> list[list[int]]:
     """The units of each channel of a row, equally many in each.
 
     Args:
         row: a row of a unit file.
         channels: names of the channels; by default those that are there.
+        deduplicated: the units are those of runs, so channels may differ in length.
 
     Raises:
         InputError: a channel is missing or empty, holds something else than units, or is longer than another.
     """
     name = row.get("audio", "?")
-    units = []
-    for channel in channels or row_channels(row):
-        if channel not in row:
-            raise InputError(f"row {name} has no channel {channel}")
-        try:
-            units.append(parse_units(row[channel]))
-        except InputError as error:
-            raise InputError(f"row {name}, {channel}: {error}") from None
+    units = [_field(row, channel) for channel in channels or row_channels(row)]
     lengths = [len(channel) for channel in units]
-    if len(set(lengths)) > 1:
+    if len(set(lengths)) > 1 and not deduplicated:
         raise InputError(f"row {name}: channels of unequal length ({', '.join(map(str, lengths))} frames)")
-    if not lengths[0]:
+    if not min(lengths):
         raise InputError(f"row {name} has no units")
     return units
+
+
+def draw_out(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with one unit a frame and without durations; the same where it is not deduplicated.
+
+    Raises:
+        InputError: a channel has other than one duration for each unit.
+    """
+    drawn = dict(row)
+    for channel in row_channels(row):
+        if channel + DURATIONS not in row:
+            continue
+        units, durations = _field(row, channel), _field(row, channel + DURATIONS)
+        if len(units) != len(durations):
+            raise InputError(
+                f"row {row.get('audio', '?')}, {channel}: {len(units)} units, but {len(durations)} durations"
+            )
+        drawn[channel] = format_units(u for u, frames in zip(units, durations, strict=True) for _ in range(frames))
+        del drawn[channel + DURATIONS]
+    return drawn
+
+
+def _field(row: Mapping[str, Any], field: str) -> list[int]:
+    name = row.get("audio", "?")
+    if field not in row:
+        raise InputError(f"row {name} has no channel {field}")
+    try:
+        return parse_units(row[field])
+    except InputError as error:
+        raise InputError(f"row {name}, {field}: {error}") from None
 
 
 def read_unit_file(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

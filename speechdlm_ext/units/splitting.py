@@ -13,7 +13,7 @@ from typing import Any
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import atomic_write
-from speechdlm_ext.units.files import format_units, read_unit_file, row_channels, row_units, write_unit_file
+from speechdlm_ext.units.files import draw_out, format_units, read_unit_file, row_channels, row_units, write_unit_file
 
 FRAME_RATE = 50.0  # of unit files whose rows do not say theirs
 
@@ -61,6 +61,7 @@ def split_rows(
         raise InputError(f"--valid {valid}: a share between 0 and 1 is wanted")
     if not segment_seconds > 0:
         raise InputError(f"--segment-seconds {segment_seconds}: more than 0 is wanted")
+    rows = [draw_out(row) for row in rows]
     _check(rows)
     originals = [row for row in rows if "copy_of" not in row]
     lengths = {row["audio"]: len(row_units(row)[0]) / _rate(row) for row in originals}

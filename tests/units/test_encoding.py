@@ -13,8 +13,9 @@ import torch
 from speechdlm_ext.audio import read_audio
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units import Codebook, LogMelEncoder
-from speechdlm_ext.units.encoding import encode_recordings, with_speeds
+from speechdlm_ext.units.corpus import encode_recordings
 from speechdlm_ext.units.files import parse_units, read_unit_file
+from speechdlm_ext.units.speeds import with_speeds
 
 
 def quiet(line: str) -> None:
@@ -82,7 +83,7 @@ def test_other_speeds_move_pitch_and_tempo(tmp_path: Path) -> None:
 
 
 def stopping_after(count: int) -> Any:
-    def progress(items: Iterable[Any]) -> Iterator[Any]:
+    def progress(items: Iterable[Any], seconds: float) -> Iterator[Any]:
         for number, item in enumerate(items):
             if number == count:
                 raise Stop
@@ -107,7 +108,7 @@ def test_stopped_and_started_again_gives_the_same_bytes(tmp_path: Path, rows: li
     partial.write_bytes(content + content.splitlines()[-1][:40])
     done = []
     encode_recordings(
-        rows, codebook, output, progress=lambda items: (done.append(i["id"]) or i for i in items), say=quiet
+        rows, codebook, output, progress=lambda items, _: (done.append(i.row["id"]) or i for i in items), say=quiet
     )
     assert done == ["call-3", "call-4", "call-5"]
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes() and not partial.exists()
@@ -156,7 +157,7 @@ def test_bad_recording_costs_a_line(tmp_path: Path, rows: list, codebook: Codebo
     results = encode_recordings(rows, codebook, tmp_path / "units.jsonl", say=said.append)
     assert [result["audio"] for result in results] == [f"call-{number}" for number in (0, 1, 3, 4, 5)]
     assert any("not audio" in line for line in said)
-    assert "not audio" in (tmp_path / "units.jsonl.errors.jsonl").read_text()
+    assert "not audio" in (tmp_path / "units.jsonl.errors").read_text()
     # Done again with the same bad file there is nothing to do; mended, it is encoded when asked.
     assert encode_recordings(rows, codebook, tmp_path / "units.jsonl", say=quiet) == results
     with pytest.raises(InputError, match="none of 1 recordings"):
@@ -165,7 +166,7 @@ def test_bad_recording_costs_a_line(tmp_path: Path, rows: list, codebook: Codebo
 
 
 def test_second_run_at_the_same_time_is_refused(tmp_path: Path, rows: list, codebook: Codebook) -> None:
-    def meanwhile(items: Iterable[Any]) -> Iterator[Any]:
+    def meanwhile(items: Iterable[Any], seconds: float) -> Iterator[Any]:
         with pytest.raises(InputError, match="another run is at work"):
             encode_recordings(rows, codebook, tmp_path / "units.jsonl", say=quiet)
         yield from items
