@@ -1,21 +1,44 @@
-"""Turn the recordings of a manifest into units, with the encoder that the codebook names."""
+"""Turn the recordings of a manifest into units, each channel of them."""
 
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
-from speechdlm_ext.errors import run_command
+from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.sharding import add_shard_option, find_shard
+from speechdlm_ext.units.choice import add_unit_options
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Stopped anywhere and started again, it goes on after the last whole recording."
+        description=__doc__,
+        epilog="Stopped anywhere and started again, it goes on after the last whole recording. Shards are joined by "
+        "data_prep/merge_manifest.py.",
     )
     parser.add_argument("manifest", type=Path, help="as data_prep/make_manifest.py writes it")
-    parser.add_argument("units", type=Path, help='file to write, lines of {"audio": id, "unitA": "7 376 …", …}')
-    parser.add_argument("--codebook", type=Path, required=True, help="as data_prep/train_codebook.py writes it")
+    parser.add_argument(
+        "units",
+        type=Path,
+        help='file to write, lines of {"audio": id, "unitA": "7 376 …", …}; UNITS.shard-I-of-N with --shard; '
+        "UNITS.errors names the recordings left out",
+    )
+    add_unit_options(parser)
+    parser.add_argument(
+        "--deduplicate",
+        action="store_true",
+        help='write each run of equal units as one unit, and how many frames it lasts as "unitA.durations"',
+    )
+    add_shard_option(parser)
+    parser.add_argument(
+        "--batch-seconds",
+        type=float,
+        help="encode recordings of like length together, up to this many seconds of a channel, less than 10 %% of it "
+        "padding; 0: each alone, to the same bits whatever else is encoded (default: 0 on a CPU, 480 on a GPU)",
+    )
+    parser.add_argument("--workers", type=int, default=2, help="threads that read ahead (default: %(default)s)")
     parser.add_argument(
         "--speeds",
         type=float,
@@ -31,23 +54,58 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
+    shard = find_shard(options.shard)
+    if options.workers < 1:
+        raise InputError(f"--workers {options.workers}: 1 or more is wanted")
+    if options.batch_seconds is not None and not options.batch_seconds >= 0:
+        raise InputError(f"--batch-seconds {options.batch_seconds:g}: 0 or more is wanted")
     from tqdm import tqdm
 
     from speechdlm_ext.progress import follow
-    from speechdlm_ext.units.codebook import Codebook
-    from speechdlm_ext.units.corpus import encode_recordings
+    from speechdlm_ext.units.choice import choose_units
+    from speechdlm_ext.units.corpus import encode_recordings, errors_path
     from speechdlm_ext.units.recordings import read_manifest
     from speechdlm_ext.units.speeds import with_speeds
+    from speechdlm_ext.units.summary import summarize
 
-    rows = encode_recordings(
-        with_speeds(read_manifest(options.manifest), options.speeds),
-        Codebook.load(options.codebook),
-        options.units,
+    rows = with_speeds(read_manifest(options.manifest), options.speeds)
+    output = options.units
+    if shard is not None:
+        rows, output = shard.take(rows), shard.path(output)
+        print(f"shard {shard}: {len(rows)} recordings", flush=True)
+    if not rows:
+        raise InputError(f"{options.manifest} has no recordings for shard {shard}: take fewer shards")
+    choice = choose_units(options)
+    batch = options.batch_seconds
+    if batch is None:
+        batch = 480.0 if choice.encoder.device.type == "cuda" else 0.0
+    start, seconds = time.monotonic(), 0.0
+
+    def progress(items, total):  # type: ignore[no-untyped-def]  # as encode_recordings has it
+        nonlocal seconds
+        for item in follow(items, total, "encoding", tqdm.write):
+            yield item
+            seconds += item.seconds
+
+    made = encode_recordings(
+        rows,
+        choice.codebook,
+        output,
         options.overwrite,
-        progress=lambda items, seconds: follow(items, seconds, "encoding", tqdm.write),
+        progress,
         say=tqdm.write,
+        encoder=choice.encoder,
+        quantizer=choice.quantizer,
+        deduplicate=options.deduplicate,
+        batch_seconds=batch,
+        workers=options.workers,
+        settings=choice.settings,
     )
-    print(f"{len(rows)} recordings: {options.units}")
+    elapsed = time.monotonic() - start
+    left_out = len(rows) - len(made)
+    for line in summarize(made).lines(left_out, seconds / elapsed if seconds else None):
+        print(line)
+    print(f"{len(made)} recordings: {output}" + (f"; left out: {errors_path(output)}" if left_out else ""))
 
 
 if __name__ == "__main__":

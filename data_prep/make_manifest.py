@@ -12,10 +12,13 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="recordings: wav, flac, ogg, mp3, at any depth")
-    parser.add_argument("manifest", type=Path, help="file to write; MANIFEST.errors.jsonl names the files left out")
-    parser.add_argument("--channels", type=int, default=2, help="a recording must have (default: %(default)s)")
+    parser.add_argument("manifest", type=Path, help="file to write; MANIFEST.errors names the files left out")
+    parser.add_argument("--channels", type=int, help="a recording must have (default: any number)")
     parser.add_argument(
-        "--min-seconds", type=float, default=2, help="shorter recordings are left out (default: %(default)s)"
+        "--min-seconds",
+        type=float,
+        default=0.02,
+        help="shorter recordings are left out (default: %(default)s, a frame of units)",
     )
     parser.add_argument("--workers", type=int, default=0, help="files read at a time (default: one for each core)")
     parser.add_argument("--overwrite", action="store_true", help="replace a manifest that says something else")
@@ -25,7 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    if options.channels < 1:
+    if options.channels is not None and options.channels < 1:
         raise InputError(f"--channels {options.channels}: at least 1 is wanted")
     from tqdm import tqdm
 

@@ -91,6 +91,7 @@ class Chain:
                 "1-corpus", "Make two-channel conversations", command, [self.corpus], 10 + options.minutes, resumes=True
             )
         command = [*python("data_prep/make_manifest.py"), str(options.audio), str(self.manifest)]
+        command += ["--channels", "2", "--min-seconds", "2"]
         depends = {"recordings": list_recordings(options.audio)}
         return Step("1-corpus", "List your recordings", command, [self.corpus], 5, depends=depends)
 

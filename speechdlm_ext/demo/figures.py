@@ -114,7 +114,7 @@ def is_sane_ratio(ratio: float | None) -> bool | None:
 def gather(out: Path) -> DemoFigures:
     """Read what the demo's steps left in ``out``."""
     recordings = read_jsonl(out / "corpus" / "manifest.jsonl")
-    errors = out / "corpus" / "manifest.jsonl.errors.jsonl"
+    errors = out / "corpus" / "manifest.jsonl.errors"
     corpus, minutes = _corpus_events(recordings)
     unigram, bigram = _baselines(out / "split")
     steps = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(_stamps(out), key=_step_number)]

@@ -15,8 +15,9 @@ import numpy as np
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.binarized_files import install, target_files, workplace, write_binarized
+from speechdlm_ext.units.files import DURATIONS
 from speechdlm_ext.units.sources import Source, find_sources
-from speechdlm_ext.units.stretches import Counts, Stretch, cut, number_stretch
+from speechdlm_ext.units.stretches import Counts, Stretch, cut, equally_long, number_stretch
 from speechdlm_ext.units.vocabulary import Vocabulary
 
 
@@ -157,10 +158,18 @@ def _check_lines(source: Source, columns: Mapping[tuple[str, str], Column]) -> N
     """Raise :class:`InputError` unless the text files of a split have the same lines of the same lengths."""
     if source.rows:
         return  # each row was checked when it was read
-    (first_path, (first,)), *others = ((path, inside) for path, inside in source.files.items())
-    wanted = _sizes(columns[source.split, first])
-    for path, (channel,) in others:
-        sizes = _sizes(columns[source.split, channel])
+    paths = {channel: path for path, (channel,) in source.files.items()}
+    groups = equally_long(source.channels)
+    for together in groups:
+        _check_files(source.split, {channel: paths[channel] for channel in together}, columns)
+    _check_numbers(source.split, {channel: paths[channel] for channel, *_ in groups}, columns)
+
+
+def _check_files(split: str, paths: Mapping[str, str], columns: Mapping[tuple[str, str], Column]) -> None:
+    (first, first_path), *others = paths.items()
+    wanted = _sizes(columns[split, first])
+    for channel, path in others:
+        sizes = _sizes(columns[split, channel])
         both = min(len(sizes), len(wanted))
         unequal = np.flatnonzero(sizes[:both] != wanted[:both])
         if len(unequal):
@@ -169,9 +178,17 @@ def _check_lines(source: Source, columns: Mapping[tuple[str, str], Column]) -> N
                 f"{path}, line {line + 1}: {sizes[line] - 1} frames in channel {channel}, {wanted[line] - 1} in "
                 f"{first} ({first_path}); {len(unequal)} line(s) differ: make each dialogue's channels equally long"
             )
-        if len(sizes) != len(wanted):
+    _check_numbers(split, paths, columns)
+
+
+def _check_numbers(split: str, paths: Mapping[str, str], columns: Mapping[tuple[str, str], Column]) -> None:
+    (first, first_path), *others = paths.items()
+    wanted = sum(columns[split, first].lines)
+    for channel, path in others:
+        lines = sum(columns[split, channel].lines)
+        if lines != wanted:
             raise InputError(
-                f"{path}: {len(sizes)} lines in channel {channel}, {len(wanted)} in {first} ({first_path}): the "
+                f"{path}: {lines} lines in channel {channel}, {wanted} in {first} ({first_path}): the "
                 "channels of a dialogue must be on the same line of both files"
             )
 
@@ -188,7 +205,11 @@ def _vocabularies(
         return dict.fromkeys(channels, given)
     if dictionary == "each":
         return {channel: Vocabulary.count(columns["train", channel].counts) for channel in channels}
-    counts: Counter[str] = Counter()
-    for channel in channels if dictionary == "joined" else channels[:1]:
-        counts.update(columns["train", channel].counts)
-    return dict.fromkeys(channels, Vocabulary.count(counts))
+    found: dict[str, Vocabulary] = {}
+    # Durations are no units: they have a dictionary of their own.
+    for alike in ([c for c in channels if c.endswith(DURATIONS) == durations] for durations in (False, True)):
+        counts: Counter[str] = Counter()
+        for channel in alike if dictionary == "joined" else alike[:1]:
+            counts.update(columns["train", channel].counts)
+        found |= dict.fromkeys(alike, Vocabulary.count(counts))
+    return found

@@ -11,8 +11,11 @@ from typing import Any
 
 from speechdlm_ext.audio import SUFFIXES, audio_info, read_blocks
 from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.locking import exclusive
 from speechdlm_ext.manifest import read_jsonl, write_jsonl
 from speechdlm_ext.units.recordings import safe_id
+
+FRAME_SECONDS = 0.02  # of units: a recording that is shorter gives none
 
 
 def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
@@ -65,12 +68,14 @@ def make_ids(paths: list[Path]) -> list[str]:
     return ids
 
 
-def scan_recordings(paths: list[Path], channels: int = 2, min_seconds: float = 2.0, workers: int = 0) -> Iterator[dict]:
+def scan_recordings(
+    paths: list[Path], channels: int | None = None, min_seconds: float = FRAME_SECONDS, workers: int = 0
+) -> Iterator[dict[str, Any]]:
     """Read every file through and say what it is, in the order of ``paths``.
 
     Args:
         paths: audio files.
-        channels: number of channels that a recording must have.
+        channels: number of channels that a recording must have; None for any number.
         min_seconds: shorter recordings are left out.
         workers: files read at a time; 0 is one for each core.
 
@@ -93,7 +98,7 @@ def write_manifest(
     overwrite: bool = False,
     say: Callable[[str], object] = print,
 ) -> list[dict[str, Any]]:
-    """Write what :func:`scan_recordings` found: usable recordings to ``path``, the others to ``path.errors.jsonl``.
+    """Write what :func:`scan_recordings` found: usable recordings to ``path``, the others to ``path.errors``.
 
     Args:
         path: the manifest.
@@ -105,7 +110,7 @@ def write_manifest(
         The rows of the manifest.
 
     Raises:
-        InputError: there is no usable recording, or another manifest is there.
+        InputError: there is no usable recording, another manifest is there, or another run is at work on it.
     """
     path = Path(path)
     used = [row for row in rows if "error" not in row]
@@ -120,18 +125,19 @@ def write_manifest(
         say(f"note: recordings at {', '.join(map(str, rates))} Hz will be resampled by the encoder to its own rate")
     if not used:
         raise InputError(f"none of {len(rows)} audio files can be used; the first: {left_out[0]['error']}")
-    if path.exists() and not overwrite and read_jsonl(path) != used:
-        raise InputError(f"{path} is there already and says something else: pass --overwrite to replace it")
-    errors = path.with_name(path.name + ".errors.jsonl")
-    if left_out:
-        write_jsonl(errors, left_out)
-    else:
-        errors.unlink(missing_ok=True)
-    write_jsonl(path, used)
+    with exclusive(path):
+        if path.exists() and not overwrite and read_jsonl(path) != used:
+            raise InputError(f"{path} is there already and says something else: pass --overwrite to replace it")
+        errors = path.with_name(path.name + ".errors")
+        if left_out:
+            write_jsonl(errors, left_out)
+        else:
+            errors.unlink(missing_ok=True)
+        write_jsonl(path, used)
     return used
 
 
-def _scan(name: str, path: Path, channels: int, min_seconds: float) -> dict[str, Any]:
+def _scan(name: str, path: Path, channels: int | None, min_seconds: float) -> dict[str, Any]:
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -145,7 +151,7 @@ def _scan(name: str, path: Path, channels: int, min_seconds: float) -> dict[str,
             peaks = [max(pair) for pair in zip(peaks, magnitudes.amax(dim=1).tolist(), strict=True)]
             clipped += int((magnitudes >= 0.9999).sum())
         if info.duration < min_seconds:
-            raise InputError(f"{path} is {info.duration:.2f} s long, at least {min_seconds:g} s are needed")
+            raise InputError(f"{path} is {info.duration:.3f} s long, at least {min_seconds:g} s are needed")
         if not any(peaks):
             raise InputError(f"{path} is silent: every sample is zero")
     except (InputError, OSError) as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
 import numpy as np
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.files import parse_row
+from speechdlm_ext.units.files import DURATIONS, parse_row
 
 BYTES = 8 << 20  # of text in a stretch
 END = "</s>"  # what comes after each line
@@ -90,11 +90,32 @@ def _add_line(columns: list[_Column], line: str, stretch: Stretch) -> bool:
     texts = _channels(line, stretch) if stretch.rows else [line]
     lengths = [column.add(text, stretch.known) for column, text in zip(columns, texts, strict=True)]
     if len(set(lengths)) > 1:
-        found = ", ".join(f"{length} in {channel}" for length, channel in zip(lengths, stretch.channels, strict=True))
-        raise InputError(f"channels of unequal length: {found} (frames)")
-    if not lengths[0] and not stretch.documents:
+        _check_lengths(dict(zip(stretch.channels, lengths, strict=True)), DURATIONS in line)
+    if not min(lengths) and not stretch.documents:
         raise InputError("no units in it; an empty line may only separate documents (--documents)")
     return True
+
+
+def equally_long(channels: Sequence[str]) -> list[list[str]]:
+    """Channels that must have equally many units in each line: all of a dialogue.
+
+    Deduplicated channels that come with their durations (``unitA,unitA.durations``) are sequences of their own, each
+    as long as its durations.
+    """
+    if not any(channel.endswith(DURATIONS) for channel in channels):
+        return [list(channels)]
+    groups: dict[str, list[str]] = {}
+    for channel in channels:
+        groups.setdefault(channel.removesuffix(DURATIONS), []).append(channel)
+    return list(groups.values())
+
+
+def _check_lengths(lengths: Mapping[str, int], deduplicated: bool) -> None:
+    for together in equally_long(list(lengths)):
+        if len({lengths[channel] for channel in together}) > 1:
+            found = ", ".join(f"{lengths[channel]} in {channel}" for channel in together)
+            advice = f": deduplicated, take one channel or its durations, too (unitA,unitA{DURATIONS})"
+            raise InputError(f"channels of unequal length: {found} (frames){advice if deduplicated else ''}")
 
 
 def _lines(stretch: Stretch) -> Iterator[str]:

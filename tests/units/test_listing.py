@@ -65,7 +65,7 @@ def test_good_and_bad_files(tmp_path: Path) -> None:
     (tmp_path / "j empty.mp3").touch()
     soundfile.write(tmp_path / "k cut.flac", good, 16000)
     (tmp_path / "k cut.flac").write_bytes((tmp_path / "k cut.flac").read_bytes()[:30000])
-    rows = list(scan_recordings(find_audio(tmp_path)))
+    rows = list(scan_recordings(find_audio(tmp_path), channels=2, min_seconds=2))
     said: list[str] = []
     manifest = tmp_path / "out" / "manifest.jsonl"
     used = write_manifest(manifest, rows, say=said.append)
@@ -77,10 +77,10 @@ def test_good_and_bad_files(tmp_path: Path) -> None:
     assert used[1]["duration"] == 3.0 and used[1]["sample_rate"] == 8000
     assert "clipped" in used[2]["notes"][0] and used[3]["notes"] == ["channel 2 is silent"]
     assert sum("8000 Hz will be resampled" in line for line in said) == 1
-    left_out = [json.loads(line) for line in Path(f"{manifest}.errors.jsonl").read_text().splitlines()]
+    left_out = [json.loads(line) for line in Path(f"{manifest}.errors").read_text().splitlines()]
     reasons = [
         "1 channel, 2 are needed",
-        "1.00 s long",
+        "1.000 s long",
         "every sample is zero",
         "not a number",
         "not audio",
@@ -95,12 +95,12 @@ def test_good_and_bad_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--overwrite"):
         write_manifest(manifest, rows[:1], say=said.append)
     write_manifest(manifest, rows[:1], overwrite=True, say=said.append)
-    assert not Path(f"{manifest}.errors.jsonl").exists()
+    assert not Path(f"{manifest}.errors").exists()
 
 
 def test_none_usable(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "mono.wav", noise(3)[:, 0], 16000)
-    rows = list(scan_recordings(find_audio(tmp_path)))
+    rows = list(scan_recordings(find_audio(tmp_path), channels=2, min_seconds=2))
     with pytest.raises(InputError, match="none of 1 audio files can be used.*1 channel"):
         write_manifest(tmp_path / "manifest.jsonl", rows, say=lambda line: None)
     assert not (tmp_path / "manifest.jsonl").exists()
