@@ -15,6 +15,23 @@ from speechdlm_ext.errors import InputError
 SEPARATOR = " | "
 
 
+def load_dictionary(path: str, fix: str) -> Dictionary:
+    """Read a dictionary of fairseq.
+
+    Args:
+        fix: what the error says where there is none.
+
+    Raises:
+        InputError: the file is missing or is not a dictionary; the message names it.
+    """
+    if not os.path.exists(path):
+        raise InputError(f"{path}: no such file; {fix}")
+    try:
+        return Dictionary.load(path)
+    except (ValueError, RuntimeError, UnicodeError) as error:
+        raise InputError(f"{path}: not a dictionary of fairseq ({error})") from None
+
+
 def load_dictionaries(folder: str, channels: Sequence[str]) -> list[Dictionary]:
     """Read ``dict.<channel>.txt`` of each channel.
 
@@ -23,16 +40,11 @@ def load_dictionaries(folder: str, channels: Sequence[str]) -> list[Dictionary]:
     """
     dictionaries = []
     for channel in channels:
-        path = os.path.join(folder, f"dict.{channel}.txt")
-        if not os.path.exists(path):
-            raise InputError(
-                f"{path}: no such file; fairseq-preprocess --source-lang {channel} --only-source writes it "
-                f"(the channels are {','.join(channels)}, see --channels)"
-            )
-        try:
-            dictionaries.append(Dictionary.load(path))
-        except (ValueError, RuntimeError, UnicodeError) as error:
-            raise InputError(f"{path}: not a dictionary of fairseq ({error})") from None
+        fix = (
+            f"fairseq-preprocess --source-lang {channel} --only-source writes it "
+            f"(the channels are {','.join(channels)}, see --channels)"
+        )
+        dictionaries.append(load_dictionary(os.path.join(folder, f"dict.{channel}.txt"), fix))
     return dictionaries
 
 

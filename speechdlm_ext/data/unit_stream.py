@@ -16,17 +16,20 @@ _MAGIC = b"MMIDIDX\x00\x00"
 def find_binarized(folder: str, split: str, channel: str) -> str:
     """Path, without its ending, of a channel of a split, under the published name or the one fairseq-preprocess gives.
 
+    A channel ``""`` is what fairseq-preprocess writes when no language is named: ``<split>.bin``.
+
     Raises:
         InputError: there is none; the message names the files that were looked for.
     """
-    names = [f"{split}.{channel}", f"{split}.{channel}-None.{channel}"]
+    names = [f"{split}.{channel}", f"{split}.{channel}-None.{channel}"] if channel else [split]
     for name in names:
         path = os.path.join(folder, name)
         if os.path.exists(index_file_path(path)) and os.path.exists(data_file_path(path)):
             return path
+    looked_for = f"neither {names[0]}.bin and .idx nor {names[1]}.bin and .idx are" if channel else f"no {split}.bin is"
+    of_channel = f" of channel {channel}" if channel else ""
     raise InputError(
-        f"{folder}: split {split} of channel {channel} is missing: neither {names[0]}.bin and .idx nor {names[1]}.bin "
-        "and .idx are there; fairseq-preprocess writes them"
+        f"{folder}: split {split}{of_channel} is missing: {looked_for} there; fairseq-preprocess writes them"
     )
 
 

@@ -1,0 +1,83 @@
+"""A folder of binarized data as unit language models read it: which channel, its dictionary, its durations."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from fairseq.data import Dictionary
+
+from speechdlm_ext.data.channel_dictionary import load_dictionary
+from speechdlm_ext.data.numbered_stream import NumberedStream
+from speechdlm_ext.data.unit_dictionary import NO_ROW, UnitDictionary, unit_number
+from speechdlm_ext.data.unit_stream import UnitStream, find_binarized
+from speechdlm_ext.errors import InputError
+
+DURATIONS = "durations"
+
+
+class CorpusFolder:
+    """One channel of what ``fairseq-preprocess --only-source`` or ``data_prep/binarize.py`` wrote.
+
+    Args:
+        folder: with ``dict.txt`` and ``<split>.bin`` (no language named), or ``dict.<channel>.txt`` and
+            ``<split>.<channel>.bin``.
+        channel: which, where there are several.
+
+    Attributes:
+        channel: its name; ``""`` where no language was named.
+
+    Raises:
+        InputError: there is no such folder or channel, or there are several and none was named.
+    """
+
+    def __init__(self, folder: str, channel: str | None = None) -> None:
+        self.folder = folder
+        found = _channels(folder)
+        if channel is None:
+            if len(found) != 1:
+                raise InputError(f"{folder}: channels {', '.join(found)}: name the one to model with --channel")
+            channel = found[0]
+        elif channel not in found:
+            raise InputError(f"{folder}: no dict.{channel}.txt in it, only channels {', '.join(filter(None, found))}")
+        self.channel = channel
+        self.dictionary, self.path = self._load(channel)
+
+    def _load(self, channel: str) -> tuple[Dictionary, str]:
+        path = os.path.join(self.folder, f"dict.{channel}.txt" if channel else "dict.txt")
+        return load_dictionary(path, "binarize the units with fairseq-preprocess or data_prep/binarize.py"), path
+
+    def units(self, split: str, vocabulary: UnitDictionary) -> NumberedStream:
+        """The units of a split, as rows of the vocabulary."""
+        stream = UnitStream(find_binarized(self.folder, split, self.channel))
+        return NumberedStream(stream, vocabulary.rows_of(self.dictionary, self.path))
+
+    def durations(self, split: str) -> NumberedStream:
+        """The durations of a split's units, in frames.
+
+        Raises:
+            InputError: there are none, or something else than whole numbers from 1 on.
+        """
+        channel = f"{self.channel}.{DURATIONS}" if self.channel else DURATIONS
+        dictionary, path = self._load(channel)
+        frames = np.full(len(dictionary), NO_ROW, dtype=np.int64)
+        frames[dictionary.eos()] = 0
+        for index in range(dictionary.nspecial, len(dictionary)):
+            symbol = dictionary.symbols[index]
+            number = unit_number(symbol)
+            if number:
+                frames[index] = number
+            elif not symbol.startswith("madeupword"):
+                raise InputError(f"{path}: {symbol} is no duration: whole numbers of frames from 1 on are wanted")
+        return NumberedStream(UnitStream(find_binarized(self.folder, split, channel)), frames)
+
+
+def _channels(folder: str) -> list[str]:
+    """Channels of units in a folder, ``""`` for one without a name."""
+    if not os.path.isdir(folder):
+        raise InputError(f"{folder}: no such folder of binarized data")
+    names = sorted(name[5:-4] for name in os.listdir(folder) if name.startswith("dict.") and name.endswith(".txt"))
+    found = [name for name in names if name != DURATIONS and not name.endswith(f".{DURATIONS}")]
+    if not found:
+        raise InputError(f"{folder}: no dict.txt or dict.<channel>.txt in it; binarize the units first")
+    return found
