@@ -192,6 +192,8 @@ class WavLMBlocks(SpeechModel):
         if transformer.layer_norm_first:  # torchaudio's word for: the norm stands before the first block
             x = transformer.layer_norm(x)
         bias = self._position_bias(x)
+        if padding is not None:
+            padding = torch.zeros_like(padding, dtype=x.dtype).masked_fill(padding, float("-inf"))
         for block in transformer.layers:
             x, _ = block(x, position_bias=bias, key_padding_mask=padding)
         return x

@@ -1,0 +1,179 @@
+"""WavLM under the published names against its formulas, on real speech."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import pad
+
+from speechdlm_ext.audio import read_audio
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.units import build_encoder
+from tests.units import speech_checkpoints
+from tests.units.speech_checkpoints import WAVLM_CFG, wavlm_features, wavlm_weights
+
+
+@pytest.fixture(scope="module")
+def wave(shared: Path) -> torch.Tensor:
+    """Four seconds of speech at 16 kHz (64123,)."""
+    return read_audio(shared / "speech" / "jfk" / "jfk.flac", 16000)[0][0, 8000:72123]
+
+
+@pytest.fixture(scope="module")
+def weights(shared: Path) -> dict[str, torch.Tensor]:
+    return wavlm_weights(shared / "facts" / "keys" / "wavlm_large_model.txt", 3)
+
+
+@pytest.fixture
+def make(tmp_path: Path, weights: dict[str, torch.Tensor]) -> Any:
+    """Builds an encoder from a file with changed options, weights that are replaced, and those left out."""
+
+    def build(
+        cfg: dict[str, Any] | None = None,
+        replaced: dict[str, torch.Tensor] | None = None,
+        without: tuple[str, ...] = (),
+        **options: Any,
+    ) -> Any:
+        model = {name: weight for name, weight in {**weights, **(replaced or {})}.items() if name not in without}
+        torch.save({"cfg": {**WAVLM_CFG, **(cfg or {})}, "model": model}, tmp_path / "wavlm.pt")
+        return build_encoder("wavlm", {"checkpoint": str(tmp_path / "wavlm.pt"), "layer": 2, **options})
+
+    return build
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_features_are_those_of_the_formulas(
+    make: Any, weights: dict[str, torch.Tensor], wave: torch.Tensor, layer: int
+) -> None:
+    encoder = make(layer=layer)
+    features = encoder.encode(wave, 16000)
+    assert features.shape == (len(wave) // 320, 32) and (encoder.frame_rate, encoder.dim) == (50.0, 32)
+    torch.testing.assert_close(features, wavlm_features(weights, pad(wave, (40, 40)), layer), rtol=1e-5, atol=5e-5)
+    assert len(encoder.model.encoder.transformer.layers) == layer
+    assert not any(f"layers.{layer}." in name for name in encoder.model.encoder.state_dict())
+
+
+def test_other_paddings_and_norms_of_the_wave(make: Any, weights: dict[str, torch.Tensor], wave: torch.Tensor) -> None:
+    short = wave[:20399]
+    features = make(padding=0).encode(short, 16000)
+    assert features.shape == ((20399 - 400) // 320 + 1, 32)
+    torch.testing.assert_close(features, wavlm_features(weights, short, 2), rtol=1e-5, atol=5e-5)
+    normed = (short - short.mean()) / (short.var(unbiased=False) + 1e-5).sqrt()
+    features = make(normalize=True).encode(0.3 * short + 0.1, 16000)
+    torch.testing.assert_close(features, wavlm_features(weights, pad(normed, (40, 40)), 2), rtol=1e-3, atol=5e-3)
+
+
+def test_a_batch_gives_what_single_files_give(make: Any, weights: dict[str, torch.Tensor], wave: torch.Tensor) -> None:
+    encoder = make()
+    waves = [wave[:31999], wave[5000:5320], wave, wave[100:20777]]
+    for sound, features in zip(waves, encoder.encode_batch(waves), strict=True):
+        assert len(features) == len(sound) // 320 == encoder.frames(len(sound))
+        torch.testing.assert_close(features, encoder.encode(sound, 16000), rtol=0, atol=1e-4)
+        want = wavlm_features(weights, pad(sound, (40, 40)), 2)
+        torch.testing.assert_close(features, want, rtol=1e-5, atol=1e-4)
+
+
+def test_the_bias_of_far_frames(make: Any, weights: dict[str, torch.Tensor]) -> None:
+    encoder, frames = make(), 1700
+    bias = encoder.model._position_bias(torch.zeros(1, frames, 32))
+    table = weights["encoder.layers.0.self_attn.relative_attention_bias.weight"]
+    for i, j in (
+        (0, 0),
+        (3, 4),
+        (4, 3),
+        (0, 79),
+        (0, 80),
+        (0, 81),
+        (1699, 0),
+        (0, 1699),
+        (900, 99),
+        (99, 900),
+        (5, 500),
+    ):
+        assert torch.equal(bias[0, :, i, j], table[speech_checkpoints._bucket(j - i)]), (i, j)
+    assert bias.shape == (1, 16, frames, frames)
+    # It is made once for sounds of one length, and follows a change of length or precision.
+    assert encoder.model._position_bias(torch.zeros(3, frames, 32)) is bias
+    assert encoder.model._position_bias(torch.zeros(1, 7, 32, dtype=torch.bfloat16)).shape == (1, 16, 7, 7)
+
+
+def test_older_names_of_the_weight_norm(make: Any, weights: dict[str, torch.Tensor], wave: torch.Tensor) -> None:
+    encoder = make()
+    newer = [name for name in weights if "parametrizations" in name]
+    older = {
+        name.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): weights[name]
+        for name in newer
+    }
+    other = make(replaced=older, without=tuple(newer))
+    assert other.identity == encoder.identity and len(newer) == 2
+    assert torch.equal(other.encode(wave, 16000), encoder.encode(wave, 16000))
+
+
+def test_identity(make: Any, tmp_path: Path) -> None:
+    identity = make().identity
+    assert (identity["layer"], identity["normalize"], identity["padding"]) == (2, False, 40)
+    assert str(tmp_path) not in str(identity)
+    assert make(cfg={"max_distance": 700}).identity != identity  # no weight shows it
+    assert make(padding=0).identity != identity
+    assert make(replaced={"mask_emb": torch.zeros(32)}).identity == identity
+
+
+def test_bfloat16(make: Any, wave: torch.Tensor) -> None:
+    want = make().encode(wave, 16000)
+    features = make().to("cpu", torch.bfloat16).encode_batch([wave, wave[:9000]])[0]
+    assert features.dtype == torch.float32 and not torch.equal(features, want)
+    assert float(torch.cosine_similarity(features, want, dim=1).mean()) > 0.99
+
+
+BLOCK = "encoder.layers.1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"without": (f"{BLOCK}.self_attn.grep_a",)}, f"no weights {BLOCK}.self_attn.grep_a:"),
+        ({"without": (f"{BLOCK}.self_attn.grep_linear.bias",)}, f"no weights {BLOCK}.self_attn.grep_linear.bias:"),
+        ({"without": (f"{BLOCK}.self_attn.k_proj.bias",)}, f"no weights {BLOCK}.self_attn.k_proj.bias:"),
+        ({"without": (f"{BLOCK}.self_attn.q_proj.bias",)}, f"{BLOCK}.self_attn.q_proj.bias"),
+        (
+            {"without": tuple(f"{BLOCK}.self_attn.{part}_proj.weight" for part in "qkv")},
+            f"no weights {BLOCK}.self_attn.q_proj.weight, k_proj.weight and v_proj.weight:",
+        ),
+        (
+            {"without": ("feature_extractor.conv_layers.3.2.1.bias",)},
+            "no weights feature_extractor.conv_layers.3.2.1.bias:",
+        ),
+        (
+            {"without": ("encoder.layers.0.self_attn.relative_attention_bias.weight",)},
+            "no weights encoder.layers.0.self_attn.relative_attention_bias.weight:",
+        ),
+        ({"without": ("post_extract_proj.weight",)}, "no weights post_extract_proj.weight:"),
+        ({"replaced": {f"{BLOCK}.extra": torch.ones(1)}}, f"has weights .*{BLOCK}.extra"),
+        ({"replaced": {f"{BLOCK}.fc1.bias": torch.ones(2)}}, rf"{BLOCK}.fc1.bias is \(2,\), \(48,\)"),
+        ({"cfg": {"num_buckets": 32}}, r"relative_attention_bias.weight is \(320, 16\), \(32, 16\)"),
+        ({"cfg": {"gru_rel_pos": False}}, "gated relative positions"),
+        ({"layer": 4}, "has 3 blocks and layer 4 is wanted"),
+        ({"padding": 400}, "padding 400"),
+        ({"chunk_seconds": 0}, "chunk_seconds 0"),
+        ({"context_seconds": -1}, "context_seconds -1"),
+        ({"checkpoint": "wavlm-larg"}, "wavlm-larg: no such file.*wavlm-large"),
+    ],
+)
+def test_what_does_not_fit(make: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(**arguments)
+
+
+def test_sound_that_cannot_be_encoded(make: Any, wave: torch.Tensor) -> None:
+    encoder = make()
+    with pytest.raises(InputError, match=r"sound of 160 samples is shorter than one frame: 320 .*20 ms"):
+        encoder.encode(wave[:160], 16000)
+    with pytest.raises(InputError, match="not a finite number"):
+        encoder.encode(wave * float("nan"), 16000)
+    silence = encoder.encode(torch.zeros(4000), 16000)
+    assert silence.shape == (12, 32) and bool(torch.isfinite(silence).all())
