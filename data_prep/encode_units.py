@@ -61,9 +61,10 @@ def main() -> None:
         raise InputError(f"--batch-seconds {options.batch_seconds:g}: 0 or more is wanted")
     from tqdm import tqdm
 
+    from speechdlm_ext.manifest import errors_path
     from speechdlm_ext.progress import follow
     from speechdlm_ext.units.choice import choose_units
-    from speechdlm_ext.units.corpus import encode_recordings, errors_path
+    from speechdlm_ext.units.corpus import encode_recordings
     from speechdlm_ext.units.recordings import read_manifest
     from speechdlm_ext.units.speeds import with_speeds
     from speechdlm_ext.units.summary import summarize
@@ -73,8 +74,6 @@ def main() -> None:
     if shard is not None:
         rows, output = shard.take(rows), shard.path(output)
         print(f"shard {shard}: {len(rows)} recordings", flush=True)
-    if not rows:
-        raise InputError(f"{options.manifest} has no recordings for shard {shard}: take fewer shards")
     choice = choose_units(options)
     batch = options.batch_seconds
     if batch is None:
@@ -100,6 +99,7 @@ def main() -> None:
         batch_seconds=batch,
         workers=options.workers,
         settings=choice.settings,
+        may_be_empty=shard is not None,
     )
     elapsed = time.monotonic() - start
     left_out = len(rows) - len(made)

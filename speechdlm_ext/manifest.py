@@ -78,6 +78,12 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) ->
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
+def errors_path(output: str | os.PathLike[str]) -> Path:
+    """The file beside ``output`` that says what was left out of it, and why."""
+    output = Path(output)
+    return output.with_name(output.name + ".errors")
+
+
 def shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
     """Every ``count``-th item from ``index`` on (item number modulo ``count``), so that shards are alike in size.
 

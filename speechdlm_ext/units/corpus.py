@@ -10,11 +10,11 @@ from typing import Any
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.journal import Journal
-from speechdlm_ext.manifest import read_jsonl, write_jsonl
+from speechdlm_ext.manifest import errors_path, read_jsonl, write_jsonl
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.encoder import Encoder
 from speechdlm_ext.units.encoding import Encoded, encode_rows
-from speechdlm_ext.units.files import DURATIONS, channel_names, format_units, read_unit_file, write_unit_file
+from speechdlm_ext.units.files import DURATIONS, channel_names, format_units, write_unit_file
 from speechdlm_ext.units.quantizer import DPDPQuantizer
 from speechdlm_ext.units.recordings import audio_paths, recording_size
 
@@ -35,6 +35,7 @@ def encode_recordings(
     batch_seconds: float = 0.0,
     workers: int = 2,
     settings: Mapping[str, Any] | None = None,
+    may_be_empty: bool = False,
 ) -> list[dict[str, Any]]:
     """Encode every recording of a manifest into one unit file.
 
@@ -54,6 +55,7 @@ def encode_recordings(
         deduplicate: write runs of units and their durations.
         batch_seconds, workers: as :func:`speechdlm_ext.units.encoding.encode_rows` has them.
         settings: what else the units depend on; results of other settings are not mixed in.
+        may_be_empty: write a file without rows where no recording could be encoded, as for one shard of several.
 
     Returns:
         The rows of the unit file.
@@ -95,7 +97,7 @@ def encode_recordings(
                     journal.add(name, {"source": sources[name], "row": unit_row(result, facts)})
         results = [journal.entries[row["id"]]["row"] for row in rows if row["id"] not in failed]
         _write_errors(output, [row for row in rows if row["id"] in failed], failed)
-        if not results:
+        if not results and not may_be_empty:
             raise InputError(
                 f"none of {len(rows)} recordings could be encoded; the first: {next(iter(failed.values()))}"
             )
@@ -139,7 +141,7 @@ def _existing(
     say: Callable[[str], object],
 ) -> list[dict[str, Any]]:
     """The rows of a unit file that is there already, if it is what encoding would give."""
-    results = read_unit_file(output)
+    results = read_jsonl(output)
     if any(result.get("codebook") != facts["codebook"] for result in results):
         raise InputError(f"{output} is there already, made with another codebook: pass --overwrite to replace it")
     for name in ("duration_penalty", "num_neighbors"):
@@ -177,17 +179,10 @@ def _stamp(path: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def errors_path(output: str | os.PathLike[str]) -> Path:
-    """Where it stands what was left out of ``output``, and why."""
-    output = Path(output)
-    return output.with_name(output.name + ".errors")
-
-
 def _write_errors(output: Path, rows: Sequence[Mapping[str, Any]], reasons: Mapping[str, str]) -> None:
     if rows:
-        write_jsonl(
-            errors_path(output),
-            ({"id": r["id"], "audio_filepath": r["audio_filepath"], "error": reasons[r["id"]]} for r in rows),
-        )
+        kept = ("id", "audio_filepath", "copy_of", "speed")
+        written = ({key: row[key] for key in kept if key in row} | {"error": reasons[row["id"]]} for row in rows)
+        write_jsonl(errors_path(output), written)
     else:
         errors_path(output).unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 from speechdlm_ext.audio import SUFFIXES, audio_info, read_blocks
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.locking import exclusive
-from speechdlm_ext.manifest import read_jsonl, write_jsonl
-from speechdlm_ext.units.recordings import safe_id
+from speechdlm_ext.manifest import errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.units.recordings import make_ids
 
 FRAME_SECONDS = 0.02  # of units: a recording that is shorter gives none
 
@@ -44,28 +43,6 @@ def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
     if not paths:
         raise InputError(f"{folder} has no audio files ({', '.join(SUFFIXES)}), nor have the folders in it")
     return paths
-
-
-def make_ids(paths: list[Path]) -> list[str]:
-    """A name for each file that can be a file name anywhere and is like no other.
-
-    It is the file's stem with all but letters, digits, ``.``, ``_`` and ``-`` replaced by ``_``. Where several files
-    have the same, the folders below their common one are put before it, and then, if need be, a number after it.
-    """
-    ids = [safe_id(path.stem) for path in paths]
-    counts = Counter(name.casefold() for name in ids)
-    root = os.path.commonpath([path.parent for path in paths]) if paths else ""
-    for place, path in enumerate(paths):
-        if counts[ids[place].casefold()] > 1:
-            ids[place] = safe_id("-".join(path.relative_to(root).with_suffix("").parts))
-    taken: set[str] = set()
-    for place, name in enumerate(ids):
-        number = 1
-        while ids[place].casefold() in taken:
-            number += 1
-            ids[place] = f"{name}-{number}"
-        taken.add(ids[place].casefold())
-    return ids
 
 
 def scan_recordings(
@@ -128,7 +105,7 @@ def write_manifest(
     with exclusive(path):
         if path.exists() and not overwrite and read_jsonl(path) != used:
             raise InputError(f"{path} is there already and says something else: pass --overwrite to replace it")
-        errors = path.with_name(path.name + ".errors")
+        errors = errors_path(path)
         if left_out:
             write_jsonl(errors, left_out)
         else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,26 +26,62 @@ def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
     ``audio_filepath`` is one recording with all channels, or a list of mono recordings, one for each channel.
 
+    Rows without an ``id`` are named after their files (``make_ids``).
+
     Raises:
-        InputError: the file is missing, has no rows, or a row lacks its id or audio file, or doubles an id.
+        InputError: the file is missing, has no rows, or a row lacks its audio file, or is doubled.
     """
     rows = read_jsonl(path)
     if not rows:
         raise InputError(f"{path} has no rows")
-    seen: set[str] = set()
+    folder = os.path.dirname(os.path.abspath(path))
+    lines: dict[str, int] = {}
     for number, row in enumerate(rows, 1):
         audio = row.get("audio_filepath")
         files = [file for file in (audio if isinstance(audio, list) else [audio]) if isinstance(file, str) and file]
         if not files or isinstance(audio, list) and len(files) < len(audio):
             raise InputError(f"{path}, row {number}: audio_filepath is missing")
-        name = row.setdefault("id", safe_id(Path(files[0]).stem))
-        if not isinstance(name, str) or name in seen:
-            raise InputError(f"{path}, row {number}: the id {name!r} must be text that no other row has")
-        seen.add(name)
-        folder = os.path.dirname(os.path.abspath(path))
         files = [os.path.join(folder, file) for file in files]
         row["audio_filepath"] = files if isinstance(audio, list) else files[0]
+        name = row.get("id", f"\n{files}")  # rows without an id are told apart by their recordings
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{path}, row {number}: the id {name!r} must be text")
+        if name in lines:
+            what = f"the id {name!r}" if "id" in row else f"the recording {files[0]}"
+            raise InputError(f"{path}, row {number}: {what} is that of row {lines[name]}, too")
+        lines[name] = number
+    _name(rows)
     return rows
+
+
+def _name(rows: list[dict[str, Any]]) -> None:
+    """Give an id to each row that has none."""
+    nameless = [row for row in rows if "id" not in row]
+    taken = [row["id"] for row in rows if "id" in row]
+    for row, name in zip(nameless, make_ids([Path(audio_paths(row)[0]) for row in nameless], taken), strict=True):
+        row["id"] = name
+
+
+def make_ids(paths: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
+    """A name for each file that can be a file name anywhere and is like no other, nor like one of ``taken``.
+
+    It is the file's stem with all but letters, digits, ``.``, ``_`` and ``-`` replaced by ``_``. Where several files
+    have the same, the folders below their common one are put before it, and then, if need be, a number after it.
+    """
+    ids = [safe_id(path.stem) for path in paths]
+    counts = Counter(name.casefold() for name in ids)
+    root = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    for place, path in enumerate(paths):
+        if counts[ids[place].casefold()] > 1:
+            ids[place] = safe_id("-".join(path.relative_to(root).with_suffix("").parts))
+    used = {name.casefold() for name in taken}
+    for place, name in enumerate(ids):
+        number = 1
+        while ids[place].casefold() in used:
+            number += 1
+            ids[place] = f"{name}-{number}"
+        used.add(ids[place].casefold())
+    return ids
 
 
 def audio_paths(row: Mapping[str, Any]) -> list[str]:

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.listing import find_audio, make_ids, scan_recordings, write_manifest
-from speechdlm_ext.units.recordings import read_manifest
+from speechdlm_ext.units.listing import find_audio, scan_recordings, write_manifest
+from speechdlm_ext.units.recordings import make_ids, read_manifest
 
 
 def noise(seconds: float, rate: int = 16000, channels: int = 2, seed: int = 1) -> np.ndarray:
