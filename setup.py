@@ -116,6 +116,7 @@ setup(
     install_requires=[
         "fairseq>=0.12.2",
         "npy-append-array>=0.9.16",
+        "numba>=0.59",  # compiles the search of the duration-penalized quantizer
         "numpy>=1.23",
         "safetensors>=0.4",
         "scikit-learn>=1.2",

@@ -85,13 +85,7 @@ class Codebook:
         Raises:
             InputError: the features have another width, or are not finite.
         """
-        if features.dim() != 2 or features.shape[1] != self.dim:
-            raise InputError(
-                f"features of shape {tuple(features.shape)} do not fit a codebook of width {self.dim} "
-                f"(encoder {self.encoder or 'not named'}): encode with the codebook's own encoder"
-            )
-        tables = self._distances.tables(features)
-        return torch.cat([torch.zeros(0, dtype=torch.int64), *(table.argmin(dim=1).cpu() for table in tables)])
+        return self._distances.nearest([features.cpu()])
 
     def for_encoder(self, encoder: Encoder) -> Codebook:
         """This codebook with the facts of the encoder that it is used with; itself where it has them already.

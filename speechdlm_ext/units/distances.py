@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -11,13 +13,14 @@ from speechdlm_ext.errors import InputError
 
 # Numbers in one table: small enough to stay in a processor's cache until the search has read them.
 _TABLE_SIZE = 512 * 1024
+_precision_lock = threading.Lock()
 
 
 class CentroidDistances:
     """Tables of ``|c|² - 2 x·c``: the squared Euclidean distance but for ``|x|²``, which is the same for all centroids.
 
     Args:
-        centroids: (K, D), float32; the tables are made on their device.
+        centroids: (K, D), float32; features must be on their device.
 
     Raises:
         InputError: a centroid is so far out that its square is beyond float32.
@@ -33,26 +36,77 @@ class CentroidDistances:
         self._centre = (mean / step).round() * step if step else mean
         centred = centroids - self._centre
         self._squares = centred.square().sum(dim=1)
-        if not bool(torch.isfinite(self._squares).all()):
-            raise InputError("centroids are too far apart for float32")
+        farthest = float(self._squares.max().sqrt())
+        if not math.isfinite(farthest):
+            raise InputError("centroids are too far from one another: their squared distances are beyond float32")
         self._transposed = centred.T
-        self._farthest = float(self._squares.max().sqrt())
-        self.frames_at_once = max(1, _TABLE_SIZE // max(centroids.shape))
+        # Features up to this have no distance, nor a part of one, that is beyond float32.
+        self._largest = 1e38 / (4 * centroids.shape[1] * max(farthest, 1.0)) - float(self._centre.abs().max())
+        self._frames_at_once = max(1, _TABLE_SIZE // max(centroids.shape))
 
-    def tables(self, features: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Tables (n, K), float32, of the frames (T, D) in order; a table may be overwritten when the next one is made.
+    def tables(self, utterances: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Tables (n, K), float32, of all frames of all utterances in order, short utterances sharing a table.
+
+        Args:
+            utterances: features (T_i, D) each.
 
         Raises:
-            InputError: a feature is not a finite number, or its distances are beyond float32.
+            InputError: a feature is not a finite number, or is too large for distances in float32.
         """
+        waiting: list[torch.Tensor] = []
+        count = 0
+        for features in utterances:
+            self._check(features)
+            for part in features.detach().split(self._frames_at_once):
+                if count + len(part) > self._frames_at_once:
+                    yield self._table(waiting, count)
+                    waiting, count = [], 0
+                waiting.append(part)
+                count += len(part)
+        if count:
+            yield self._table(waiting, count)
+
+    def nearest(self, utterances: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The nearest centroid, int64, of all frames of all utterances in order; the lowest unit where several are."""
+        found = [table.argmin(dim=1) for table in self.tables(utterances)]
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=self._centre.device)
+
+    def _table(self, parts: Sequence[torch.Tensor], count: int) -> torch.Tensor:
+        centred = self._centre.new_empty(count, len(self._centre))
+        start = 0
+        for part in parts:
+            torch.sub(part, self._centre, out=centred[start : start + len(part)])
+            start += len(part)
+        with _full_precision(centred.device.type):
+            return torch.addmm(self._squares, centred, self._transposed, alpha=-2)
+
+    def _check(self, features: torch.Tensor) -> None:
+        if features.dim() != 2 or features.shape[1] != len(self._centre):
+            raise InputError(
+                f"features of shape {tuple(features.shape)} do not fit a codebook of width {len(self._centre)}: "
+                "encode with the codebook's own encoder"
+            )
         if not features.numel():
             return
-        lowest, highest = (float(bound) for bound in features.detach().aminmax())
-        reach = max(abs(lowest), abs(highest)) * math.sqrt(features.shape[1])
-        if not math.isfinite(reach):
+        largest = max(abs(float(bound)) for bound in features.detach().aminmax())
+        if not math.isfinite(largest):
             raise InputError("features are not all finite numbers")
-        if 4 * reach * max(self._farthest, 1.0) > 1e38:
-            raise InputError(f"features as large as {max(abs(lowest), abs(highest)):g} have no distances in float32")
-        for part in features.detach().split(self.frames_at_once):
-            part = part.to(self._centre.device, torch.float32) - self._centre
-            yield torch.addmm(self._squares, part, self._transposed, alpha=-2)
+        if largest > self._largest:
+            raise InputError(f"features as large as {largest:g}: their squared distances are beyond float32")
+
+
+@contextmanager
+def _full_precision(device_type: str) -> Iterator[None]:
+    """Products in float32 as such, whatever the user allows elsewhere (autocast, TF32, bf16)."""
+    with torch.autocast(device_type, enabled=False):
+        with _precision_lock:  # so that what is read is the user's choice, and not ours of another thread
+            allowed = torch.get_float32_matmul_precision()
+        if allowed == "highest":
+            yield
+            return
+        with _precision_lock:
+            torch.set_float32_matmul_precision("highest")
+            try:
+                yield
+            finally:
+                torch.set_float32_matmul_precision(allowed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -41,9 +42,10 @@ class DPDPQuantizer(torch.nn.Module):
         self.codebook = torch.nn.Parameter(centroids.clone(), requires_grad=False)
         self.duration_penalty = float(duration_penalty)
         self.num_neighbors = num_neighbors
+        self._made_of: tuple[int, int, torch.device] | None = None
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Quantize one utterance or a batch.
+        """Quantize one utterance or a batch. Of equally good units, see the rule in :mod:`speechdlm_ext.units.search`.
 
         Args:
             features: (T, D), or (B, T, D).
@@ -59,35 +61,62 @@ class DPDPQuantizer(torch.nn.Module):
         """
         if features.dim() == 2 and lengths is None:
             units = self.units(features)
+            quantized = self._centroids(features)[units]
         elif features.dim() == 3:
             counts = self._counts(features, lengths)
             found = self.units_batch([row[:count] for row, count in zip(features, counts, strict=True)])
             units = torch.full(features.shape[:2], -1, device=features.device)
             for row, some in zip(units, found, strict=True):
                 row[: len(some)] = some
+            quantized = self._centroids(features)[units.clamp_min(0)].masked_fill_(units[..., None] < 0, 0)
         else:
             raise InputError(f"features of shape {tuple(features.shape)}: (T, D), or (B, T, D) with lengths, is wanted")
-        quantized = self.codebook.to(features)[units.to(self.codebook.device).clamp_min(0)].to(features.device)
-        quantized = quantized.masked_fill(units.to(features.device)[..., None] < 0, 0)
-        return features + (quantized - features).detach(), units
+        return _StraightThrough.apply(features, quantized), units
 
     def units(self, features: torch.Tensor) -> torch.Tensor:
         """The units (T,), int64, on the features' device, of one utterance (T, D)."""
         return self.units_batch([features])[0]
 
     def units_batch(self, utterances: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The units (T_i,) of each of several utterances (T_i, D), which may differ in length."""
-        return [self._search(features) for features in utterances]
+        """The units (T_i,) of each of several utterances (T_i, D) on one device, which may differ in length.
 
-    def _search(self, features: torch.Tensor) -> torch.Tensor:
-        if features.dim() != 2 or features.shape[1] != self.codebook.shape[1]:
-            raise InputError(
-                f"features of shape {tuple(features.shape)} do not fit a codebook of width {self.codebook.shape[1]}"
-            )
-        search = PathSearch(len(self.codebook), self.duration_penalty, self.num_neighbors)
-        for table in CentroidDistances(self.codebook.detach()).tables(features):
-            search.add(table)
-        return search.units().to(features.device)
+        Distances are computed where the features are, the search runs on the CPU.
+
+        Raises:
+            InputError: features of another width, or that are not finite.
+        """
+        if not utterances:
+            return []
+        distances = self.distances(utterances[0].device)
+        lengths = [len(features) for features in utterances]
+        if not self.duration_penalty:
+            return list(distances.nearest(utterances).split(lengths))
+        searches = [self.search() for _ in utterances]
+        which = 0
+        for table in distances.tables(utterances):
+            table = table.cpu()
+            while len(table):
+                left = lengths[which] - searches[which].frames
+                searches[which].add(table[:left])
+                which += left <= len(table)
+                table = table[left:]
+        return [search.units().to(utterances[0].device) for search in searches]
+
+    def search(self) -> PathSearch:
+        """The search over one utterance with this penalty, to be given tables of ``distances``."""
+        return PathSearch(len(self.codebook), self.duration_penalty, self.num_neighbors)
+
+    def distances(self, device: torch.device) -> CentroidDistances:
+        """What makes tables of distances on a device; kept until the codebook changes."""
+        version = 0 if self.codebook.is_inference() else self.codebook._version
+        made_of = (self.codebook.data_ptr(), version, device)
+        if self._made_of != made_of:
+            self._made_of = made_of
+            self._distances = CentroidDistances(self.codebook.detach().to(device, torch.float32))
+        return self._distances
+
+    def _centroids(self, features: torch.Tensor) -> torch.Tensor:
+        return self.codebook.detach().to(features)
 
     def _counts(self, features: torch.Tensor, lengths: torch.Tensor | None) -> list[int]:
         if lengths is None:
@@ -101,3 +130,15 @@ class DPDPQuantizer(torch.nn.Module):
         """What ``print`` shows."""
         units, dim = self.codebook.shape
         return f"K={units}, D={dim}, duration_penalty={self.duration_penalty:g}, num_neighbors={self.num_neighbors}"
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The quantized features, exactly, with the gradient of the features that they stand for."""
+
+    @staticmethod
+    def forward(ctx: Any, features: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
+        return quantized
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradients[0], None

@@ -9,16 +9,33 @@ cost of the best path that ends with unit k in frame t, and ``m(t)`` the least o
 
 since whoever changes does best to come from the best unit of all. So a path is known from two numbers a frame: the
 unit ``best(t)`` at which the best path ends, and the frame since which it has been there. There are no other
-back-pointers.
+back-pointers. Costs are summed in float64, ``m`` being taken out after each frame, so that an hour loses no digits.
 
 Ties: of all sequences of the same least cost, the one whose last unit is the lowest, then the last but one, and so on.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
 import torch
 
-from speechdlm_ext.units import torch_search
+Scan = Callable[..., None]
+
+
+@cache
+def fastest_scan() -> Scan:
+    """The compiled loop over frames, or the one in PyTorch, which gives the same units, where numba does not work."""
+    try:
+        from speechdlm_ext.units.compiled_search import scan
+    except ImportError as error:  # numba says this, too, of a numpy that is too new for it
+        from speechdlm_ext.units.torch_search import scan
+
+        warnings.warn(f"numba cannot be used ({error}): units are searched for without it, slowly", stacklevel=2)
+    return scan
 
 
 class PathSearch:
@@ -27,38 +44,96 @@ class PathSearch:
     Args:
         units: their number K.
         penalty: λ, of a change.
-        neighbours: only the so many units that cost least in a frame may be used in it; None for all.
+        neighbours: only the so many units that cost least in a frame may be used in it, of equal ones the lower; None
+            for all. A change of unit is always possible, so that there is always a path.
+        scan: the loop over frames; the fastest, if not given.
     """
 
-    def __init__(self, units: int, penalty: float, neighbours: int | None = None) -> None:
+    def __init__(self, units: int, penalty: float, neighbours: int | None = None, scan: Scan | None = None) -> None:
         self.penalty = float(penalty)
-        self.neighbours = units if neighbours is None else neighbours
+        self.neighbours = units if neighbours is None else int(neighbours)
         self.frames = 0
-        self._costs = torch.empty(units, dtype=torch.float64)
-        self._starts = torch.empty(units, dtype=torch.int64)
-        self._best: list[torch.Tensor] = []
-        self._run_starts: list[torch.Tensor] = []
+        self.released = 0
+        self._scan = scan or fastest_scan()
+        self._costs = np.empty(units, dtype=np.float64)
+        self._starts = np.empty(units, dtype=np.int64)
+        # Of the frames that have not been released.
+        self._best: list[int] = []
+        self._run_starts: list[int] = []
 
     def add(self, table: torch.Tensor) -> None:
-        """Take in the costs (n, K) of the next frames, float32."""
-        best, run_starts = torch.empty(2, len(table), dtype=torch.int64)
-        table = table.cpu()
-        torch_search.scan(
-            table, self.penalty, self.neighbours, self._costs, self._starts, self.frames, best, run_starts
-        )
+        """Take in the costs (n, K), float32, of the next frames."""
+        best, run_starts = np.empty((2, len(table)), dtype=np.int64)
+        costs = np.ascontiguousarray(table.cpu().numpy())
+        self._scan(costs, self.penalty, self.neighbours, self._costs, self._starts, self.frames, best, run_starts)
         self.frames += len(table)
-        self._best.append(best)
-        self._run_starts.append(run_starts)
+        self._best += best.tolist()
+        self._run_starts += run_starts.tolist()
 
     def units(self) -> torch.Tensor:
-        """The units (T,), int64, of the frames so far."""
-        units = torch.empty(self.frames, dtype=torch.int64)
-        if not self.frames:
-            return units
-        best, run_starts = torch.cat(self._best).tolist(), torch.cat(self._run_starts).tolist()
+        """The units, int64, of the frames that have not been released, on the path that is the best by now."""
+        runs, lengths = [], []
         end = self.frames
-        while end > 0:
-            start = run_starts[end - 1]
-            units[start:end] = best[end - 1]
+        while end > self.released:
+            unit, start = self._tip(end - 1)
+            start = max(start, self.released)
+            runs.append(unit)
+            lengths.append(end - start)
             end = start
+        return torch.from_numpy(np.repeat(np.array(runs[::-1], dtype=np.int64), lengths[::-1]))
+
+    def agreed(self) -> int:
+        """The number of frames, from the first of the utterance, whose units no further frame can change."""
+        alive = np.flatnonzero(np.isfinite(self._costs)) if self.frames else np.empty(0, dtype=np.int64)
+        # Runs on which paths end, (start, unit), and the last frame that all paths over the run have in common.
+        runs: dict[tuple[int, int], int] = {}
+        for start in np.unique(self._starts[alive]).tolist():
+            units = [unit for unit in alive if self._starts[unit] == start]
+            if len(units) == 1:
+                runs[start, int(units[0])] = self.frames - 1
+            elif start <= self.released:
+                return self.released
+            else:  # paths that part in this frame: what they have in common came before
+                self._join(runs, start - 1)
+        while len(runs) > 1:
+            latest = max(runs)
+            if latest[0] <= self.released:
+                return self.released
+            del runs[latest]
+            self._join(runs, latest[0] - 1)
+        return max(runs.values(), default=self.released - 1) + 1
+
+    def release(self, end: int) -> torch.Tensor:
+        """The units of the frames not released before frame ``end``, which stay as they are whatever comes.
+
+        Paths that had other units there are given up; where all agree there is none.
+        """
+        units = self.units()[: end - self.released]
+        if not len(units):
+            return units
+        last = end - 1
+        for start in np.unique(self._starts).tolist():
+            here = self._starts == start
+            if start <= last:
+                here[units[-1]] = False
+                self._costs[here] = np.inf
+            elif self._unit_at(last, start - 1) != int(units[-1]):
+                self._costs[here] = np.inf
+        del self._best[: end - self.released], self._run_starts[: end - self.released]
+        self.released = end
         return units
+
+    def _tip(self, frame: int) -> tuple[int, int]:
+        """The unit at which the best path to a frame ends, and since when it is there."""
+        return self._best[frame - self.released], self._run_starts[frame - self.released]
+
+    def _join(self, runs: dict[tuple[int, int], int], frame: int) -> None:
+        unit, start = self._tip(frame)
+        runs[start, unit] = min(frame, runs.get((start, unit), frame))
+
+    def _unit_at(self, frame: int, end: int) -> int:
+        """The unit in ``frame`` on the best path to ``end``."""
+        unit, start = self._tip(end)
+        while start > frame:
+            unit, start = self._tip(start - 1)
+        return unit

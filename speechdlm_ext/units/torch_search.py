@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 
 def scan(
-    table: torch.Tensor,
+    table: np.ndarray,
     penalty: float,
     neighbours: int,
-    costs: torch.Tensor,
-    starts: torch.Tensor,
+    costs: np.ndarray,
+    starts: np.ndarray,
     first: int,
-    best: torch.Tensor,
-    run_starts: torch.Tensor,
+    best: np.ndarray,
+    run_starts: np.ndarray,
 ) -> None:
     """Take the frames ``first`` … ``first + n - 1`` into the search; see :mod:`speechdlm_ext.units.search`.
 
@@ -26,22 +27,24 @@ def scan(
         first: number of the first frame in the utterance.
         best, run_starts: (n,) int64, filled: the end of the best path to each frame, and since when it is there.
     """
-    rows = table.to(torch.float64)
-    if neighbours < table.shape[1]:
+    rows = torch.from_numpy(table).to(torch.float64)
+    if neighbours < rows.shape[1]:
         # A stable sort, so that of equally distant units the lower ones are the nearer.
-        order = table.sort(dim=1, stable=True).indices[:, neighbours:]
+        order = rows.sort(dim=1, stable=True).indices[:, neighbours:]
         rows.scatter_(1, order, float("inf"))
-    units = torch.arange(table.shape[1])
+    paths, since = torch.from_numpy(costs), torch.from_numpy(starts)
+    units = torch.arange(rows.shape[1])
+    lowest = int(paths.argmin()) if first else 0
     for index, row in enumerate(rows):
-        if first + index == 0:
-            costs.copy_(row)
-            starts.zero_()
+        if first + index:
+            stay = paths - paths[lowest]
+            # Of equal paths, the one over the lower unit.
+            changes = (stay > penalty) | ((stay == penalty) & (units > lowest))
+            since.masked_fill_(changes, first + index)
+            torch.add(stay.clamp_max_(penalty), row, out=paths)
         else:
-            lowest = int(best[index - 1] if index else costs.argmin())
-            relative = costs - costs[lowest]
-            changes = (relative > penalty) | ((relative == penalty) & (units > lowest))
-            starts.masked_fill_(changes, first + index)
-            torch.add(relative.clamp_max_(penalty), row, out=costs)
-        end = costs.argmin()
-        best[index] = end
-        run_starts[index] = starts[end]
+            paths.copy_(row)
+            since.zero_()
+        lowest = int(paths.argmin())
+        best[index] = lowest
+        run_starts[index] = since[lowest]
