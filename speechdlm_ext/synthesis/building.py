@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 PITCHES = (120.0, 190.0)
 
 
-def add_vocoder_options(parser: argparse.ArgumentParser, *aliases: str) -> None:
-    """Add the options that :func:`build_vocoder` reads; ``aliases`` are further names of ``--vocoder-checkpoint``."""
+def add_vocoder_options(parser: argparse.ArgumentParser, *aliases: str, device: bool = True) -> None:
+    """Add the options that :func:`build_vocoder` reads.
+
+    Args:
+        parser: of the command.
+        aliases: further names of ``--vocoder-checkpoint``.
+        device: whether to add ``--device``, which the parser may have for an encoder already.
+    """
     group = parser.add_argument_group("vocoder")
     group.add_argument(
         "--vocoder",
@@ -64,7 +70,8 @@ def add_vocoder_options(parser: argparse.ArgumentParser, *aliases: str) -> None:
     group.add_argument(
         "--styles", nargs="+", metavar="STYLE", help="hifigan: number or name of the style of each channel (default: 0)"
     )
-    group.add_argument("--device", help="hifigan: cpu, cuda, … (default: a GPU where there is one)")
+    if device:
+        group.add_argument("--device", help="hifigan: cpu, cuda, … (default: a GPU where there is one)")
 
 
 def build_vocoder(options: argparse.Namespace, codebook: Codebook | None) -> Vocoder:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.files import parse_units, row_channels, row_units
+from speechdlm_ext.units.files import DURATIONS, draw_out, row_channels, row_units
 
 if TYPE_CHECKING:
     from speechdlm_ext.synthesis.vocoder import Vocoder
 
-DURATIONS = ".durations"
 # Fewer units than this in a file without repetition may well be there once each.
 _TELLING = 20
 
@@ -50,15 +49,8 @@ def frame_units(row: Mapping[str, Any], vocoder: Vocoder, deduplicated: bool = F
         InputError: a channel is missing or not right, durations do not fit their units, or are needed and not there.
     """
     name, channels = row.get("audio", "?"), row_channels(row)
-    with_durations = [channel for channel in channels if channel + DURATIONS in row]
-    if with_durations:
-        if len(with_durations) < len(channels):
-            raise InputError(f"row {name} has {with_durations[0]}{DURATIONS}, but not for every channel")
-        expanded = [_expand(row, channel) for channel in channels]
-        if len({len(units) for units in expanded}) > 1:
-            found = ", ".join(str(len(units)) for units in expanded)
-            raise InputError(f"row {name}: channels of unequal length with their durations ({found} frames)")
-        return expanded
+    if any(channel + DURATIONS in row for channel in channels):
+        return row_units(draw_out(row), channels)
     if not deduplicated:
         return row_units(row, channels)
     if not vocoder.predicts_durations:
@@ -67,24 +59,11 @@ def frame_units(row: Mapping[str, Any], vocoder: Vocoder, deduplicated: bool = F
             "them would be compressed in time: give their unitA.durations (encode_units.py --deduplicate writes them), "
             "take a vocoder that predicts durations, or pass --duplicated if there is one unit for every frame"
         )
-    return [_predict(row_units(row, [channel])[0], vocoder) for channel in channels]
+    return [predict_frames(units, vocoder) for units in row_units(row, channels, deduplicated=True)]
 
 
-def _expand(row: Mapping[str, Any], channel: str) -> list[int]:
-    name = row.get("audio", "?")
-    units = row_units(row, [channel])[0]
-    try:
-        durations = parse_units(row[channel + DURATIONS])
-    except InputError as error:
-        raise InputError(f"row {name}, {channel}{DURATIONS}: {error}") from None
-    if len(durations) != len(units):
-        raise InputError(f"row {name}: {len(units)} units in {channel}, {len(durations)} in {channel}{DURATIONS}")
-    if not all(durations):
-        raise InputError(f"row {name}, {channel}{DURATIONS}: a duration of 0 frames")
-    return [unit for unit, frames in zip(units, durations, strict=True) for _ in range(frames)]
-
-
-def _predict(units: list[int], vocoder: Vocoder) -> list[int]:
+def predict_frames(units: Sequence[int], vocoder: Vocoder) -> list[int]:
+    """One unit a frame from deduplicated units, each as long as the vocoder predicts."""
     import torch
 
     labels = torch.tensor(units)

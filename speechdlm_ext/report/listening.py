@@ -1,0 +1,75 @@
+"""A page to listen to recordings beside what was made of them, in one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from speechdlm_ext.audio import read_blocks
+from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.metrics.activity import detect_speech
+from speechdlm_ext.metrics.agreement import speech_agreement
+from speechdlm_ext.report.page import Section, render_page
+from speechdlm_ext.report.timeline import Timeline
+
+_SECONDS = 20.0  # of each recording that are on the page: the sound is in the page itself
+
+
+def write_listening_page(
+    path: str | os.PathLike[str],
+    title: str,
+    lead: str,
+    pairs: Sequence[tuple[str, Sequence[str], str | os.PathLike[str]]],
+    sample_rate: int,
+    seconds: float = _SECONDS,
+) -> None:
+    """Write a page with two players for each pair, source and resynthesis, on the same time axis.
+
+    Args:
+        path: HTML file to write.
+        title: plain text.
+        lead: plain text under it.
+        pairs: name, audio files of the source (one with all channels, or one for each), audio file of the resynthesis.
+        sample_rate: of the sound in the page, in Hz.
+        seconds: of the beginning of each that are heard.
+
+    Raises:
+        InputError: a recording cannot be read.
+    """
+    sections = [_section(number, *pair, sample_rate, seconds) for number, pair in enumerate(pairs, 1)]
+    with atomic_write(path) as file:
+        file.write(render_page(title, lead, sections))
+
+
+def _section(
+    number: int, name: str, sources: Sequence[str], made: str | os.PathLike[str], sample_rate: int, seconds: float
+) -> Section:
+    waves = [torch.cat([_beginning(source, sample_rate, seconds) for source in sources])]
+    waves.append(_beginning(made, sample_rate, seconds))
+    length = min(wave.shape[1] for wave in waves)
+    players, speech = [], []
+    for label, wave, note in zip(
+        ("Recording", "Resynthesis"), waves, (Path(sources[0]).name, Path(made).name), strict=True
+    ):
+        samples = wave[:, :length].numpy()
+        speech.append([detect_speech(channel, sample_rate) for channel in samples])
+        players.append(Timeline(label, samples, sample_rate, speech[-1], note=note).render())
+    shares = [speech_agreement(one, other, length / sample_rate) for one, other in zip(*speech, strict=True)]
+    agreement = ", ".join(f"{100 * share:.1f} %" for share in shares)
+    lead = f"Speech and silence at the same times in {agreement} of frames" + (
+        " of the channels." if len(shares) > 1 else "."
+    )
+    return Section(f"item-{number}", name, f'<div class="samples">{"".join(players)}</div>', lead)
+
+
+def _beginning(path: str | os.PathLike[str], sample_rate: int, seconds: float) -> torch.Tensor:
+    """Up to ``seconds`` of a file (C, N), at ``sample_rate`` Hz."""
+    wanted, blocks = round(seconds * sample_rate), []
+    for block in read_blocks(path, sample_rate):
+        blocks.append(block)
+        if sum(one.shape[1] for one in blocks) >= wanted:
+            break
+    return torch.cat(blocks, dim=1)[:, :wanted]

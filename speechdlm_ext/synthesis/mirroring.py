@@ -1,0 +1,53 @@
+"""Where the sound that is made of recordings goes: a tree like theirs."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.units.recordings import audio_paths
+
+
+def mirror_paths(rows: Sequence[Mapping[str, Any]], dataset: str, output: str | os.PathLike[str]) -> dict[str, Path]:
+    """The wav file for each recording of a manifest, by id.
+
+    It is ``<output>/<dataset>/`` and then what follows the first folder named ``dataset`` in the recording's path.
+    Where that is not a folder of every path, it is what follows the folder that all recordings have in common. Of a
+    recording in several files the folder of the first counts, with the id as name. Two recordings that differ in their
+    suffix alone keep it: ``a.flac.wav``.
+
+    Args:
+        rows: the whole manifest, not one shard of it, so that all shards agree.
+        dataset: name of the data set, one word of a path.
+        output: folder of all data sets.
+
+    Raises:
+        InputError: ``dataset`` is not the name of a folder, or two recordings would have the same file.
+    """
+    if not dataset or dataset in (".", "..") or PurePath(dataset).name != dataset:
+        raise InputError(f"dataset {dataset!r}: the name of a folder is wanted, without a slash")
+    sources = [PurePath(os.path.abspath(audio_paths(row)[0])) for row in rows]
+    if all(dataset in source.parts[:-1] for source in sources):
+        parents = [PurePath(*source.parts[source.parts.index(dataset) + 1 : -1]) for source in sources]
+    else:
+        common = os.path.commonpath([source.parent for source in sources])
+        parents = [source.parent.relative_to(common) for source in sources]
+    names = [
+        source.name if len(audio_paths(row)) == 1 else row["id"] for row, source in zip(rows, sources, strict=True)
+    ]
+    stems = [parent / PurePath(name).stem for parent, name in zip(parents, names, strict=True)]
+    often = Counter(str(stem).casefold() for stem in stems)
+    made: dict[str, Path] = {}
+    taken: dict[str, str] = {}
+    for row, parent, name, stem in zip(rows, parents, names, stems, strict=True):
+        kept = parent / name if often[str(stem).casefold()] > 1 else stem
+        path = Path(output, dataset, kept.parent, kept.name + ".wav")
+        other = taken.setdefault(str(path).casefold(), row["id"])
+        if other != row["id"]:
+            raise InputError(f"recordings {other} and {row['id']} would both become {path}: make manifests of each")
+        made[row["id"]] = path
+    return made

@@ -1,0 +1,214 @@
+"""Recordings to units and back to sound, file by file, so that it can be stopped and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speechdlm_ext.audio import audio_info, write_audio
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.journal import Journal
+from speechdlm_ext.manifest import write_jsonl
+from speechdlm_ext.sharding import Shard
+from speechdlm_ext.synthesis.framing import predict_frames
+from speechdlm_ext.synthesis.mirroring import mirror_paths
+from speechdlm_ext.synthesis.speaking import speak
+from speechdlm_ext.synthesis.vocoder import Vocoder
+from speechdlm_ext.units.choice import UnitChoice
+from speechdlm_ext.units.corpus import unit_facts
+from speechdlm_ext.units.encoding import Encoded, encode_rows
+from speechdlm_ext.units.recordings import audio_paths, recording_size
+
+JOURNAL = ".resynthesized"
+
+
+@dataclass
+class Resynthesis:
+    """What became of the recordings.
+
+    Attributes:
+        paths: wav files by id, of those that are there now.
+        left_out: rows with an ``error``, of those that could not be encoded.
+        seconds: of sound that was made, not counting what was there before.
+    """
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def resynthesize(
+    rows: Sequence[Mapping[str, Any]],
+    dataset: str,
+    choice: UnitChoice,
+    vocoder: Vocoder,
+    output: str | os.PathLike[str] = "output",
+    shard: Shard | None = None,
+    overwrite: bool = False,
+    predict_durations: bool = False,
+    batch_seconds: float = 0.0,
+    workers: int = 2,
+    progress: Callable[[Iterable[Encoded], float], Iterable[Encoded]] = lambda items, seconds: items,
+    say: Callable[[str], object] = print,
+) -> Resynthesis:
+    """Make a wav file for every recording of a manifest, as long as the recording and with as many channels.
+
+    What is there already from the same recording and settings is kept, of which ``<output>/<dataset>/.resynthesized*``
+    keep account.
+
+    Args:
+        rows: the whole manifest.
+        dataset, output: where the files go, see :func:`mirror_paths`.
+        choice: what makes the units.
+        vocoder: what makes the sound.
+        shard: the part of the rows to do.
+        overwrite: replace wav files of other recordings or settings.
+        predict_durations: let the vocoder say how long units last, instead of the recording; the sound is then not as
+            long as the recording.
+        batch_seconds, workers: as :func:`encode_rows` has them.
+        progress: wraps what is encoded, and is told how many seconds there are to do.
+        say: called with lines of text for the user.
+
+    Raises:
+        InputError: a wav file is there that is not from these recordings and settings, another run is at work on the
+            same shard, durations are to be predicted by a vocoder that cannot, or nothing could be encoded.
+    """
+    if predict_durations and not vocoder.predicts_durations:
+        raise InputError("--predict-durations: this vocoder has no predictor of durations; leave the option away")
+    paths = mirror_paths(rows, dataset, output)
+    mine = shard.take(rows) if shard is not None else list(rows)
+    folder = Path(output, dataset)
+    settings = {
+        "units": {**unit_facts(choice.codebook, choice.quantizer), **choice.settings},
+        "sound": vocoder.settings,
+        "durations": "predicted" if predict_durations else "kept",
+    }
+    account = folder / JOURNAL if shard is None else shard.path(folder / JOURNAL)
+    made = Resynthesis()
+    with Journal(account, settings) as journal:
+        known = {**_accounts(folder, settings), **journal.entries}
+        to_do = _missing(mine, paths, known, overwrite)
+        if len(to_do) < len(mine):
+            say(f"{len(mine) - len(to_do)} of {len(mine)} wav files are there already")
+        _tell_rates(to_do, choice.encoder.sample_rate, vocoder.sample_rate, say)
+        encoded = encode_rows(
+            to_do,
+            choice.encoder,
+            choice.quantizer or choice.codebook,
+            deduplicate=predict_durations,
+            batch_seconds=batch_seconds,
+            workers=workers,
+        )
+        with closing(encoded):
+            for result in progress(encoded, sum(map(_seconds, to_do))):
+                name, path = str(result.row["id"]), paths[str(result.row["id"])]
+                if result.units is None:
+                    made.left_out.append({**result.row, "error": result.error})
+                    say(f"left out: {result.error}")
+                    continue
+                # Noted before the file appears: the other way round, a kill would leave a file unaccounted for.
+                path.unlink(missing_ok=True)
+                journal.add(path.relative_to(folder).as_posix(), _stamp(result.row))
+                sound = _sound(result, vocoder, predict_durations)
+                gain = write_audio(path, sound, vocoder.sample_rate)
+                if gain < 1:
+                    say(f"{path}: turned down to {gain:.2f} of its level, to stay within full scale")
+                made.seconds += sound.shape[1] / vocoder.sample_rate
+                made.paths[name] = path
+        errors = account.with_name(account.name + ".errors")
+        if made.left_out:
+            write_jsonl(errors, made.left_out)
+        else:
+            errors.unlink(missing_ok=True)
+    failed = {row["id"] for row in made.left_out}
+    if mine and len(failed) == len(mine):
+        raise InputError(f"none of {len(mine)} recordings could be encoded; the first: {made.left_out[0]['error']}")
+    made.paths = {row["id"]: paths[row["id"]] for row in mine if row["id"] not in failed}
+    return made
+
+
+def _sound(result: Encoded, vocoder: Vocoder, predict_durations: bool) -> torch.Tensor:
+    """Sound (C, N), as long as the recording unless durations are predicted."""
+    assert result.units is not None
+    if predict_durations:
+        return speak(vocoder, [predict_frames(units.tolist(), vocoder) for units in result.units])
+    sound = speak(vocoder, [units.tolist() for units in result.units])
+    # An encoder's frames may leave out up to a frame and a half of the end.
+    length = round(result.seconds * vocoder.sample_rate)
+    return torch.nn.functional.pad(sound, (0, max(0, length - sound.shape[1])))[:, :length]
+
+
+def _missing(
+    rows: Sequence[Mapping[str, Any]], paths: Mapping[str, Path], known: Mapping[str, Any], overwrite: bool
+) -> list[Mapping[str, Any]]:
+    """The rows whose wav file is not there, or is another one."""
+    missing = []
+    for row in rows:
+        path = paths[row["id"]]
+        if path.exists():
+            if _entry(path, known) == _stamp(row):
+                continue
+            if not overwrite:
+                raise InputError(f"{path} is there already, from another recording or settings: pass --overwrite")
+        missing.append(row)
+    return missing
+
+
+def _entry(path: Path, known: Mapping[str, Any]) -> Any:
+    return next((stamp for name, stamp in known.items() if path.as_posix().endswith("/" + name)), None)
+
+
+def _accounts(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What other runs with the same settings have made, of this and other shards, finished or at work."""
+    known: dict[str, Any] = {}
+    for path in folder.glob(JOURNAL + "*"):
+        if path.name.endswith(".errors"):
+            continue
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = [line for line in file if line.endswith("\n")]  # the last may be in the making
+        entries = [json.loads(line) for line in lines]
+        if entries and entries[0].get("settings") == settings:
+            known.update((entry["key"], entry["value"]) for entry in entries[1:])
+    return known
+
+
+def _stamp(row: Mapping[str, Any]) -> list[Any]:
+    """What tells whether a recording is still the one that sound was made of."""
+    found: list[Any] = []
+    for path in audio_paths(row):
+        if os.path.exists(path):
+            status = os.stat(path)
+            found.append([path, status.st_size, status.st_mtime_ns])
+    return found
+
+
+def _tell_rates(
+    rows: Sequence[Mapping[str, Any]], encoder_rate: int, vocoder_rate: int, say: Callable[[str], object]
+) -> None:
+    """Say what is resampled."""
+    rates: Counter[int] = Counter()
+    for row in rows:
+        try:
+            rates[int(row.get("sample_rate") or audio_info(audio_paths(row)[0]).sample_rate)] += 1
+        except (InputError, OSError):
+            continue  # it will be left out, with the reason
+    for rate, count in sorted(rates.items()):
+        if rate != encoder_rate:
+            say(f"{count} recordings are resampled from {rate} Hz to the encoder's {encoder_rate} Hz")
+        if rate != vocoder_rate:
+            say(f"{count} recordings of {rate} Hz are resynthesized at the vocoder's {vocoder_rate} Hz")
+
+
+def _seconds(row: Mapping[str, Any]) -> float:
+    try:
+        return recording_size(row)[0]
+    except (InputError, OSError):
+        return 0.0
