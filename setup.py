@@ -76,11 +76,15 @@ DEMO = [
     "espeakng-loader>=0.2",  # the voices of the made-up conversations (espeak-ng, GPL-3.0-or-later)
 ]
 EVAL = [
+    "jiwer>=4",  # word and character error rates
     "matplotlib>=3.6",
+    "pocketsphinx>=5",  # a recogniser with its weights in the package
+    "silero-vad>=6.2",  # speech activity, likewise
 ]
 DEV = [
     "hypothesis>=6",
     "mypy>=1.10",
+    "pyannote.core>=6",  # the baseline of the benchmark of turn-taking
     "pytest>=8",
     "pytest-xdist>=3.7",  # the tests are mostly commands that keep one core busy
     "ruff>=0.6",

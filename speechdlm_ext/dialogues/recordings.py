@@ -18,7 +18,8 @@ from speechdlm_ext.metrics.activity import ActivityOptions, detect_speech
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff")
 _LISTENING = (0.2, 0.9)  # seconds: pieces as short as this serve as backchannels
 _TALKING = (0.9, 8.0)  # seconds: all other utterances
-_CUT = ActivityOptions(shortest_silence=0.2, shortest_speech=0.2)
+# Thresholds of its own: where recordings are cut decides what is made of a seed.
+_CUT = ActivityOptions(fall=0.3, lowest_level=-60.0, shortest_silence=0.2, shortest_speech=0.2)
 
 
 @dataclass(frozen=True)

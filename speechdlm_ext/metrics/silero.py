@@ -1,0 +1,156 @@
+"""Speech activity by silero-vad: a small network for speech in any language, its weights within the package.
+
+The network is that of the package (github.com/snakers4/silero-vad, version 6, MIT), fed by whole recordings: the
+package's own entry takes one window of 32 ms a call, which is many times slower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.metrics.activity import SpeechRule, speech_stretches
+from speechdlm_ext.metrics.intervals import Interval
+
+if TYPE_CHECKING:
+    import torch
+
+SAMPLE_RATE = 16000  # Hz
+WINDOW = 512  # samples of a decision
+CONTEXT = 64  # samples before the window that the network sees, too
+FRAME_SHIFT = WINDOW / SAMPLE_RATE  # seconds
+_TOGETHER = 4096  # windows whose spectra are held at once: two minutes
+
+
+@dataclass(frozen=True)
+class SileroOptions:
+    """Thresholds of :func:`detect_speech_silero`; times in seconds.
+
+    Speech begins where the probability exceeds ``rise`` and goes on while it exceeds ``fall``. The package's own
+    defaults (0.5, 0.35, at least 0.25 s, padded by 30 ms) serve recognisers: they lose short backchannels, and let
+    speech end late. Ours were chosen on made conversations of synthetic and of recorded voices, with noise of -75 to
+    -40 dB and levels 20 dB apart, for boundaries within 100 ms and for true rates (docs/evaluation.md).
+    """
+
+    rise: float = 0.5
+    fall: float = 0.45
+    shortest_speech: float = 0.06
+    shortest_silence: float = 0.1
+    start_shift: float = -0.03  # added to each beginning of speech
+    end_shift: float = -0.06  # added to each end but that of the recording: the network lets go late
+
+
+class SileroNetwork:
+    """The network, on the CPU, in float32.
+
+    Args:
+        weights: of the package's model for 16 kHz, by the names in ``silero_vad.jit`` without ``_model.``.
+    """
+
+    def __init__(self, weights: dict[str, torch.Tensor]) -> None:
+        import torch
+
+        self.weights = weights
+        self.lstm = torch.nn.LSTM(128, 128, batch_first=True)
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        self.lstm.load_state_dict({f"{kind}_l0": weights[f"decoder.rnn.{kind}"] for kind in kinds})
+        self.lstm.requires_grad_(False)
+
+    def probabilities(self, wave: torch.Tensor) -> torch.Tensor:
+        """Probability of speech in each window of 32 ms.
+
+        Args:
+            wave: samples (C, N) at 16 kHz, full scale at ±1; the last window is filled up with zeros.
+
+        Returns:
+            (C, T) with T = ⌈N / 512⌉.
+        """
+        import torch
+
+        channels, length = wave.shape
+        count = -(-length // WINDOW)
+        padded = torch.nn.functional.pad(wave.float(), (CONTEXT, count * WINDOW - length))
+        windows = padded.unfold(1, CONTEXT + WINDOW, WINDOW)  # (C, T, 576)
+        parts, state = [], None
+        with torch.inference_mode():
+            for part in windows.split(_TOGETHER, dim=1):
+                features = self._features(part.flatten(0, 1)).view(channels, -1, 128)
+                hidden, state = self.lstm(features, state)
+                parts.append(hidden.relu() @ self.weights["decoder.decoder.2.weight"][0, :, 0])
+            return (torch.cat(parts, dim=1) + self.weights["decoder.decoder.2.bias"]).sigmoid()
+
+    def _features(self, windows: torch.Tensor) -> torch.Tensor:
+        """(B, 576) to (B, 128)."""
+        import torch
+        from torch.nn import functional as F
+
+        w = self.weights
+        spectrum = F.conv1d(F.pad(windows, (0, 64), "reflect")[:, None], w["stft.forward_basis_buffer"], stride=128)
+        x = torch.hypot(*spectrum.split(129, dim=1))
+        for number, stride in enumerate((1, 2, 2, 1)):
+            name = f"encoder.{number}.reparam_conv"
+            x = F.conv1d(x, w[f"{name}.weight"], w[f"{name}.bias"], stride=stride, padding=1).relu()
+        return x[:, :, 0]
+
+
+@lru_cache(maxsize=1)
+def load_network() -> SileroNetwork:
+    """The network with the weights of the installed package.
+
+    Raises:
+        InputError: the package is not installed, or has no such weights.
+    """
+    import torch
+
+    spec = find_spec("silero_vad")  # found, not imported: its import sets the number of PyTorch's threads
+    if spec is None or spec.origin is None:
+        raise InputError("silero-vad is not installed: pip install 'speechdlm_ext[eval]', or choose --vad energy")
+    path = Path(spec.origin).parent / "data" / "silero_vad.jit"
+    if not path.is_file():
+        raise InputError(f"{path} is missing: install silero-vad 6 again, or choose --vad energy")
+    weights = torch.jit.load(path, map_location="cpu").state_dict()  # read, and never run
+    try:
+        return SileroNetwork({k.removeprefix("_model."): v for k, v in weights.items() if k.startswith("_model.")})
+    except (KeyError, RuntimeError) as error:
+        raise InputError(f"{path}: not the network of silero-vad 6 ({one_line(error)}); choose --vad energy") from None
+
+
+def detect_speech_silero(
+    wave: torch.Tensor | NDArray[np.float32], sample_rate: int, options: SileroOptions | None = None
+) -> list[list[Interval]]:
+    """When somebody speaks on each channel.
+
+    Args:
+        wave: samples (C, N), full scale at ±1.
+        sample_rate: Hz; other rates than 16 kHz are resampled.
+        options: thresholds.
+
+    Returns:
+        For each channel its stretches of speech, (start, end) in seconds, from decisions every 32 ms.
+    """
+    import torch
+
+    from speechdlm_ext.audio import resample
+
+    options = options or SileroOptions()
+    samples = torch.as_tensor(wave)
+    duration = samples.shape[1] / sample_rate
+    samples = resample(samples, sample_rate, SAMPLE_RATE)
+    if not samples.shape[1]:
+        return [[] for _ in samples]
+    rule = SpeechRule(options.rise, options.fall, options.shortest_speech, options.shortest_silence)
+    found = [speech_stretches(p, FRAME_SHIFT, rule) for p in load_network().probabilities(samples).double().numpy()]
+    return [_shifted(stretches, options, duration) for stretches in found]
+
+
+def _shifted(stretches: list[Interval], options: SileroOptions, duration: float) -> list[Interval]:
+    last = duration - FRAME_SHIFT  # the last window may hold little of the recording
+    moved = [(max(0.0, a + options.start_shift), b + options.end_shift if b < last else duration) for a, b in stretches]
+    return [(round(a, 3), round(b, 3)) for a, b in moved if b > a]
