@@ -5,14 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
-import fairseq  # noqa: F401 - first: its parts import one another in a circle
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.discriminators import Discriminators
-from speechdlm_ext.synthesis.unit_generator import UnitGenerator, hop_size
+from speechdlm_ext.modules.unit_generator import UnitGenerator, hop_size
 
 
 @dataclass
@@ -39,7 +38,7 @@ class UnitHiFiGANConfig(FairseqDataclass):
 class Judged(NamedTuple):
     """What the criterion needs: sound (B, N), and in training the discriminators' judgements.
 
-    Gradients of ``real`` and ``fake`` reach the discriminators alone, those of ``judged`` and its features the generator.
+    Gradients of ``real`` and ``fake`` reach the discriminators, those of ``judged`` and its features the generator.
     """
 
     sound: Tensor

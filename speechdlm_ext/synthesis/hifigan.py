@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.unit_generator import UnitGenerator, context_frames
 from speechdlm_ext.synthesis.hifigan_files import find_checkpoint, load_generator, read_config, read_names
-from speechdlm_ext.synthesis.unit_generator import UnitGenerator, context_frames
 
 SPEAKERS = (0, 4)  # dGSLM's for its two channels
 _SAMPLE_RATE = 16000  # where the configuration does not say, as in the published code
@@ -120,7 +120,7 @@ class HiFiGANVocoder:
         """What the sound depends on beside the units."""
         return {"vocoder": "hifigan", "weights": self._digest, "speakers": self.speakers, "styles": self.styles}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, units: Tensor) -> Tensor:
         """Sound of a batch of conversations; a row does not depend on the others, nor on the chunks.
 
@@ -152,7 +152,7 @@ class HiFiGANVocoder:
                 sound[some, start * self.samples_per_frame : stop * self.samples_per_frame] = piece
         return sound.reshape(batch, channels, -1)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict_durations(self, units: Tensor) -> Tensor:
         """Frames that each of a row's deduplicated units lasts, as the vocoder's predictor has it.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import atomic_write
-from speechdlm_ext.synthesis.unit_generator import UnitGenerator
+from speechdlm_ext.modules.unit_generator import UnitGenerator
 
 # Weight norm keeps a length g and a direction v for each weight: names of the published files, and of torch since 2.0.
 _LENGTH = (".weight_g", ".parametrizations.weight.original0")

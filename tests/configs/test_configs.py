@@ -44,7 +44,7 @@ def composed(checkout: Path) -> dict[str, dict[str, Any]]:
     GlobalHydra.instance().clear()
     with pytest.MonkeyPatch.context() as patch, initialize_config_dir(config_dir=str(checkout / "configs")):
         patch.setenv("SPEECHDLM_USER_DIR", str(checkout / "speechdlm_ext"))
-        for name in sorted(path.stem for path in (checkout / "configs").glob("*.yaml")):
+        for name in sorted(path.stem for path in (checkout / "configs").glob("speech_dlm_*.yaml")):
             hydra_init(name)
             cfg = compose(name, overrides=["task.data=data-bin"])
             add_defaults(cfg)

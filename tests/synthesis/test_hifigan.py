@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.unit_generator import UnitGenerator, context_frames
 from speechdlm_ext.synthesis import HiFiGANVocoder
-from speechdlm_ext.synthesis.unit_generator import UnitGenerator, context_frames
 from tests.synthesis.vocoders import fairseq_sound, published_config, published_weights, write
 
 SPEAKERS = ["ex01", "ex02", "ex03", "ex04", "lj", "p225"]

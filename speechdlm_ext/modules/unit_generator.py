@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import fairseq  # noqa: F401 - first: its parts import one another in a circle
 from fairseq.models.text_to_speech.codehifigan import CodeGenerator
 from torch import Tensor, nn
 
