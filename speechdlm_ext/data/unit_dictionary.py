@@ -45,6 +45,7 @@ class UnitDictionary:
     """
 
     nspecial = 1
+    channels = ("units",)  # in errors of decoding, which numbers channels
 
     def __init__(self, units: int) -> None:
         if units < 1:
@@ -115,6 +116,10 @@ class UnitDictionary:
     def unk(self) -> int:
         """Stands for an open unit; the model has no such row."""
         return self.units + 2
+
+    def emittable(self) -> Tensor:
+        """True for the rows that generation may emit: the units, ``(1, K + 1)`` bool."""
+        return torch.arange(len(self)).unsqueeze(0) != self.eos()
 
     def string(self, tensor: Any, *unused: Any, **unused_by_name: Any) -> str:
         """Rows to units separated by blanks; boundaries and padding are left out."""

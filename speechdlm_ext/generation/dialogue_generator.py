@@ -1,7 +1,8 @@
-"""Continuing dialogues: one batched loop for sampling and beam search."""
+"""Continuing sequences of units: one batched loop for sampling and beam search, for one channel and for several."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,52 +12,67 @@ from torch import Tensor
 
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary
 from speechdlm_ext.data.dialogue_dataset import pad_right
+from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.durations import DurationCounter
+from speechdlm_ext.generation.endings import Endings
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.generation.search import best_continuations, draw, keep_likeliest
-from speechdlm_ext.generation.stepping import SteppingDecoder
 from speechdlm_ext.generation.window import ModelWindow
 
 
 @dataclass
 class Hypothesis:
-    """A continued dialogue.
+    """A continued dialogue, or a continued sequence of one channel.
 
     Attributes:
         units: prompt and continuation, ``(T, C)``.
         score: log-probability over all channels, the final ``</s>`` counted, divided by the length penalty.
         positional_scores: log-probability of every unit and of the final ``</s>``, ``(T + 1, C)``.
+        durations: how long each unit lasts in frames, ``(T, C)``; ``None`` where a unit stands for one frame.
+        ended: whether ``</s>`` was emitted, and not a greatest length reached.
     """
 
     units: Tensor
     score: float
     positional_scores: Tensor
+    durations: Tensor | None = None
+    ended: bool = False
 
 
 class DialogueGenerator:
-    """Continues prompts with an ensemble of SpeechDLMs.
+    """Continues prompts with an ensemble of SpeechDLMs, or of unit language models (the case of one channel).
 
     A prompt's ``<pad>`` or ``<unk>`` frames are free: the model fills them in (one-channel-conditioned generation
-    leaves a whole channel free). Special symbols are never emitted.
+    leaves a whole channel free). Special symbols are never emitted, but for the ``</s>`` that ends a sequence.
+
+    A SpeechDLM's durations say how often a unit is repeated. Those of a unit language model, whose units are runs, are
+    carried beside the units.
 
     Args:
         models: models in evaluation mode.
-        dictionary: the channels' dictionaries.
+        dictionary: the channels' dictionaries, or the vocabulary of unit language models.
         options: see :class:`DecodingOptions`.
 
     Raises:
-        InputError: models that cannot decode together.
+        InputError: models that cannot decode together, or that cannot end as the options say.
     """
 
-    def __init__(self, models: Sequence[Any], dictionary: ChannelDictionary, options: DecodingOptions) -> None:
+    def __init__(
+        self, models: Sequence[Any], dictionary: ChannelDictionary | UnitDictionary, options: DecodingOptions
+    ) -> None:
         self.models, self.dictionary, self.options = list(models), dictionary, options
-        kinds = {(m.decoder.delayed_durations, m.decoder.start_symbol, m.decoder.channels) for m in self.models}
+        kinds = {
+            (m.decoder.delayed_durations, m.decoder.start_symbol, m.decoder.channels, m.decoder.durations_repeat)
+            for m in self.models
+        }
         if len(kinds) > 1:
             raise InputError(
                 "the models of an ensemble must agree in --delayed-duration-target, --add-bos-token and channels"
             )
-        ((self.delayed, self.start_symbol, _),) = kinds
+        ((self.delayed, self.start_symbol, channels, self.repeats),) = kinds
+        if options.stop_at_end and channels > 1:
+            raise InputError(f"a dialogue of {channels} channels has no end symbol to stop at: leave stop_at_end out")
         self.device = next(models[0].parameters()).device
         self.banned = ~dictionary.emittable().to(self.device)  # (C, V)
         self.temperature = torch.tensor(options.temperatures(dictionary.channels), device=self.device)
@@ -82,7 +98,8 @@ class DialogueGenerator:
         results: list[list[Hypothesis]] = [[] for _ in prompts]
         # Made anew at each call, as weights may have changed since the last.
         rows = len(prompts) * self.options.beam
-        self.steppers = [SteppingDecoder(model.decoder, rows) for model in self.models]
+        self.readers = [model.decoder.reader(rows) for model in self.models]
+        self.positions = min(model.max_decoder_positions() for model in self.models)
         for limit in sorted(set(limits)):
             members = [i for i, own in enumerate(limits) if own == limit]
             batch = _Batch(self, [prompts[i] for i in members], [seeds[i] for i in members], limit)
@@ -109,9 +126,12 @@ class _Batch:
         self.units = torch.cat([start, self.prompt], 1)  # (rows, 1 + limit, C)
         self.scores = torch.zeros(self.size, limit + 1, self.channels, device=device)
         self.totals = torch.zeros(self.size, self.channels, device=device)
-        self.window = ModelWindow(generator.models, limit + 1, self.options.slide, generator.steppers)
+        self.window = ModelWindow(generator.readers, generator.positions, limit + 1, self.options.slide)
         self.counter = DurationCounter(
             self.size, self.channels, generator.delayed, self.options.duration_temperature, device
+        )
+        self.endings = Endings(
+            torch.tensor([len(prompt) for prompt in prompts], device=device), limit, self.channels, self.options
         )
         self.uniform = self._uniform(seeds) if self.options.sampling else None
 
@@ -130,6 +150,8 @@ class _Batch:
         self._widen()
         lprobs, repeat = (x.repeat_interleave(self.options.beam, 0) for x in (lprobs, repeat))
         for frame in range(known, self.limit):
+            if self.endings.all_ended():
+                break
             step = self._constrain(lprobs, repeat, frame)
             if self.uniform is not None:
                 self._draw(step, self.uniform[:, frame], frame)
@@ -141,7 +163,7 @@ class _Batch:
             lprobs, durations = lprobs[:, -1], None if durations is None else durations[:, -1]
             self._check(lprobs, durations)
             repeat = self._repeat(durations, frame + 1)
-        self.scores[:, self.limit] = lprobs[..., self.generator.dictionary.eos()]
+            self._end(lprobs, durations, frame + 1)
         return self._hypotheses()
 
     def _read_prompt(self, known: int) -> tuple[Tensor, Tensor]:
@@ -153,12 +175,24 @@ class _Batch:
         self.totals = taken.sum(1)
         repeat = torch.zeros_like(self.forced[:, 0])
         for frame in range(known + 1):
-            repeat = self._repeat(None if durations is None else durations[:, frame], frame)
+            said = None if durations is None else durations[:, frame]
+            repeat = self._repeat(said, frame)
+            self._end(lprobs[:, frame], said, frame)
         return lprobs[:, -1], repeat
+
+    def _end(self, lprobs: Tensor, durations: Tensor | None, length: int) -> None:
+        """After ``length`` frames, end the sequences that last long enough."""
+        if durations is not None and not self.generator.repeats and length:
+            self.endings.last(durations, length)
+        full = self.endings.full(length)
+        if full is not None:
+            final = lprobs[..., self.generator.dictionary.eos()].where(full.unsqueeze(-1), 0.0)
+            self.scores[:, length] += final
+            self.totals = self.totals + final
 
     def _repeat(self, durations: Tensor | None, frame: int) -> Tensor:
         """Where the unit of ``frame`` - 1 must be repeated at ``frame``: ``(rows, C)``."""
-        if durations is None:
+        if durations is None or not self.generator.repeats:
             return torch.zeros(self.units.size(0), self.channels, dtype=torch.bool, device=self.units.device)
         repeated = self.units[:, frame].eq(self.units[:, frame - 1]) if frame else None
         return self.counter.advance(durations, repeated)
@@ -172,7 +206,12 @@ class _Batch:
         if frame == 0:
             fixed = forced
         others = torch.ones_like(lprobs, dtype=torch.bool).scatter(-1, only.unsqueeze(-1), False)
-        return lprobs.masked_fill(torch.where(fixed.unsqueeze(-1), others, self.generator.banned), -torch.inf)
+        eos, banned = self.generator.dictionary.eos(), self.generator.banned
+        if self.options.stop_at_end and frame >= self.options.min_len:
+            banned = banned.clone()
+            banned[:, eos] = False
+        lprobs = lprobs.masked_fill(torch.where(fixed.unsqueeze(-1), others, banned), -torch.inf)
+        return self.endings.hold(lprobs, eos)
 
     def _draw(self, lprobs: Tensor, uniform: Tensor, frame: int) -> None:
         kept = keep_likeliest(lprobs, self.options.sampling_topk, self.options.sampling_topp)
@@ -193,7 +232,10 @@ class _Batch:
 
     def _append(self, units: Tensor, scores: Tensor, frame: int) -> None:
         self.units[:, frame + 1] = units
-        self.scores[:, frame] = scores
+        self.scores[:, frame] += scores  # 0 until now, but for sequences that have ended, to which nothing is added
+        if self.options.stop_at_end:
+            own = self.forced[:, frame].repeat_interleave(self.options.beam, 0)
+            self.endings.end((units.eq(self.generator.dictionary.eos()) & ~own).all(-1), frame)
         if self.options.sampling:
             self.totals = self.totals + scores
 
@@ -209,6 +251,7 @@ class _Batch:
     def _select(self, rows: Tensor) -> None:
         self.units, self.scores, self.totals = self.units[rows], self.scores[rows], self.totals[rows]
         self.counter.select(rows)
+        self.endings.select(rows)
         self.window.select(rows)
 
     def _check(self, lprobs: Tensor, durations: Tensor | None) -> None:
@@ -218,13 +261,19 @@ class _Batch:
             )
 
     def _hypotheses(self) -> list[list[Hypothesis]]:
-        beam = self.options.beam
-        length = (self.limit + 1) ** self.options.len_penalty if self.options.normalize_scores else 1.0
-        final = (self.totals + self.scores[:, self.limit]).sum(-1) / length
+        beam, lengths = self.options.beam, self.endings.lengths.tolist()
         results = []
+        totals = self.totals.sum(-1).tolist()
         for row in range(self.size):
-            # A beam wider than the choices that were open holds hypotheses of no probability.
-            own = [i for i in range(row * beam, (row + 1) * beam) if bool(torch.isfinite(final[i]))]
-            order = sorted(own, key=lambda i: -float(final[i]))
-            results.append([Hypothesis(self.units[i, 1:].cpu(), float(final[i]), self.scores[i].cpu()) for i in order])
+            own = []
+            for i in range(row * beam, (row + 1) * beam):
+                length = lengths[i]
+                penalty = (length + 1) ** self.options.len_penalty if self.options.normalize_scores else 1.0
+                # A beam wider than the choices that were open holds hypotheses of no probability.
+                if math.isfinite(totals[i]):
+                    scores = self.scores[i, : length + 1].cpu()
+                    durations, ended = self.endings.durations_of(i), bool(self.endings.by_symbol[i])
+                    units = self.units[i, 1 : length + 1].cpu()
+                    own.append(Hypothesis(units, totals[i] / penalty, scores, durations, ended))
+            results.append(sorted(own, key=lambda hypothesis: -hypothesis.score))
         return results

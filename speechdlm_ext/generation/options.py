@@ -22,7 +22,10 @@ class DecodingOptions:
         temperature: divides the logits; one number, or one for each channel.
         duration_temperature: divides predicted durations: above 1 the speech becomes faster.
         max_len_a, max_len_b: total length in frames, prompt included: a·(prompt + 1) + b.
-        min_len: least length; only checked, as no dialogue ends before its greatest length.
+        min_len: least length, prompt included. Dialogues never end before their greatest length.
+        stop_at_end: let ``</s>`` end a sequence, from ``min_len`` on; for models of one channel.
+        max_frames: end a sequence when its units last so many frames, prompt included; for models that say how long
+            each unit lasts. What the last unit is too long is cut from its duration.
         len_penalty: scores are divided by (length + 1) to this power.
         normalize_scores: whether they are.
         slide: continue beyond the model's window by encoding its last half anew; else that is an error.
@@ -40,6 +43,8 @@ class DecodingOptions:
     max_len_a: float = 0.0
     max_len_b: int = 200
     min_len: int = 1
+    stop_at_end: bool = False
+    max_frames: int | None = None
     len_penalty: float = 1.0
     normalize_scores: bool = True
     slide: bool = True
@@ -59,6 +64,8 @@ class DecodingOptions:
             raise InputError("--sampling-topk and --sampling-topp need --sampling")
         if not (math.isfinite(self.max_len_a) and self.max_len_a >= 0):
             raise InputError(f"--max-len-a {self.max_len_a}: 0 or more is wanted")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise InputError(f"a length of {self.max_frames} frames was asked for, 1 is the least")
 
     def limit(self, prompt: int) -> int:
         """Total length in frames for a prompt of ``prompt`` frames."""

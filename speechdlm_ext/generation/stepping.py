@@ -1,4 +1,4 @@
-"""A decoder's next step for one frame of every row: the same function as its forward pass, arranged for speed."""
+"""The SpeechDLM's next step for one frame of every row: the same as its decoder's forward pass, arranged for speed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from speechdlm_ext.generation.reading import CachedReading
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.dialogue_layer import DialogueLayer
 from speechdlm_ext.modules.packed_linear import PackedLinear
@@ -33,6 +34,10 @@ class SteppingDecoder:
         self.head = PackedLinear(heads, rows)
         self.units = decoder.output_projection[0].out_features
 
+    def start(self, capacity: int) -> DialogueReading:
+        """Begin dialogues of up to ``capacity`` frames."""
+        return DialogueReading(self, capacity)
+
     def __call__(self, units: Tensor, cache: DecoderCache) -> tuple[Tensor, Tensor | None]:
         """Read a frame and predict the next.
 
@@ -52,6 +57,26 @@ class SteppingDecoder:
             x = self.decoder.layer_norm(x)
         out = self.head(x).view(*units.shape, -1)
         return out[..., : self.units], out[..., self.units] if out.size(-1) > self.units else None
+
+
+class DialogueReading(CachedReading):
+    """Frames of dialogues read so far; see :class:`~speechdlm_ext.generation.reading.Reading`."""
+
+    def __init__(self, stepper: SteppingDecoder, capacity: int) -> None:
+        super().__init__(capacity, stepper.decoder.channels)
+        self.stepper = stepper
+
+    def read(self, units: Tensor) -> tuple[Tensor, Tensor | None]:
+        """One frame by the stepper, several by the decoder itself."""
+        if units.size(1) == 1 and self.length:
+            logits, frames = self.stepper(units[:, 0], self.cache)
+            return logits.unsqueeze(1), None if frames is None else frames.unsqueeze(1)
+        (own, *_), _ = self.stepper.decoder(units, cache=self.cache)
+        return own.units, own.durations
+
+    def skip(self, units: Tensor) -> None:
+        """Without the output heads."""
+        self.stepper.decoder.extract_features(units, self.cache)
 
 
 def _plain(layer: Any) -> DialogueLayer:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.stepping import SteppingDecoder
-from speechdlm_ext.modules.cache import DecoderCache
+from speechdlm_ext.generation.reading import Reader
 
 
 class ModelWindow:
@@ -22,25 +20,21 @@ class ModelWindow:
     beginning of a fresh window, as blocks of training data begin: memory and mean time per frame stay constant.
 
     Args:
-        models: models with a ``decoder`` and the same dictionary.
+        readers: the models' decoders, made ready, over the same dictionary.
+        limit: the greatest number of frames that all of them know.
         length: frames that will be asked for in all, so that short sequences take little memory.
         slide: whether the window may slide.
-        steppers: the models' decoders, made ready for single frames; without them the decoders read those, too.
     """
 
-    def __init__(
-        self, models: Sequence[Any], length: int, slide: bool = True, steppers: Sequence[SteppingDecoder] = ()
-    ) -> None:
-        self.models = list(models)
-        self.steppers = list(steppers)
-        limit = min(model.max_decoder_positions() for model in models)
+    def __init__(self, readers: Sequence[Reader], limit: int, length: int, slide: bool = True) -> None:
         if length > limit and not slide:
             raise InputError(
                 f"{length} frames are asked for, the model's window has {limit} (--tokens-per-sample in training): "
                 "ask for less, or let the window slide"
             )
         self.size = min(limit, length)
-        self.caches = [DecoderCache(self.size) for _ in self.models]
+        self.slides = length > limit
+        self.readings = [reader.start(self.size) for reader in readers]
         self.history: Tensor = torch.zeros(0)
 
     def feed(self, units: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -55,12 +49,13 @@ class ModelWindow:
             ``(rows, n, C)``, the mean of the models', or ``None``.
         """
         parts = []
-        self.history = torch.cat([self.history, units], 1)[:, -2 * self.size :] if self.history.numel() else units
+        if self.slides:
+            self.history = torch.cat([self.history, units], 1)[:, -2 * self.size :] if self.history.numel() else units
         while units.size(1):
-            room = self.size - self.caches[0].length
+            room = self.size - self.readings[0].length
             if not room:
                 self._slide(units.size(1))
-                room = self.size - self.caches[0].length
+                room = self.size - self.readings[0].length
             parts.append(self._run(units[:, :room], temperature))
             units = units[:, room:]
         if len(parts) == 1:
@@ -73,32 +68,25 @@ class ModelWindow:
         """Start a fresh window with the second half of the frames before the ``pending`` ones."""
         keep = max(self.size // 2, 1)
         end = self.history.size(1) - pending
-        for model, cache in zip(self.models, self.caches, strict=True):
-            cache.clear()
-            model.decoder.extract_features(self.history[:, max(end - keep, 0) : end], cache)
+        for reading in self.readings:
+            reading.clear()
+            reading.skip(self.history[:, max(end - keep, 0) : end])
 
     def _run(self, units: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor | None]:
         lprobs, durations = [], []
-        for number, cache in enumerate(self.caches):
-            logits, frames = self._predict(number, units, cache)
+        for reading in self.readings:
+            logits, frames = reading.read(units)
             lprobs.append(F.log_softmax(logits.float() / temperature[:, None], -1))
             if frames is not None:
                 durations.append(frames.float())
-        if len(self.models) == 1:
+        if len(self.readings) == 1:
             return lprobs[0], durations[0] if durations else None
         mean = torch.logsumexp(torch.stack(lprobs), 0) - math.log(len(lprobs))
         return mean, torch.stack(durations).mean(0) if durations else None
 
-    def _predict(self, number: int, units: Tensor, cache: DecoderCache) -> tuple[Tensor, Tensor | None]:
-        """Logits and durations of one model, ``(rows, n, C, V)`` and ``(rows, n, C)``."""
-        if self.steppers and units.size(1) == 1 and cache.length:
-            logits, frames = self.steppers[number](units[:, 0], cache)
-            return logits.unsqueeze(1), None if frames is None else frames.unsqueeze(1)
-        (own, *_), _ = self.models[number].decoder(units, cache=cache)
-        return own.units, own.durations
-
     def select(self, rows: Tensor) -> None:
         """Keep the given rows, in that order, repeated where named twice."""
-        self.history = self.history[rows]
-        for cache in self.caches:
-            cache.select(rows, self.history.size(-1))
+        if self.slides and self.history.numel():
+            self.history = self.history[rows]
+        for reading in self.readings:
+            reading.reorder(rows)

@@ -13,6 +13,7 @@ from fairseq.modules import LayerDropModuleList, LayerNorm, SinusoidalPositional
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import Tensor, nn
 
+from speechdlm_ext.generation.stepping import SteppingDecoder
 from speechdlm_ext.modules.attention import causal_mask
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.dialogue_layer import DialogueLayer
@@ -45,7 +46,10 @@ class SpeechDLMDecoder(FairseqDecoder):
     Attributes:
         delayed_durations: whether durations are predicted one frame after their edge.
         start_symbol: what comes before the first frame of a line.
+        durations_repeat: that a unit of so many frames stands there so many times.
     """
+
+    durations_repeat = True
 
     def __init__(self, args: Any, dictionary: Any, channels: int, durations: bool, predict_others: bool) -> None:
         super().__init__(dictionary)
@@ -203,6 +207,10 @@ class SpeechDLMDecoder(FairseqDecoder):
             timed = states if durations_at is None else states[durations_at]
             durations = self.output_duration_prediction[head](timed).squeeze(-1)
         return Prediction(self.output_projection[head](states if at is None else states[at]), durations)
+
+    def reader(self, rows: int) -> SteppingDecoder:
+        """This decoder made ready for decoding about ``rows`` dialogues at a time."""
+        return SteppingDecoder(self, rows)
 
     def max_positions(self) -> int:
         """The greatest number of frames."""

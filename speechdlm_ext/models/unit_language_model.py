@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.generation.reading import Reader
 from speechdlm_ext.models.weights import check_weights
 from speechdlm_ext.modules.packing import Packing
 
@@ -26,13 +27,22 @@ class UnitDecoder(FairseqDecoder):
     """
 
     output: nn.Linear
+    # What decoding wants to know (speechdlm_ext.generation).
+    channels = 1
+    delayed_durations = False
+    durations_repeat = False
 
     def __init__(self, dictionary: UnitDictionary, dim: int, durations: bool) -> None:
         super().__init__(dictionary)
         self.output_duration = nn.Linear(dim, 1) if durations else None
+        self.start_symbol = dictionary.bos()
 
     def extract_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
         """States ``(N, D)`` of the sequences that lie in ``tokens`` ``(N,)`` as ``packing`` says."""
+        raise NotImplementedError
+
+    def reader(self, rows: int) -> Reader:
+        """This decoder made ready for decoding about ``rows`` sequences at a time."""
         raise NotImplementedError
 
     def forward(

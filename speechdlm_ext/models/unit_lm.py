@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.generation.rotary_stepping import RotaryReader
 from speechdlm_ext.models.unit_language_model import UnitDecoder, UnitLanguageModel
 from speechdlm_ext.modules.packing import Packing
 from speechdlm_ext.modules.rms_norm import RMSNorm
@@ -96,6 +97,10 @@ class UnitLMDecoder(UnitDecoder):
                 x = layer(x, turn, packing.attend)
         normed: Tensor = self.norm(x)
         return normed
+
+    def reader(self, rows: int) -> RotaryReader:
+        """See :meth:`UnitDecoder.reader`."""
+        return RotaryReader(self, rows)
 
 
 @register_model("unit_lm", dataclass=UnitLMConfig)

@@ -9,6 +9,7 @@ from omegaconf import II
 from torch import Tensor, nn
 
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
+from speechdlm_ext.generation.reading import RecurrentReader
 from speechdlm_ext.models.unit_language_model import UnitDecoder, UnitLanguageModel
 from speechdlm_ext.modules.packing import Packing
 
@@ -61,6 +62,10 @@ class UnitLSTMDecoder(UnitDecoder):
         states, _ = self.lstm(sequence)
         ours: Tensor = states.data[place]
         return ours
+
+    def reader(self, rows: int) -> RecurrentReader:
+        """See :meth:`UnitDecoder.reader`."""
+        return RecurrentReader(self)
 
 
 @register_model("unit_lstm", dataclass=UnitLSTMConfig)
