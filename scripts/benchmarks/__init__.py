@@ -3,6 +3,7 @@
 # The last ones need a GPU, and are left out when no part is named and no GPU is asked for.
 PARTS = {
     "startup": ("startup", "measure"),
+    "quantizer": ("quantizing", "measure"),
     "train-fp32": ("training", "fp32"),
     "train-bf16": ("training", "bf16"),
     "sample-beam1": ("sampling", "beam1"),

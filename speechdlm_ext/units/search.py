@@ -72,12 +72,12 @@ class PathSearch:
 
     def units(self) -> torch.Tensor:
         """The units, int64, of the frames that have not been released, on the path that is the best by now."""
+        best, run_starts, released = self._best, self._run_starts, self.released
         runs, lengths = [], []
         end = self.frames
-        while end > self.released:
-            unit, start = self._tip(end - 1)
-            start = max(start, self.released)
-            runs.append(unit)
+        while end > released:
+            start = max(run_starts[end - 1 - released], released)
+            runs.append(best[end - 1 - released])
             lengths.append(end - start)
             end = start
         return torch.from_numpy(np.repeat(np.array(runs[::-1], dtype=np.int64), lengths[::-1]))
