@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.units.choice import add_encoder_options, encoder_options, place_encoder
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Stopped anywhere and started again, it goes on after the last whole recording."
+    )
     parser.add_argument("manifest", type=Path, help="as data_prep/make_manifest.py writes it")
     parser.add_argument("codebook", type=Path, help="safetensors file to write")
-    parser.add_argument("--encoder", default="logmel", help="what makes the features (default: %(default)s)")
-    parser.add_argument("--encoder-options", default="{}", metavar="JSON", help='such as {"n_mels": 40}')
-    parser.add_argument("--units", type=int, default=100, help="number of centroids K (default: %(default)s)")
+    add_encoder_options(parser, default="logmel")
     parser.add_argument(
-        "--max-frames", type=int, default=300_000, help="frames to train on, the same share of every recording"
+        "--clusters",
+        "--units",
+        dest="clusters",
+        type=int,
+        default=100,
+        help="number of centroids K, and so of units (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-frames",
+        type=int,
+        default=300_000,
+        help="frames to train on, the same share of every recording (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--share", type=float, help="of the frames of every recording to train on, 0.1 for instance, and no maximum"
+    )
+    parser.add_argument(
+        "--algorithm",
+        default="full",
+        help="full (scikit-learn), minibatch (scikit-learn, in bounded memory), faiss (if installed) (default: full)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of the frames and first centroids (default: %(default)s)")
+    parser.add_argument(
+        "--features", type=Path, help="NumPy file to keep the features in (default: one that goes when all is done)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="threads that read ahead (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a codebook that is there")
     return parser
 
@@ -28,30 +51,50 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    try:
-        encoder_options = json.loads(options.encoder_options)
-    except ValueError:
-        raise InputError(f"--encoder-options {options.encoder_options}: not JSON") from None
+    named = encoder_options(options)
     if options.codebook.exists() and not options.overwrite:
         raise InputError(f"{options.codebook} is there already: pass --overwrite to replace it")
+    if options.clusters < 1:
+        raise InputError(f"--clusters {options.clusters}: at least 1 is wanted")
+    if options.share is not None and not 0 < options.share <= 1:
+        raise InputError(f"--share {options.share:g}: more than 0, and 1 at most, is wanted")
+    if options.max_frames < 1:
+        raise InputError(f"--max-frames {options.max_frames}: at least 1 is wanted")
     from tqdm import tqdm
 
+    from speechdlm_ext.locking import exclusive
+    from speechdlm_ext.progress import follow
     from speechdlm_ext.units.encoder import build_encoder
-    from speechdlm_ext.units.kmeans import sample_features, train_codebook
+    from speechdlm_ext.units.feature_dump import count_frames, dump_features, remove_dump
+    from speechdlm_ext.units.kmeans import train_codebook
     from speechdlm_ext.units.recordings import read_manifest
 
-    encoder = build_encoder(options.encoder, encoder_options)
     rows = read_manifest(options.manifest)
-    features, levels = sample_features(
-        rows,
-        encoder,
-        options.max_frames,
-        options.seed,
-        progress=lambda items: tqdm(items, desc="features", unit="recording", disable=None),
-    )
-    print(f"k-means: {options.units} units from {len(features)} frames of width {encoder.dim}", flush=True)
-    codebook = train_codebook(features, encoder, options.units, options.seed, levels)
-    codebook.save(options.codebook)
+    encoder = place_encoder(build_encoder(options.encoder, named), options)
+    frames = count_frames(rows, encoder)
+    share = options.share or min(1.0, options.max_frames / max(frames, 1))
+    if options.clusters > share * frames:
+        raise InputError(
+            f"{options.clusters} units from about {share * frames:.0f} frames: take fewer units or more frames"
+        )
+    dump = options.features or options.codebook.with_name(options.codebook.name + ".features.npy")
+    with exclusive(options.codebook):
+        features, levels = dump_features(
+            rows,
+            encoder,
+            dump,
+            share,
+            options.seed,
+            lambda items, seconds: follow(items, seconds, "features", tqdm.write),
+            say=tqdm.write,
+            workers=max(1, options.workers),
+            dtype=options.dtype,
+        )
+        print(f"k-means: {options.clusters} units from {len(features)} frames of width {encoder.dim}", flush=True)
+        codebook = train_codebook(features, encoder, options.clusters, options.seed, levels, options.algorithm)
+        codebook.save(options.codebook)
+        if options.features is None:
+            remove_dump(dump)
     print(f"codebook {codebook.fingerprint}, {codebook.units} x {codebook.dim}: {options.codebook}")
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from speechdlm_ext.locking import lock_file
+
+_SYNC_EVERY = 1.0  # seconds
 
 
 class Journal:
@@ -36,6 +39,8 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.entries: dict[str, Any] = {}
         self.dropped = False
+        self._settings = settings
+        self._synced = 0.0
         self._file = open(self.path, "a+b")  # noqa: SIM115 - closed in __exit__
         try:
             lock_file(self._file, self.path)
@@ -45,9 +50,15 @@ class Journal:
             raise
 
     def add(self, key: str, value: Any) -> None:
-        """Keep a result; it is on the disk when this returns."""
+        """Keep a result: no kill can take it back once this returns, nor can a crash of the machine, a second later."""
         self._append({"key": key, "value": value})
         self.entries[key] = value
+
+    def clear(self) -> None:
+        """Forget all results."""
+        self.entries.clear()
+        self._file.truncate(0)
+        self._append({"settings": self._settings})
 
     def remove(self) -> None:
         """Delete the file, its purpose being fulfilled."""
@@ -91,7 +102,9 @@ class Journal:
         try:
             self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if time.monotonic() - self._synced > _SYNC_EVERY:  # slow on the disks of a cluster
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
         except OSError as error:  # the system does not say which disk is full
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 

@@ -16,7 +16,7 @@ from speechdlm_ext.units.encoder import Encoder
 from speechdlm_ext.units.encoding import Encoded, encode_rows
 from speechdlm_ext.units.files import DURATIONS, channel_names, format_units, write_unit_file
 from speechdlm_ext.units.quantizer import DPDPQuantizer
-from speechdlm_ext.units.recordings import audio_paths, recording_size
+from speechdlm_ext.units.recordings import recording_size, recording_stamp
 
 Progress = Callable[[Iterable[Encoded], float], Iterable[Encoded]]
 
@@ -74,7 +74,7 @@ def encode_recordings(
     with Journal(output.with_name(output.name + ".partial"), made_by) as journal:
         if journal.dropped:
             say(f"{journal.path}: made with another codebook or other settings, starting over")
-        sources = {row["id"]: _source(row) for row in rows}
+        sources = {row["id"]: recording_stamp(row) for row in rows}
         to_do = [row for row in rows if journal.entries.get(row["id"], {}).get("source") != sources[row["id"]]]
         if len(to_do) < len(rows):
             say(f"{len(rows) - len(to_do)} of {len(rows)} recordings are done already")
@@ -164,19 +164,6 @@ def _seconds(row: Mapping[str, Any]) -> float:
         return recording_size(row)[0] / float(row.get("speed", 1))
     except (InputError, OSError):
         return 0.0  # it will be left out
-
-
-def _source(row: Mapping[str, Any]) -> list[Any]:
-    """What tells whether a recording is still the one that was encoded."""
-    paths = audio_paths(row)
-    return [[path, *_stamp(path)] for path in paths] + ([row["speed"]] if "speed" in row else [])
-
-
-def _stamp(path: str) -> list[int]:
-    if not os.path.exists(path):
-        return []
-    status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _write_errors(output: Path, rows: Sequence[Mapping[str, Any]], reasons: Mapping[str, str]) -> None:

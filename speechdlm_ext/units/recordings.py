@@ -139,6 +139,19 @@ def recording_size(row: Mapping[str, Any]) -> tuple[float, int]:
     return infos[0].duration, sum(info.channels for info in infos)
 
 
+def recording_stamp(row: Mapping[str, Any]) -> list[Any]:
+    """What tells whether a recording is still the one that was encoded."""
+    paths = audio_paths(row)
+    return [[path, *_stamp(path)] for path in paths] + ([row["speed"]] if "speed" in row else [])
+
+
+def _stamp(path: str) -> list[int]:
+    if not os.path.exists(path):
+        return []
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
+
+
 def safe_id(text: str) -> str:
     """The text with all but letters, digits, ``.``, ``_`` and ``-`` replaced, short enough for a file name."""
     text = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("._-")

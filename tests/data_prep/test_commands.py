@@ -40,7 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
 def work(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_command) -> Path:
     """What the five commands make of the folder."""
     out = tmp_path_factory.mktemp("work")
-    manifest = run_command(["python", "data_prep/make_manifest.py", folder, out / "manifest.jsonl"], env=QUIET)
+    command = ["python", "data_prep/make_manifest.py", folder, out / "manifest.jsonl"]
+    manifest = run_command([*command, "--channels", "2", "--min-seconds", "2"], env=QUIET)
     assert "12 of 15 recordings" in manifest.stdout and manifest.stdout.count("left out:") == 3
     assert "8000, 22050 Hz will be resampled" in manifest.stdout
     book = out / "book.safetensors"
@@ -149,7 +150,8 @@ def _refused(done: subprocess.CompletedProcess, expected: str, status: int = 2) 
     [
         (["data_prep/make_manifest.py", "{tmp}/none", "{tmp}/out/m.jsonl"], "no such folder"),
         (["data_prep/make_manifest.py", "{tmp}/empty", "{tmp}/out/m.jsonl"], "no audio files"),
-        (["data_prep/make_manifest.py", "{tmp}/mono", "{tmp}/out/m.jsonl"], "1 channel, 2 are needed"),
+        (["data_prep/make_manifest.py", "{tmp}/mono", "{tmp}/out/m.jsonl", "--channels", "2"],
+         "1 channel, 2 are needed"),
         (["data_prep/make_manifest.py", "{tmp}/mono", "{tmp}/out/m.jsonl", "--channels", "0"], "--channels 0"),
         (["data_prep/train_codebook.py", "{tmp}/none.jsonl", "{tmp}/out/b.safetensors"], "no such file"),
         (["data_prep/train_codebook.py", "{work}/manifest.jsonl", "{tmp}/out/b", "--units", "0"], "at least 1"),
