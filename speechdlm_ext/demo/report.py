@@ -88,7 +88,8 @@ def _listen(figures: Any) -> str:
             spans = [("prompt", 0.0, piece.prompt_seconds), (then, piece.prompt_seconds, piece.duration)]
             note = "recording" if real else f"seed {piece.seed}" if piece.seed is not None else ""
             title = "The real continuation" if real else f"Sample {index}"
-            players.append(Timeline(title, piece.wave, piece.sample_rate, piece.activity, spans, note).render())
+            timeline = Timeline.of_wave(title, piece.wave, piece.sample_rate, piece.activity, spans, note)
+            players.append(timeline.render())
         where = f"{prompt.recording}, from {prompt.start:g} s"
         parts.append(
             f'<h3>Prompt {number} <small>{escape(where)}</small></h3><div class="samples">{"".join(players)}</div>'
@@ -120,8 +121,7 @@ def _learning(figures: Any) -> str:
         "checkpoint, was chosen for the lowest bits on the held-out segments. The model's size and the training "
         "options were chosen on made conversations of seed 1: another --seed, or your own recordings, test them."
     )
-    chart = bar_chart(bars, "bits, less is better", "Edge units, held out", strong=2)
-    chart = chart.replace("</figure>", f"<p>{escape(smoothing)}</p></figure>")
+    chart = bar_chart(bars, "bits, less is better", "Edge units, held out", strong=2, note=smoothing)
     return (
         line_chart(bits, "updates", "Bits per edge unit", levels, "Bits per edge unit in training and held out")
         + '<div class="pair" style="margin-top:1.1rem">'
@@ -131,25 +131,14 @@ def _learning(figures: Any) -> str:
     )
 
 
-_EVENTS = {
-    "ipu": "Stretches of speech",
-    "pause": "Pauses",
-    "gap": "Gaps",
-    "overlap": "Overlaps",
-    "overlap_within": "– within a turn",
-    "overlap_between": "– at a change of turn",
-    "turn": "Turns",
-    "backchannel": "Backchannels",
-    "interruption": "Interruptions",
-    "floor_transfer_offset": "Floor transfers",
-}
-
-
 def _turns(figures: Any) -> str:
     from speechdlm_ext.metrics.summary import summarise
+    from speechdlm_ext.report.comparison import distribution_charts
+    from speechdlm_ext.report.glossary import EVENTS
     from speechdlm_ext.report.page import table
 
-    columns = [summarise(events) for events in (figures.generated(), figures.real(), figures.corpus)]
+    generated, real, corpus = figures.generated(), figures.real(), figures.corpus
+    columns = [summarise(events) for events in (generated, real, corpus)]
     rows = [
         [
             "Speech of A\nand of B",
@@ -159,14 +148,17 @@ def _turns(figures: Any) -> str:
             ),
         ]
     ]
-    rows += [[label, *(_rate(column[name]) for column in columns)] for name, label in _EVENTS.items()]
+    rows += [
+        [f"{term.label}\n{term.meaning}", *(_rate(column[name]) for column in columns)] for name, term in EVENTS.items()
+    ]
     head = ["", *(f"{name}\n{c['minutes']:.1f} min" for name, c in zip(_COLUMNS, columns, strict=True))]
-    note = (
-        "A stretch of speech (inter-pausal unit) is bounded by at least 200 ms of silence; a pause is silence within "
-        "one voice's talk, a gap silence between voices; a floor transfer's length is signed, negative for overlaps. "
-        "Speech is found by energy, every 10 ms, against each channel's own noise floor."
+    charts = distribution_charts([("generated", generated), ("real", real)], ("ipus", "pauses", "gaps", "overlaps"))
+    note = "Speech is found by energy, every 10 ms, against each channel's own noise floor."
+    return (
+        table(head, rows)
+        + f'<p class="note">{escape(note)}</p><h3>How long, per cent of the events by seconds</h3>'
+        + charts
     )
-    return table(head, rows) + f'<p class="note">{escape(note)}</p>'
 
 
 _COLUMNS = ("Generated", "Real", "Corpus")

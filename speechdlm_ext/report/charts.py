@@ -1,4 +1,4 @@
-"""Charts as SVG: curves over a common axis, and bars beside each other."""
+"""Charts: curves over a common axis, bars beside each other, and figures with their intervals on one line."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT = 640, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 36
+from speechdlm_ext.report.axes import Axes, ticks
+
+__all__ = ["Curve", "Estimate", "Level", "bar_chart", "figure", "legend", "line_chart", "range_chart", "ticks"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class Level:
     value: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its confidence interval; None where there is none."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
 def line_chart(
     curves: Sequence[Curve], x_label: str, y_label: str, levels: Sequence[Level] = (), description: str = ""
 ) -> str:
@@ -41,49 +51,22 @@ def line_chart(
     if not xs:
         return '<p class="empty">Nothing to draw: the log holds no figures.</p>'
     x_ticks, y_ticks = ticks(0, max(xs)), ticks(min(ys), max(ys))
-    x_low, x_high = 0.0, max(max(xs), x_ticks[-1] if x_ticks[-1] <= 1.05 * max(xs) else max(xs))
-    y_low, y_high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / (x_high - x_low or 1)
-        up = (y - y_low) / (y_high - y_low or 1)
-        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
-
-    parts = []
-    for tick in y_ticks:
-        _, y = place(x_low, tick)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    for tick in x_ticks:
-        if tick <= x_high:
-            x, _ = place(tick, y_low)
-            parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{tick:g}</text>')
-    for number, level in enumerate(levels):
-        _, y = place(x_low, level.value)
-        parts.append(
-            f'<line class="level level-{number}" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
+    x_high = max(max(xs), x_ticks[-1] if x_ticks[-1] <= 1.05 * max(xs) else max(xs))
+    axes = Axes(0.0, x_high, min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys)))
+    parts = list(axes.grid(x_ticks, y_ticks, x_label))
+    parts += [axes.line_across(level.value, f"level level-{number}") for number, level in enumerate(levels)]
     for number, curve in enumerate(curves):
-        points = [place(x, y) for x, y in sorted(curve.points)]
+        points = [axes.place(x, y) for x, y in sorted(curve.points)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
         parts.append(f'<path class="curve curve-{number}" d="{path}"/>')
         if curve.dots:
             parts += [f'<circle class="curve-{number}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points]
-    parts.append(
-        f'<text class="label" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>'
-    )
-    legend = "".join(f'<li class="curve-{n}">{escape(curve.name)}</li>' for n, curve in enumerate(curves))
-    legend += "".join(
-        f'<li class="level level-{n}">{escape(level.name)} {level.value:.2f}</li>' for n, level in enumerate(levels)
-    )
-    return (
-        f'<figure class="chart"><figcaption>{escape(y_label)}</figcaption>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(description or y_label)}">'
-        f'{"".join(parts)}</svg><ul class="legend">{legend}</ul></figure>'
-    )
+    entries = [(f"curve-{number}", curve.name) for number, curve in enumerate(curves)]
+    entries += [(f"level level-{number}", f"{level.name} {level.value:.2f}") for number, level in enumerate(levels)]
+    return figure("chart", y_label, axes.drawing(parts, description or y_label) + legend(entries))
 
 
-def bar_chart(bars: Sequence[tuple[str, float | None]], unit: str, title: str, strong: int = -1) -> str:
+def bar_chart(bars: Sequence[tuple[str, float | None]], unit: str, title: str, strong: int = -1, note: str = "") -> str:
     """Horizontal bars from zero; ``strong`` is the number of the one that matters. None is shown as a dash."""
     longest = max((value for _, value in bars if value is not None), default=0.0) or 1.0
     rows = "".join(
@@ -92,15 +75,44 @@ def bar_chart(bars: Sequence[tuple[str, float | None]], unit: str, title: str, s
         f"<b>{'–' if value is None else f'{value:.2f}'}</b></li>"
         for number, (name, value) in enumerate(bars)
     )
-    return f'<figure class="bars"><figcaption>{escape(title)} ({escape(unit)})</figcaption><ul>{rows}</ul></figure>'
+    below = f"<p>{escape(note)}</p>" if note else ""
+    return figure("bars", f"{title} ({unit})", f"<ul>{rows}</ul>{below}")
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers that span ``low`` to ``high``."""
-    if high <= low:
-        return [low, low + 1]
-    rough = (high - low) / most
-    scale = 10 ** math.floor(math.log10(rough))
-    step = next(m * scale for m in (1, 2, 2.5, 5, 10) if m * scale >= rough)
-    first = math.floor(low / step)
-    return [round(n * step, 10) for n in range(first, math.ceil(high / step) + 1)]
+def range_chart(rows: Sequence[tuple[str, Sequence[Estimate]]], names: Sequence[str], unit: str, title: str) -> str:
+    """For each row one dot for each of ``names`` (2 at most), with its interval as a line, all on one scale from zero.
+
+    None is shown as a dash.
+    """
+    values = [v for _, row in rows for e in row for v in (e.value, e.high) if v is not None and math.isfinite(v)]
+    top = max(values, default=0.0) or 1.0
+    items = []
+    for label, row in rows:
+        marks = "".join(_mark(number, estimate, top) for number, estimate in enumerate(row))
+        figures = " · ".join("–" if e.value is None else f"{e.value:.1f}" for e in row)
+        items.append(f'<li><span>{escape(label)}</span><span class="range">{marks}</span><b>{figures}</b></li>')
+    entries = [(f"mark-{number}", name) for number, name in enumerate(names)]
+    return figure("bars ranges", f"{title} ({unit})", f"<ul>{''.join(items)}</ul>{legend(entries)}")
+
+
+def _mark(number: int, estimate: Estimate, top: float) -> str:
+    if estimate.value is None:
+        return ""
+    left = 100 * estimate.value / top
+    line = ""
+    if estimate.low is not None and estimate.high is not None:
+        low, high = 100 * max(0.0, estimate.low) / top, 100 * estimate.high / top
+        line = f'<i class="line line-{number}" style="left:{low:.2f}%;width:{high - low:.2f}%"></i>'
+    return line + f'<i class="dot mark-{number}" style="left:{left:.2f}%"></i>'
+
+
+def legend(entries: Sequence[tuple[str, str]]) -> str:
+    """(class, name) of each thing drawn."""
+    items = "".join(f'<li class="{style}">{escape(name)}</li>' for style, name in entries)
+    return f'<ul class="legend">{items}</ul>' if entries else ""
+
+
+def figure(style: str, title: str, body: str, note: str = "") -> str:
+    """A figure with its title, and a fainter line below it."""
+    below = f"<small>{escape(note)}</small>" if note else ""
+    return f'<figure class="{style}"><figcaption>{escape(title)}{below}</figcaption>{body}</figure>'

@@ -56,7 +56,7 @@ def _section(
     ):
         samples = wave[:, :length].numpy()
         speech.append([detect_speech(channel, sample_rate) for channel in samples])
-        players.append(Timeline(label, samples, sample_rate, speech[-1], note=note).render())
+        players.append(Timeline.of_wave(label, samples, sample_rate, speech[-1], note=note).render())
     shares = [speech_agreement(one, other, length / sample_rate) for one, other in zip(*speech, strict=True)]
     agreement = ", ".join(f"{100 * share:.1f} %" for share in shares)
     lead = f"Speech and silence at the same times in {agreement} of frames" + (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -33,16 +35,14 @@ def render_page(title: str, lead: str, sections: Iterable[Section], top: str = "
         HTML that opens from disk, in light and dark, at any width.
     """
     sections = list(sections)
-    links = "".join(f'<a href="#{escape(s.name)}">{escape(s.title)}</a>' for s in sections)
-    body = "".join(
-        f'<section id="{escape(s.name)}" aria-labelledby="{escape(s.name)}-title">'
-        f'<h2 id="{escape(s.name)}-title">{escape(s.title)}</h2>'
-        + (f'<p class="lead">{escape(s.lead)}</p>' if s.lead else "")
-        + f"{s.body}</section>"
-        for s in sections
-    )
+    names = [(section.name, section.title) for section in sections]
+    return page_start(title, lead, names) + top + "".join(map(render_section, sections)) + page_end()
+
+
+def page_start(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
+    """The page up to its first section, for pages that are written piece by piece; ``sections``: anchors and titles."""
+    links = "".join(f'<a href="#{escape(name)}">{escape(text)}</a>' for name, text in sections)
     style = (_ASSETS / "report.css").read_text(encoding="utf-8")
-    script = (_ASSETS / "report.js").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -50,9 +50,37 @@ def render_page(title: str, lead: str, sections: Iterable[Section], top: str = "
         '<link rel="icon" href="data:,">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f'<a class="skip" href="#main">Skip to the content</a>\n<header><h1>{escape(title)}</h1>'
-        f'<p class="lead">{escape(lead)}</p><nav aria-label="Sections">{links}</nav></header>\n'
-        f'<main id="main">{top}{body}</main>\n<script>\n{script}</script>\n</body>\n</html>\n'
+        f'<p class="lead">{escape(lead)}</p><nav aria-label="Sections">{links}</nav></header>\n<main id="main">'
     )
+
+
+def page_end(scripts: Iterable[str] = ("player.js", "copy.js")) -> str:
+    """The end of the page; ``scripts`` are files of ``assets``, in order."""
+    code = "".join(f"<script>\n{(_ASSETS / name).read_text(encoding='utf-8')}</script>\n" for name in scripts)
+    return f"</main>\n{code}</body>\n</html>\n"
+
+
+def render_section(section: Section) -> str:
+    """A section with its heading."""
+    return section_start(section) + section.body + "</section>\n"
+
+
+def section_start(section: Section) -> str:
+    """The beginning of a section, up to its body; ``</section>`` ends it."""
+    name = escape(section.name)
+    lead = f'<p class="lead">{escape(section.lead)}</p>' if section.lead else ""
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{escape(section.title)}</h2>{lead}'
+    )
+
+
+def json_script(value: Any, name: str = "") -> str:
+    """JSON values as an inert script element; whatever their strings hold, they cannot end it."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    attribute = f' id="{escape(name)}"' if name else ""
+    return f'<script type="application/json"{attribute}>{text}</script>'
 
 
 def verdict(label: str, passed: bool | None, figure: str, detail: str) -> str:

@@ -1,21 +1,26 @@
-"""A player with a timeline: every channel's waveform and speech on one time axis, followed and searched by playhead."""
+"""A player with a timeline: every channel's sound, turns, backchannels, and between them gaps, pauses and overlaps.
+
+What is drawn is data in the page; ``assets/player.js`` draws it, follows the sound, and seeks.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.metrics.intervals import Interval, total_seconds
+from speechdlm_ext.metrics.events import KINDS, EventList, Events
+from speechdlm_ext.metrics.timeline import Activity
+from speechdlm_ext.metrics.turn_taking import find_events
+from speechdlm_ext.report.page import json_script
+from speechdlm_ext.report.sound import Sound, embed_wave
 
-_COLUMNS = 700  # points of a waveform: more than a phone and fewer than a screen shows
-_HEIGHT = 56  # of a channel, in the drawing's units
-_LANE = 10  # of the speech activity below it
+# Floor transfers are seen as the gaps and overlaps that they are; both kinds of overlap are overlaps.
+DRAWN = ("turns", "ipus", "backchannels", "pauses", "gaps", "overlaps", "interruptions")
 
 
 @dataclass(frozen=True)
@@ -24,104 +29,84 @@ class Timeline:
 
     Attributes:
         title: plain text.
-        wave: samples (C, N), full scale 1.
-        sample_rate: Hz.
-        activity: for each channel its stretches of speech, (start, end) in seconds.
+        events: of one conversation.
+        sound: of the same; see :mod:`speechdlm_ext.report.sound`.
+        lead: seconds of the sound before the conversation's clock begins; nothing is known of its events.
         parts: (name, start, end) of what is told apart on the axis, such as prompt and continuation, in seconds.
         note: plain text beside the title.
-        channels: names of the channels.
+        channels: names of the channels; A, B, … without.
     """
 
     title: str
-    wave: NDArray[np.float32]
-    sample_rate: int
-    activity: Sequence[Sequence[Interval]]
+    events: Events
+    sound: Sound
+    lead: float = 0.0
     parts: Sequence[tuple[str, float, float]] = ()
     note: str = ""
-    channels: Sequence[str] = field(default=("A", "B"))
+    channels: Sequence[str] = field(default=())
+
+    @classmethod
+    def of_wave(
+        cls,
+        title: str,
+        wave: NDArray[np.float32],
+        sample_rate: int,
+        activity: Activity,
+        parts: Sequence[tuple[str, float, float]] = (),
+        note: str = "",
+    ) -> Timeline:
+        """With the sound in the page.
+
+        Args:
+            title: plain text.
+            wave: samples (C, N), full scale 1.
+            sample_rate: Hz.
+            activity: for each channel its stretches of speech, (start, end) in seconds.
+            parts: see the class.
+            note: see the class.
+        """
+        events = find_events(activity, wave.shape[1] / sample_rate)
+        return cls(title, events, embed_wave(wave, sample_rate), parts=parts, note=note)
 
     @property
     def duration(self) -> float:
-        """Seconds."""
-        return self.wave.shape[1] / self.sample_rate
+        """Seconds that are shown."""
+        return self.lead + self.events.duration
+
+    def data(self) -> dict[str, Any]:
+        """JSON values for ``assets/player.js``; times in seconds, to the millisecond."""
+        width = int(self.events.channel_counts.max()) if self.events.conversations else 0
+        return {
+            "title": self.title,
+            "note": self.note,
+            "duration": round(self.duration, 3),
+            "channels": [channel_name(number, self.channels) for number in range(width)],
+            "parts": [[name, round(start, 3), round(end, 3)] for name, start, end in self.parts],
+            "outlines": list(self.sound.outlines),
+            "events": {KINDS[kind]: _rows(getattr(self.events, kind), self.lead) for kind in DRAWN},
+            "sources": list(self.sound.sources),
+            "offset": round(self.sound.offset, 6),
+        }
 
     def render(self) -> str:
-        """The figure as HTML, with the sound in it."""
-        label = escape(f"{self.title}, {self.duration:.1f} s")
+        """The figure as HTML, with the sound in it or linked."""
         return (
-            f'<figure class="timeline" data-duration="{self.duration:.4f}"><figcaption><b>{escape(self.title)}</b>'
-            f"<span>{escape(self.note)}</span></figcaption>"
-            f'<div class="track" role="slider" tabindex="0" aria-label="Position in {label}" aria-valuemin="0"'
-            f' aria-valuemax="{self.duration:.1f}" aria-valuenow="0" aria-valuetext="0.0 s">'
-            f'{self._parts()}<div class="channels">{"".join(map(self._channel, range(len(self.wave))))}</div>'
-            f'<div class="playhead" hidden></div></div>{_axis(self.duration)}'
-            f'<audio controls preload="metadata" src="{audio_uri(self.wave, self.sample_rate)}"></audio></figure>'
-        )
-
-    def _parts(self) -> str:
-        spans = "".join(
-            f'<span class="part part-{number}" style="left:{_percent(start, self.duration)};'
-            f'width:{_percent(end - start, self.duration)}"><i>{escape(name)}</i></span>'
-            for number, (name, start, end) in enumerate(self.parts)
-        )
-        return f'<div class="parts">{spans}</div>'
-
-    def _channel(self, number: int) -> str:
-        name = self.channels[number] if number < len(self.channels) else str(number + 1)
-        share = total_seconds(self.activity[number]) / self.duration if self.duration else 0.0
-        lanes = "".join(
-            f'<rect class="speech" x="{_COLUMNS * a / self.duration:.2f}" y="{_HEIGHT + 2}" '
-            f'width="{max(0.5, _COLUMNS * (b - a) / self.duration):.2f}" height="{_LANE - 4}" rx="2"/>'
-            for a, b in self.activity[number]
-        )
-        return (
-            f'<div class="channel channel-{number % 4}"><span class="name">{escape(name)}</span>'
-            f'<svg viewBox="0 0 {_COLUMNS} {_HEIGHT + _LANE}" preserveAspectRatio="none" role="img" '
-            f'aria-label="Channel {escape(name)}: speech in {100 * share:.0f} % of the time">'
-            f'<path class="wave" d="{outline(self.wave[number])}"/>{lanes}</svg></div>'
+            f'<figure class="timeline"><figcaption><b>{escape(self.title)}</b><span>{escape(self.note)}</span>'
+            f"</figcaption>{json_script(self.data())}</figure>"
         )
 
 
-def outline(wave: NDArray[np.float32], columns: int = _COLUMNS, height: int = _HEIGHT) -> str:
-    """Path of a waveform's envelope, mirrored about the middle.
-
-    Levels are drawn on a square-root scale, so that soft speech is seen beside loud; full scale fills the height.
-
-    Args:
-        wave: samples (N,).
-        columns: points.
-        height: of the drawing.
-    """
-    if not len(wave):
-        return f"M0 {height / 2}H{columns}"
-    bounds = np.linspace(0, len(wave), columns + 1).astype(int)
-    starts = np.minimum(bounds[:-1], len(wave) - 1)
-    peaks = np.sqrt(np.clip(np.maximum.reduceat(np.abs(wave), starts), 0, 1)) * (height / 2 - 1)
-    middle = height / 2
-    upper = [f"{x} {middle - max(peak, 0.4):.1f}" for x, peak in enumerate(peaks)]
-    lower = [f"{x} {middle + max(peak, 0.4):.1f}" for x, peak in reversed(list(enumerate(peaks)))]
-    return "M" + "L".join(upper + lower) + "Z"
+def channel_name(number: int, names: Sequence[str] = ()) -> str:
+    """The channel's name, or a letter; after Z numbers."""
+    if number < len(names):
+        return names[number]
+    return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
-def audio_uri(wave: NDArray[np.float32], sample_rate: int) -> str:
-    """Samples (C, N) as a data address: lossless (FLAC, 16 bits), which every current browser plays."""
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(wave.T, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
-    return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole if whole else 0:.3f}%"
-
-
-def _axis(duration: float) -> str:
-    """Labels of the time axis: at most about eight, at round times."""
-    step = next((s for s in (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600) if duration / s <= 8), 1800)
-    marks = "".join(
-        f'<span style="left:{_percent(number * step, duration)}">{number * step:g}</span>'
-        for number in range(int(duration / step) + 1)
-        if number * step <= duration * 0.93
-    )
-    return f'<div class="axis" aria-hidden="true">{marks}<em>s</em></div>'
+def _rows(events: EventList, lead: float) -> list[list[float | int]]:
+    """Start, end, and the channels as bits."""
+    bits = [sum(1 << int(channel) for channel in row.nonzero()[0]) for row in events.channels]
+    return [
+        [round(start + lead, 3), round(end + lead, 3), mask]
+        for start, end, mask in zip(events.start.tolist(), events.end.tolist(), bits, strict=True)
+    ]

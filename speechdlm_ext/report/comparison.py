@@ -1,0 +1,178 @@
+"""Figures of generated conversations beside those of a reference: tables, ranges and distributions for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from speechdlm_ext.metrics.events import KINDS, Events
+from speechdlm_ext.report.charts import Estimate, range_chart
+from speechdlm_ext.report.distributions import histogram_chart
+from speechdlm_ext.report.glossary import EVENTS, MEASURES, spell
+from speechdlm_ext.report.page import table
+
+Figures = Mapping[str, Any]
+
+
+def summary_table(result: Figures, names: Sequence[str]) -> str:
+    """A row for each kind of event: rate and median of each corpus, and how far apart they are.
+
+    Args:
+        result: what ``metrics.json`` holds.
+        names: the corpora's keys in it, the generated one first, at most two.
+    """
+    both = len(names) > 1
+    head = ["", *(f"{name}\na minute" for name in names), *(["difference\na minute"] if both else [])]
+    head += [f"{name}\nmedian" for name in names] + (["Wasserstein-1\nof lengths"] if both else [])
+    rows = [["Speech\nShare of the time in which each channel speaks", *(_shares(result, name) for name in names)]]
+    rows[0] += [""] * (len(head) - len(rows[0]))
+    for kind, term in EVENTS.items():
+        figures = [_of(result, name, kind) for name in names]
+        if not any(figures):
+            continue
+        row = [f"{term.label}\n{term.meaning}", *(_with_interval(f, "per_minute", 1) for f in figures)]
+        distance = _of(result, "distance", kind)
+        if both:
+            row.append(_with_interval(distance, "per_minute", 1, signed=True))
+        row += [_number(f.get("median"), 2, " s") for f in figures]
+        if both:
+            row.append(_with_interval(distance, "wasserstein", 2, " s"))
+        rows.append(row)
+    return table(head, rows, caption="")
+
+
+def rate_chart(result: Figures, names: Sequence[str]) -> str:
+    """Events a minute of each kind, the corpora's beside each other, with their confidence intervals."""
+    rows = []
+    for kind, term in EVENTS.items():
+        figures = [_of(result, name, kind) for name in names]
+        if any(figures):
+            rows.append((term.label, [_estimate(f, "per_minute") for f in figures]))
+    return range_chart(rows, [spell(name) for name in names], "a minute", "Events")
+
+
+def reasons(result: Figures, names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(corpus, kind, reason) of what could not be said."""
+    found = []
+    for name in names:
+        for kind, term in EVENTS.items():
+            figures = _of(result, name, kind)
+            if figures.get("reason") and figures.get("per_minute") is None:
+                found.append((spell(name), term.label, str(figures["reason"])))
+    return found
+
+
+def distribution_charts(corpora: Sequence[tuple[str, Events]], kinds: Iterable[str] = tuple(KINDS)) -> str:
+    """A chart of the lengths of each kind of event, the corpora over each other; ``kinds`` as attributes of Events."""
+    charts = [
+        histogram_chart(
+            EVENTS[KINDS[kind]].label,
+            [(name, getattr(events, kind).durations) for name, events in corpora],
+            note=EVENTS[KINDS[kind]].meaning,
+        )
+        for kind in kinds
+    ]
+    return f'<div class="grid">{"".join(charts)}</div>'
+
+
+def further_tables(result: Figures, names: Sequence[str]) -> str:
+    """Figures of both corpora that are not events: units, likelihood, words, sound, each group a table."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    columns = [*names, *(["distance"] if "distance" in result else [])]
+    for number, name in enumerate(columns):
+        for group, label, text in _flatten(result.get(name) or {}):
+            groups.setdefault(group, {}).setdefault(label, [""] * len(columns))[number] = text
+    parts = []
+    for group, found in groups.items():
+        head = ["", *(spell(name) for name in columns)]
+        rows = [[label, *texts] for label, texts in found.items()]
+        title = f"<h3>{_title(group)}</h3>" if group else ""
+        parts.append(title + table(head, rows))
+    return "".join(parts)
+
+
+_SHOWN_ELSEWHERE = {*EVENTS, "conversations", "minutes", "speech_share"}
+
+
+def _flatten(figures: Figures) -> Iterator[tuple[str, str, str]]:
+    """(group, label, text) of every figure that is not an event's."""
+    for key, value in figures.items():
+        if key in _SHOWN_ELSEWHERE:
+            continue
+        if isinstance(value, Mapping):
+            yield from ((key, label, text) for label, text in _leaves(value))
+        elif (text := plain_value(value)) is not None:
+            yield "", spell(key), text
+
+
+def _leaves(value: Figures, before: str = "") -> Iterator[tuple[str, str]]:
+    for key, inner in value.items():
+        label = f"{before}, {spell(key)}" if before else spell(key)
+        if isinstance(inner, Mapping):
+            yield from _leaves(inner, label)
+        elif (text := plain_value(inner)) is not None:
+            yield label, text
+
+
+def plain_value(value: Any) -> str | None:
+    """A figure, a word, or a short list of them as text; None for what a table cannot hold."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence) and len(value) <= 8:
+        texts = [plain_value(item) for item in value]
+        return " / ".join(text for text in texts if text is not None)
+    return None
+
+
+def _title(group: str) -> str:
+    words = spell(group)
+    return words[:1].upper() + words[1:]
+
+
+def _of(result: Figures, corpus: str, kind: str) -> Figures:
+    found = (result.get(corpus) or {}).get(kind)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _interval(figures: Figures, measure: str) -> tuple[float | None, float | None]:
+    found = figures.get("interval")
+    found = found.get(measure) if isinstance(found, Mapping) else found if measure == "per_minute" else None
+    return (found[0], found[1]) if isinstance(found, Sequence) and len(found) == 2 else (None, None)
+
+
+def _estimate(figures: Figures, measure: str) -> Estimate:
+    return Estimate(figures.get(measure), *_interval(figures, measure))
+
+
+def _number(value: Any, digits: int, unit: str = "", signed: bool = False) -> str:
+    if not isinstance(value, (int, float)):
+        return "–"
+    return f"{value:{'+' if signed else ''}.{digits}f}{unit}".replace("-", "−")
+
+
+def _with_interval(figures: Figures, measure: str, digits: int, unit: str = "", signed: bool = False) -> str:
+    text = _number(figures.get(measure), digits, unit, signed)
+    low, high = _interval(figures, measure)
+    if text == "–" or low is None or high is None:
+        return text
+    return f"{text}\n{_number(low, digits)} to {_number(high, digits)}"
+
+
+def _shares(result: Figures, name: str) -> str:
+    shares = (result.get(name) or {}).get("speech_share")
+    if not shares:
+        return "–"
+    return " · ".join("–" if share is None else f"{100 * share:.0f} %" for share in shares)
+
+
+def measure_notes() -> str:
+    """What the measures are, one line each, as plain text."""
+    return " ".join(f"{term.label}: {term.meaning}." for key, term in MEASURES.items() if key != "n")

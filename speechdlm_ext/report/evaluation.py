@@ -1,0 +1,266 @@
+"""The page of an evaluation: generated conversations beside real ones, to look at and to listen to.
+
+One file that opens from disk. What belongs to a dialogue (its events, its outline, and its sound where there is room)
+is written while the next ones are read, so that memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.metrics.events import KINDS, EventList, Events
+from speechdlm_ext.report.comparison import (
+    distribution_charts,
+    further_tables,
+    plain_value,
+    rate_chart,
+    reasons,
+    summary_table,
+)
+from speechdlm_ext.report.dialogues import figure_columns, figure_rows, list_data, list_markup
+from speechdlm_ext.report.glossary import spell
+from speechdlm_ext.report.page import Section, json_script, page_end, page_start, render_section, section_start, table
+from speechdlm_ext.report.sound import Recording, Sound, load_sound
+from speechdlm_ext.report.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The conversations of one side.
+
+    Attributes:
+        name: its key in ``metrics.json``: ``generated`` or ``reference``.
+        names: of the conversations, in the order of ``events``; any text.
+        events: all of them pooled, on clocks that begin where the measured part begins.
+        recordings: where the sound of each is; missing ones have none.
+        figures: further figures of each, by name, for the list of dialogues; numbers or None.
+        channels: names of the channels of each; letters where missing.
+    """
+
+    name: str
+    names: Sequence[str]
+    events: Events
+    recordings: Sequence[Recording] = ()
+    figures: Sequence[Mapping[str, Any]] = ()
+    channels: Sequence[Sequence[str]] = ()
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """``embed_megabytes``: of the page that sound may take, first dialogues first; the others' files are linked by
+    their paths relative to the page. ``jobs``: files that are read at once."""
+
+    title: str = "Does it talk like people?"
+    embed_megabytes: float = 24.0
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+
+@dataclass
+class PageReport:
+    """How many dialogues have their sound in the page, beside it, and not at all; and why files could not be read."""
+
+    embedded: int = 0
+    linked: int = 0
+    silent: int = 0
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    result: Mapping[str, Any],
+    corpora: Sequence[Corpus],
+    options: PageOptions | None = None,
+) -> PageReport:
+    """Write the page, whole or not at all.
+
+    Args:
+        path: of the HTML file.
+        result: what ``metrics.json`` holds: figures of each corpus under its name, ``distance`` between them; what else
+            it holds is shown as it is.
+        corpora: the generated conversations, and the reference where there is one.
+        options: title, room for sound.
+
+    Raises:
+        OSError: the page cannot be written.
+    """
+    options = options or PageOptions()
+    names = [corpus.name for corpus in corpora]
+    sections = [
+        Section("summary", "Summary", _summary(result, names), _SUMMARY_LEAD),
+        Section("lengths", "How long", distribution_charts([(c.name, c.events) for c in corpora]), _LENGTHS_LEAD),
+        Section("dialogues", "Dialogues", "", _DIALOGUES_LEAD),
+    ]
+    further = further_tables(result, names)
+    if further:
+        sections.insert(2, Section("further", "Units, words, sound", further, "What else was measured."))
+    ends = [("method", "How it was measured")]
+    with atomic_write(path) as file:
+        anchors = [(section.name, section.title) for section in sections] + ends
+        file.write(page_start(options.title, _lead(corpora), anchors))
+        for section in sections[:-1]:
+            file.write(_clean(render_section(section)))
+        file.write(section_start(sections[-1]))
+        report = _write_dialogues(file, corpora, Path(path).resolve().parent, options)
+        file.write("</section>\n")
+        file.write(_clean(render_section(Section(*ends[0], _method(result, names, report, options), ""))))
+        file.write(page_end(("player.js", "dialogues.js")))
+    return report
+
+
+_SUMMARY_LEAD = (
+    "Dots and figures are those of all conversations together; lines and second figures are confidence intervals, by "
+    "resampling conversations."
+)
+_LENGTHS_LEAD = (
+    "Share of the events, in per cent, by their length in seconds. What is longer than the axis is in the last bin; a "
+    "triangle marks the median."
+)
+_DIALOGUES_LEAD = (
+    "Choose one to hear and see it. Click or drag in its timeline to seek. Keys: arrows, Page Up and Page Down move, "
+    "space plays, + and − magnify; in the list, up and down go to the next dialogue, Enter chooses and plays it."
+)
+
+
+def _clean(text: str) -> str:
+    """Text that can be written: names of files may hold bytes that are no characters."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _lead(corpora: Sequence[Corpus]) -> str:
+    sizes = [
+        f"{c.events.conversations:,} {c.name} conversation{'s' * (c.events.conversations != 1)} "
+        f"({c.events.duration / 60:,.1f} minutes)"
+        for c in corpora
+    ]
+    return _clean(" beside ".join(sizes)) + "."
+
+
+def _summary(result: Mapping[str, Any], names: Sequence[str]) -> str:
+    lines = [f"{corpus}, {kind}: {reason}" for corpus, kind, reason in reasons(result, names)]
+    unknown = (
+        f"<h3>What cannot be said</h3>{table(['', 'Why'], [line.split(': ', 1) for line in lines])}" if lines else ""
+    )
+    return rate_chart(result, names) + summary_table(result, names) + unknown
+
+
+def _write_dialogues(file: IO[str], corpora: Sequence[Corpus], folder: Path, options: PageOptions) -> PageReport:
+    """The list and the data of every dialogue, as they are read."""
+    columns = figure_columns([(corpus.events, corpus.figures) for corpus in corpora])
+    file.write(_clean(list_markup(columns, "Dialogues and their figures")))
+    rows: dict[int, dict[str, Any]] = {}
+    firsts = np.cumsum([0, *(corpus.events.conversations for corpus in corpora)]).tolist()
+    values = [figure_rows(columns, corpus.events, corpus.figures) for corpus in corpora]
+    report = PageReport()
+    for side, index, sound in _read_sounds(corpora, folder, options, report):
+        corpus, number = corpora[side], firsts[side] + index
+        file.write(json_script(_timeline(corpus, index, sound).data(), f"dialogue-{number}") + "\n")
+        rows[number] = {"id": number, "corpus": corpus.name, "name": corpus.names[index], "values": values[side][index]}
+    file.write(list_data(columns, [rows[number] for number in sorted(rows)]) + "\n")
+    return report
+
+
+def _timeline(corpus: Corpus, index: int, sound: Sound) -> Timeline:
+    lead = _recording(corpus, index).lead
+    events = _one_of(corpus.events, index)
+    parts = [("prompt", 0.0, lead), ("continuation", lead, lead + events.duration)] if lead else []
+    names = corpus.channels[index] if index < len(corpus.channels) else ()
+    return Timeline(corpus.names[index], events, sound, lead, parts, corpus.name, names)
+
+
+def _one_of(events: Events, index: int) -> Events:
+    """The events of one conversation; its columns lie together, as events are in order of conversation."""
+    own = slice(index, index + 1)
+    part = Events(events.durations[own], events.channel_speech[own], events.channel_counts[own])
+    for name in KINDS:
+        column: EventList = getattr(events, name)
+        first, last = np.searchsorted(column.conversation, [index, index + 1])
+        setattr(part, name, EventList(column.start[first:last], column.end[first:last], column.channels[first:last]))
+    return part
+
+
+def _recording(corpus: Corpus, index: int) -> Recording:
+    return corpus.recordings[index] if index < len(corpus.recordings) else Recording()
+
+
+def _read_sounds(
+    corpora: Sequence[Corpus], folder: Path, options: PageOptions, report: PageReport
+) -> Iterator[tuple[int, int, Sound]]:
+    """(corpus, conversation, sound) of each, read ahead in threads, first ones of all corpora first."""
+    room = round(options.embed_megabytes * 1e6)
+    waiting: deque[tuple[int, int, Future[Sound]]] = deque()
+    jobs = max(1, options.jobs)
+
+    def take() -> tuple[int, int, Sound]:
+        nonlocal room
+        side, index, future = waiting.popleft()
+        corpus = corpora[side]
+        try:
+            sound = future.result()
+            size = sum(map(len, sound.sources)) if sound.embedded else 0
+            if size > room:
+                seconds = float(corpus.events.durations[index])
+                sound, size = load_sound(_recording(corpus, index), seconds, 0, folder), 0
+            room -= size
+        except InputError as error:
+            report.unreadable.append((corpus.names[index], one_line(error)))
+            sound = Sound()
+        report.embedded += sound.embedded
+        report.linked += bool(sound.sources) and not sound.embedded
+        report.silent += not sound.sources
+        return side, index, sound
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for side, index in _in_turn([corpus.events.conversations for corpus in corpora]):
+            seconds = float(corpora[side].events.durations[index])
+            future = pool.submit(load_sound, _recording(corpora[side], index), seconds, room, folder)
+            waiting.append((side, index, future))
+            if len(waiting) > 2 * jobs:
+                yield take()
+        while waiting:
+            yield take()
+
+
+def _in_turn(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    for index in range(max(counts, default=0)):
+        yield from ((side, index) for side, count in enumerate(counts) if index < count)
+
+
+def _method(result: Mapping[str, Any], names: Sequence[str], report: PageReport, options: PageOptions) -> str:
+    room = f"at most {options.embed_megabytes:g} MB"
+    where = f"{report.embedded} in this page ({room}), {report.linked} linked beside it, {report.silent} without"
+    rows = [["Dialogues with sound", where]]
+    parts = []
+    for key, value in result.items():
+        if key in (*names, "distance"):
+            continue
+        if isinstance(value, Mapping):
+            rows += [[f"{spell(key)}: {label}", text] for label, text in _settings(value)]
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            heads = list(dict.fromkeys(name for item in value for name in item))
+            cells = [[plain_value(item.get(name)) or "" for name in heads] for item in value]
+            parts.append(f"<h3>{spell(key).capitalize()}</h3>{table([spell(name) for name in heads], cells)}")
+        elif (text := plain_value(value)) is not None:
+            rows.append([spell(key), text])
+    if report.unreadable:
+        lost = [[name, reason] for name, reason in report.unreadable]
+        parts.append(f"<h3>Sound that could not be read</h3>{table(['Dialogue', 'Why'], lost)}")
+    return table(["", ""], rows, "What was used") + "".join(parts)
+
+
+def _settings(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for key, inner in value.items():
+        label = f"{before} {spell(key)}".strip()
+        if isinstance(inner, Mapping):
+            yield from _settings(inner, label)
+        elif (text := plain_value(inner)) is not None:
+            yield label, text

@@ -1,0 +1,197 @@
+"""Sound on a page: embedded while there is room, else linked beside the page; and its outline, a character a column."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechdlm_ext.audio import audio_info, read_blocks
+
+# A level of 0 to 63 as one character, on a square-root scale, so that soft speech is seen beside loud.
+LEVELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_MIME = {".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg", ".wav": "audio/wav"}  # what browsers play
+_COMPRESSED = (".flac", ".ogg", ".mp3")  # embedded as they are; others become FLAC, 16 bits
+_MOST_FLAC_CHANNELS = 8
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What a player plays, and the outline that its timeline shows.
+
+    Attributes:
+        sources: addresses that are played together: one of all channels, or one for each; none where there is no sound.
+        outlines: for each channel a character a column, see :func:`outline`.
+        offset: second of the sources at which the timeline begins.
+        embedded: whether the sound is in the page itself.
+    """
+
+    sources: Sequence[str] = ()
+    outlines: Sequence[str] = ()
+    offset: float = 0.0
+    embedded: bool = False
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Where the sound of a conversation lies.
+
+    Attributes:
+        files: one file of all channels, or one for each channel; none where there is no sound.
+        start: second of the files at which the conversation's clock begins.
+        lead: seconds before that which are shown and heard, too, such as a prompt.
+    """
+
+    files: Sequence[str | os.PathLike[str]] = ()
+    start: float = 0.0
+    lead: float = 0.0
+
+
+def embed_wave(wave: NDArray[np.float32], sample_rate: int) -> Sound:
+    """Samples (C, N), full scale 1, as sound within the page."""
+    columns = outline_columns(wave.shape[1] / sample_rate)
+    return Sound([audio_uri(wave, sample_rate)], [outline(channel, columns) for channel in wave], embedded=True)
+
+
+def load_sound(recording: Recording, seconds: float, room: int, folder: Path) -> Sound:
+    """Read a conversation's sound by blocks, for a page in ``folder``.
+
+    Args:
+        recording: where it is.
+        seconds: length of the conversation, the lead not counted.
+        room: characters that embedded sound may take; what needs more is linked.
+        folder: that the addresses of linked files are relative to.
+
+    Raises:
+        InputError: a file is missing or no audio.
+    """
+    first, last = recording.start - recording.lead, recording.start + seconds
+    outlines: list[str] = []
+    for file in recording.files:
+        outlines += _file_outlines(file, first, last)
+    embedded = _embed_all(recording.files, first, last, room) if room > 0 else None
+    if embedded is not None:
+        cut = not all(uri_is_whole for _, uri_is_whole in embedded)
+        return Sound([uri for uri, _ in embedded], outlines, 0.0 if cut else first, embedded=bool(embedded))
+    playable = all(_suffix(file) in _MIME for file in recording.files)
+    return Sound([link_to(file, folder) for file in recording.files] if playable else [], outlines, first)
+
+
+def link_to(file: str | os.PathLike[str], folder: Path) -> str:
+    """Address of a file relative to the page's folder; any name will do, whatever bytes it has."""
+    return quote(os.fsencode(os.path.relpath(file, folder)).replace(os.sep.encode(), b"/"))
+
+
+def outline_columns(seconds: float) -> int:
+    """Columns of an outline: enough for a screen, and more for what is long, as it can be magnified."""
+    return int(min(2400, max(600, 10 * seconds)))
+
+
+def outline(wave: NDArray[np.float32], columns: int) -> str:
+    """Greatest level in each of ``columns`` equal stretches of a channel (N,), as characters of :data:`LEVELS`."""
+    peaks = np.zeros((1, columns))
+    _raise_peaks(peaks, wave[None], 0, len(wave))
+    return _levels(peaks)[0]
+
+
+def audio_uri(wave: NDArray[np.float32], sample_rate: int) -> str:
+    """Samples (C, N) as a data address: lossless (FLAC, 16 bits), which every current browser plays."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(wave.T, -1, 1), sample_rate, format="FLAC", subtype="PCM_16")
+    return _data_uri(buffer.getvalue(), "audio/flac")
+
+
+def _data_uri(content: bytes, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _suffix(file: str | os.PathLike[str]) -> str:
+    return Path(file).suffix.lower()
+
+
+def _raise_peaks(peaks: NDArray[np.float64], block: NDArray[np.float32], position: int, total: int) -> None:
+    """Let the samples (C, n) from ``position`` on raise the peaks (C, columns) of ``total`` samples."""
+    samples, columns = block.shape[1], peaks.shape[1]
+    if not samples or not total:
+        return
+    column = np.minimum(np.arange(position, position + samples) * columns // total, columns - 1)
+    starts = np.flatnonzero(np.diff(column, prepend=-1))
+    found = np.maximum.reduceat(np.abs(block), starts, axis=1)
+    peaks[:, column[starts]] = np.maximum(peaks[:, column[starts]], found)
+
+
+def _levels(peaks: NDArray[np.float64]) -> list[str]:
+    heights = np.rint(np.sqrt(np.clip(peaks, 0, 1)) * (len(LEVELS) - 1)).astype(int)
+    return ["".join(LEVELS[height] for height in channel) for channel in heights]
+
+
+def _blocks(file: str | os.PathLike[str], first: float, last: float) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Samples (C, n) between two times of a file, each block with its place after the first."""
+    rate = audio_info(file).sample_rate
+    begin, end, position = max(0, round(first * rate)), round(last * rate), 0
+    for tensor in read_blocks(file):
+        block = tensor.numpy()
+        lower, upper = max(0, begin - position), min(block.shape[1], end - position)
+        if upper > lower:
+            yield position + lower - begin, block[:, lower:upper]
+        position += block.shape[1]
+        if position >= end:
+            return
+
+
+def _file_outlines(file: str | os.PathLike[str], first: float, last: float) -> list[str]:
+    info = audio_info(file)
+    peaks = np.zeros((info.channels, outline_columns(last - first)))
+    total = max(1, round((last - first) * info.sample_rate))
+    for position, block in _blocks(file, first, last):
+        _raise_peaks(peaks, block, position, total)
+    return _levels(peaks)
+
+
+def _embed_all(
+    files: Sequence[str | os.PathLike[str]], first: float, last: float, room: int
+) -> list[tuple[str, bool]] | None:
+    """Data addresses of all files, each with whether it is the whole file; None if they need more than ``room``."""
+    whole = first <= 0 and all(audio_info(file).duration <= last + 0.5 for file in files)
+    found = []
+    for file in files:
+        content, mime = _content(file, first, last, whole, room * 3 // 4)
+        if content is None:
+            return None
+        uri = _data_uri(content, mime)
+        room -= len(uri)
+        if room < 0:
+            return None
+        found.append((uri, whole))
+    return found
+
+
+def _content(
+    file: str | os.PathLike[str], first: float, last: float, whole: bool, most: int
+) -> tuple[bytes | None, str]:
+    """The bytes of a file, or of a part of it as FLAC; None if they are more than ``most``."""
+    import soundfile
+
+    suffix, info = _suffix(file), audio_info(file)
+    if whole and suffix in _COMPRESSED:
+        size = os.stat(file).st_size
+        return (Path(file).read_bytes() if size <= most else None), _MIME[suffix]
+    if info.channels > _MOST_FLAC_CHANNELS:
+        return None, ""
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(buffer, "w", info.sample_rate, info.channels, format="FLAC", subtype="PCM_16") as out:
+        for _, block in _blocks(file, first, last):
+            out.write(np.clip(block.T, -1, 1))
+            if buffer.tell() > most:
+                return None, ""
+    content = buffer.getvalue()
+    return (content if len(content) <= most else None), "audio/flac"
