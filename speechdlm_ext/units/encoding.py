@@ -13,8 +13,9 @@ from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.encoder import Encoder
 from speechdlm_ext.units.grouping import group_by_length
+from speechdlm_ext.units.quantizer import DPDPQuantizer
 from speechdlm_ext.units.reading import Reading, ahead, read_ahead
-from speechdlm_ext.units.recordings import recording_size
+from speechdlm_ext.units.recordings import audio_paths, recording_size
 
 
 class Quantizer(Protocol):
@@ -128,7 +129,7 @@ class _Recording:
                 for channel, features in zip(self._channels, part.features, strict=True):
                     channel.add(features)
             except InputError as error:
-                part.error = one_line(error)
+                part.error = _reason(part.row, one_line(error))
 
     def finish(self) -> Encoded:
         """What became of it."""
@@ -158,6 +159,21 @@ class _Nearest:
         return torch.cat(self._found)
 
 
+class _Searched:
+    """By the duration-penalized quantizer, whose search takes frames as they come and keeps no features."""
+
+    def __init__(self, quantizer: DPDPQuantizer) -> None:
+        self._quantizer = quantizer
+        self._search = quantizer.search()
+
+    def add(self, features: torch.Tensor) -> None:
+        for table in self._quantizer.distances(features.device).tables([features]):
+            self._search.add(table.cpu())
+
+    def units(self) -> torch.Tensor:
+        return self._search.units()
+
+
 class _Whole:
     """All features at once, as units may depend on frames that come later."""
 
@@ -173,7 +189,9 @@ class _Whole:
 
 
 def _channel(quantizer: Quantizer | Codebook) -> _Channel:
-    return _Nearest(quantizer) if isinstance(quantizer, Codebook) else _Whole(quantizer)
+    if isinstance(quantizer, Codebook):
+        return _Nearest(quantizer)
+    return _Searched(quantizer) if isinstance(quantizer, DPDPQuantizer) else _Whole(quantizer)
 
 
 def _finish(batch: list[_Part], quantizer: Quantizer | Codebook, deduplicate: bool) -> Generator[Encoded, None, None]:
@@ -234,15 +252,21 @@ def _stream(reading: Reading, encoder: Encoder) -> Iterator[_Part]:
         for features in encoder.stream(reading):
             yield _Part(reading.row, list(features), last=False)
     except (InputError, OSError) as error:
-        yield _Part(reading.row, error=one_line(error))
+        yield _Part(reading.row, error=_reason(reading.row, one_line(error)))
     else:
         seconds = reading.samples / encoder.sample_rate
-        too_short = None if encoder.frames(reading.samples) else _too_short(encoder)
+        too_short = None if encoder.frames(reading.samples) else _reason(reading.row, _too_short(encoder))
         yield _Part(reading.row, [], seconds, error=too_short)
 
 
 def _too_short(encoder: Encoder) -> str:
     return f"sound shorter than one frame of {1000 / encoder.frame_rate:.0f} ms"
+
+
+def _reason(row: Mapping[str, Any], message: str) -> str:
+    """The message with the name of the recording, if it does not say it."""
+    paths = audio_paths(row)
+    return message if any(path in message for path in paths) else f"{paths[0]}: {message}"
 
 
 def _whole(reading: Reading, encoder: Encoder) -> tuple[_Part, torch.Tensor]:
@@ -252,7 +276,7 @@ def _whole(reading: Reading, encoder: Encoder) -> tuple[_Part, torch.Tensor]:
         if encoder.frames(wave.shape[1]) < 1:
             raise InputError(_too_short(encoder))
     except (InputError, OSError) as error:
-        return _Part(reading.row, error=one_line(error)), torch.zeros(0)
+        return _Part(reading.row, error=_reason(reading.row, one_line(error))), torch.zeros(0)
     return _Part(reading.row, [], wave.shape[1] / encoder.sample_rate), wave
 
 
