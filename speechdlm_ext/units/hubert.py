@@ -61,7 +61,7 @@ class HubertEncoder(PretrainedEncoder):
         layer: the block, from 1.
         chunk_seconds: how much of a long recording is kept of one window.
         context_seconds: how much more of it the window sees on either side.
-        batch_seconds: how much sound, padding included, is computed at once.
+        batch_seconds: how much sound, padding included, is computed at once; None: 60 s on a CPU, 600 s on a GPU.
 
     Raises:
         InputError: the file is missing, or is not a HuBERT whose every weight is there; there is no such layer.
@@ -75,7 +75,7 @@ class HubertEncoder(PretrainedEncoder):
         layer: int | None = None,
         chunk_seconds: float = 100.0,
         context_seconds: float = 5.0,
-        batch_seconds: float = 120.0,
+        batch_seconds: float | None = None,
     ) -> None:
         path = locate(checkpoint, HUBERT)
         with _quiet():

@@ -13,6 +13,7 @@ from speechdlm_ext.units.frame_grid import Chunks, FrameGrid, batches
 from speechdlm_ext.units.speech_model import SpeechModel
 
 Self = TypeVar("Self", bound="PretrainedEncoder")
+_BATCH_SECONDS = {False: 60.0, True: 600.0}  # by whether there is a GPU
 _SPOOLED = 1 << 28  # bytes of sound that wait in memory until its level is known; more wait in a temporary file
 
 
@@ -53,17 +54,16 @@ class PretrainedEncoder:
         self.device = torch.device("cpu")
         self._identity = identity
         self._options = options
-        kept, context, batch = (
-            options[name] if isinstance(options[name], (int, float)) else float("nan")
-            for name in ("chunk_seconds", "context_seconds", "batch_seconds")
-        )
+        kept, context = options["chunk_seconds"], options["context_seconds"]
+        batch = 1.0 if options["batch_seconds"] is None else options["batch_seconds"]
+        if not all(isinstance(length, (int, float)) for length in (kept, context, batch)):
+            raise InputError(f"lengths {kept!r}, {context!r}, {batch!r}: numbers of seconds are wanted")
         if not (0.1 <= kept <= 86400 and 0 <= context <= 3600 and 0 < batch <= 1e6):
             raise InputError(
                 f"chunk_seconds {kept:g}, context_seconds {context:g}, batch_seconds {batch:g}: at least 0.1 s of "
                 "chunk, and no negative length, are wanted"
             )
         self.chunks = Chunks(max(1, round(kept * self.frame_rate)), round(context * self.frame_rate))
-        self._most = round(batch * sample_rate)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -112,7 +112,9 @@ class PretrainedEncoder:
         """Features (T_i, D), float32 on the CPU, of each of several channels (N_i,) at the encoder's rate.
 
         Each is what it would be alone, up to rounding. Those longer than a chunk are cut up, and what is computed at
-        once, padding included, is not more than ``batch_seconds`` of sound, or one window.
+        once, padding included, is not more than ``batch_seconds`` of sound, or one window. It bounds the memory: a
+        minute of sound takes HuBERT base about a gigabyte. Several minutes at once keep a GPU busier; a CPU is as fast
+        with less.
 
         Raises:
             InputError: as :meth:`encode`; of several sounds it tells which.
@@ -180,7 +182,8 @@ class PretrainedEncoder:
         """Features of prepared sounds, in batches of about equal length."""
         results: dict[int, torch.Tensor] = {}
         lengths = [len(sound) for sound in sounds]
-        for batch in batches(lengths, self._most):
+        seconds = self._options["batch_seconds"] or _BATCH_SECONDS[self.device.type == "cuda"]
+        for batch in batches(lengths, round(seconds * self.sample_rate)):
             padded = torch.zeros(len(batch), lengths[batch[0]], device=self.device)
             for row, number in enumerate(batch):
                 padded[row, : lengths[number]] = sounds[number]

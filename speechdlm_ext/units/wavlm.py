@@ -92,7 +92,7 @@ class WavLMEncoder(PretrainedEncoder):
         chunk_seconds: how much of a long recording is kept of one window. Attention takes memory by its square:
             about 0.7 GB of each kind of intermediate result for WavLM-Large and 50 s.
         context_seconds: how much more of it the window sees on either side.
-        batch_seconds: how much sound, padding included, is computed at once.
+        batch_seconds: how much sound, padding included, is computed at once; None: 60 s on a CPU, 600 s on a GPU.
 
     Raises:
         InputError: the file is missing, or is not a WavLM whose every weight is there; there is no such layer.
@@ -108,7 +108,7 @@ class WavLMEncoder(PretrainedEncoder):
         padding: int = 40,
         chunk_seconds: float = 40.0,
         context_seconds: float = 5.0,
-        batch_seconds: float = 80.0,
+        batch_seconds: float | None = None,
     ) -> None:
         if not isinstance(padding, int) or not 0 <= padding < 400:
             raise InputError(f"padding {padding}: 0 to 399 samples are wanted")
