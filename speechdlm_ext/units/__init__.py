@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from speechdlm_ext.units.encoder import Encoder, build_encoder
     from speechdlm_ext.units.logmel import LogMelEncoder
     from speechdlm_ext.units.quantizer import DPDPQuantizer
+    from speechdlm_ext.units.streaming import StreamingQuantizer
 
 # Loaded when first asked for: unit files are read and written without torch.
 _HOMES = {
@@ -17,10 +18,19 @@ _HOMES = {
     "DPDPQuantizer": "speechdlm_ext.units.quantizer",
     "Encoder": "speechdlm_ext.units.encoder",
     "LogMelEncoder": "speechdlm_ext.units.logmel",
+    "StreamingQuantizer": "speechdlm_ext.units.streaming",
     "build_encoder": "speechdlm_ext.units.encoder",
     "load_codebook": "speechdlm_ext.units.codebook_files",
 }
-__all__ = ["Codebook", "DPDPQuantizer", "Encoder", "LogMelEncoder", "build_encoder", "load_codebook"]
+__all__ = [
+    "Codebook",
+    "DPDPQuantizer",
+    "Encoder",
+    "LogMelEncoder",
+    "StreamingQuantizer",
+    "build_encoder",
+    "load_codebook",
+]
 
 
 def __getattr__(name: str) -> Any:

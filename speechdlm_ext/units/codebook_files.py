@@ -10,6 +10,11 @@ import torch
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.codebook import Codebook
+from speechdlm_ext.units.sklearn_files import sklearn_centroids
+
+# How files begin: torch.save's of today and of before 2020; pickles, plain and packed.
+_TORCH = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")
+_SKLEARN = (b"\x80", b"x", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"]\x00")
 
 
 def load_codebook(path: str | os.PathLike[str]) -> Codebook:
@@ -26,10 +31,12 @@ def load_codebook(path: str | os.PathLike[str]) -> Codebook:
         raise InputError(f"{path}: no such file; data_prep/train_codebook.py makes codebooks")
     with open(path, "rb") as file:
         head = file.read(16)
-    if head.startswith((b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")):
+    if head[6:9] == b"\0\0{":  # safetensors: the header's length in eight bytes, then the header
+        return Codebook.load(path)
+    if head.startswith(_TORCH):
         return Codebook(_torch_centroids(path))
-    if head[:1] == b"\x80":
-        raise InputError(f"{path}: convert it with data_prep/convert_codebook.py")
+    if head.startswith(_SKLEARN):
+        return Codebook(torch.from_numpy(sklearn_centroids(path)))
     return Codebook.load(path)
 
 

@@ -11,6 +11,7 @@ import torch
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.distances import CentroidDistances
+from speechdlm_ext.units.published import published_pair
 from speechdlm_ext.units.search import PathSearch
 
 
@@ -43,6 +44,17 @@ class DPDPQuantizer(torch.nn.Module):
         self.duration_penalty = float(duration_penalty)
         self.num_neighbors = num_neighbors
         self._made_of: tuple[int, int, torch.device] | None = None
+
+    @classmethod
+    def published(cls, name: str, codebook: Codebook | torch.Tensor) -> DPDPQuantizer:
+        """The quantizer of a published pair of codebook size and penalty, such as ``k500-l4500``.
+
+        Raises:
+            InputError: there is no such pair, or the codebook has another size.
+        """
+        centroids = codebook.centroids if isinstance(codebook, Codebook) else codebook
+        pair = published_pair(name, len(centroids))
+        return cls(codebook, pair.duration_penalty, pair.num_neighbors)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Quantize one utterance or a batch. Of equally good units, see the rule in :mod:`speechdlm_ext.units.search`.

@@ -84,13 +84,15 @@ class PathSearch:
 
     def agreed(self) -> int:
         """The number of frames, from the first of the utterance, whose units no further frame can change."""
-        alive = np.flatnonzero(np.isfinite(self._costs)) if self.frames else np.empty(0, dtype=np.int64)
+        if not self.frames:
+            return 0
+        alive = np.flatnonzero(np.isfinite(self._costs))
+        starts = self._starts[alive]
         # Runs on which paths end, (start, unit), and the last frame that all paths over the run have in common.
         runs: dict[tuple[int, int], int] = {}
-        for start in np.unique(self._starts[alive]).tolist():
-            units = [unit for unit in alive if self._starts[unit] == start]
-            if len(units) == 1:
-                runs[start, int(units[0])] = self.frames - 1
+        for start, count in zip(*(found.tolist() for found in np.unique(starts, return_counts=True)), strict=True):
+            if count == 1:
+                runs[start, int(alive[starts == start][0])] = self.frames - 1
             elif start <= self.released:
                 return self.released
             else:  # paths that part in this frame: what they have in common came before
@@ -101,7 +103,7 @@ class PathSearch:
                 return self.released
             del runs[latest]
             self._join(runs, latest[0] - 1)
-        return max(runs.values(), default=self.released - 1) + 1
+        return max(runs.values()) + 1
 
     def release(self, end: int) -> torch.Tensor:
         """The units of the frames not released before frame ``end``, which stay as they are whatever comes.
