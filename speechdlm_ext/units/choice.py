@@ -145,4 +145,7 @@ def _penalty(text: str, neighbors: int | None, units: int) -> tuple[float, int |
         if not 0 <= penalty < float("inf"):
             raise InputError(f"--duration-penalty {text}: a number from 0 up is wanted")
         return penalty, neighbors
-    raise InputError(f"--duration-penalty {text}: a number or the name of a published pair is wanted")
+    from speechdlm_ext.units.published import published_pair
+
+    pair = published_pair(text, units)
+    return pair.duration_penalty, pair.num_neighbors if neighbors is None else neighbors
