@@ -7,13 +7,20 @@ from typing import Any
 import torch
 
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary
+from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.generation.dialogue_generator import DialogueGenerator
 from speechdlm_ext.generation.options import DecodingOptions
 
+DEFAULT_LENGTH = 200  # fairseq's --max-len-b
 
-def decoding_options(args: Any) -> DecodingOptions:
-    """Fairseq's generation options as ours."""
+
+def decoding_options(args: Any, stop_at_end: bool = False, max_frames: int | None = None) -> DecodingOptions:
+    """Fairseq's generation options as ours; with ``max_frames``, its default length is no limit."""
+    if max_frames is not None and (args.max_len_a, args.max_len_b) == (0, DEFAULT_LENGTH):
+        args.max_len_b = max_frames
     return DecodingOptions(
+        stop_at_end=stop_at_end,
+        max_frames=max_frames,
         beam=args.beam,
         sampling=args.sampling,
         sampling_topk=args.sampling_topk,
@@ -28,24 +35,34 @@ def decoding_options(args: Any) -> DecodingOptions:
 
 
 class FairseqGenerator:
-    """:class:`DialogueGenerator` with the interface of fairseq's ``SequenceGenerator``."""
+    """:class:`DialogueGenerator` with the interface of fairseq's ``SequenceGenerator``.
+
+    Args:
+        options: ``stop_at_end`` and ``max_frames`` of :class:`DecodingOptions`, which fairseq has no options for.
+    """
 
     # Read by fairseq's commands when they print.
     symbols_to_strip_from_output: frozenset[int] = frozenset()
 
-    def __init__(self, models: list[Any], dictionary: ChannelDictionary, args: Any) -> None:
+    def __init__(
+        self, models: list[Any], dictionary: ChannelDictionary | UnitDictionary, args: Any, **options: Any
+    ) -> None:
         self.dictionary = dictionary
-        self.core = DialogueGenerator(models, dictionary, decoding_options(args))
+        self.core = DialogueGenerator(models, dictionary, decoding_options(args, **options))
 
     def generate(self, models: list[Any], sample: dict[str, Any], **unused: Any) -> list[list[dict[str, Any]]]:
-        """Continue ``sample["net_input"]["src_tokens"]`` ``(B, T, C)``, which begin with the start symbol.
+        """Continue ``sample["net_input"]["src_tokens"]``, which begin with the start symbol.
+
+        They are ``(B, T, C)``, or ``(B, T)`` for unit language models.
 
         Returns:
-            For each row, hypotheses as dictionaries with ``tokens`` ``(T, C)`` and ``positional_scores`` ``(T + 1,)``,
-            the sum over channels. A row without a frame has none.
+            For each row, hypotheses as dictionaries with ``tokens`` ``(T, C)`` or ``(T,)`` and ``positional_scores``
+            ``(T + 1,)``, the sum over channels; ``durations`` like ``tokens``, in frames, or ``None``. A row without a
+            frame has none.
         """
         prompts = []
-        for row in sample["net_input"]["src_tokens"]:
+        rows = sample["net_input"]["src_tokens"]
+        for row in rows if rows.dim() == 3 else rows.unsqueeze(-1):
             units = row[1:]
             real = units.ne(self.dictionary.pad()).any(-1)
             prompts.append(units[: int(real.nonzero().max()) + 1] if bool(real.any()) else units[:0])
@@ -56,11 +73,12 @@ class FairseqGenerator:
         for i, hypotheses in zip(served, found, strict=True):
             results[i] = [
                 {
-                    "tokens": hypothesis.units,
+                    "tokens": hypothesis.units.view(len(hypothesis.units), *rows.shape[2:]),
                     "score": hypothesis.score,
                     "attention": None,
                     "alignment": None,
                     "positional_scores": hypothesis.positional_scores.sum(-1),
+                    "durations": hypothesis.durations,
                 }
                 for hypothesis in hypotheses
             ]

@@ -24,8 +24,8 @@ class DecodingOptions:
         max_len_a, max_len_b: total length in frames, prompt included: a·(prompt + 1) + b.
         min_len: least length, prompt included. Dialogues never end before their greatest length.
         stop_at_end: let ``</s>`` end a sequence, from ``min_len`` on; for models of one channel.
-        max_frames: end a sequence when its units last so many frames, prompt included; for models that say how long
-            each unit lasts. What the last unit is too long is cut from its duration.
+        max_frames: end a sequence when its units last so many frames, prompt included: as long as the model says that
+            they last (what the last unit is too long is cut from its duration), or one frame each.
         len_penalty: scores are divided by (length + 1) to this power.
         normalize_scores: whether they are.
         slide: continue beyond the model's window by encoding its last half anew; else that is an error.
@@ -70,6 +70,8 @@ class DecodingOptions:
     def limit(self, prompt: int) -> int:
         """Total length in frames for a prompt of ``prompt`` frames."""
         frames = int(self.max_len_a * (prompt + 1) + self.max_len_b)
+        if self.max_frames is not None:
+            frames = min(frames, self.max_frames)
         if frames < max(self.min_len, 1):
             raise InputError(
                 f"a length of {frames} frames was asked for, {max(self.min_len, 1)} is the least (--min-len)"
@@ -78,6 +80,7 @@ class DecodingOptions:
             raise InputError(
                 f"the prompt has {prompt} frames, --max-len-a {self.max_len_a} --max-len-b {self.max_len_b} allow "
                 f"{frames} in all, prompt included: raise --max-len-b"
+                + ("" if self.max_frames is None else " or --max-seconds")
             )
         return frames
 
@@ -90,6 +93,17 @@ class DecodingOptions:
                 f"--temperature: {len(self.temperature)} numbers for {len(channels)} channels ({','.join(channels)})"
             )
         return [float(value) for value in self.temperature]
+
+
+def frames_of(seconds: float, frame_rate: float | None) -> int:
+    """Seconds as frames; raises :class:`InputError` where it is not known how long a unit lasts."""
+    _check_positive("--max-seconds", seconds)
+    if frame_rate is None:
+        raise InputError(
+            f"--max-seconds {seconds:g}: the length of units is not known: give the --frame-rate of units that are not "
+            "deduplicated, or train with --durations"
+        )
+    return max(round(seconds * frame_rate), 1)
 
 
 def _check_positive(name: str, value: Any) -> None:

@@ -45,7 +45,7 @@ class Reader(Protocol):
         """Begin sequences of up to ``capacity`` positions."""
 
 
-class RecurrentReader:
+class RecurrentReader(Reader):
     """Reads with a recurrent decoder, whose state is of one size however long the sequence.
 
     Args:
@@ -60,18 +60,23 @@ class RecurrentReader:
         return RecurrentReading(self.decoder)
 
 
-class RecurrentReading:
+class RecurrentReading(Reading):
     """The state ``(layers, rows, H)`` of an LSTM; see :class:`Reading`."""
 
     def __init__(self, decoder: Any) -> None:
         self.decoder = decoder
-        self.length = 0
+        self.read_so_far = 0
         self.state: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions read."""
+        return self.read_so_far
 
     def read(self, units: Tensor) -> tuple[Tensor, Tensor | None]:
         """See :meth:`Reading.read`; C is 1."""
         states, self.state = self.decoder.lstm(self.decoder.embedding(units[..., 0].t()), self.state)  # (n, rows, H)
-        self.length += units.size(1)
+        self.read_so_far += units.size(1)
         return speak(self.decoder, states.transpose(0, 1))
 
     def skip(self, units: Tensor) -> None:
@@ -87,10 +92,10 @@ class RecurrentReading:
     def clear(self) -> None:
         """See :meth:`Reading.clear`."""
         self.state = None
-        self.length = 0
+        self.read_so_far = 0
 
 
-class CachedReading:
+class CachedReading(Reading):
     """Positions read by a transformer, their keys and values in a :class:`DecoderCache`.
 
     Args:

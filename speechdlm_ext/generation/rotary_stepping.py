@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechdlm_ext.generation.reading import CachedReading, speak, visible
+from speechdlm_ext.generation.reading import CachedReading, Reader, speak, visible
 from speechdlm_ext.modules.packed_linear import PackedLinear
 from speechdlm_ext.modules.packing import causal_attention
 from speechdlm_ext.modules.rotary import Rotation
 from speechdlm_ext.modules.rotary_layer import RotaryLayer
 
 
-class RotaryReader:
+class RotaryReader(Reader):
     """A unit transformer whose weights are joined and packed, as a step is bound by reading them.
 
     Args:

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechdlm_ext.generation.reading import CachedReading
+from speechdlm_ext.generation.reading import CachedReading, Reader
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.dialogue_layer import DialogueLayer
 from speechdlm_ext.modules.packed_linear import PackedLinear
 
 
-class SteppingDecoder:
+class SteppingDecoder(Reader):
     """Reads one frame after another with a cache that a decoder began.
 
     A frame costs one pass over the weights, so they are joined and packed (:class:`PackedLinear`) when this is made;

@@ -2,20 +2,26 @@
 
 import copy
 import logging
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
+import torch
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
+from torch import Tensor
 
 from speechdlm_ext.data.corpus_folder import CorpusFolder
+from speechdlm_ext.data.dialogue_dataset import PromptDataset
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.data.unit_stream import UnitStream
 from speechdlm_ext.data.utterance_dataset import UtteranceDataset
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.generation.fairseq_generator import FairseqGenerator
+from speechdlm_ext.generation.options import frames_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +61,13 @@ class UnitLanguageModelingConfig(FairseqDataclass):
         },
     )
     tokens_per_sample: int = field(default=1024, metadata={"help": "units in a block (see --sample-break-mode random)"})
+    prompt_units: int = field(
+        default=50, metadata={"help": "fairseq-generate: units of each utterance that are the prompt (--prefix-size)"}
+    )
+    max_seconds: Optional[float] = field(
+        default=None,
+        metadata={"help": "fairseq-generate and -interactive: seconds at which a sequence ends, prompt included"},
+    )
     seed: int = II("common.seed")
 
 
@@ -151,6 +164,56 @@ class UnitLanguageModelingTask(FairseqTask):
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
         """The loss of a batch; nothing where ``fairseq-validate`` has none left for this of several processes."""
         return super().valid_step(sample, model, criterion) if sample else (0.0, 0, {})
+
+    def build_dataset_for_inference(self, src_tokens: list[Tensor], src_lengths: Any, **kwargs: Any) -> PromptDataset:
+        """A dataset of prompts ``(T,)``."""
+        return PromptDataset([rows.unsqueeze(-1) for rows in src_tokens], self.dictionary.bos(), self.dictionary.pad())
+
+    def get_interactive_tokens_and_lengths(self, lines: list[str], encode_fn: Any) -> tuple[list[Tensor], list[int]]:
+        """Parse lines of units; one that cannot be parsed is explained and answered by nothing."""
+        prompts = []
+        for line in lines:
+            try:
+                prompts.append(self.dictionary.encode_line(encode_fn(line)))
+            except InputError as error:
+                print(f"left out: {error}", file=sys.stderr, flush=True)
+                prompts.append(torch.zeros(0, dtype=torch.long))
+        return prompts, [len(prompt) for prompt in prompts]
+
+    def build_generator(
+        self,
+        models: list[Any],
+        args: Any,
+        seq_gen_cls: Any = None,
+        extra_gen_cls_kwargs: Any = None,
+        prefix_allowed_tokens_fn: Any = None,
+    ) -> FairseqGenerator:
+        """The generator that fairseq's commands call: a sequence ends at the boundary, or where the options say.
+
+        fairseq-generate has the batches of its data padded from here on, as it takes them apart by rows.
+        """
+        for dataset in self.datasets.values():
+            dataset.padded = True
+        seconds = self.cfg.max_seconds
+        max_frames = None if seconds is None else frames_of(seconds, self.frame_rate)
+        return FairseqGenerator(models, self.dictionary, args, stop_at_end=True, max_frames=max_frames)
+
+    def inference_step(
+        self,
+        generator: FairseqGenerator,
+        models: list[Any],
+        sample: Any,
+        prefix_tokens: Any = None,
+        constraints: Any = None,
+    ) -> list[list[dict[str, Any]]]:
+        """Continue the prompts of a batch; of an utterance of data, its first ``prompt_units``."""
+        if constraints is not None:
+            raise InputError("--constraints are not supported by unit_language_modeling")
+        if sample.get("target") is not None:
+            units = self.cfg.prompt_units if prefix_tokens is None else prefix_tokens.size(1)
+            sample["net_input"]["src_tokens"] = sample["net_input"]["src_tokens"][:, : units + 1]
+        with torch.no_grad():
+            return generator.generate(models, sample)
 
     @property
     def source_dictionary(self) -> UnitDictionary:
