@@ -12,9 +12,10 @@ import torch
 
 from speechdlm_ext.audio import read_audio
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units import Codebook, LogMelEncoder
+from speechdlm_ext.units import Codebook, DPDPQuantizer, LogMelEncoder
 from speechdlm_ext.units.corpus import encode_recordings
-from speechdlm_ext.units.files import parse_units, read_unit_file
+from speechdlm_ext.units.encoding import encode_rows
+from speechdlm_ext.units.files import draw_out, parse_units, read_unit_file
 from speechdlm_ext.units.speeds import with_speeds
 
 
@@ -172,3 +173,106 @@ def test_second_run_at_the_same_time_is_refused(tmp_path: Path, rows: list, code
         yield from items
 
     assert len(encode_recordings(rows, codebook, tmp_path / "units.jsonl", progress=meanwhile, say=quiet)) == 6
+
+
+class Batches(LogMelEncoder):
+    """The log-mel encoder, keeping account of what it encodes at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list[int]] = []
+
+    def encode_batch(self, waves):
+        self.batches.append([len(wave) for wave in waves])
+        return super().encode_batch(waves)
+
+    def stream(self, blocks):
+        features = super().stream(blocks)
+        for piece in features:  # in pieces, as encoders of long recordings give them
+            yield from piece.split(7, dim=1)
+
+
+def by_id(results: Iterable[Any]) -> dict[str, Any]:
+    return {result.row["id"]: result for result in results}
+
+
+@pytest.mark.parametrize("penalty", [0.0, 800.0])
+def test_alone_or_together_the_units_are_the_same(rows: list, codebook: Codebook, penalty: float) -> None:
+    """Alone, in batches, and by hand; a manifest that is wrong about lengths makes no more padding."""
+    quantizer = DPDPQuantizer(codebook, penalty)
+    wrong = [{**row, "duration": 1.0 + 3 * (number == 2)} for number, row in enumerate(rows)]
+    for made_by in (quantizer, codebook) if penalty == 0 else (quantizer,):
+        encoder = Batches()
+        alone = list(encode_rows(rows, encoder, made_by))
+        assert [result.row["id"] for result in alone] == [row["id"] for row in rows] and not encoder.batches
+        for given in (rows, wrong):
+            encoder = Batches()
+            together = by_id(encode_rows(given, encoder, made_by, batch_seconds=5.0))
+            assert sum(map(len, encoder.batches)) >= 2 * len(rows) - 4  # what is left over may be alone
+            for batch in encoder.batches:
+                assert len(batch) * max(batch) <= 5 * 16000
+                assert len(batch) * max(batch) - sum(batch) < 0.1 * len(batch) * max(batch)
+            for result in alone:
+                same = together[result.row["id"]]
+                wave, _ = read_audio(result.row["audio_filepath"], 16000)
+                assert result.seconds == same.seconds == wave.shape[1] / 16000
+                assert result.frames == same.frames == wave.shape[1] // 320
+                for number, channel in enumerate(wave):
+                    features = LogMelEncoder().encode(channel, 16000)
+                    assert torch.equal(result.units[number], quantizer.units(features))
+                    assert torch.equal(result.units[number], same.units[number])
+
+
+def test_deduplicated_units_with_their_durations_are_the_frames(tmp_path: Path, rows: list, codebook: Codebook) -> None:
+    plain = encode_recordings(rows, codebook, tmp_path / "plain.jsonl", say=quiet)
+    runs = encode_recordings(rows, codebook, tmp_path / "runs.jsonl", deduplicate=True, say=quiet)
+    for row, whole in zip(runs, plain, strict=True):
+        for name in ("unitA", "unitB"):
+            units, durations = (parse_units(row[key]) for key in (name, f"{name}.durations"))
+            assert len(units) == len(durations) < len(parse_units(whole[name]))
+            assert min(durations) >= 1 and all(a != b for a, b in zip(units, units[1:], strict=False))
+        assert draw_out(row) == whole == draw_out(whole)
+    with pytest.raises(InputError, match="is there already, deduplicated: pass --overwrite"):
+        encode_recordings(rows, codebook, tmp_path / "runs.jsonl", say=quiet)
+
+
+def test_penalty_is_kept_with_the_units_and_not_mixed(tmp_path: Path, rows: list, codebook: Codebook) -> None:
+    output, quantizer = tmp_path / "units.jsonl", DPDPQuantizer(codebook, 300.0, 5)
+    with pytest.raises(Stop):
+        encode_recordings(rows, codebook, output, progress=stopping_after(2), say=quiet)
+    said: list[str] = []
+    made = encode_recordings(rows, codebook, output, quantizer=quantizer, say=said.append)
+    assert any("other settings, starting over" in line for line in said)
+    assert {(row["duration_penalty"], row["num_neighbors"]) for row in made} == {(300.0, 5)}
+    assert encode_recordings(rows, codebook, output, quantizer=quantizer, say=quiet) == made
+    for other in (None, DPDPQuantizer(codebook, 300.0, 6), DPDPQuantizer(codebook, 301.0, 5)):
+        with pytest.raises(InputError, match="made with another (duration_penalty|num_neighbors): pass --overwrite"):
+            encode_recordings(rows, codebook, output, quantizer=other, say=quiet)
+
+
+def test_one_bad_recording_of_a_batch_is_left_out(rows: list, codebook: Codebook) -> None:
+    """Too short for a frame, not there, and features that the quantizer refuses: the others of the batch are done."""
+    soundfile.write(rows[1]["audio_filepath"], torch.zeros(160, 2).numpy(), 16000)
+    rows[2]["audio_filepath"] += ".gone"
+
+    class Odd(LogMelEncoder):
+        def encode_batch(self, waves):
+            made = zip(waves, super().encode_batch(waves), strict=True)
+            return [features * (float("nan") if len(wave) == 16300 else 1) for wave, features in made]
+
+    for batch_seconds, odd in ((0.0, False), (20.0, True)):
+        encoded = encode_rows(rows, Odd(), codebook, batch_seconds=batch_seconds)
+        errors = {name: result.error for name, result in by_id(encoded).items() if result.error}
+        assert errors.keys() == {"call-1", "call-2"} | ({"call-3"} if odd else set())
+        assert "call 1.wav: sound shorter than one frame of 20 ms" in errors["call-1"]
+        assert "call 2.wav.gone: no such file" in errors["call-2"]
+        assert not odd or ("call 3.wav" in errors["call-3"] and "not all finite" in errors["call-3"])
+
+
+def test_an_encoder_that_breaks_is_no_fault_of_the_recording(rows: list, codebook: Codebook) -> None:
+    class Broken(LogMelEncoder):
+        def stream(self, blocks):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(encode_rows(rows, Broken(), codebook))

@@ -1,0 +1,117 @@
+"""Features of many recordings in one file: the right ones, and the same however often it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechdlm_ext.audio import read_audio
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.units import LogMelEncoder
+from speechdlm_ext.units.feature_dump import dump_features, remove_dump, sampling_share
+from speechdlm_ext.units.kmeans import sample_features, train_codebook
+
+
+@pytest.fixture
+def rows(tmp_path: Path, shared: Path) -> list[dict[str, Any]]:
+    wave, rate = read_audio(shared / "speech" / "calls" / "google_two_channel.flac")
+    made = []
+    for number in range(8):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, wave[: 1 + number % 2, number * 10000 : number * 10000 + 32000].numpy().T, rate)
+        made.append({"id": str(number), "audio_filepath": str(path), "channels": 1 + number % 2, "duration": 2.0})
+    return made
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+def stopping_after(count: int) -> Any:
+    def progress(items: Iterable[Any], seconds: float) -> Iterator[Any]:
+        for number, item in enumerate(items):
+            if number == count:
+                raise Stop
+            yield item
+
+    return progress
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def test_the_same_features_however_often_it_was_stopped(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    encoder, path = LogMelEncoder(), tmp_path / "features.npy"
+    expected, levels = sample_features(rows, encoder, 400, seed=3)
+    share = sampling_share(rows, encoder, 400)
+    assert share == pytest.approx(400 / 1200) and 300 < len(expected) < 500
+    for count in (3, 0, 2):
+        with pytest.raises(Stop):
+            dump_features(rows, encoder, path, share, 3, stopping_after(count), quiet)
+    # A kill between a recording's frames and their entry in the account, and in the middle of the frames.
+    with open(path, "ab") as file:
+        file.write(np.ones((5, 40), np.float32).tobytes() + b"abc")
+    said: list[str] = []
+    found, found_levels = dump_features(rows, encoder, path, share, 3, say=said.append)
+    assert said == ["5 of 8 recordings are done already"]
+    assert np.array_equal(found, expected.numpy()) and found_levels == levels
+    assert np.array_equal(np.load(path), expected.numpy())
+    # Other frames are asked for, the file is lost, the encoder or a recording is another: all of it is made anew.
+    for change in ("seed", "file", "encoder", "recording"):
+        seed = 4 if change != "seed" else 5
+        if change == "file":
+            path.unlink()
+        if change == "recording":
+            soundfile.write(rows[7]["audio_filepath"], np.ones((32000, 2)) * 0.1, 16000)
+        other = LogMelEncoder(floor_db=-40) if change == "encoder" else encoder
+        again, _ = dump_features(rows, other, path, share, seed, say=quiet)
+        assert torch.equal(torch.from_numpy(np.array(again)), sample_features(rows, other, 400, seed)[0])
+    remove_dump(path)
+    assert not list(tmp_path.glob("features*"))
+
+
+def test_bad_recordings_are_left_out(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    Path(rows[2]["audio_filepath"]).write_text("no sound")
+    said: list[str] = []
+    found, _ = dump_features(rows, LogMelEncoder(), tmp_path / "f.npy", 1.0, 1, say=said.append)
+    good = [row for row in rows if row["id"] != "2"]
+    assert np.array_equal(found, sample_features(good, LogMelEncoder(), 10**9, 1)[0].numpy())
+    assert len(said) == 1 and "left out" in said[0] and "2.wav is not audio" in said[0]
+    with pytest.raises(InputError, match="none of 1 recordings could be read; the first: .*not audio"):
+        dump_features(rows[2:3], LogMelEncoder(), tmp_path / "none.npy", 1.0, 1, say=quiet)
+
+
+def test_minibatches_find_what_all_frames_find(tmp_path: Path) -> None:
+    """Five far clusters, from a mapped file: the same centroids by both, and equal files each time."""
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.randn(5, 40, generator=generator) * 50
+    features = centres[torch.randint(5, (10_000,), generator=generator)] + torch.randn(10_000, 40, generator=generator)
+    np.save(tmp_path / "f.npy", features.numpy())
+    mapped = np.load(tmp_path / "f.npy", mmap_mode="r")
+    full = train_codebook(features, LogMelEncoder(), 5, 1)
+    mini = train_codebook(mapped, LogMelEncoder(), 5, 1, algorithm="minibatch")
+    again = train_codebook(mapped, LogMelEncoder(), 5, 1, algorithm="minibatch")
+    assert torch.equal(mini.centroids, again.centroids) and mini.extra == again.extra
+    wanted = centres[centres.mean(dim=1).argsort()]
+    torch.testing.assert_close(full.centroids, wanted, rtol=0, atol=0.1)
+    torch.testing.assert_close(mini.centroids, wanted, rtol=0, atol=0.5)
+    assert mini.extra["algorithm"] == "minibatch" and "algorithm" not in full.extra
+    assert sum(mini.extra["counts"]) == 10_000
+    assert mini.extra["mean_square_error"] == pytest.approx(full.extra["mean_square_error"], rel=0.05)
+    with pytest.raises(InputError, match="--algorithm lloyd: there is full, minibatch, faiss"):
+        train_codebook(mapped, LogMelEncoder(), 5, 1, algorithm="lloyd")
+    try:
+        import faiss  # noqa: F401
+    except ImportError:
+        with pytest.raises(InputError, match="faiss is not installed"):
+            train_codebook(mapped, LogMelEncoder(), 5, 1, algorithm="faiss")
+    else:
+        found = train_codebook(mapped, LogMelEncoder(), 5, 1, algorithm="faiss")
+        torch.testing.assert_close(found.centroids, wanted, rtol=0, atol=0.1)
