@@ -233,9 +233,13 @@ def _value(value: Any, default: Any) -> Any:
 
 
 def _plain(options: Any) -> dict[str, Any]:
-    """Options of a checkpoint, which are a dict, OmegaConf's, or a Namespace, as a dict."""
+    """Options of a checkpoint, which are a dict, OmegaConf's, or a Namespace, as a dict; references stay text."""
     if options is None:
         return {}
-    if isinstance(options, Mapping):
+    if isinstance(options, dict):
         return dict(options)
-    return dict(options.items()) if hasattr(options, "items") else dict(vars(options))
+    from omegaconf import DictConfig, OmegaConf
+
+    if isinstance(options, DictConfig):
+        return dict(OmegaConf.to_container(options, resolve=False))
+    return dict(vars(options))

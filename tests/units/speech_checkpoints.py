@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from fairseq.data import Dictionary
 from fairseq.models.hubert.hubert import HubertConfig, HubertModel
 from fairseq.modules import SamePad
+from omegaconf import OmegaConf
 from torch import nn
 
 CONVOLUTIONS = "[(24,10,5)] + [(24,3,2)] * 4 + [(24,2,2)] * 2"
@@ -53,17 +54,25 @@ def hubert(seed: int, batch_norm: bool = False, **options: Any) -> HubertModel:
 def save_hubert(
     path: Path, model: HubertModel, options: dict[str, Any], normalize: bool = False, form: str = "cfg"
 ) -> Path:
-    """As fairseq-train saves it: options as ``cfg`` (since 2021) or as ``args``; dictionaries in the task's state."""
+    """As fairseq-train saves it; options as ``cfg``, which was OmegaConf's own at first, or, until 2020, as ``args``.
+
+    Numbers are floats in ``args``, as they are in files that have been through JSON.
+    """
     task = {"_name": "hubert_pretraining", "data": "/gone", "labels": ["km"], "sample_rate": 16000} | {
         "normalize": normalize,
         "label_rate": 50,
     }
     cfg = {"_name": None, "model": {"_name": "hubert", **options}, "task": task, "common": {"fp16": True}}
-    args = Namespace(arch="hubert", **{**task, **options, "task": "hubert_pretraining"})
+    floats = {name: float(value) if type(value) is int else value for name, value in options.items()}
+    args = Namespace(arch="hubert", **{**task, **floats, "task": "hubert_pretraining"})
+    saved: Any = cfg if form == "cfg" else None
+    if form == "omegaconf":
+        saved = OmegaConf.create(cfg)
+        saved.model.label_rate, saved.task.data = "${task.label_rate}", "???"
     torch.save(
         {
             "args": args if form == "args" else None,
-            "cfg": cfg if form == "cfg" else None,
+            "cfg": saved,
             "model": model.state_dict(),
             "criterion": None,
             "optimizer_history": [{"criterion_name": "HubertCriterion", "num_updates": 1}],

@@ -19,7 +19,7 @@ from tests.units.speech_checkpoints import AT_25_HZ, BASE, LARGE, hubert, hubert
 KINDS: dict[str, Any] = {  # options, batch norm, normalize, form
     "base": (BASE, False, False, "cfg"),
     "large": (LARGE, False, True, "cfg"),
-    "multilingual": (BASE, True, False, "cfg"),
+    "multilingual": (BASE, True, False, "omegaconf"),
     "old": (LARGE, True, True, "args"),
     "25 Hz": (AT_25_HZ, True, False, "args"),
 }

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import pad
+from torchaudio.models import wavlm_model
 
 from speechdlm_ext.audio import read_audio
 from speechdlm_ext.errors import InputError
@@ -54,6 +55,58 @@ def test_features_are_those_of_the_formulas(
     torch.testing.assert_close(features, wavlm_features(weights, pad(wave, (40, 40)), layer), rtol=1e-5, atol=5e-5)
     assert len(encoder.model.encoder.transformer.layers) == layer
     assert not any(f"layers.{layer}." in name for name in encoder.model.encoder.state_dict())
+
+
+# Prefixes of names in torchaudio's model, and in Microsoft's files.
+TORCHAUDIO = {
+    "encoder.feature_projection.layer_norm": "layer_norm",
+    "encoder.feature_projection.projection": "post_extract_proj",
+    "encoder.transformer.pos_conv_embed.conv": "encoder.pos_conv.0",
+    "encoder.transformer": "encoder",
+    ".attention.attention": ".self_attn",
+    ".attention.gru_rel_pos_const": ".self_attn.grep_a",
+    ".attention.gru_rel_pos_linear": ".self_attn.grep_linear",
+    ".attention.rel_attn_embed": ".self_attn.relative_attention_bias",
+    ".feed_forward.intermediate_dense": ".fc1",
+    ".feed_forward.output_dense": ".fc2",
+}
+
+
+def of_torchaudio(seed: int, large: bool) -> tuple[Any, dict[str, torch.Tensor]]:
+    """torchaudio's own model with random weights, and these as Microsoft names them."""
+    torch.manual_seed(seed)
+    mode = "layer_norm" if large else "group_norm"
+    layers = [(24, 10, 5)] + [(24, 3, 2)] * 4 + [(24, 2, 2)] * 2
+    model = wavlm_model(mode, layers, False, 32, 0, 16, 16, 3, 16, 320, 800, 0, 48, 0, 0, large, 0, None).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    weights = {}
+    for name, weight in model.state_dict().items():
+        parts = {name: weight}
+        if "in_proj_" in name:
+            parts = dict(zip((name.replace("in_proj_", f"{k}_proj.") for k in "qkv"), weight.chunk(3), strict=True))
+        for part, value in parts.items():
+            part = part.replace(".conv.", ".0.") if part.startswith("feature_extractor") else part
+            block_norm = "self_attn_layer_norm" if ".layers." in part else "2.1" if large else "2"
+            if part.startswith("feature_extractor") or ".layers." in part:
+                part = part.replace(".layer_norm.", f".{block_norm}.")
+            for old, new in TORCHAUDIO.items():
+                part = part.replace(old, new)
+            weights[part] = value.clone()
+    return model, weights
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_features_are_torchaudios(make: Any, wave: torch.Tensor, weights: dict[str, torch.Tensor], large: bool) -> None:
+    model, own = of_torchaudio(5, large)
+    cfg = {} if large else {"extractor_mode": "default", "layer_norm_first": False}
+    encoder = make(cfg=cfg, replaced=own, without=tuple(set(weights) - set(own)))
+    waves = [wave[:31999], wave, wave[5000:5320]]
+    for sound, features in zip(waves, encoder.encode_batch(waves), strict=True):
+        with torch.no_grad():
+            want = model.extract_features(pad(sound, (40, 40))[None], num_layers=2)[0][1][0]
+        torch.testing.assert_close(features, want, rtol=0, atol=1e-4)
 
 
 def test_other_paddings_and_norms_of_the_wave(make: Any, weights: dict[str, torch.Tensor], wave: torch.Tensor) -> None:
