@@ -16,10 +16,11 @@ def _register(fairseq: ModuleType) -> None:
         release(kind, [name])
 
     from speechdlm_ext.criterions import speech_dlm_criterion, unit_hifigan_criterion, unit_lm_criterion  # noqa: F401
-    from speechdlm_ext.models import legacy, speech_dlm, unit_hifigan, unit_lm, unit_lstm  # noqa: F401
+    from speechdlm_ext.models import legacy, speech_dlm, unit_hifigan, unit_lm, unit_lm_checkpoints, unit_lstm  # noqa: F401
     from speechdlm_ext.tasks import speech_dlm_task, unit_hifigan_task, unit_language_modeling  # noqa: F401
 
     legacy.install()
+    unit_lm_checkpoints.install()
 
 
 compat.activate()

@@ -1,0 +1,207 @@
+"""Published unit language models: read as they are, and written back bit by bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from fairseq import checkpoint_utils
+from torch import Tensor, nn
+
+from speechdlm_ext import published_unit_lms
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.models.unit_lm_checkpoints import build, read_form
+from speechdlm_ext.models.unit_lm_files import write_form
+from speechdlm_ext.published import Published
+from speechdlm_ext.published_unit_lms import DIGESTS, UNIT_LMS, locate_unit_lm
+from tests.data.test_utterance_dataset import write_corpus
+from tests.unit_models import plain_logits, toy_unit_lm, toy_unit_lstm
+
+SHAPE = {"dim": 16, "n_layers": 2, "head_dim": 6, "hidden_dim": 24, "n_heads": 4, "n_kv_heads": 2, "dropout": 0.15}
+
+
+def dpslm_file(path: Path, units: int = 20) -> dict[str, Any]:
+    """A small checkpoint in the published form."""
+    model = toy_unit_lm(units, decoder_attention_heads=4, decoder_kv_heads=2, decoder_head_dim=6)
+    weights = {name.removeprefix("decoder."): tensor for name, tensor in model.state_dict().items()}
+    args = {**SHAPE, "norm_eps": 1e-6, "vocab_size": units + 1, "rope_theta": 10000}
+    state = {"model_args": args, "model_state_dict": weights}
+    torch.save(state, path)
+    return state
+
+
+def amela_folder(folder: Path, units: int = 30, padding: bool = False, safe: bool = True) -> dict[str, Tensor]:
+    """A small LSTM as AMELA saves it."""
+    torch.manual_seed(1)
+    folder.mkdir()
+    rows = units + 1 + padding
+    lstm, output = nn.LSTM(6, 10, 3), nn.Linear(10, rows)
+    weights = {"embedding.weight": torch.randn(rows, 6)}
+    weights.update({f"lstm.{name}": tensor.detach() * 3 for name, tensor in lstm.state_dict().items()})
+    weights.update({f"output.{name}": tensor.detach() * 3 for name, tensor in output.state_dict().items()})
+    config = {"model_type": "lstm", "vocab_size": rows, "sos_token_id": units, "dropout": 0.2}
+    (folder / "config.json").write_text(json.dumps(config))
+    if safe:
+        safetensors.torch.save_file(weights, folder / "model.safetensors")
+    else:
+        torch.save(weights, folder / "pytorch_model.bin")
+    return weights
+
+
+def amela_likelihood(weights: dict[str, Tensor], units: list[int], sos: int) -> float:
+    """log p of units given SOS by AMELA's own numbering; padding, where there is any, is no outcome."""
+    lstm = nn.LSTM(6, 10, 3, batch_first=True)
+    lstm.load_state_dict({name[5:]: tensor for name, tensor in weights.items() if name.startswith("lstm.")})
+    with torch.no_grad():
+        states, _ = lstm(weights["embedding.weight"][torch.tensor([[sos, *units[:-1]]])])
+        logits = states[0] @ weights["output.weight"].t() + weights["output.bias"]
+    lprobs = logits[:, : sos + 1].log_softmax(-1)
+    return sum(float(lprobs[t, unit]) for t, unit in enumerate(units))
+
+
+def same(one: Any, other: Any) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_dpslms_form_is_read_and_written_back(tmp_path: Path) -> None:
+    published = dpslm_file(tmp_path / "published.pt")
+    form = read_form(tmp_path / "published.pt")
+    model = build(form, "published.pt")
+    rows = torch.randint(0, 21, (15,))
+    with torch.no_grad():
+        found, _ = model(rows, src_lengths=[15])
+    wanted = plain_logits(published["model_state_dict"], rows.tolist(), 4, 2)
+    assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-4
+    assert all(layer.dropout == 0.15 for layer in model.decoder.layers)
+    write_form(form, tmp_path / "fairseq.pt", "fairseq", "published.pt")
+    write_form(read_form(tmp_path / "fairseq.pt"), tmp_path / "again.pt", "dpslm", "fairseq.pt")
+    again = torch.load(tmp_path / "again.pt", weights_only=True)
+    assert again["model_args"] == published["model_args"]
+    assert same(again["model_state_dict"], published["model_state_dict"])
+    with pytest.raises(InputError, match=r"again\.pt is there already"):
+        write_form(form, tmp_path / "again.pt", "dpslm", "published.pt")
+
+
+@pytest.mark.parametrize("name", ["published.pt", "fairseq.pt"])
+def test_fairseqs_own_loader_reads_both_forms(tmp_path: Path, name: str) -> None:
+    """The codebook is the checkpoint's, though the data's dictionary knows but six of its units."""
+    published = dpslm_file(tmp_path / "published.pt")
+    write_form(read_form(tmp_path / "published.pt"), tmp_path / "fairseq.pt", "fairseq", "published.pt")
+    data = write_corpus(tmp_path / "data", [[3, 0, 1], [5]])
+    (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task(
+        [str(tmp_path / name)], arg_overrides={"data": str(data)}
+    )
+    weights = {f"decoder.{name}": tensor for name, tensor in published["model_state_dict"].items()}
+    assert same(model.state_dict(), weights) and cfg.task.data == str(data)
+    task.load_dataset("train")
+    assert task.dictionary.units == 20 and task.dataset("train")[0]["target"].tolist() == [4, 1, 2, 0]
+
+
+@pytest.mark.parametrize("padding", [False, True])
+@pytest.mark.parametrize("safe", [False, True])
+def test_amelas_form_is_read_and_written_back(tmp_path: Path, padding: bool, safe: bool) -> None:
+    published = amela_folder(tmp_path / "published", padding=padding, safe=safe)
+    form = read_form(tmp_path / "published")
+    model = build(form, "published")
+    units = torch.randint(0, 30, (12,)).tolist()
+    source = torch.tensor([0, *(unit + 1 for unit in units[:-1])])
+    with torch.no_grad():
+        lprobs = model.get_normalized_probs(model(source, src_lengths=[12]), True)
+    found = sum(float(lprobs[t, unit + 1]) for t, unit in enumerate(units))
+    assert found == pytest.approx(amela_likelihood(published, units, 30), abs=1e-4)
+    assert form.options["dropout"] == 0.2 and form.options["decoder_layers"] == 3
+    write_form(form, tmp_path / "fairseq.pt", "fairseq", "published")
+    write_form(read_form(tmp_path / "fairseq.pt"), tmp_path / "again", "amela", "fairseq.pt")
+    again = safetensors.torch.load_file(tmp_path / "again" / "model.safetensors")
+    kept = {
+        name: tensor[:31] if name in ("embedding.weight", "output.weight", "output.bias") else tensor
+        for name, tensor in published.items()
+    }
+    assert same(again, kept)
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert (config["vocab_size"], config["sos_token_id"], config["hidden_size"]) == (31, 30, 10)
+    assert amela_likelihood(again, units, 30) == pytest.approx(found, abs=1e-4)
+
+
+def test_names_are_those_of_the_published_files(shared: Path) -> None:
+    listed = (shared / "facts" / "keys" / "checkpoint_urls.txt").read_text().split()
+    wanted = {url for url in listed if "/mistral-ulm-" in url}
+    assert {entry.url for entry in UNIT_LMS.values()} == wanted and len(wanted) == 25
+    for name, (url, digest) in UNIT_LMS.items():
+        assert name in url and url.endswith(f"-{digest}.pt")
+    with pytest.raises(InputError) as refused:
+        locate_unit_lm("mistral-ulm-k-500-lmbda-700")
+    assert all(f"K={k}: λ=" in str(refused.value) for k in (100, 200, 500, 1000))
+    assert sum(str(refused.value).count(str(penalty)) for penalty in {p for _, p in DIGESTS}) >= 24
+    with pytest.raises(InputError, match="no such file, nor the name"):
+        locate_unit_lm("mistral-ulm")
+
+
+def test_a_named_model_is_fetched_checked_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dpslm_file(tmp_path / "there.pt")
+    digest = hashlib.sha256((tmp_path / "there.pt").read_bytes()).hexdigest()
+    monkeypatch.setenv("SPEECHDLM_CACHE", str(tmp_path / "cache"))
+    url = (tmp_path / "there.pt").as_uri()
+    name = "mistral-ulm-k-500-lmbda-600"
+    monkeypatch.setitem(published_unit_lms.UNIT_LMS, name, Published(url, "00000000"))
+    with pytest.raises(InputError, match="wanted is 00000000"):
+        locate_unit_lm(name)
+    monkeypatch.setitem(published_unit_lms.UNIT_LMS, name, Published(url, digest[:8]))
+    path = locate_unit_lm(name)
+    assert read_form(path).units == 20 and str(path).startswith(str(tmp_path / "cache"))
+    (tmp_path / "there.pt").unlink()
+    assert locate_unit_lm(name) == path
+
+
+def test_files_that_will_not_do_are_explained(tmp_path: Path) -> None:
+    published = dpslm_file(tmp_path / "a.pt")
+
+    def broken(message: str, **changes: Any) -> None:
+        state = {"model_args": dict(published["model_args"]), "model_state_dict": dict(published["model_state_dict"])}
+        for name, value in changes.items():
+            part = state["model_args"] if name in state["model_args"] else state["model_state_dict"]
+            part.pop(name.replace("__", ".")) if value is None else part.update({name.replace("__", "."): value})
+        torch.save(state, tmp_path / "b.pt")
+        with pytest.raises(InputError, match=message):
+            build(read_form(tmp_path / "b.pt"), "b.pt")
+
+    broken("21 rows of tok_embeddings.weight, 501 are wanted", vocab_size=501)
+    broken("model_args has no n_layers", n_layers=None)
+    broken(r"no weights decoder\.layers\.2\.", n_layers=3)
+    broken(r"no weights decoder\.norm\.weight", norm__weight=None)
+    broken("has weights decoder.other", other=torch.zeros(1))
+    broken("an acoustic model", output__bias=torch.zeros(21))
+    amela_folder(tmp_path / "lstm")
+    (tmp_path / "lstm" / "config.json").write_text('{"model_type": "lstm", "sos_token_id": 40}')
+    with pytest.raises(InputError, match="31 rows, SOS in row 40"):
+        read_form(tmp_path / "lstm")
+    (tmp_path / "lstm" / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(InputError, match="model_type is not lstm"):
+        read_form(tmp_path / "lstm")
+    (tmp_path / "lstm" / "config.json").unlink()
+    with pytest.raises(InputError, match="not all there"):
+        read_form(tmp_path / "lstm")
+    torch.save({"something": 1}, tmp_path / "c.pt")
+    with pytest.raises(InputError, match=r"c\.pt: neither a checkpoint of fairseq nor"):
+        read_form(tmp_path / "c.pt")
+    (tmp_path / "d.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:-2000])
+    with pytest.raises(Exception, match=r"d\.pt: is not a whole checkpoint"):
+        read_form(tmp_path / "d.pt")
+
+
+def test_forms_without_a_place_for_it_are_refused(tmp_path: Path) -> None:
+    from speechdlm_ext.models.unit_lm_formats import Form, to_amela, to_dpslm
+
+    for model, kind, write in ((toy_unit_lm, "unit_lm", to_dpslm), (toy_unit_lstm, "unit_lstm", to_amela)):
+        timed = model(durations=True)
+        options = vars(timed.decoder.args)
+        with pytest.raises(InputError, match="predicts durations"):
+            write(Form(kind, 20, options, timed.state_dict()), "x.pt")
+        other = "unit_lstm" if kind == "unit_lm" else "unit_lm"
+        with pytest.raises(InputError, match=f"x.pt is a {other}"):
+            write(Form(other, 20, options, {}), "x.pt")
