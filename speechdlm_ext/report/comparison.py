@@ -8,7 +8,7 @@ from typing import Any
 from speechdlm_ext.metrics.events import KINDS, Events
 from speechdlm_ext.report.charts import Estimate, range_chart
 from speechdlm_ext.report.distributions import histogram_chart
-from speechdlm_ext.report.glossary import EVENTS, MEASURES, spell
+from speechdlm_ext.report.glossary import EVENTS, spell
 from speechdlm_ext.report.page import table
 
 Figures = Mapping[str, Any]
@@ -21,9 +21,10 @@ def summary_table(result: Figures, names: Sequence[str]) -> str:
         result: what ``metrics.json`` holds.
         names: the corpora's keys in it, the generated one first, at most two.
     """
-    both = len(names) > 1
+    both, halves = len(names) > 1, result.get("yardstick") or {}
     head = ["", *(f"{name}\na minute" for name in names), *(["difference\na minute"] if both else [])]
-    head += [f"{name}\nmedian" for name in names] + (["Wasserstein-1\nof lengths"] if both else [])
+    head += [f"{name}\nmedian" for name in names] + (["distance\nof lengths"] if both else [])
+    head += ["correlation\nover prompts"] if result.get("correlation") else []
     rows = [["Speech\nShare of the time in which each channel speaks", *(_shares(result, name) for name in names)]]
     rows[0] += [""] * (len(head) - len(rows[0]))
     for kind, term in EVENTS.items():
@@ -31,14 +32,34 @@ def summary_table(result: Figures, names: Sequence[str]) -> str:
         if not any(figures):
             continue
         row = [f"{term.label}\n{term.meaning}", *(_with_interval(f, "per_minute", 1) for f in figures)]
-        distance = _of(result, "distance", kind)
+        distance, yardstick = _of(result, "distance", kind), _of({"halves": halves}, "halves", kind)
         if both:
-            row.append(_with_interval(distance, "per_minute", 1, signed=True))
+            row.append(_with_interval(distance, "per_minute", 1, "", yardstick, signed=True))
         row += [_number(f.get("median"), 2, " s") for f in figures]
         if both:
-            row.append(_with_interval(distance, "wasserstein", 2, " s"))
+            row.append(_with_interval(distance, "wasserstein", 2, " s", yardstick))
+        if result.get("correlation"):
+            row.append(_with_interval(_of(result, "correlation", kind), "r", 2))
         rows.append(row)
-    return table(head, rows, caption="")
+    return table(head, rows, stacked=True)
+
+
+def plain_differences(result: Figures) -> str:
+    """In a sentence, the kinds of events whose rates differ clearly: the interval of the difference leaves out 0."""
+    found, known = [], False
+    for kind, term in EVENTS.items():
+        distance = _of(result, "distance", kind)
+        low, high = _interval(distance, "per_minute")
+        if low is None or high is None:
+            continue
+        known = True
+        if low > 0 or high < 0:
+            found.append(f"{term.label.lower()} ({_number(distance.get('per_minute'), 1, '', True)} a minute)")
+    if not known:
+        return ""
+    if not found:
+        return "No rate of events differs clearly: the interval of each difference holds 0."
+    return f"Rates that differ clearly (the interval of the difference leaves out 0): {', '.join(found)}."
 
 
 def rate_chart(result: Figures, names: Sequence[str]) -> str:
@@ -87,7 +108,7 @@ def further_tables(result: Figures, names: Sequence[str]) -> str:
         head = ["", *(spell(name) for name in columns)]
         rows = [[label, *texts] for label, texts in found.items()]
         title = f"<h3>{_title(group)}</h3>" if group else ""
-        parts.append(title + table(head, rows))
+        parts.append(title + table(head, rows, stacked=True))
     return "".join(parts)
 
 
@@ -144,8 +165,10 @@ def _of(result: Figures, corpus: str, kind: str) -> Figures:
 
 def _interval(figures: Figures, measure: str) -> tuple[float | None, float | None]:
     found = figures.get("interval")
-    found = found.get(measure) if isinstance(found, Mapping) else found if measure == "per_minute" else None
-    return (found[0], found[1]) if isinstance(found, Sequence) and len(found) == 2 else (None, None)
+    found = found.get(measure) if isinstance(found, Mapping) else found if measure in ("per_minute", "r") else None
+    if isinstance(found, Sequence) and len(found) == 2:
+        return found[0], found[1]
+    return None, None
 
 
 def _estimate(figures: Figures, measure: str) -> Estimate:
@@ -158,21 +181,21 @@ def _number(value: Any, digits: int, unit: str = "", signed: bool = False) -> st
     return f"{value:{'+' if signed else ''}.{digits}f}{unit}".replace("-", "−")
 
 
-def _with_interval(figures: Figures, measure: str, digits: int, unit: str = "", signed: bool = False) -> str:
+def _with_interval(
+    figures: Figures, measure: str, digits: int, unit: str = "", halves: Figures | None = None, signed: bool = False
+) -> str:
+    """The figure, below it its interval, and below that what two halves of the reference have."""
     text = _number(figures.get(measure), digits, unit, signed)
     low, high = _interval(figures, measure)
-    if text == "–" or low is None or high is None:
-        return text
-    return f"{text}\n{_number(low, digits)} to {_number(high, digits)}"
+    if text != "–" and low is not None and high is not None:
+        text += f"\n{_number(low, digits)} to {_number(high, digits)}"
+    if halves and halves.get(measure) is not None:
+        text += f"\nhalves {_number(halves[measure], digits, unit)}"
+    return text
 
 
 def _shares(result: Figures, name: str) -> str:
     shares = (result.get(name) or {}).get("speech_share")
     if not shares:
         return "–"
-    return " · ".join("–" if share is None else f"{100 * share:.0f} %" for share in shares)
-
-
-def measure_notes() -> str:
-    """What the measures are, one line each, as plain text."""
-    return " ".join(f"{term.label}: {term.meaning}." for key, term in MEASURES.items() if key != "n")
+    return " · ".join("–" if share is None else f"{100 * share:.0f}\N{NO-BREAK SPACE}%" for share in shares)

@@ -11,7 +11,7 @@ from speechdlm_ext.report.axes import Axes, ticks
 from speechdlm_ext.report.charts import figure, legend
 
 _BINS = 24
-_SHOWN = 0.975  # share of each series' durations that the axis must hold; the rest is in the last bin
+_SHOWN = 0.93  # share of each series' durations that the axis must hold; the rest is in the outermost bins
 
 
 def histogram_chart(title: str, series: Sequence[tuple[str, ArrayLike]], unit: str = "s", note: str = "") -> str:
@@ -28,9 +28,10 @@ def histogram_chart(title: str, series: Sequence[tuple[str, ArrayLike]], unit: s
         return figure("chart small", title, '<p class="empty">None found.</p>', note)
     edges = bin_edges([values for _, values in columns if len(values)])
     shares = [bin_shares(values, edges) for _, values in columns]
+    beyond = any((values > edges[-1]).any() for _, values in columns)
     y_ticks = ticks(0.0, max(float(s.max()) for s in shares if s is not None), 4)
     axes = Axes(edges[0], edges[-1], 0.0, y_ticks[-1], 360, 190, 34, 10, 10, 34)
-    parts = list(axes.grid(ticks(edges[0], edges[-1], 5), y_ticks, unit))
+    parts = list(axes.grid(ticks(edges[0], edges[-1], 5), y_ticks, f"{unit}, and more" if beyond else unit))
     for number, ((_, values), share) in enumerate(zip(columns, shares, strict=True)):
         if share is not None:
             parts.append(_steps(axes, edges, share, number))

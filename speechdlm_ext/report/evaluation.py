@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ from speechdlm_ext.metrics.events import KINDS, EventList, Events
 from speechdlm_ext.report.comparison import (
     distribution_charts,
     further_tables,
+    plain_differences,
     plain_value,
     rate_chart,
     reasons,
@@ -60,7 +62,7 @@ class PageOptions:
     """``embed_megabytes``: of the page that sound may take, first dialogues first; the others' files are linked by
     their paths relative to the page. ``jobs``: files that are read at once."""
 
-    title: str = "Does it talk like people?"
+    title: str = "Generated and real conversation"
     embed_megabytes: float = 24.0
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
 
@@ -97,7 +99,7 @@ def write_page(
     names = [corpus.name for corpus in corpora]
     sections = [
         Section("summary", "Summary", _summary(result, names), _SUMMARY_LEAD),
-        Section("lengths", "How long", distribution_charts([(c.name, c.events) for c in corpora]), _LENGTHS_LEAD),
+        Section("lengths", "Durations", distribution_charts([(c.name, c.events) for c in corpora]), _LENGTHS_LEAD),
         Section("dialogues", "Dialogues", "", _DIALOGUES_LEAD),
     ]
     further = further_tables(result, names)
@@ -118,12 +120,13 @@ def write_page(
 
 
 _SUMMARY_LEAD = (
-    "Dots and figures are those of all conversations together; lines and second figures are confidence intervals, by "
-    "resampling conversations."
+    "All conversations together. Lines, and the second figures, are confidence intervals by resampling conversations. "
+    "Distance of lengths: Wasserstein-1, the seconds by which events differ on average. Halves: the same between two "
+    "halves of the reference, as the yardstick."
 )
 _LENGTHS_LEAD = (
-    "Share of the events, in per cent, by their length in seconds. What is longer than the axis is in the last bin; a "
-    "triangle marks the median."
+    "Per cent of the events by their length in seconds. What lies beyond the axis is in its outermost bin; triangles "
+    "mark the medians."
 )
 _DIALOGUES_LEAD = (
     "Choose one to hear and see it. Click or drag in its timeline to seek. Keys: arrows, Page Up and Page Down move, "
@@ -150,7 +153,9 @@ def _summary(result: Mapping[str, Any], names: Sequence[str]) -> str:
     unknown = (
         f"<h3>What cannot be said</h3>{table(['', 'Why'], [line.split(': ', 1) for line in lines])}" if lines else ""
     )
-    return rate_chart(result, names) + summary_table(result, names) + unknown
+    differences = plain_differences(result)
+    first = f'<p class="finding">{escape(differences)}</p>' if differences else ""
+    return first + rate_chart(result, names) + summary_table(result, names) + unknown
 
 
 def _write_dialogues(file: IO[str], corpora: Sequence[Corpus], folder: Path, options: PageOptions) -> PageReport:
@@ -241,20 +246,22 @@ def _method(result: Mapping[str, Any], names: Sequence[str], report: PageReport,
     rows = [["Dialogues with sound", where]]
     parts = []
     for key, value in result.items():
-        if key in (*names, "distance"):
+        if key in (*names, "distance", "yardstick", "correlation"):
             continue
         if isinstance(value, Mapping):
             rows += [[f"{spell(key)}: {label}", text] for label, text in _settings(value)]
         elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
             heads = list(dict.fromkeys(name for item in value for name in item))
             cells = [[plain_value(item.get(name)) or "" for name in heads] for item in value]
-            parts.append(f"<h3>{spell(key).capitalize()}</h3>{table([spell(name) for name in heads], cells)}")
+            parts.append(
+                f"<h3>{spell(key).capitalize()}</h3>{table([spell(name) for name in heads], cells, stacked=True)}"
+            )
         elif (text := plain_value(value)) is not None:
             rows.append([spell(key), text])
     if report.unreadable:
         lost = [[name, reason] for name, reason in report.unreadable]
-        parts.append(f"<h3>Sound that could not be read</h3>{table(['Dialogue', 'Why'], lost)}")
-    return table(["", ""], rows, "What was used") + "".join(parts)
+        parts.append(f"<h3>Sound that could not be read</h3>{table(['Dialogue', 'Why'], lost, stacked=True)}")
+    return table(["", ""], rows, stacked=True) + "".join(parts)
 
 
 def _settings(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

@@ -98,17 +98,43 @@ def verdicts(cards: Iterable[str]) -> str:
     return f'<div class="verdicts">{"".join(cards)}</div>'
 
 
-def table(head: list[str], rows: Iterable[list[str]], caption: str = "") -> str:
-    """A table of plain text; the first cell of a row is its heading, a line break makes a second, fainter line."""
+def table(head: list[str], rows: Iterable[list[str]], caption: str = "", stacked: bool = False) -> str:
+    """A table of plain text; the first cell of a row is its heading, each further line of a cell is fainter.
 
-    def cell(text: str) -> str:
-        first, _, rest = text.partition("\n")
-        return escape(first) + (f"<small>{escape(rest)}</small>" if rest else "")
-
-    top = "".join(f'<th scope="col">{cell(text)}</th>' for text in head)
-    body = "".join(
-        f'<tr><th scope="row">{cell(row[0])}</th>' + "".join(f"<td>{cell(text)}</td>" for text in row[1:]) + "</tr>"
-        for row in rows
-    )
+    With ``stacked`` a row becomes a block on a phone, each cell with its column's name; else the table scrolls there.
+    """
+    top = "".join(f'<th scope="col"{_role("columnheader", stacked)}>{_lines(text)}</th>' for text in head)
+    labels = [escape(text.replace("\n", ", ")) for text in head]
+    body = ""
+    for row in rows:
+        cells = (
+            f"<td{_role('cell', stacked)}{_label(label, stacked)}>{_lines(text)}</td>"
+            for label, text in zip(labels[1:], row[1:], strict=False)
+        )
+        heading = f'<th scope="row"{_role("rowheader", stacked)}>{_lines(row[0])}</th>'
+        body += f"<tr{_role('row', stacked)}>{heading}{''.join(cells)}</tr>"
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f'<div class="scroll"><table>{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    around = '<div class="scroll">' if stacked else f'<div class="scroll" tabindex="0" role="region"{_named(caption)}>'
+    groups, style = _role("rowgroup", stacked), ' class="stacked"' if stacked else ""
+    return (
+        f"{around}<table{style}{_role('table', stacked)}>{title}"
+        f"<thead{groups}><tr{_role('row', stacked)}>{top}</tr></thead><tbody{groups}>{body}</tbody></table></div>"
+    )
+
+
+def _role(name: str, stacked: bool) -> str:
+    """Cells that are laid out as blocks would lose their meaning for screen readers, were it not said."""
+    return f' role="{name}"' if stacked else ""
+
+
+def _label(label: str, stacked: bool) -> str:
+    return f' data-label="{label}"' if stacked and label else ""
+
+
+def _named(caption: str) -> str:
+    return f' aria-label="{escape(caption or "Table")}"'
+
+
+def _lines(text: str) -> str:
+    first, *rest = text.split("\n")
+    return escape(first) + "".join(f"<small>{escape(line)}</small>" for line in rest)

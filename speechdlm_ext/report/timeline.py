@@ -90,8 +90,9 @@ class Timeline:
 
     def render(self) -> str:
         """The figure as HTML, with the sound in it or linked."""
+        title = escape(self.title)
         return (
-            f'<figure class="timeline"><figcaption><b>{escape(self.title)}</b><span>{escape(self.note)}</span>'
+            f'<figure class="timeline"><figcaption><b title="{title}">{title}</b><span>{escape(self.note)}</span>'
             f"</figcaption>{json_script(self.data())}</figure>"
         )
 

@@ -49,7 +49,11 @@ def open_page(driver: Any, path: Path, width: int = 1280, scheme: str = "light")
     """Open a file at a width in CSS pixels, in light or dark, and wait for its players."""
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    # Without smooth scrolling, so that what is clicked stands still.
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     driver.get(path.resolve().as_uri())
     driver.set_script_timeout(30)

@@ -74,12 +74,20 @@
     });
     form.elements.sort.value = String(sorting.column);
     form.elements.direction.value = sorting.descending ? "down" : "up";
+    form.elements.direction.disabled = sorting.column === -2;
   };
   const update = () => {
     shown = MORE;
     order = rows.filter(fits);
     order.sort(compare); // stable: equal ones stay as they came
     render();
+  };
+
+  // The first column covers what lies below it.
+  const bringIntoView = (head) => {
+    const box = table.parentElement;
+    const [left, right] = [head.offsetLeft - heads[0].offsetWidth, head.offsetLeft + head.offsetWidth - box.clientWidth];
+    if (head.cellIndex > 0) box.scrollLeft = Math.max(right, Math.min(box.scrollLeft, left));
   };
 
   const choose = (row) => {
@@ -89,7 +97,7 @@
     const line = [...body.rows].find((each) => each.dataset.id === String(row.id));
     if (line) line.setAttribute("aria-current", "true");
     const data = JSON.parse(document.getElementById(`dialogue-${row.id}`).textContent);
-    stage.replaceChildren(make("figcaption", {}, make("b", {}, data.title), make("span", {}, data.note)));
+    stage.replaceChildren(make("figcaption", {}, make("b", { title: data.title }, data.title), make("span", {}, data.note)));
     player = draw(stage, data);
   };
 
@@ -99,6 +107,7 @@
     const row = rows.find((each) => String(each.id) === line.dataset.id);
     if (row === chosen) { player.toggle(); return; }
     choose(row);
+    if (event.detail === 0) return; // chosen by a key: the list stays where it is
     if (stage.getBoundingClientRect().top < 0 || stage.getBoundingClientRect().bottom > innerHeight) {
       stage.scrollIntoView({ block: "start" });
     }
@@ -122,10 +131,11 @@
     update();
   });
   form.addEventListener("input", (event) => {
-    if (event.target === form.elements.sort || event.target === form.elements.direction) {
-      sorting = { column: Number(form.elements.sort.value), descending: form.elements.direction.value === "down" };
-    }
+    const { sort, direction } = form.elements;
+    if (event.target === sort) sorting = { column: Number(sort.value), descending: Number(sort.value) >= 0 };
+    if (event.target === direction) sorting.descending = direction.value === "down";
     update();
+    if (event.target === sort) bringIntoView(heads[sorting.column + 1]);
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => {

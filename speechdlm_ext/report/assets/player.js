@@ -214,10 +214,11 @@ const Timelines = (() => {
     }
 
     track.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0) return;
+      if (event.button !== 0 || event.pointerType === "touch") return; // a finger may be about to scroll
       seekTo(event);
-      if (event.pointerType === "mouse") track.setPointerCapture(event.pointerId);
+      track.setPointerCapture(event.pointerId);
     });
+    track.addEventListener("click", (event) => { if (event.pointerType === "touch") seekTo(event); });
     track.addEventListener("pointermove", (event) => {
       if (track.hasPointerCapture(event.pointerId)) seekTo(event);
     });
