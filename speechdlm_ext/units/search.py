@@ -86,7 +86,10 @@ class PathSearch:
         """The number of frames, from the first of the utterance, whose units no further frame can change."""
         if not self.frames:
             return 0
-        alive = np.flatnonzero(np.isfinite(self._costs))
+        # The other paths end here: in the next frame, their units are come to from the best one.
+        above = self._costs - self._costs.min()
+        ties = (above == self.penalty) & (np.arange(len(above)) <= above.argmin())
+        alive = np.flatnonzero((above < self.penalty) | ties)
         starts = self._starts[alive]
         # Runs on which paths end, (start, unit), and the last frame that all paths over the run have in common.
         runs: dict[tuple[int, int], int] = {}
