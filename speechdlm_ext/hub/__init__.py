@@ -6,5 +6,16 @@ import fairseq  # noqa: F401
 from speechdlm_ext.hub.checkpoints import load_speech_dlm
 from speechdlm_ext.hub.model import DialogueModel
 from speechdlm_ext.hub.scoring import DialogueScore
+from speechdlm_ext.hub.unit_checkpoints import load_unit_lm
+from speechdlm_ext.hub.unit_model import UnitModel, UnitSample
+from speechdlm_ext.hub.unit_scoring import UnitScore
 
-__all__ = ["DialogueModel", "DialogueScore", "load_speech_dlm"]
+__all__ = [
+    "DialogueModel",
+    "DialogueScore",
+    "UnitModel",
+    "UnitSample",
+    "UnitScore",
+    "load_speech_dlm",
+    "load_unit_lm",
+]

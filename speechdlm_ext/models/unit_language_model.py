@@ -94,6 +94,20 @@ class UnitLanguageModel(FairseqLanguageModel):
         """See :meth:`UnitDecoder.forward`."""
         return self.decoder(src_tokens, **kwargs)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_name_or_path: str,
+        checkpoint_file: str = "model.pt",
+        data_name_or_path: Any = None,
+        trust: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a checkpoint, a folder, or a published model by name; see :func:`speechdlm_ext.hub.load_unit_lm`."""
+        from speechdlm_ext.hub import load_unit_lm
+
+        return load_unit_lm(model_name_or_path, checkpoint_file, data_name_or_path, trust, **kwargs)
+
     def get_normalized_probs(self, net_output: Any, log_probs: bool, sample: Any = None) -> Tensor:
         """(Log) probabilities in fp32, ``(N, K + 1)``, or ``(B, T, K + 2)`` with one of nothing for padding."""
         logits = net_output[0].float()

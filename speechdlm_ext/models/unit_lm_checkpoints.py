@@ -23,7 +23,7 @@ from speechdlm_ext.models.unit_language_model import UnitLanguageModel
 from speechdlm_ext.models.unit_lm import UnitLM, UnitLMConfig
 from speechdlm_ext.models.unit_lm_formats import Form, from_amela, from_dpslm, is_amela, is_dpslm
 from speechdlm_ext.models.unit_lstm import UnitLSTM, UnitLSTMConfig
-from speechdlm_ext.tasks.unit_language_modeling import UnitLanguageModelingConfig
+from speechdlm_ext.tasks.unit_language_modeling import DEFAULT_FRAME_RATE, UnitLanguageModelingConfig
 
 KINDS: dict[str, tuple[type[UnitLanguageModel], Any]] = {
     "unit_lm": (UnitLM, UnitLMConfig),
@@ -132,7 +132,13 @@ def _of_fairseq(state: Mapping[str, Any], path: Path) -> Form:
     output = weights.get("decoder.output.weight")
     if output is None:
         raise InputError(f"{path} has no weights decoder.output.weight: it is damaged")
-    return Form(known, len(output) - 1, options, weights)
+    return Form(known, len(output) - 1, options, weights, _frame_rate(state))
+
+
+def _frame_rate(state: Mapping[str, Any]) -> float | None:
+    """Of the data that a model was trained on, as the task takes it."""
+    task = state["cfg"].get("task") or {}
+    return task.get("frame_rate") or (DEFAULT_FRAME_RATE if task.get("durations") else None)
 
 
 def _read_folder(folder: Path, trust: bool | None) -> Form:

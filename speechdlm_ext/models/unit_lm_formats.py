@@ -44,12 +44,14 @@ class Form(NamedTuple):
         units: size K of the codebook.
         options: of the model, by our names.
         weights: by our names, in our order of rows.
+        frame_rate: frames a second of durations, or of units that are not deduplicated; ``None`` if not known.
     """
 
     kind: str
     units: int
     options: dict[str, Any]
     weights: dict[str, Tensor]
+    frame_rate: float | None = None
 
 
 def is_dpslm(state: Any) -> bool:
