@@ -66,9 +66,10 @@ def main() -> None:
     from speechdlm_ext.progress import follow
     from speechdlm_ext.units.encoder import build_encoder
     from speechdlm_ext.units.feature_dump import count_frames, dump_features, remove_dump
-    from speechdlm_ext.units.kmeans import train_codebook
+    from speechdlm_ext.units.kmeans import check_algorithm, train_codebook
     from speechdlm_ext.units.recordings import read_manifest
 
+    check_algorithm(options.algorithm)
     rows = read_manifest(options.manifest)
     encoder = place_encoder(build_encoder(options.encoder, named), options)
     frames = count_frames(rows, encoder)

@@ -206,10 +206,11 @@ def _vocabularies(
     if dictionary == "each":
         return {channel: Vocabulary.count(columns["train", channel].counts) for channel in channels}
     found: dict[str, Vocabulary] = {}
-    # Durations are no units: they have a dictionary of their own.
-    for alike in ([c for c in channels if c.endswith(DURATIONS) == durations] for durations in (False, True)):
+    # Durations are no units: they have a dictionary of their own, the same for all channels.
+    for are_durations in (False, True):
+        alike = [channel for channel in channels if channel.endswith(DURATIONS) == are_durations]
         counts: Counter[str] = Counter()
-        for channel in alike if dictionary == "joined" else alike[:1]:
+        for channel in alike if dictionary == "joined" or are_durations else alike[:1]:
             counts.update(columns["train", channel].counts)
         found |= dict.fromkeys(alike, Vocabulary.count(counts))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,7 @@ def train_codebook(
     """
     if units < 1:
         raise InputError(f"{units} units: at least 1 is wanted")
-    if algorithm not in ALGORITHMS:
-        raise InputError(f"--algorithm {algorithm}: there is {', '.join(ALGORITHMS)}")
+    check_algorithm(algorithm)
     features = features.numpy() if isinstance(features, torch.Tensor) else features
     different = len(np.unique(features[: 50 * units], axis=0))
     if different < units:
@@ -97,6 +97,14 @@ def train_codebook(
     return Codebook(centroids[order], encoder.name, encoder.options, encoder.frame_rate, facts, encoder.identity)
 
 
+def check_algorithm(name: str) -> None:
+    """Raise an InputError unless there is such an algorithm and, for ``faiss``, the library."""
+    if name not in ALGORITHMS:
+        raise InputError(f"--algorithm {name}: there is {', '.join(ALGORITHMS)}")
+    if name == "faiss" and find_spec("faiss") is None:
+        raise InputError("--algorithm faiss: faiss is not installed here; full and minibatch need no more")
+
+
 def _fit_full(features: np.ndarray, units: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
@@ -118,10 +126,8 @@ def _fit_minibatch(features: np.ndarray, units: int, seed: int) -> tuple[np.ndar
 
 
 def _fit_faiss(features: np.ndarray, units: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-    try:
-        import faiss
-    except ImportError:
-        raise InputError("--algorithm faiss: faiss is not installed here; full and minibatch need no more") from None
+    import faiss
+
     features = np.ascontiguousarray(features)
     kmeans = faiss.Kmeans(features.shape[1], units, niter=100, seed=seed, max_points_per_centroid=len(features))
     kmeans.train(features)
