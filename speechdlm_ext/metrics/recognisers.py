@@ -66,7 +66,7 @@ class TorchaudioCTC:
         import torch
         import torchaudio
 
-        bundle = getattr(torchaudio.pipelines, name, None)
+        bundle: Any = getattr(torchaudio.pipelines, name, None)
         if not hasattr(bundle, "get_labels"):
             known = [n for n in dir(torchaudio.pipelines) if hasattr(getattr(torchaudio.pipelines, n), "get_labels")]
             raise InputError(f"--asr torchaudio:{name}: no such CTC bundle; there are {', '.join(known)}")

@@ -42,10 +42,10 @@ def unit_figures(dialogues: Sequence[Dialogue], frame_rate: float, ngram: int = 
 
     Returns:
         ``{"channels": [figures of channel 0, …], "all": figures}``, each with ``frames``, ``seconds`` (of all channels
-        that count), ``unit_rate`` (runs a second), ``mean_run`` (s), ``entropy`` and ``frame_entropy`` (bits, of runs and
-        of frames), ``bitrate`` and ``bitrate_with_durations`` (bit/s: with the entropy of runs, and of runs together
-        with their lengths), ``repetition`` (share of n-grams of runs that were there before in the same channel of the
-        same dialogue), ``different`` (units that occur) and ``reason`` (None, or why figures are None).
+        that count), ``unit_rate`` (runs a second), ``mean_run`` (s), ``entropy`` and ``frame_entropy`` (bits, of runs
+        and of frames), ``bitrate`` and ``bitrate_with_durations`` (bit/s: with the entropy of runs, and of runs
+        together with their lengths), ``repetition`` (share of n-grams of runs that were there before in the same
+        channel of the same dialogue), ``different`` (units that occur) and ``reason`` (None, or why figures are None).
     """
     width = max((len(dialogue) for dialogue in dialogues), default=0)
     channels = [[dialogue[c] for dialogue in dialogues if c < len(dialogue)] for c in range(width)]

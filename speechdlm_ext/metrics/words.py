@@ -11,8 +11,8 @@ from typing import Any
 from speechdlm_ext.errors import InputError
 
 NORMALISATION = (
-    "Unicode NFKC, lower case, tags in brackets and punctuation removed but apostrophes within words, hyphens to spaces; "
-    "numbers and fillers stay as they are"
+    "Unicode NFKC, lower case, tags in brackets and punctuation removed but apostrophes within words, hyphens to "
+    "spaces; numbers and fillers stay as they are"
 )
 FILLERS = frozenset(
     ["ah", "eh", "er", "erm", "ehm", "hm", "hmm", "huh", "mhm", "mm", "mmm", "oh", "uh", "uhhuh", "uhm", "um"]

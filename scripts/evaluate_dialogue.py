@@ -1,0 +1,96 @@
+"""Compare generated dialogues with real ones: turn-taking, units, sound and words, as figures and as a page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from speechdlm_ext.errors import run_command
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Writes metrics.json (docs/evaluation.md says what is in it), metrics.csv and index.html. Stopped anywhere "
+        "and started again, it goes on where it was. A corpus is a folder of two-channel recordings or of pairs of mono "
+        "ones, a manifest, a unit file, or an RTTM file.",
+    )
+    parser.add_argument("generated", type=Path, help="corpus to judge")
+    parser.add_argument("--reference", type=Path, metavar="CORPUS", help="real conversations to compare with")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    prompts = parser.add_argument_group("generated dialogues that continue real ones")
+    prompts.add_argument(
+        "--prompts",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="judge the continuations alone, and correlate them with the real ones; FILE says what each continues, as "
+        "sample_speech_dlm.py writes it; without FILE, the names do",
+    )
+    prompts.add_argument("--prompt-seconds", type=float, default=30.0, help="where FILE does not say (default: 30)")
+    prompts.add_argument("--continuation-seconds", type=float, default=90.0, help="at most (default: 90)")
+    prompts.add_argument("--continuations-only", action="store_true", help="generated files begin after the prompt")
+    activity = parser.add_argument_group("speech activity")
+    activity.add_argument("--vad", help="silero (default), energy, units, rttm, field, or field:NAME (of a manifest)")
+    activity.add_argument(
+        "--rttm", type=Path, nargs="+", default=[], metavar="FILE", help="default: in or beside a corpus"
+    )
+    activity.add_argument(
+        "--silence-units", type=int, nargs="+", default=[], metavar="N", help="default: found from data"
+    )
+    activity.add_argument("--frame-rate", type=float, default=50.0, help="of units whose file does not say, Hz")
+    activity.add_argument("--ipu-silence", type=float, default=0.2, help="that ends a unit of speech, s (default: 0.2)")
+    activity.add_argument("--backchannel-longest", type=float, default=1.0, help="seconds (default: 1)")
+    activity.add_argument("--interruption-overlap", type=float, default=0.2, help="seconds, at least (default: 0.2)")
+    parser.add_argument("--asr", default="", help="pocketsphinx, torchaudio:BUNDLE or torchaudio:BUNDLE=WEIGHTS")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the confidence intervals (default: 1000)")
+    parser.add_argument("--seed", type=int, default=1, help="of the resampling (default: 1)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    options = get_parser().parse_args()
+    from tqdm import tqdm
+
+    from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate, write_evaluation
+    from speechdlm_ext.evaluation.prompts import PromptOptions
+    from speechdlm_ext.metrics.bootstrap import BootstrapOptions
+    from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
+
+    prompts = None
+    if options.prompts is not None:
+        table = Path(options.prompts) if options.prompts else None
+        prompts = PromptOptions(
+            table, options.prompt_seconds, options.continuation_seconds, not options.continuations_only
+        )
+    evaluation = evaluate(
+        EvaluationOptions(
+            generated=options.generated,
+            reference=options.reference,
+            prompts=prompts,
+            vad=options.vad,
+            rttm=options.rttm,
+            silence_units=options.silence_units,
+            frame_rate=options.frame_rate,
+            asr=options.asr,
+            jobs=max(1, options.jobs),
+            turn_taking=TurnTakingOptions(
+                options.ipu_silence, options.backchannel_longest, options.interruption_overlap
+            ),
+            bootstrap=BootstrapOptions(max(1, options.resamples), seed=options.seed),
+        ),
+        options.out,
+        progress=lambda items: tqdm(items, desc="measuring", unit="dialogue", disable=None),
+    )
+    for line in evaluation.result["left_out"]:
+        print(f"left out: {line['corpus']} {line['dialogue']}: {line['reason']}")
+    for path in write_evaluation(evaluation, options.out, max(1, options.jobs)):
+        print(path)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,167 @@
+"""The dialogues of a corpus: a folder, a manifest, a unit file, an RTTM file or a single recording."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from speechdlm_ext.audio import SUFFIXES, audio_info
+from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.manifest import read_jsonl
+from speechdlm_ext.metrics.rttm import read_rttm
+from speechdlm_ext.units.files import draw_out, read_unit_file, row_channels, row_units
+from speechdlm_ext.units.recordings import audio_paths, read_manifest
+
+# What two mono files of one dialogue have at the ends of their names, after a sign that separates it.
+SIDES = (("a", "b"), ("left", "right"), ("l", "r"), ("0", "1"), ("1", "2"), ("ch0", "ch1"), ("ch1", "ch2"))
+_SIDE = re.compile(r"^(.+)[-_. ]([a-z0-9]+)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """One dialogue, not yet measured.
+
+    Attributes:
+        name: like no other in its corpus.
+        files: its sound: one file of all channels, or one for each; none for units and RTTM alone.
+        units: the units of each channel, with repetitions; empty where there are none.
+        frame_rate: of the units, in Hz.
+        row: what a manifest or a unit file says about it.
+    """
+
+    name: str
+    files: tuple[str, ...] = ()
+    units: tuple[tuple[int, ...], ...] = ()
+    frame_rate: float = 0.0
+    row: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Corpus:
+    """Dialogues in order of their names, and what was left out: (name, reason)."""
+
+    path: Path
+    dialogues: list[Dialogue]
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    def names(self) -> list[str]:
+        """Of the dialogues."""
+        return [dialogue.name for dialogue in self.dialogues]
+
+
+def read_corpus(path: str | os.PathLike[str], frame_rate: float = 50.0) -> Corpus:
+    """Find the dialogues of a corpus.
+
+    * A folder: every recording below it; two mono files whose names differ in their ends (``-A``/``-B``, ``_left``/
+      ``_right``, ``-1``/``-2``, …) are the two channels of one dialogue.
+    * ``*.jsonl``: a manifest (``audio_filepath``: a file, or a list of one mono file for each channel) or a unit file.
+    * ``*.rttm``: each recording in it, as long as its last speech.
+    * An audio file.
+
+    Args:
+        path: of these.
+        frame_rate: of units whose file does not say.
+
+    Raises:
+        InputError: there is no such file, or nothing in it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.is_dir():
+        corpus = _read_folder(path)
+    elif path.suffix.lower() == ".rttm":
+        names = dict.fromkeys(turn.recording for turn in read_rttm(path))
+        corpus = Corpus(path, [Dialogue(name) for name in names])
+    elif path.suffix.lower() in SUFFIXES:
+        corpus = Corpus(path, [Dialogue(path.stem, (str(path),))])
+    else:
+        corpus = _read_rows(path, frame_rate)
+    if not corpus.dialogues:
+        why = f"; the first that was left out: {corpus.left_out[0][1]}" if corpus.left_out else ""
+        raise InputError(f"{path} has no dialogues ({', '.join(SUFFIXES)}, a manifest or a unit file is wanted){why}")
+    corpus.dialogues.sort(key=lambda dialogue: dialogue.name)
+    return corpus
+
+
+def _read_folder(folder: Path) -> Corpus:
+    corpus = Corpus(folder, [])
+    mono: dict[tuple[Path, str], dict[str, Path]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
+        try:
+            channels = audio_info(path).channels
+        except InputError as error:
+            corpus.left_out.append((_name(folder, path), one_line(error)))
+            continue
+        match = _SIDE.match(path.stem) if channels == 1 else None
+        if match:
+            mono.setdefault((path.parent, match[1]), {})[match[2].lower()] = path
+        else:
+            corpus.dialogues.append(Dialogue(_name(folder, path), (str(path),)))
+    for (parent, stem), sides in mono.items():
+        if tuple(sorted(sides)) in SIDES:
+            files = tuple(str(sides[side]) for side in sorted(sides))
+            corpus.dialogues.append(Dialogue(_name(folder, parent / f"{stem}.wav"), files))
+        else:
+            corpus.dialogues += [Dialogue(_name(folder, p), (str(p),)) for p in sides.values()]
+    _tell_apart(corpus)
+    return corpus
+
+
+def _name(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _tell_apart(corpus: Corpus) -> None:
+    """Files that differ in their suffix alone keep it in their names."""
+    counts: dict[str, int] = {}
+    for dialogue in corpus.dialogues:
+        counts[dialogue.name] = counts.get(dialogue.name, 0) + 1
+    corpus.dialogues = [
+        dialogue
+        if counts[dialogue.name] == 1
+        else Dialogue(dialogue.name + Path(dialogue.files[0]).suffix, dialogue.files)
+        for dialogue in corpus.dialogues
+    ]
+
+
+def _read_rows(path: Path, frame_rate: float) -> Corpus:
+    try:
+        first = next(iter(read_jsonl(path)), {})
+    except InputError:
+        first = {}  # the lines of the public release's unit files are no JSON
+    if "audio_filepath" in first:
+        rows = read_manifest(path)
+        return Corpus(path, [Dialogue(row["id"], tuple(audio_paths(row)), row=row) for row in rows])
+    corpus = Corpus(path, [])
+    seen: set[str] = set()
+    for row in read_unit_file(path):
+        name = str(row.get("audio", ""))
+        try:
+            if not name or name in seen:
+                raise InputError(f"the name {name!r} must be text that no other row has")
+            whole = draw_out(row)
+            units = row_units(whole, row_channels(whole))
+        except InputError as error:
+            corpus.left_out.append((name, one_line(error)))
+            continue
+        seen.add(name)
+        rate = float(row.get("frame_rate") or frame_rate)
+        corpus.dialogues.append(Dialogue(name, (), tuple(map(tuple, units)), rate, _without_units(row)))
+    return corpus
+
+
+def _without_units(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if not key.startswith("unit")}
+
+
+def unmatched_names(generated: Sequence[str], reference: Sequence[str]) -> dict[str, list[str]] | None:
+    """Names that one corpus has and the other has not; None where they have none in common and are not meant to."""
+    mine, theirs = set(generated), set(reference)
+    if not mine & theirs:
+        return None
+    return {"generated": sorted(mine - theirs), "reference": sorted(theirs - mine)}

@@ -1,0 +1,181 @@
+"""One evaluation from corpora to files: metrics.json, metrics.csv and the page."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.evaluation.corpus import Corpus, read_corpus, unmatched_names
+from speechdlm_ext.evaluation.detection import choose_detection
+from speechdlm_ext.evaluation.figures import (
+    MEASURES,
+    VERSION,
+    Side,
+    continuation_side,
+    correlation_figures,
+    distance_figures,
+    side_figures,
+    whole_side,
+    yardstick_figures,
+)
+from speechdlm_ext.evaluation.measuring import FORMAT, measure_corpora
+from speechdlm_ext.evaluation.prompts import PromptOptions, pair_dialogues
+from speechdlm_ext.evaluation.tables import dialogue_figures, write_csv
+from speechdlm_ext.journal import Journal
+from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.metrics.bootstrap import BootstrapOptions
+from speechdlm_ext.metrics.recognisers import build_recogniser
+from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
+
+JOURNAL = "measurements.jsonl"
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What to evaluate, and how.
+
+    Attributes:
+        generated, reference: corpora, as :func:`read_corpus` takes them.
+        prompts: where generated dialogues continue real ones.
+        vad: as :func:`choose_detection` takes it.
+        rttm: files with speech, for ``vad`` rttm.
+        silence_units: for ``vad`` units; found from the data where empty.
+        frame_rate: in Hz, of units whose file does not say.
+        asr: as :func:`build_recogniser` takes it; empty for none.
+        jobs: processes.
+        turn_taking, bootstrap: thresholds and resampling.
+    """
+
+    generated: Path
+    reference: Path | None = None
+    prompts: PromptOptions | None = None
+    vad: str | None = None
+    rttm: Sequence[Path] = ()
+    silence_units: Sequence[int] = ()
+    frame_rate: float = 50.0
+    asr: str = ""
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    turn_taking: TurnTakingOptions = field(default_factory=TurnTakingOptions)
+    bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
+
+
+@dataclass
+class Evaluation:
+    """``result`` is the content of metrics.json; ``sides`` what it was computed from, by corpus."""
+
+    result: dict[str, Any]
+    sides: dict[str, Side]
+
+
+def evaluate(
+    options: EvaluationOptions,
+    out: str | os.PathLike[str],
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda items: items,
+) -> Evaluation:
+    """Measure the corpora, and compute all figures.
+
+    Args:
+        options: what and how.
+        out: folder for the measurements, which are kept from run to run.
+        progress: wraps the measurements still to make.
+
+    Raises:
+        InputError: a corpus cannot be read or has nothing that can be measured, or options do not go together.
+    """
+    if options.prompts and options.reference is None:
+        raise InputError("--prompts: what really followed them is wanted, too: pass --reference")
+    corpora = {"generated": read_corpus(options.generated, options.frame_rate)}
+    if options.reference is not None:
+        corpora["reference"] = read_corpus(options.reference, options.frame_rate)
+    if options.asr:
+        build_recogniser(options.asr)  # says at once what is missing
+    detection = choose_detection(options.vad, corpora, options.rttm, options.silence_units)
+    made_by = {"format": FORMAT, "detection": [detection.method, dict(detection.options)], "asr": options.asr}
+    with Journal(Path(out) / JOURNAL, made_by) as journal:
+        found = measure_corpora(corpora, detection, journal, options.asr, options.jobs, progress)
+    for side, corpus in corpora.items():
+        if not found[side]:
+            why = f"; the first, {corpus.left_out[0][0]}: {corpus.left_out[0][1]}" if corpus.left_out else ""
+            raise InputError(f"{corpus.path}: no dialogue could be measured{why}")
+    pairs = None
+    if options.prompts:
+        pairs = pair_dialogues(found["generated"], found["reference"], options.prompts)
+        corpora["generated"].left_out += pairs.left_out
+    sides = {side: whole_side(corpus.dialogues, found[side]) for side, corpus in corpora.items()}
+    if pairs:
+        sides["generated"] = continuation_side(corpora["generated"].dialogues, found["generated"], pairs.pairs)
+    for own in sides.values():
+        own.find_events(options.turn_taking)
+    result: dict[str, Any] = {"version": VERSION}
+    for name, own in sides.items():
+        result[name] = side_figures(own, options.bootstrap)
+    if "reference" in sides:
+        mine, theirs = sides["generated"], sides["reference"]
+        result["distance"] = distance_figures(mine, theirs, result["generated"], result["reference"], options.bootstrap)
+        result["yardstick"] = yardstick_figures(theirs, options.bootstrap)
+    if pairs:
+        result["correlation"] = correlation_figures(
+            pairs.pairs, sides["generated"], found["reference"], options.turn_taking, options.bootstrap
+        )
+    result["activity"] = detection.settings()
+    result["settings"] = _settings(options)
+    result["measures"] = MEASURES
+    result["left_out"] = _left_out(corpora)
+    if "reference" in sides and not pairs:
+        result["unmatched"] = unmatched_names(corpora["generated"].names(), corpora["reference"].names())
+    return Evaluation(result, sides)
+
+
+def _settings(options: EvaluationOptions) -> dict[str, Any]:
+    prompts = asdict(options.prompts) if options.prompts else None
+    if prompts and prompts["table"] is not None:
+        prompts["table"] = str(prompts["table"])
+    return {
+        "generated": str(options.generated),
+        "reference": str(options.reference) if options.reference else None,
+        "prompts": prompts,
+        "turn_taking": asdict(options.turn_taking),
+        "bootstrap": asdict(options.bootstrap),
+        "recogniser": options.asr or None,
+    }
+
+
+def _left_out(corpora: Mapping[str, Corpus]) -> list[dict[str, str]]:
+    return [
+        {"corpus": side, "dialogue": name, "reason": reason}
+        for side, corpus in corpora.items()
+        for name, reason in corpus.left_out
+    ]
+
+
+def write_evaluation(evaluation: Evaluation, out: str | os.PathLike[str], jobs: int = 1) -> list[Path]:
+    """Write metrics.json, metrics.csv and index.html, each whole or not at all.
+
+    Returns:
+        The files.
+    """
+    from speechdlm_ext.report.evaluation import Corpus as PageCorpus
+    from speechdlm_ext.report.evaluation import PageOptions, write_page
+    from speechdlm_ext.report.sound import Recording
+
+    out = Path(out)
+    files = [out / "metrics.json", out / "metrics.csv", out / "index.html"]
+    text = json.dumps(evaluation.result, indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_write(files[0]) as file:
+        file.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+    write_csv(files[1], evaluation.sides, evaluation.result)
+    corpora = []
+    for name, side in evaluation.sides.items():
+        recordings = [
+            Recording(dialogue.files, start, lead)
+            for dialogue, (start, _), lead in zip(side.dialogues, side.windows, side.leads, strict=True)
+        ]
+        names = [dialogue.name for dialogue in side.dialogues]
+        corpora.append(PageCorpus(name, names, side.events, recordings, dialogue_figures(side)))
+    write_page(files[2], evaluation.result, corpora, PageOptions(jobs=jobs))
+    return files
