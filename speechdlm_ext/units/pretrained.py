@@ -113,7 +113,7 @@ class PretrainedEncoder:
 
         Each is what it would be alone, up to rounding. Those longer than a chunk are cut up, and what is computed at
         once, padding included, is not more than ``batch_seconds`` of sound, or one window. It bounds the memory: a
-        minute of sound takes HuBERT base about a gigabyte. Several minutes at once keep a GPU busier; a CPU is as fast
+        minute of sound takes HuBERT base about 0.8 GB. Several minutes at once keep a GPU busier; a CPU is as fast
         with less.
 
         Raises:

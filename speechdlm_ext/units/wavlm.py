@@ -89,8 +89,8 @@ class WavLMEncoder(PretrainedEncoder):
         layer: the block, from 1.
         normalize: bring each channel, as a whole, to mean 0 and variance 1 first.
         padding: zeros on both sides, in samples.
-        chunk_seconds: how much of a long recording is kept of one window. Attention takes memory by its square:
-            about 0.7 GB of each kind of intermediate result for WavLM-Large and 50 s.
+        chunk_seconds: how much of a long recording is kept of one window. Attention takes memory by its square: 0.4 GB
+            for each intermediate result of WavLM-Large with the 50 s that a window has by default.
         context_seconds: how much more of it the window sees on either side.
         batch_seconds: how much sound, padding included, is computed at once; None: 60 s on a CPU, 600 s on a GPU.
 
