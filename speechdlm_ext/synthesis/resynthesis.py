@@ -95,7 +95,7 @@ def resynthesize(
     made = Resynthesis()
     with Journal(account, settings) as journal:
         known = {**_accounts(folder, settings), **journal.entries}
-        to_do = _missing(mine, paths, known, overwrite)
+        to_do = _missing(mine, paths, folder, known, overwrite)
         if len(to_do) < len(mine):
             say(f"{len(mine) - len(to_do)} of {len(mine)} wav files are there already")
         _tell_rates(to_do, choice.encoder.sample_rate, vocoder.sample_rate, say)
@@ -147,23 +147,23 @@ def _sound(result: Encoded, vocoder: Vocoder, predict_durations: bool) -> torch.
 
 
 def _missing(
-    rows: Sequence[Mapping[str, Any]], paths: Mapping[str, Path], known: Mapping[str, Any], overwrite: bool
+    rows: Sequence[Mapping[str, Any]],
+    paths: Mapping[str, Path],
+    folder: Path,
+    known: Mapping[str, Any],
+    overwrite: bool,
 ) -> list[Mapping[str, Any]]:
     """The rows whose wav file is not there, or is another one."""
     missing = []
     for row in rows:
         path = paths[row["id"]]
         if path.exists():
-            if _entry(path, known) == _stamp(row):
+            if known.get(path.relative_to(folder).as_posix()) == _stamp(row):
                 continue
             if not overwrite:
                 raise InputError(f"{path} is there already, from another recording or settings: pass --overwrite")
         missing.append(row)
     return missing
-
-
-def _entry(path: Path, known: Mapping[str, Any]) -> Any:
-    return next((stamp for name, stamp in known.items() if path.as_posix().endswith("/" + name)), None)
 
 
 def _accounts(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,10 +201,10 @@ def _tell_rates(
         except (InputError, OSError):
             continue  # it will be left out, with the reason
     for rate, count in sorted(rates.items()):
-        if rate != encoder_rate:
-            say(f"{count} recordings are resampled from {rate} Hz to the encoder's {encoder_rate} Hz")
-        if rate != vocoder_rate:
-            say(f"{count} recordings of {rate} Hz are resynthesized at the vocoder's {vocoder_rate} Hz")
+        steps = [f"the {what}'s {wanted} Hz" for what, wanted in (("encoder", encoder_rate), ("vocoder", vocoder_rate))
+                 if rate != wanted]  # fmt: skip
+        if steps:
+            say(f"{count} recording{'s' * (count != 1)} at {rate} Hz: resampled to {' and to '.join(steps)}")
 
 
 def _seconds(row: Mapping[str, Any]) -> float:

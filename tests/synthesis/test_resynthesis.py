@@ -1,0 +1,214 @@
+"""Recordings to units and back: speech stays where it was, files lie as theirs do, work is not done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechdlm_ext.audio import audio_info, read_audio, write_audio
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.metrics.activity import detect_speech
+from speechdlm_ext.metrics.agreement import speech_agreement
+from speechdlm_ext.sharding import Shard
+from speechdlm_ext.synthesis import CodebookVocoder, HiFiGANVocoder
+from speechdlm_ext.synthesis.mirroring import mirror_paths
+from speechdlm_ext.synthesis.resynthesis import resynthesize
+from speechdlm_ext.units import LogMelEncoder
+from speechdlm_ext.units.choice import UnitChoice
+from speechdlm_ext.units.kmeans import sample_features, train_codebook
+from tests.synthesis.vocoders import published_config, published_weights, write
+
+CALLS = ("google_two_channel", "azure_katiesteve", "google_commercial_mono")
+
+
+@pytest.fixture(scope="module")
+def recordings(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set ``talk`` of calls and read speech in folders, one recording at 44.1 kHz; ``manifest.jsonl``."""
+    folder = tmp_path_factory.mktemp("data")
+    home = folder / "talk"
+    for name in CALLS:
+        (home / "calls").mkdir(parents=True, exist_ok=True)
+        wave, rate = read_audio(shared / "speech" / "calls" / f"{name}.flac")
+        write_audio(home / "calls" / f"{name}.wav", wave[:, : 30 * rate], rate)
+    (home / "read" / "deep").mkdir(parents=True)
+    shutil.copy(sorted((shared / "speech" / "librispeech_test_other").glob("*.flac"))[0], home / "read" / "one.flac")
+    wave, _ = read_audio(sorted((shared / "speech" / "ljspeech").glob("*.flac"))[1], 44100)
+    write_audio(home / "read" / "deep" / "two.wav", wave[:, : 44100 * 5 + 123], 44100)
+    rows = []
+    for path in sorted(home.rglob("*.*")):
+        info = audio_info(path)
+        facts = {"duration": info.duration, "channels": info.channels, "sample_rate": info.sample_rate}
+        rows.append({"id": path.stem, "audio_filepath": str(path), **facts})
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(recordings: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (recordings / "manifest.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def choice(rows: list[dict[str, Any]], recordings: Path) -> UnitChoice:
+    """Units of the demo's size, learned from these recordings."""
+    encoder = LogMelEncoder()
+    features, levels = sample_features(rows, encoder, 20000, seed=1)
+    codebook = train_codebook(features, encoder, 100, 1, levels)
+    codebook.save(recordings / "codebook.safetensors")
+    return UnitChoice(codebook, encoder, None, {})
+
+
+@pytest.fixture(scope="module")
+def output(rows: Any, choice: UnitChoice, recordings: Path) -> tuple[Path, list[str]]:
+    said: list[str] = []
+    made = resynthesize(rows, "talk", choice, CodebookVocoder(choice.codebook), recordings / "out", say=said.append)
+    assert len(made.paths) == 5 and not made.left_out
+    return recordings / "out", said
+
+
+def test_files_lie_as_the_recordings_do_and_resampling_is_said(output: Any) -> None:
+    folder, said = output
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.wav")}
+    assert found == {*(f"talk/calls/{name}.wav" for name in CALLS), "talk/read/one.wav", "talk/read/deep/two.wav"}
+    text = "\n".join(said)
+    assert "1 recording at 44100 Hz: resampled to the encoder's 16000 Hz and to the vocoder's 16000 Hz" in text
+
+
+def test_speech_stays_where_it_was_and_lengths_are_exact(output: Any, rows: Any) -> None:
+    frames, agreeing = 0.0, 0.0
+    for row in rows:
+        source, _ = read_audio(row["audio_filepath"], 16000)
+        path = output[0] / "talk" / Path(row["audio_filepath"].partition("/talk/")[2]).with_suffix(".wav")
+        made, rate = read_audio(path)
+        assert rate == 16000 and made.shape == source.shape
+        assert abs(made.shape[1] / rate - row["duration"]) < 0.02  # a frame
+        for one, other in zip(source, made, strict=True):
+            duration = len(one) / 16000
+            share = speech_agreement(*(detect_speech(wave.numpy(), 16000) for wave in (one, other)), duration)
+            assert share >= 0.9, (row["id"], share)
+            frames, agreeing = frames + duration, agreeing + share * duration
+    assert agreeing / frames >= 0.95
+
+
+def test_agreement_against_a_count() -> None:
+    """Frames of 10 ms, told one by one."""
+    one, other = [(0.1, 0.5), (0.8, 1.0)], [(0.2, 0.55)]
+    count = sum(
+        any(a <= (t + 0.5) / 100 < b for a, b in one) == any(a <= (t + 0.5) / 100 < b for a, b in other)
+        for t in range(120)
+    )
+    assert speech_agreement(one, other, 1.2) == pytest.approx(count / 120)
+    assert speech_agreement([], [], 0.0) == 1.0
+
+
+def test_what_is_there_is_kept_and_the_rest_made(output: Any, rows: Any, choice: UnitChoice, tmp_path: Path) -> None:
+    vocoder = CodebookVocoder(choice.codebook)
+    for index in (0, 1):
+        resynthesize(rows, "talk", choice, vocoder, tmp_path, Shard(index, 2), say=lambda text: None)
+    shards = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.wav")}
+    whole = {path.relative_to(output[0]): path.read_bytes() for path in output[0].rglob("*.wav")}
+    assert shards == whole
+    # Without shards it finds what the shards have made; one that is missing is made again, the others not touched.
+    gone, *kept = sorted(tmp_path.rglob("*.wav"))
+    stamps = {path: os.stat(path).st_mtime_ns for path in kept}
+    gone.unlink()
+    said: list[str] = []
+    made = resynthesize(rows, "talk", choice, vocoder, tmp_path, say=said.append)
+    assert said[0] == "4 of 5 wav files are there already" and len(made.paths) == 5
+    assert gone.read_bytes() == whole[gone.relative_to(tmp_path)]
+    assert stamps == {path: os.stat(path).st_mtime_ns for path in kept}
+    # Another seed is another sound: nobody's files are replaced unasked.
+    other = CodebookVocoder(choice.codebook, seed=2)
+    with pytest.raises(InputError, match="is there already, from another recording or settings: pass --overwrite"):
+        resynthesize(rows, "talk", choice, other, tmp_path)
+    resynthesize(rows[:2], "talk", choice, other, tmp_path, overwrite=True, say=lambda text: None)
+    assert sum(path.read_bytes() != whole[path.relative_to(tmp_path)] for path in tmp_path.rglob("*.wav")) == 2
+
+
+def test_a_bad_recording_costs_itself_alone(rows: Any, choice: UnitChoice, tmp_path: Path) -> None:
+    (tmp_path / "talk").mkdir()
+    (tmp_path / "talk" / "bad.wav").write_bytes(b"RIFF")
+    bad = {"id": "bad", "audio_filepath": str(tmp_path / "talk" / "bad.wav"), "duration": 1.0, "channels": 1}
+    vocoder = CodebookVocoder(choice.codebook)
+    made = resynthesize([bad, rows[0]], "talk", choice, vocoder, tmp_path / "out", say=lambda text: None)
+    assert list(made.paths) == [rows[0]["id"]] and made.left_out[0]["id"] == "bad"
+    errors = json.loads((tmp_path / "out" / "talk" / ".resynthesized.errors").read_text())
+    assert errors["id"] == "bad" and "not audio" in errors["error"]
+    with pytest.raises(InputError, match="none of 1 recordings could be encoded"):
+        resynthesize([bad], "talk", choice, vocoder, tmp_path / "out", say=lambda text: None)
+
+
+def test_predicted_durations(rows: Any, choice: UnitChoice, tmp_path: Path) -> None:
+    """With a predictor units last as predicted, without one the wish is refused; by default as in the recording."""
+    vocoders = {}
+    for durations in (False, True):
+        config = published_config(units=100, durations=durations)
+        vocoders[durations] = HiFiGANVocoder.load(write(tmp_path / str(durations), config, published_weights(config)))
+    some = [row for row in rows if row["id"] == "two"]
+    made = resynthesize(some, "talk", choice, vocoders[False], tmp_path / "kept", say=lambda text: None)
+    assert abs(audio_info(made.paths["two"]).duration - some[0]["duration"]) < 1e-3
+    with pytest.raises(InputError, match="no predictor of durations"):
+        resynthesize(some, "talk", choice, vocoders[False], tmp_path / "no", predict_durations=True)
+    made = resynthesize(
+        some, "talk", choice, vocoders[True], tmp_path / "yes", predict_durations=True, say=lambda text: None
+    )
+    wave, _ = read_audio(some[0]["audio_filepath"], 16000)
+    units = torch.unique_consecutive(choice.codebook.quantize(choice.encoder.encode(wave[0], 16000)))
+    frames = int(vocoders[True].predict_durations(units).sum())
+    assert audio_info(made.paths["two"]).frames == frames * 320 != wave.shape[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["a", "b/a", "b/data", "c"]), st.sampled_from("xyz"),
+                          st.sampled_from(["wav", "flac"])), min_size=1, max_size=12, unique=True))  # fmt: skip
+def test_no_two_recordings_have_the_same_file(names: list[tuple[str, str, str]]) -> None:
+    for root in ("/corpora/data/v1", "/corpora/v1"):
+        rows = [
+            {"id": str(number), "audio_filepath": f"{root}/{folder}/{stem}.{suffix}"}
+            for number, (folder, stem, suffix) in enumerate(names)
+        ]
+        found = mirror_paths(rows, "data", "out")
+        assert len(set(found.values())) == len(rows)
+        for row in rows:
+            source, path = Path(row["audio_filepath"]), found[row["id"]]
+            assert path.parts[:2] == ("out", "data") and path.suffix == ".wav"
+            # The folders are the last ones of the source, and the name is its name, with or without its suffix.
+            tail = path.parent.parts[2:]
+            assert source.parent.parts[len(source.parent.parts) - len(tail) :] == tail
+            assert path.stem in (source.stem, source.name)
+            if all("data" in Path(other["audio_filepath"]).parts[:-1] for other in rows):
+                assert tail == source.parent.parts[source.parent.parts.index("data") + 1 :]
+
+
+def test_names_of_data_sets_and_joined_recordings() -> None:
+    pair = {"id": "talk-7", "audio_filepath": ["/x/data/s/left.wav", "/x/data/s/right.wav"]}
+    assert mirror_paths([pair], "data", "out") == {"talk-7": Path("out/data/s/talk-7.wav")}
+    for name in ("", "a/b", "..", "."):
+        with pytest.raises(InputError, match="the name of a folder is wanted"):
+            mirror_paths([pair], name, "out")
+
+
+def test_the_command_and_its_page(recordings: Path, choice: UnitChoice, checkout: Path, run_command: Any) -> None:
+    command = ["python", checkout / "scripts/resynthesize.py", recordings / "manifest.jsonl", "talk", "--codebook",
+               recordings / "codebook.safetensors", "--output-dir", recordings / "out2", "--page",
+               recordings / "listen.html", "--page-items", "3", "--shard", "0/2"]  # fmt: skip
+    done = run_command(command)
+    assert "3 wav files" in done.stdout
+    page = (recordings / "listen.html").read_text()
+    assert page.count("data:audio/") == 6 and "http" not in re.sub(r"http://www\.w3\.org", "", page)
+    again = run_command(command)
+    assert "3 of 3 wav files are there already" in again.stdout + again.stderr
+    config = published_config(units=50)
+    checkpoint = write(recordings / "vocoder", config, published_weights(config))
+    refused = run_command([*command, "--vocoder", "hifigan", "--vocoder-checkpoint", checkpoint], check=False)
+    assert refused.returncode == 2
+    assert "the codebook has 100 units, the vocoder 50" in refused.stderr.strip().splitlines()[-1]
