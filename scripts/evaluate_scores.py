@@ -1,0 +1,93 @@
+"""Accuracies of log-likelihoods in sWUGGY, sBLIMP and topic StoryCloze."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from speechdlm_ext.errors import run_command
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, epilog="Ties are no successes."
+    )
+    parser.add_argument(
+        "scores", type=Path, help="lines of 'key log-likelihood', as scripts/score_units.py writes them"
+    )
+    parser.add_argument(
+        "test",
+        type=Path,
+        help="folder with gold.csv (sWUGGY, sBLIMP), or with lexical/dev/gold.csv and the like in it, or with files "
+        "<id>_<prefix>_correct.* and <id>_<prefix>_incorrect.* (topic StoryCloze)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with all names of missing files")
+    parser.add_argument("--resamples", type=int, default=1000, help="of items, for the intervals")
+    parser.add_argument("--confidence", type=float, default=0.95, help="share of resamples in an interval")
+    parser.add_argument("--seed", type=int, default=1, help="of the resamples")
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    args = get_parser().parse_args()
+
+    import json
+
+    from speechdlm_ext.errors import InputError
+    from speechdlm_ext.manifest import atomic_write
+    from speechdlm_ext.metrics.bootstrap import BootstrapOptions
+    from speechdlm_ext.metrics.likelihood_accuracy import measure_accuracy
+    from speechdlm_ext.metrics.likelihood_files import read_likelihoods
+    from speechdlm_ext.metrics.likelihood_tests import read_tests
+
+    if args.resamples < 1 or not 0 < args.confidence < 1:
+        raise InputError(
+            f"--resamples {args.resamples} --confidence {args.confidence}: 1 or more, and a share, are wanted"
+        )
+    options = BootstrapOptions(args.resamples, args.confidence, args.seed)
+    scores = read_likelihoods(args.scores)
+    tests = read_tests(args.test)
+    results, refused = {}, []
+    for test in tests:
+        try:
+            results[test.name] = measure_accuracy(test, scores, options)
+        except InputError as error:  # of several tests, some may not have been scored
+            refused.append(error)
+    if not results:
+        raise refused[0]
+    for error in refused:
+        print(f"left out: {error}", file=sys.stderr)
+    for name, found in results.items():
+        for line in _report(name, found):
+            print(line)
+    if args.json:
+        with atomic_write(args.json) as file:
+            json.dump({name: asdict(found) for name, found in results.items()}, file, indent=2)
+            file.write("\n")
+
+
+def _report(name: str, found) -> list[str]:  # type: ignore[no-untyped-def]  # Accuracy: heavy imports are in main()
+    """A test's figures, and what is missing, by name."""
+    interval = "" if found.interval is None else " [{:.2f}, {:.2f}]".format(*(100 * end for end in found.interval))
+    lines = [
+        f"{name}: {100 * found.accuracy:.2f} %{interval}, {found.items} items, {found.pairs} pairs, {found.ties} ties "
+        f"({100 * found.with_ties:.2f} % with ties for a half)"
+    ]
+    lines += [f"  {kind}: {100 * own.accuracy:.2f} %, {own.items} items" for kind, own in found.groups.items()]
+    for what, names in (("without a score", found.missing), ("without a likelihood", list(found.without_likelihood))):
+        if names:
+            shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+            lines.append(f"  {what}: {len(names)} ({shown})")
+    if found.left_out:
+        lines.append(f"  left out for that: {found.left_out} pairs")
+    return lines
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,88 @@
+"""Log-likelihood of every sequence of a unit file, by a unit language model, or of every dialogue by a SpeechDLM."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from speechdlm_ext.errors import InputError, run_command
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="Stopped anywhere and started again, it goes on. scripts/evaluate_scores.py makes accuracies of scores.",
+    )
+    parser.add_argument("units", type=Path, help="unit file: JSON lines, or the published dict lines")
+    parser.add_argument("scores", type=Path, help="file to write: lines of 'key log-likelihood' in nats")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="of fairseq-train, or as published, or a folder of save_pretrained or of AMELA, or a published model's "
+        "name; several files, separated by colons, make an ensemble",
+    )
+    parser.add_argument("--data", default=".", help="a SpeechDLM's folder with dict.<channel>.txt, if not beside it")
+    parser.add_argument("--normalize", action="store_true", help="divide by the number of units")
+    parser.add_argument("--ending", action="store_true", help="score the boundary after the last unit, too")
+    parser.add_argument("--channel", help="the one to score, of units with several, with a model of one")
+    parser.add_argument("--deduplicate", action="store_true", help="make one unit of a run of equal ones")
+    parser.add_argument("--batch-units", type=int, default=12288, help="units that go through the model together")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
+    machine.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="precision")
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    args = get_parser().parse_args()
+    if args.scores.exists() and not args.overwrite:  # told before a model is loaded
+        raise InputError(f"{args.scores} is there already: pass --overwrite to replace it")
+
+    import fairseq  # noqa: F401 - before the package's rooms
+    import torch
+    from tqdm import tqdm
+
+    from speechdlm_ext.hub.kinds import checkpoint_files, load_model
+    from speechdlm_ext.likelihoods import score_unit_file
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device}: not available here ({str(error).splitlines()[0]})") from None
+    model = load_model(args.checkpoint, args.data).to(device=device, dtype=getattr(torch, args.dtype))
+    made_by = {
+        "checkpoints": [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in checkpoint_files(args.checkpoint)],
+        "dtype": args.dtype,
+        "device": torch.device(device).type,
+    }
+    with tqdm(unit=" units", desc="scoring", mininterval=1.0, disable=None) as bar:
+        scores = score_unit_file(
+            model,
+            args.units,
+            args.scores,
+            normalize=args.normalize,
+            ending=args.ending,
+            channel=args.channel,
+            deduplicate=args.deduplicate,
+            batch_units=args.batch_units,
+            made_by=made_by,
+            overwrite=args.overwrite,
+            progress=bar.update,
+        )
+    empty = [score.key for score in scores if score.reason]
+    print(f"{args.scores}: {len(scores) - len(empty)} scored")
+    if empty:
+        shown = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
+        print(f"without units, nan in the file: {len(empty)} ({shown})")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,167 @@
+"""Scoring every sequence of a unit file, so that it can be stopped and started again."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.hub.dialogues import channel_texts
+from speechdlm_ext.hub.model import DialogueModel
+from speechdlm_ext.hub.unit_model import UnitModel
+from speechdlm_ext.journal import Journal
+from speechdlm_ext.metrics.likelihood_files import Likelihood, write_likelihoods
+from speechdlm_ext.units.files import read_unit_file, row_channels
+
+# Units that are scored between two entries of the journal.
+STRETCH = 20_000
+
+
+def score_unit_file(
+    model: DialogueModel | UnitModel,
+    units: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    normalize: bool = False,
+    ending: bool = False,
+    channel: str | None = None,
+    deduplicate: bool = False,
+    batch_units: int = 12288,
+    made_by: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], object] = lambda units: None,
+    say: Callable[[str], object] = print,
+) -> list[Likelihood]:
+    """Score every row of a unit file, in their order.
+
+    Equal sequences of units have equal scores, as each is scored once. Results are kept in ``OUTPUT.partial`` as they
+    come; the output appears when all are there.
+
+    Args:
+        model: of dialogues, for all channels of a row together; or of units.
+        normalize: divide by what was scored (units of all channels), instead of the sum.
+        ending: score the boundary after the last unit as well.
+        channel: the one to score with a model of units (default: the only one in a row).
+        deduplicate: make one unit of a run of equal ones, with a model of units.
+        batch_units: units that go through the model together.
+        made_by: what else the results depend on (the checkpoint), to tell whether an interrupted run was the same.
+        overwrite: replace an output that is there.
+        progress: called with the number of units done since the last call.
+        say: called with lines of text for the user.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: the output is there already; ids that are doubled or have blanks in them; a row that the model does
+            not understand.
+    """
+    output = Path(output)
+    if output.exists() and not overwrite:
+        raise InputError(f"{output} is there already: pass --overwrite to replace it")
+    if batch_units < 1:
+        raise InputError(f"--batch-units {batch_units}: 1 or more is wanted")
+    rows = read_unit_file(units)
+    keys = _keys(rows, os.fspath(units))
+    if isinstance(model, DialogueModel):
+        if channel or deduplicate:
+            raise InputError("--channel and --deduplicate are for models of one channel; this one is of dialogues")
+        texts = [_dialogue(row, model, key) for row, key in zip(rows, keys, strict=True)]
+    else:
+        texts = [_sequence(row, channel, deduplicate, key) for row, key in zip(rows, keys, strict=True)]
+    # All of them before the first is scored: hours of work should not end at a unit that nobody knows.
+    different = {text: _check(model, text, key) for text, key in zip(texts, keys, strict=True) if text}
+    settings = {"texts": _digest(texts), "ending": ending, "made_by": dict(made_by or {})}
+    found: dict[tuple[str, ...], tuple[float, int]] = {}
+    with Journal(output.with_name(output.name + ".partial"), settings) as journal:
+        if journal.dropped:
+            say(f"{journal.path}: made with other settings, starting over")
+        for number, stretch in enumerate(_stretches(different)):
+            if str(number) not in journal.entries:
+                journal.add(str(number), _score(model, stretch, ending, batch_units))
+            found.update(zip(stretch, map(tuple, journal.entries[str(number)]), strict=True))
+            progress(sum(different[text] for text in stretch))
+        results = [
+            Likelihood(key, found[text][0] / (found[text][1] if normalize else 1))
+            if text
+            else Likelihood(key, math.nan, "it has no units")
+            for key, text in zip(keys, texts, strict=True)
+        ]
+        write_likelihoods(output, results)
+        journal.remove()
+    return results
+
+
+def _keys(rows: Sequence[Mapping[str, Any]], where: str) -> list[str]:
+    keys = [str(row.get("audio", number)) for number, row in enumerate(rows, 1)]
+    for key in keys:
+        if len(key.split()) != 1 or "#" in key:
+            raise InputError(f"{where}: id {key!r}: a file of scores has no place for blanks and # in ids; rename it")
+    if len(set(keys)) < len(keys):
+        doubled = next(key for i, key in enumerate(keys) if key in keys[:i])
+        raise InputError(f"{where}: id {doubled} is there twice")
+    return keys
+
+
+def _dialogue(row: Mapping[str, Any], model: DialogueModel, key: str) -> tuple[str, ...]:
+    texts = tuple(channel_texts(row, model.channels, f"row {key}"))
+    return texts if any(text.split() for text in texts) else ()
+
+
+def _sequence(row: Mapping[str, Any], channel: str | None, deduplicate: bool, key: str) -> tuple[str, ...]:
+    """The units of one channel, as a tuple of one text; empty where there are none."""
+    names = row_channels(row)
+    if channel is None and len(names) > 1:
+        raise InputError(f"row {key}: channels {', '.join(names)}, the model is of one: choose with --channel")
+    name = names[0] if channel is None else channel
+    if name not in row:
+        raise InputError(f"row {key}: no channel {name} in it, only {', '.join(names)}")
+    words = str(row[name]).split()
+    if deduplicate:
+        words = [unit for unit, _ in groupby(words)]
+    return (" ".join(words),) if words else ()
+
+
+def _check(model: DialogueModel | UnitModel, text: tuple[str, ...], key: str) -> int:
+    """How many units of a row the model takes; raises :class:`InputError` for those that it does not know."""
+    if isinstance(model, DialogueModel):
+        return model.encode(dict(zip(model.channels, text, strict=True)), f"row {key}").numel()
+    return len(model.encode(text[0], f"row {key}"))
+
+
+def _stretches(different: Mapping[tuple[str, ...], int]) -> Iterator[list[tuple[str, ...]]]:
+    """Sequences in order of length, some at a time."""
+    stretch: list[tuple[str, ...]] = []
+    total = 0
+    for text in sorted(different, key=lambda text: (different[text], text)):
+        stretch.append(text)
+        total += different[text]
+        if total >= STRETCH:
+            yield stretch
+            stretch, total = [], 0
+    if stretch:
+        yield stretch
+
+
+def _score(
+    model: DialogueModel | UnitModel, texts: Sequence[tuple[str, ...]], ending: bool, batch_units: int
+) -> list[list[float]]:
+    """Of each sequence its log-likelihood, and how many units that is of."""
+    if isinstance(model, DialogueModel):
+        dialogues = [dict(zip(model.channels, text, strict=True)) for text in texts]
+        scores = model.score(dialogues, ending=ending)
+        return [[score.total, score.log_probabilities.numel()] for score in scores]
+    found = model.score([text for (text,) in texts], ending=ending, batch_units=batch_units)
+    assert isinstance(found, list)
+    return [[score.total, len(score.log_probabilities)] for score in found]
+
+
+def _digest(texts: Sequence[tuple[str, ...]]) -> str:
+    digest = sha256()
+    for text in texts:
+        digest.update("\0".join(text).encode() + b"\n")
+    return digest.hexdigest()
