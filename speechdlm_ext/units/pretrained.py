@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -10,11 +9,11 @@ import torch
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.frame_grid import Chunks, FrameGrid, batches
+from speechdlm_ext.units.normalization import normalized_blocks
 from speechdlm_ext.units.speech_model import SpeechModel
 
 Self = TypeVar("Self", bound="PretrainedEncoder")
 _BATCH_SECONDS = {False: 60.0, True: 600.0}  # by whether there is a GPU
-_SPOOLED = 1 << 28  # bytes of sound that wait in memory until its level is known; more wait in a temporary file
 
 
 class PretrainedEncoder:
@@ -216,7 +215,7 @@ class PretrainedEncoder:
         """The blocks, checked, normalized where that is wanted, with the zeros of the grid at both ends."""
         checked = self._checked(blocks)
         zeros = None
-        for block in _normalized(checked) if self.normalize else checked:
+        for block in normalized_blocks(checked) if self.normalize else checked:
             if zeros is None:
                 zeros = block.new_zeros(block.shape[0], self.grid.padding)
                 yield zeros
@@ -228,23 +227,3 @@ class PretrainedEncoder:
         for block in blocks:
             self._check(block, "sound", dims=2)
             yield block.to("cpu", torch.float32)
-
-
-def _normalized(blocks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The blocks (C, n) at mean 0 and variance 1 in each channel, over all of them, as layer norm does it."""
-    totals, squares, sizes, channels = torch.zeros(()), torch.zeros(()), [], 0
-    with tempfile.SpooledTemporaryFile(max_size=_SPOOLED) as file:
-        for block in blocks:
-            channels = block.shape[0]
-            totals = totals + block.double().sum(dim=1)
-            squares = squares + block.double().square().sum(dim=1)
-            sizes.append(block.shape[1])
-            file.write(block.contiguous().numpy().tobytes())
-        mean = totals / max(1, sum(sizes))
-        scale = (squares / max(1, sum(sizes)) - mean.square()).clamp_min(0).add(1e-5).rsqrt()
-        file.seek(0)
-        for size in sizes:
-            if not size:
-                continue
-            block = torch.frombuffer(bytearray(file.read(4 * channels * size)), dtype=torch.float32)
-            yield ((block.view(channels, size) - mean[:, None]) * scale[:, None]).float()
