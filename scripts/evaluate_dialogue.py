@@ -13,9 +13,9 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Writes metrics.json (docs/evaluation.md says what is in it), metrics.csv and index.html. Stopped anywhere "
-        "and started again, it goes on where it was. A corpus is a folder of two-channel recordings or of pairs of mono "
-        "ones, a manifest, a unit file, or an RTTM file.",
+        epilog="Writes metrics.json (docs/evaluation.md says what is in it), metrics.csv and index.html. Stopped "
+        "anywhere and started again, it goes on where it was. A corpus is a folder of two-channel recordings or of "
+        "pairs of mono ones, a manifest, a unit file, or an RTTM file.",
     )
     parser.add_argument("generated", type=Path, help="corpus to judge")
     parser.add_argument("--reference", type=Path, metavar="CORPUS", help="real conversations to compare with")
@@ -84,7 +84,7 @@ def main() -> None:
             bootstrap=BootstrapOptions(max(1, options.resamples), seed=options.seed),
         ),
         options.out,
-        progress=lambda items: tqdm(items, desc="measuring", unit="dialogue", disable=None),
+        progress=lambda items, total: tqdm(items, "measuring", total, unit="dialogue", disable=None),
     )
     for line in evaluation.result["left_out"]:
         print(f"left out: {line['corpus']} {line['dialogue']}: {line['reason']}")

@@ -75,14 +75,14 @@ class Evaluation:
 def evaluate(
     options: EvaluationOptions,
     out: str | os.PathLike[str],
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda items: items,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> Evaluation:
     """Measure the corpora, and compute all figures.
 
     Args:
         options: what and how.
         out: folder for the measurements, which are kept from run to run.
-        progress: wraps the measurements still to make.
+        progress: wraps the measurements still to make; its second argument is their number.
 
     Raises:
         InputError: a corpus cannot be read or has nothing that can be measured, or options do not go together.

@@ -142,7 +142,7 @@ def measure_corpora(
     journal: Journal,
     recogniser: str = "",
     jobs: int = 1,
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda items: items,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> dict[str, dict[str, Measurement]]:
     """Measure all dialogues; what cannot be measured is named in ``left_out`` of its corpus.
 
@@ -152,7 +152,7 @@ def measure_corpora(
         journal: where measurements of sound are kept, and taken from if the files are as they were.
         recogniser: as ``--asr`` names it; empty for none.
         jobs: processes.
-        progress: wraps the measurements still to make.
+        progress: wraps the measurements still to make; its second argument is their number.
 
     Returns:
         For each corpus its measurements by dialogue.
@@ -175,7 +175,7 @@ def measure_corpora(
                 else:
                     waiting.append(Job(key, dialogue, Detection(detection.method, options=detection.options),
                                        recogniser, given))  # fmt: skip
-    for key, found in progress(_run(waiting, jobs)):
+    for key, found in progress(_run(waiting, jobs), len(waiting)):
         side, _, name = key.partition("/")
         if isinstance(found, str):
             corpora[side].left_out.append((name, found))

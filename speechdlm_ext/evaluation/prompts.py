@@ -73,8 +73,8 @@ def pair_dialogues(
 ) -> Pairs:
     """Find what each generated dialogue continues.
 
-    With a table, its row is the one whose ``audio`` (or ``id``) is the dialogue's name; ``recording`` is the reference's
-    name (without it, the name without ``-s1``), ``start`` the second at which the prompt begins there, and
+    With a table, its row is the one whose ``audio`` (or ``id``) is the dialogue's name; ``recording`` is the
+    reference's name (without it, the name without ``-s1``), ``start`` the second at which the prompt begins there, and
     ``prompt_frames`` (of ``frame_rate``, 50 Hz) or ``prompt_seconds`` its length: the rows that
     ``scripts/sample_speech_dlm.py`` writes. Without, the names are the same, but for ``-s1``.
 
