@@ -27,7 +27,7 @@ def _run(words: list[str], environment: dict[str, str], output: str) -> None:
     os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # of a loader's workers, as in a command started by hand
     sys.argv = words
-    import_module(f"fairseq_cli.{words[0].removeprefix('fairseq-')}").cli_main()
+    import_module("fairseq_cli." + words[0].removeprefix("fairseq-").replace("-", "_")).cli_main()
 
 
 class Command:

@@ -1,0 +1,34 @@
+"""Tabulate the runs of a grid: which options differ between them, and how good each one's best checkpoint is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from speechdlm_ext.errors import run_command
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, help="folder of the runs, as fairseq-hydra-train --multirun made it")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the table (default: results.md among the runs)")
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    options = get_parser().parse_args()
+    from speechdlm_ext.manifest import atomic_write
+    from speechdlm_ext.report.training_runs import read_runs, tabulate
+
+    table = tabulate(read_runs(options.runs))
+    out = options.out or options.runs / "results.md"
+    with atomic_write(out) as file:
+        file.write(table)
+    print(table, end="")
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    run_command(main)
