@@ -79,8 +79,7 @@ def _measure(threads: int, rounds: int) -> list[tuple[str, tuple[list[float], li
 def plain_units(features: torch.Tensor, centroids: torch.Tensor, penalty: float) -> list[int]:
     """The same optimum in O(T²·K): for each frame, the best beginning of the segment that ends there.
 
-    The costs of all segments that end in frame t are those that end in t-1 plus the frame's own. This is the fastest
-    of four ways to write it in plain torch that we tried.
+    The costs of all segments that end in frame t are those that end in t-1 plus the frame's own.
     """
     distances = torch.cdist(features, centroids).square()
     segments = torch.zeros_like(distances)
@@ -88,12 +87,13 @@ def plain_units(features: torch.Tensor, centroids: torch.Tensor, penalty: float)
     begins, units = [], []
     for frame, row in enumerate(distances):
         segments[: frame + 1] += row
-        totals = best[: frame + 1] + segments[: frame + 1].amin(dim=1)
+        costs, cheapest = segments[: frame + 1].min(dim=1)
+        totals = best[: frame + 1] + costs
         totals[1:] += penalty
         begin = int(totals.argmin())
         best[frame + 1] = totals[begin]
         begins.append(begin)
-        units.append(int(segments[begin].argmin()))
+        units.append(int(cheapest[begin]))
     found: list[int] = []
     end = len(features)
     while end > 0:
