@@ -13,7 +13,7 @@ from torch import Tensor
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.unit_generator import UnitGenerator, context_frames
-from speechdlm_ext.synthesis.hifigan_files import find_checkpoint, load_generator, read_config, read_names
+from speechdlm_ext.synthesis.hifigan_files import find_checkpoint, find_config, load_generator, read_config, read_names
 
 SPEAKERS = (0, 4)  # dGSLM's for its two channels
 _SAMPLE_RATE = 16000  # where the configuration does not say, as in the published code
@@ -83,8 +83,8 @@ class HiFiGANVocoder:
 
         Args:
             checkpoint: ``{"generator": weights}``, or a folder with such a ``generator.pt``.
-            config: by default the ``config.json`` beside it; ``speakers.txt`` and ``styles.txt`` are read from there,
-                too, where they are.
+            config: by default the ``config.json`` beside it, or ``<name>_config.json``; ``speakers.txt`` and
+                ``styles.txt`` are read from there, too, where they are.
             speakers: as for the class.
             styles: as for the class.
             device: where the sound is made.
@@ -94,7 +94,7 @@ class HiFiGANVocoder:
             InputError: a file is missing or damaged, the two do not belong together, or as for the class.
         """
         path = find_checkpoint(checkpoint)
-        settings = Path(config) if config is not None else path.with_name("config.json")
+        settings = Path(config) if config is not None else find_config(path)
         options = read_config(settings)
         try:
             generator = load_generator(path, options)

@@ -36,6 +36,12 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def find_config(checkpoint: Path) -> Path:
+    """``config.json`` beside the checkpoint, or ``<name>_config.json`` where that is there and the other is not."""
+    usual, named = checkpoint.with_name("config.json"), checkpoint.with_name(f"{checkpoint.stem}_config.json")
+    return named if named.is_file() and not usual.is_file() else usual
+
+
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The options of a vocoder from its ``config.json``; raises InputError where it is missing or is no JSON object."""
     try:

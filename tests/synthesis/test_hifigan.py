@@ -244,6 +244,22 @@ def test_other_bad_input(dgslm: Any, expresso: Any, tmp_path: Path) -> None:
         HiFiGANVocoder.load(tmp_path)
 
 
+def test_names_and_shapes_are_those_of_the_published_checkpoint(shared: Path) -> None:
+    listing = shared / "facts" / "keys" / "codehifigan_expresso_km2000_generator.txt"
+    if not listing.is_file():
+        pytest.skip(f"{listing} is not there")
+    published = {}
+    for line in listing.read_text().splitlines():
+        if not line.startswith("#"):
+            name, shape = line.split("\t")
+            published[name] = tuple(int(size) for size in shape.strip("(),").split(","))
+    config = {**published_config(units=2000, speakers=200, styles=100), "embedding_dim": 128, "model_in_dim": 384}
+    with torch.device("meta"):
+        generator = UnitGenerator({**config, "upsample_initial_channel": 512})
+    assert {name: tuple(tensor.shape) for name, tensor in generator.state_dict().items()} == published
+    assert generator.hop == 320 and len(published) == 294
+
+
 class Hostile:
     def __init__(self, path: Path) -> None:
         self.path = path
