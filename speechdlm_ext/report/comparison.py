@@ -8,8 +8,9 @@ from typing import Any
 from speechdlm_ext.metrics.events import KINDS, Events
 from speechdlm_ext.report.charts import Estimate, range_chart
 from speechdlm_ext.report.distributions import histogram_chart
-from speechdlm_ext.report.glossary import EVENTS, spell
+from speechdlm_ext.report.glossary import EVENTS, FURTHER, spell
 from speechdlm_ext.report.page import table
+from speechdlm_ext.report.timeline import channel_name
 
 Figures = Mapping[str, Any]
 
@@ -120,19 +121,49 @@ def _flatten(figures: Figures) -> Iterator[tuple[str, str, str]]:
     for key, value in figures.items():
         if key in _SHOWN_ELSEWHERE:
             continue
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) or _are_channels(value):
             yield from ((key, label, text) for label, text in _leaves(value))
         elif (text := plain_value(value)) is not None:
-            yield "", spell(key), text
+            yield "", _label(key), text
 
 
-def _leaves(value: Figures, before: str = "") -> Iterator[tuple[str, str]]:
+def _leaves(value: Any, before: str = "") -> Iterator[tuple[str, str]]:
+    """(label, text) of each figure of a group; those of channels lie in one text, below that of all of them."""
+    if _are_channels(value):
+        value = {"channels": value}
+    channels = value.get("channels") or []
+    whole = value.get("all") or {}
+    for key in dict.fromkeys([*whole, *(key for channel in channels for key in channel)]):
+        each = [
+            f"{channel_name(number)} {text}"
+            for number, channel in enumerate(channels)
+            if (text := plain_value(channel.get(key))) is not None
+        ]
+        first = plain_value(whole[key]) if key in whole else None
+        if key != "reason" or (whole.get(key) or any(channel.get(key) for channel in channels)):
+            lines = [text for text in (first, " · ".join(each)) if text]
+            yield _label(key, before), "\n".join(lines)
     for key, inner in value.items():
-        label = f"{before}, {spell(key)}" if before else spell(key)
-        if isinstance(inner, Mapping):
-            yield from _leaves(inner, label)
+        if key in ("channels", "all") or (key == "reason" and inner is None):
+            continue
+        if isinstance(inner, Mapping) or _are_channels(inner):
+            yield from _leaves(inner, f"{before}, {spell(key)}" if before else spell(key))
         elif (text := plain_value(inner)) is not None:
-            yield label, text
+            yield _label(key, before), text
+
+
+def _are_channels(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
+def _label(key: str, before: str = "") -> str:
+    """The figure's name, and its meaning and unit as a second line where they are known."""
+    term = FURTHER.get(key)
+    name = term.label if term else spell(key)
+    name = f"{before}: {name[:1].lower() + name[1:]}" if before else name
+    if term is None:
+        return name
+    return f"{name}\n{term.meaning}" + (f", {term.unit}" if term.unit else "")
 
 
 def plain_value(value: Any) -> str | None:
@@ -142,7 +173,7 @@ def plain_value(value: Any) -> str | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, str):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from speechdlm_ext.metrics.events import KINDS, EventList, Events
 from speechdlm_ext.metrics.summary import counts_and_seconds, observed_minutes
-from speechdlm_ext.report.glossary import EVENTS, MEASURES, spell
+from speechdlm_ext.report.glossary import EVENTS, FURTHER, MEASURES, spell
 from speechdlm_ext.report.page import json_script
 from speechdlm_ext.report.timeline import channel_name
 
@@ -50,8 +50,18 @@ def figure_columns(corpora: Sequence[tuple[Events, Sequence[Mapping[str, Any]]]]
             words = f"{label}, {term.label}" + (f", {term.unit}" if measure == "mean" else "")
             columns.append(Column(f"{kind}.{measure}", head, term.unit, words, meaning, digits))
     keys = {key: None for _, rows in corpora for row in rows for key in row}
-    columns += [Column(key, spell(key), "", spell(key), f"{key} in metrics.csv", 2) for key in keys]
-    return columns
+    return columns + [_further_column(key) for key in keys]
+
+
+def _further_column(key: str) -> Column:
+    """A figure by its own name, which may be that of a known figure with a channel's, such as ``level_A``."""
+    name, _, channel = key.rpartition("_")
+    base, after = (name, f" {channel}") if key not in FURTHER and name in FURTHER else (key, "")
+    term = FURTHER.get(base)
+    if term is None:
+        return Column(key, spell(key), "", spell(key), spell(key), 2)
+    label = term.label + after
+    return Column(key, label, term.unit, f"{label}, {term.unit}" if term.unit else label, term.meaning, 2)
 
 
 def figure_rows(

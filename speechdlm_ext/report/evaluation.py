@@ -212,9 +212,9 @@ def _read_sounds(
         try:
             sound = future.result()
             size = sum(map(len, sound.sources)) if sound.embedded else 0
-            if size > room:
+            if size > room:  # others took the room while this one was read; it is not tried again and again
                 seconds = float(corpus.events.durations[index])
-                sound, size = load_sound(_recording(corpus, index), seconds, 0, folder), 0
+                sound, size, room = load_sound(_recording(corpus, index), seconds, 0, folder), 0, room // 2
             room -= size
         except InputError as error:
             report.unreadable.append((corpus.names[index], one_line(error)))

@@ -39,6 +39,46 @@ MEASURES = {
     "n": Term("events", "Number of events found"),
 }
 
+# Figures of units, sound, words and likelihood, by their keys in metrics.json.
+FURTHER = {
+    "seconds": Term("Seconds", "What was measured, all channels together", "s"),
+    "unit_rate": Term("Unit rate", "Runs of equal units in a second", "Hz"),
+    "mean_run": Term("Length of a run", "Mean length of a run of equal units", "s"),
+    "entropy": Term("Entropy", "Of the units of runs", "bits"),
+    "frame_entropy": Term("Entropy of frames", "Of the units of all frames", "bits"),
+    "bitrate": Term("Bitrate", "Unit rate times entropy", "bit/s"),
+    "bitrate_with_durations": Term("Bitrate with durations", "The same, the lengths of the runs included", "bit/s"),
+    "repetition": Term("Repetition", "Share of the n-grams of runs that were there before on the same channel"),
+    "different": Term("Different units", "Number of units that occur"),
+    "jensen_shannon": Term(
+        "Jensen–Shannon divergence", "Of the units of both corpora: 0 the same, 1 none common", "bits"
+    ),
+    "novelty": Term("Novelty", "Share of the generated n-grams of runs that the reference does not have"),
+    "level": Term("Level", "Mean level of a channel, re full scale", "dB"),
+    "peak": Term("Peak", "Highest level of a channel, re full scale", "dB"),
+    "clipped": Term("Clipped", "Share of the samples at full scale"),
+    "silent": Term("Digital silence", "Share of the samples that are nothing at all"),
+    "bandwidth": Term("Bandwidth", "Above it the spectrum is 60 dB below its peak", "Hz"),
+    "dc": Term("DC", "Mean of the samples, as a share of full scale"),
+    "snr": Term("SNR", "Speech over what is heard outside of speech", "dB"),
+    "corpus": Term("Error rate", "Errors over reference length, all utterances together; 1 is 100 %"),
+    "insertions": Term("Insertions", "Understood, and not said"),
+    "deletions": Term("Deletions", "Said, and not understood"),
+    "substitutions": Term("Substitutions", "Understood as something else"),
+    "hits": Term("Hits", "Understood as it was said"),
+    "reference": Term("Length of the reference", "Words, or characters, that were said"),
+    "utterances": Term("Utterances", "Number of stretches that were compared"),
+    "words": Term("Words", "Number of words that were understood"),
+    "words_per_minute": Term("Words a minute", "Of the time observed, all channels together", "/min"),
+    "words_per_minute_of_speech": Term("Words a minute of speech", "Of the time in which somebody speaks", "/min"),
+    "filler_share": Term("Fillers", "Share of the words that are uh, um and the like"),
+    "laughter_per_minute": Term("Laughter a minute", "Where the recogniser tags it", "/min"),
+    "bits_per_edge": Term(
+        "Bits per edge unit", "How badly a model predicts units where they change; less is better", "bits"
+    ),
+    "duration_error": Term("Duration error", "Mean error of the predicted lengths of runs", "frames"),
+}
+
 
 def spell(key: str) -> str:
     """A key of ``metrics.json`` as words: ``bits_per_edge`` is *bits per edge*."""

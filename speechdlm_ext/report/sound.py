@@ -20,6 +20,7 @@ LEVELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _MIME = {".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg", ".wav": "audio/wav"}  # what browsers play
 _COMPRESSED = (".flac", ".ogg", ".mp3")  # embedded as they are; others become FLAC, 16 bits
 _MOST_FLAC_CHANNELS = 8
+_LEAST_FLAC = 0.3  # of 16-bit samples' bytes: what speech hardly falls below, so that no encoding is tried in vain
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,14 @@ def _raise_peaks(peaks: NDArray[np.float64], block: NDArray[np.float32], positio
     samples, columns = block.shape[1], peaks.shape[1]
     if not samples or not total:
         return
-    column = np.minimum(np.arange(position, position + samples) * columns // total, columns - 1)
-    starts = np.flatnonzero(np.diff(column, prepend=-1))
-    found = np.maximum.reduceat(np.abs(block), starts, axis=1)
-    peaks[:, column[starts]] = np.maximum(peaks[:, column[starts]], found)
+    bounds = -(-np.arange(columns) * total // columns)  # first sample of each column
+    first = int(np.searchsorted(bounds, position, "right")) - 1
+    last = int(np.searchsorted(bounds, position + samples, "left"))
+    places, columns_here = np.unique(np.maximum(bounds[first:last] - position, 0)[::-1], return_index=True)
+    number = last - 1 - columns_here  # where samples are fewer than columns, the last column of those at one place
+    for channel, row in zip(np.ascontiguousarray(block), peaks, strict=True):
+        found = np.maximum(np.maximum.reduceat(channel, places), -np.minimum.reduceat(channel, places))
+        row[number] = np.maximum(row[number], found)
 
 
 def _levels(peaks: NDArray[np.float64]) -> list[str]:
@@ -185,7 +190,8 @@ def _content(
     if whole and suffix in _COMPRESSED:
         size = os.stat(file).st_size
         return (Path(file).read_bytes() if size <= most else None), _MIME[suffix]
-    if info.channels > _MOST_FLAC_CHANNELS:
+    samples = min(info.frames, (last - max(0.0, first)) * info.sample_rate) * info.channels
+    if info.channels > _MOST_FLAC_CHANNELS or samples * 2 * _LEAST_FLAC > most:
         return None, ""
     buffer = io.BytesIO()
     with soundfile.SoundFile(buffer, "w", info.sample_rate, info.channels, format="FLAC", subtype="PCM_16") as out:

@@ -80,6 +80,7 @@ class Timeline:
             "title": self.title,
             "note": self.note,
             "duration": round(self.duration, 3),
+            "lead": round(self.lead, 3),
             "channels": [channel_name(number, self.channels) for number in range(width)],
             "parts": [[name, round(start, 3), round(end, 3)] for name, start, end in self.parts],
             "outlines": list(self.sound.outlines),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,13 @@ def open_page(driver: Any, path: Path, width: int = 1280, scheme: str = "light")
         "const done = arguments[0], all = [...document.querySelectorAll('audio')];"
         "const ready = () => all.every((a) => a.readyState >= 1 || a.error) ? done() : setTimeout(ready, 50); ready();"
     )
+
+
+def wait_until(driver: Any, condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for something to become true; an error of selenium's if it does not."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(driver, seconds, 0.05).until(lambda _: condition())
 
 
 def console_errors(driver: Any) -> list[str]:

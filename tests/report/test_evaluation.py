@@ -199,6 +199,15 @@ def test_what_is_drawn_is_what_was_found(driver: Any, page: Path, corpora: list[
         assert np.allclose(np.reshape(drawn[kind], (-1, 2)), np.reshape(true, (-1, 2)), atol=0.003), kind
     assert len(drawn["ipu"]) == len(events.ipus)
     assert np.allclose(drawn["part"], [[0, LEAD / total], [LEAD / total, 1]], atol=0.003)
+    readout = driver.find_element("css selector", "[data-dialogues] .readout")
+    track = driver.find_element("css selector", "[data-dialogues] .track")
+    driver.execute_script("document.querySelector('[data-dialogues] audio').currentTime = arguments[0];", 88.0)
+    browser.wait_until(driver, lambda: readout.text.startswith("2.0 s · before the part"))
+    gap = events.gaps[0]
+    inside = (gap.start + gap.end) / 2
+    driver.execute_script("document.querySelector('[data-dialogues] audio').currentTime = arguments[0];", 90 + inside)
+    browser.wait_until(driver, lambda: f"gap of {gap.duration:.2f} s" in readout.text)
+    assert f"gap of {gap.duration:.2f} s" in track.get_attribute("aria-valuetext")
     counts = driver.execute_script(
         "return Object.fromEntries([...document.querySelectorAll('.jump')]"
         ".map((b) => [b.classList[1], Number(b.querySelector('b').textContent)]));"

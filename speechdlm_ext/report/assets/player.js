@@ -131,6 +131,7 @@ const Timelines = (() => {
 
   // What there is at a time, in words: for the line below and for screen readers.
   const describe = (data, time) => {
+    if (time < data.lead) return "before the part that was measured";
     const at = (kind) => data.events[kind].filter(([start, end]) => start <= time && time < end);
     const words = [];
     const heard = at("backchannel");
