@@ -128,8 +128,8 @@ class Codebook:
                 f"the codebook is for {self.encoder} features of width {self.dim} at {self.frame_rate:g} Hz, the "
                 f"encoder {encoder.name} gives width {encoder.dim} at {encoder.frame_rate:g} Hz"
             )
-        found = {"encoder": encoder.name, **getattr(encoder, "identity", encoder.options)}
-        for key, wanted in {"encoder": self.encoder, **self.identity}.items():
+        found = {"encoder": encoder.name, **_as_read(getattr(encoder, "identity", encoder.options))}
+        for key, wanted in {"encoder": self.encoder, **_as_read(self.identity)}.items():
             if key in found and found[key] != wanted:
                 raise InputError(f"the codebook is for the {key} {wanted!r}, this encoder has {found[key]!r}")
 
@@ -176,3 +176,8 @@ class Codebook:
     @cached_property
     def _distances(self) -> CentroidDistances:
         return CentroidDistances(self.centroids)
+
+
+def _as_read(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What comes back when facts are written to a file."""
+    return dict(json.loads(json.dumps(dict(facts))))

@@ -33,11 +33,14 @@ def load_codebook(path: str | os.PathLike[str]) -> Codebook:
         head = file.read(16)
     if head[6:9] == b"\0\0{":  # safetensors: the header's length in eight bytes, then the header
         return Codebook.load(path)
-    if head.startswith(_TORCH):
-        return Codebook(_torch_centroids(path))
-    if head.startswith(_SKLEARN):
-        return Codebook(torch.from_numpy(sklearn_centroids(path)))
-    return Codebook.load(path)
+    if not head.startswith(_TORCH + _SKLEARN):
+        return Codebook.load(path)
+    torchs = head.startswith(_TORCH)
+    centroids = _torch_centroids(path) if torchs else torch.from_numpy(sklearn_centroids(path))
+    try:
+        return Codebook(centroids)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _torch_centroids(path: str | os.PathLike[str]) -> torch.Tensor:

@@ -36,13 +36,13 @@ class DPDPQuantizer(torch.nn.Module):
         centroids = (codebook if isinstance(codebook, Codebook) else Codebook(codebook)).centroids
         if not (math.isfinite(duration_penalty) and duration_penalty >= 0):
             raise InputError(f"duration penalty {duration_penalty:g}: 0 or more is wanted")
-        if num_neighbors is not None and not 1 <= num_neighbors <= len(centroids):
+        if num_neighbors is not None and num_neighbors not in range(1, len(centroids) + 1):
             raise InputError(
                 f"num_neighbors {num_neighbors}: 1 to {len(centroids)}, the size of the codebook, is wanted"
             )
         self.codebook = torch.nn.Parameter(centroids.clone(), requires_grad=False)
         self.duration_penalty = float(duration_penalty)
-        self.num_neighbors = num_neighbors
+        self.num_neighbors = None if num_neighbors is None else int(num_neighbors)
         self._made_of: tuple[int, int, torch.device] | None = None
 
     @classmethod

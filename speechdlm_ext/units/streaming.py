@@ -11,10 +11,7 @@ from speechdlm_ext.units.quantizer import DPDPQuantizer
 class StreamingQuantizer:
     """Takes frames as they come and gives out units once no later frame can change them.
 
-    >>> stream = StreamingQuantizer(quantizer)
-    >>> for features in encoder_output:
-    ...     units = stream.push(features)
-    >>> units = stream.finish()
+    ``units = torch.cat([*(stream.push(part) for part in parts), stream.finish()])``
 
     Without ``latency`` the units are those of the quantizer on the whole. With it, a unit is given out at the latest
     when ``latency`` frames after its own have come, as the best path has it by then, and later paths must agree with

@@ -57,6 +57,14 @@ def test_file_round_trip(tmp_path: Path) -> None:
     assert other.fingerprint != codebook.fingerprint
 
 
+def test_fingerprints_stay_as_they_were() -> None:
+    """Unit files carry them."""
+    options = {"n_mels": 8, "floor_db": -30.0, "window": 400}
+    codebook = Codebook(torch.arange(24.0).view(3, 8), "logmel", options, 50.0, {"level": -20.0})
+    assert codebook.fingerprint == "d58ee4af8f2c"
+    codebook.check_encoder(LogMelEncoder(n_mels=8))
+
+
 def test_widths_and_rates_that_disagree_name_both() -> None:
     with pytest.raises(InputError, match="width 32.*width 40"):
         Codebook(torch.randn(3, 32), "logmel", {"n_mels": 40}, 50.0).build_encoder()

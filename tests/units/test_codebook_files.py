@@ -184,7 +184,7 @@ def test_damaged_files_end_in_one_line(data: st.DataObject, tmp_path_factory: py
     try:
         codebook = load_codebook(path)
     except InputError as error:
-        assert str(path) in str(error) or "finite" in str(error) or "table" in str(error)
+        assert str(path) in str(error) and "\n" not in str(error)
     else:
         assert codebook.centroids.shape == (3, 6) or codebook.centroids.numel() == 18
 

@@ -6,6 +6,7 @@ import sys
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -291,9 +292,10 @@ def test_one_unit_and_no_frames(speech: torch.Tensor) -> None:
         (float("inf"), None, "inf"),
         (1.0, 6, "6.*1 to 5"),
         (1.0, 0, "0"),
+        (1.0, 2.5, "2.5"),
     ],
 )
-def test_penalties_and_neighbours_out_of_range(penalty: float, neighbours: int | None, message: str) -> None:
+def test_penalties_and_neighbours_out_of_range(penalty: float, neighbours: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         DPDPQuantizer(torch.randn(5, 3), penalty, neighbours)
 
