@@ -45,6 +45,13 @@ def get_parser() -> argparse.ArgumentParser:
     activity.add_argument("--backchannel-longest", type=float, default=1.0, help="seconds (default: 1)")
     activity.add_argument("--interruption-overlap", type=float, default=0.2, help="seconds, at least (default: 0.2)")
     parser.add_argument("--asr", default="", help="pocketsphinx, torchaudio:BUNDLE or torchaudio:BUNDLE=WEIGHTS")
+    parser.add_argument(
+        "--embed-megabytes",
+        type=float,
+        default=24.0,
+        metavar="MB",
+        help="of sound in index.html; the files of further dialogues are linked (default: 24)",
+    )
     parser.add_argument("--resamples", type=int, default=1000, help="of the confidence intervals (default: 1000)")
     parser.add_argument("--seed", type=int, default=1, help="of the resampling (default: 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
@@ -88,7 +95,7 @@ def main() -> None:
     )
     for line in evaluation.result["left_out"]:
         print(f"left out: {line['corpus']} {line['dialogue']}: {line['reason']}")
-    for path in write_evaluation(evaluation, options.out, max(1, options.jobs)):
+    for path in write_evaluation(evaluation, options.out, max(1, options.jobs), options.embed_megabytes):
         print(path)
 
 

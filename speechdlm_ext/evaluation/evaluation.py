@@ -153,8 +153,16 @@ def _left_out(corpora: Mapping[str, Corpus]) -> list[dict[str, str]]:
     ]
 
 
-def write_evaluation(evaluation: Evaluation, out: str | os.PathLike[str], jobs: int = 1) -> list[Path]:
+def write_evaluation(
+    evaluation: Evaluation, out: str | os.PathLike[str], jobs: int = 1, embed_megabytes: float = 24.0
+) -> list[Path]:
     """Write metrics.json, metrics.csv and index.html, each whole or not at all.
+
+    Args:
+        evaluation: what was found.
+        out: folder.
+        jobs: files that are read at once for the page.
+        embed_megabytes: of sound in the page; files of further dialogues are linked.
 
     Returns:
         The files.
@@ -177,5 +185,5 @@ def write_evaluation(evaluation: Evaluation, out: str | os.PathLike[str], jobs: 
         ]
         names = [dialogue.name for dialogue in side.dialogues]
         corpora.append(PageCorpus(name, names, side.events, recordings, dialogue_figures(side)))
-    write_page(files[2], evaluation.result, corpora, PageOptions(jobs=jobs))
+    write_page(files[2], evaluation.result, corpora, PageOptions(embed_megabytes=embed_megabytes, jobs=jobs))
     return files

@@ -121,46 +121,46 @@ def _flatten(figures: Figures) -> Iterator[tuple[str, str, str]]:
     for key, value in figures.items():
         if key in _SHOWN_ELSEWHERE:
             continue
-        if isinstance(value, Mapping) or _are_channels(value):
+        if isinstance(value, Mapping):
             yield from ((key, label, text) for label, text in _leaves(value))
         elif (text := plain_value(value)) is not None:
             yield "", _label(key), text
 
 
-def _leaves(value: Any, before: str = "") -> Iterator[tuple[str, str]]:
+def _leaves(value: Figures, before: str = "") -> Iterator[tuple[str, str]]:
     """(label, text) of each figure of a group; those of channels lie in one text, below that of all of them."""
-    if _are_channels(value):
-        value = {"channels": value}
-    channels = value.get("channels") or []
-    whole = value.get("all") or {}
-    for key in dict.fromkeys([*whole, *(key for channel in channels for key in channel)]):
-        each = [
-            f"{channel_name(number)} {text}"
-            for number, channel in enumerate(channels)
-            if (text := plain_value(channel.get(key))) is not None
-        ]
-        first = plain_value(whole[key]) if key in whole else None
-        if key != "reason" or (whole.get(key) or any(channel.get(key) for channel in channels)):
-            lines = [text for text in (first, " · ".join(each)) if text]
-            yield _label(key, before), "\n".join(lines)
+    if value and all(isinstance(inner, Mapping) for inner in value.values()) and _CHANNELS.issuperset(value):
+        yield from _of_channels(value, before)
+        return
     for key, inner in value.items():
-        if key in ("channels", "all") or (key == "reason" and inner is None):
-            continue
-        if isinstance(inner, Mapping) or _are_channels(inner):
+        if isinstance(inner, Mapping):
             yield from _leaves(inner, f"{before}, {spell(key)}" if before else spell(key))
-        elif (text := plain_value(inner)) is not None:
+        elif (text := plain_value(inner)) is not None and not (key == "reason" and inner is None):
             yield _label(key, before), text
 
 
-def _are_channels(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+_CHANNELS = {"all", *map(channel_name, range(64))}
+
+
+def _of_channels(value: Mapping[str, Figures], before: str) -> Iterator[tuple[str, str]]:
+    for key in dict.fromkeys(key for figures in value.values() for key in figures):
+        known = {name: figures[key] for name, figures in value.items() if key in figures}
+        if key == "reason" and not any(known.values()):
+            continue
+        if any(isinstance(inner, Mapping) for inner in known.values()):
+            groups = {name: inner for name, inner in known.items() if isinstance(inner, Mapping)}
+            yield from _leaves(groups, f"{before}, {spell(key)}" if before else spell(key))
+            continue
+        whole = plain_value(known.pop("all")) if "all" in known else None
+        each = [f"{name} {text}" for name, inner in known.items() if (text := plain_value(inner)) is not None]
+        yield _label(key, before), "\n".join(filter(None, (whole, " · ".join(each))))
 
 
 def _label(key: str, before: str = "") -> str:
     """The figure's name, and its meaning and unit as a second line where they are known."""
     term = FURTHER.get(key)
     name = term.label if term else spell(key)
-    name = f"{before}: {name[:1].lower() + name[1:]}" if before else name
+    name = f"{before}: {name}" if before else name
     if term is None:
         return name
     return f"{name}\n{term.meaning}" + (f", {term.unit}" if term.unit else "")
@@ -173,7 +173,7 @@ def plain_value(value: Any) -> str | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+        return _rounded(value).replace("-", "\N{MINUS SIGN}")
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, str):
@@ -182,6 +182,13 @@ def plain_value(value: Any) -> str | None:
         texts = [plain_value(item) for item in value]
         return " / ".join(text for text in texts if text is not None)
     return None
+
+
+def _rounded(value: float) -> str:
+    """About three digits, never with an exponent."""
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.01 else 5
+    return f"{value:,.{digits}f}" if round(size, digits) else "0"
 
 
 def _title(group: str) -> str:

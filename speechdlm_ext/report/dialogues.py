@@ -54,12 +54,13 @@ def figure_columns(corpora: Sequence[tuple[Events, Sequence[Mapping[str, Any]]]]
 
 
 def _further_column(key: str) -> Column:
-    """A figure by its own name, which may be that of a known figure with a channel's, such as ``level_A``."""
-    name, _, channel = key.rpartition("_")
-    base, after = (name, f" {channel}") if key not in FURTHER and name in FURTHER else (key, "")
+    """A figure by its key, such as ``words`` or ``sound.A.level``: group, channel, name."""
+    *place, base = key.split(".")
+    after = f" {place[-1]}" if place else ""
     term = FURTHER.get(base)
     if term is None:
-        return Column(key, spell(key), "", spell(key), spell(key), 2)
+        words = spell(base) + after
+        return Column(key, words, "", words, words, 2)
     label = term.label + after
     return Column(key, label, term.unit, f"{label}, {term.unit}" if term.unit else label, term.meaning, 2)
 

@@ -240,17 +240,28 @@ def _in_turn(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield from ((side, index) for side, count in enumerate(counts) if index < count)
 
 
+_NOT_SETTINGS = (
+    "version",
+    "distance",
+    "yardstick",
+    "correlation",
+    "measures",
+)  # are shown with the figures, or no news
+
+
 def _method(result: Mapping[str, Any], names: Sequence[str], report: PageReport, options: PageOptions) -> str:
     room = f"at most {options.embed_megabytes:g} MB"
     where = f"{report.embedded} in this page ({room}), {report.linked} linked beside it, {report.silent} without"
     rows = [["Dialogues with sound", where]]
     parts = []
     for key, value in result.items():
-        if key in (*names, "distance", "yardstick", "correlation"):
+        if key in (*names, *_NOT_SETTINGS):
             continue
         if isinstance(value, Mapping):
             rows += [[f"{spell(key)}: {label}", text] for label, text in _settings(value)]
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        elif isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
+            if not value:
+                continue
             heads = list(dict.fromkeys(name for item in value for name in item))
             cells = [[plain_value(item.get(name)) or "" for name in heads] for item in value]
             parts.append(

@@ -69,8 +69,8 @@ FURTHER = {
     "reference": Term("Length of the reference", "Words, or characters, that were said"),
     "utterances": Term("Utterances", "Number of stretches that were compared"),
     "words": Term("Words", "Number of words that were understood"),
-    "words_per_minute": Term("Words a minute", "Of the time observed, all channels together", "/min"),
-    "words_per_minute_of_speech": Term("Words a minute of speech", "Of the time in which somebody speaks", "/min"),
+    "words_per_minute": Term("Words a minute", "Of one channel, in the time observed", "/min"),
+    "words_per_minute_of_speech": Term("Words a minute of speech", "Of the time in which there is speech", "/min"),
     "filler_share": Term("Fillers", "Share of the words that are uh, um and the like"),
     "laughter_per_minute": Term("Laughter a minute", "Where the recogniser tags it", "/min"),
     "bits_per_edge": Term(

@@ -54,7 +54,9 @@ def corpora(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Corp
         items.append((speech if name != "silent" else [[], []], wave.shape[1] / rate))
         names.append(name)
         recordings.append(Recording(files))
-    figures = [{"wer": value, "level_db": -20.0 - n} for n, value in enumerate((0.5, None, 0.25, float("nan"), 1.0, 0))]
+    figures = [
+        {"wer": value, "sound.A.level": -20.0 - n} for n, value in enumerate((0.5, None, 0.25, float("nan"), 1.0, 0))
+    ]
     generated = Corpus("generated", names, find_events_of_many(items), recordings, figures)
     people = speech_by_speaker(read_rttm(shared / "speech" / "ami.rttm"))
     chosen = {name: people[name] for name in ("trn00", "trn03", "tst00")}
@@ -68,7 +70,8 @@ def write(path: Path, corpora: list[Corpus], megabytes: float = 1.2) -> PageRepo
     generated, reference = corpora[0].events, corpora[1].events
     bootstrap = BootstrapOptions(resamples=100)
     result = {
-        "generated": summarise(generated, bootstrap) | {"sound": {"level_db": -21.5, HOSTILE[:20]: None}},
+        "generated": summarise(generated, bootstrap)
+        | {"sound": {"A": {"level": -21.5}, "B": {"level": -23.0}}, "x": {HOSTILE[:20]: None}},
         "reference": summarise(reference, bootstrap),
         "distance": compare(generated, reference, bootstrap),
         "yardstick": compare_halves(reference, splits=3),
@@ -421,7 +424,7 @@ def test_figures_of_each_dialogue_are_its_own(corpora: list[Corpus]) -> None:
                     expected = alone[kind][measure]
                     assert value == (None if expected is None else pytest.approx(expected, abs=1e-4)), column.key
             assert row[0] == pytest.approx(events.durations[index], abs=1e-4)
-    assert [c.key for c in figure_columns([(corpora[0].events, corpora[0].figures)])][-2:] == ["wer", "level_db"]
+    assert [c.key for c in figure_columns([(corpora[0].events, corpora[0].figures)])][-2:] == ["wer", "sound.A.level"]
     own = [row[-2] for row in figure_rows(figure_columns([(corpora[0].events, corpora[0].figures)]), corpora[0].events,
                                           corpora[0].figures)]  # fmt: skip
     assert own == [0.5, None, 0.25, None, 1.0, 0.0]
