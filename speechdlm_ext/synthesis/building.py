@@ -51,7 +51,7 @@ def add_vocoder_options(parser: argparse.ArgumentParser, *aliases: str, device: 
         type=Path,
         dest="vocoder_checkpoint",
         metavar="FILE",
-        help="hifigan: the generator, or a folder with generator.pt",
+        help="hifigan: the generator, a folder with generator.pt, or the name of a published one (docs/vocoders.md)",
     )
     group.add_argument(
         "--vocoder-config",

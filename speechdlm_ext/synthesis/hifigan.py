@@ -82,7 +82,7 @@ class HiFiGANVocoder:
         """Load a published vocoder.
 
         Args:
-            checkpoint: ``{"generator": weights}``, or a folder with such a ``generator.pt``.
+            checkpoint: ``{"generator": weights}``, a folder with such a ``generator.pt``, or a published one by name.
             config: by default the ``config.json`` beside it, or ``<name>_config.json``; ``speakers.txt`` and
                 ``styles.txt`` are read from there, too, where they are.
             speakers: as for the class.

@@ -16,6 +16,7 @@ from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import atomic_write
 from speechdlm_ext.modules.unit_generator import UnitGenerator
+from speechdlm_ext.synthesis.published_vocoders import VOCODERS, fetch_vocoder
 
 # Weight norm keeps a length g and a direction v for each weight: names of the published files, and of torch since 2.0.
 _LENGTH = (".weight_g", ".parametrizations.weight.original0")
@@ -23,16 +24,21 @@ _DIRECTION = (".weight_v", ".parametrizations.weight.original1")
 _TABLES = {"dict.weight": "num_embeddings", "spkr.weight": "num_speakers", "style.weight": "num_styles"}
 
 
-def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint itself, or ``generator.pt`` in a folder; raises InputError where there is neither."""
-    path = Path(path)
-    inside = path / "generator.pt"
+def find_checkpoint(path_or_name: str | os.PathLike[str]) -> Path:
+    """A checkpoint: the file itself, ``generator.pt`` in a folder, or a published one by its name, which fetches it.
+
+    Raises:
+        InputError: there is neither such a file nor such a name, or it cannot be fetched.
+    """
+    path = Path(path_or_name)
     if path.is_dir():
-        if not inside.is_file():
-            raise InputError(f"{path} has no generator.pt: name the checkpoint itself")
-        return inside
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
+        path = path / "generator.pt"
+        if not path.is_file():
+            raise InputError(f"{path.parent} has no generator.pt: name the checkpoint itself")
+    elif not path.is_file():
+        if os.fspath(path_or_name) not in VOCODERS:
+            raise InputError(f"{path}: no such checkpoint, nor the name of a published one ({', '.join(VOCODERS)})")
+        path = fetch_vocoder(os.fspath(path_or_name))
     return path
 
 

@@ -260,6 +260,33 @@ def test_names_and_shapes_are_those_of_the_published_checkpoint(shared: Path) ->
     assert generator.hop == 320 and len(published) == 294
 
 
+def test_published_ones_are_fetched_by_name(expresso: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    from speechdlm_ext.published import Published
+    from speechdlm_ext.synthesis import published_vocoders
+
+    folder, files = expresso[0].parent, ("generator.pt", "config.json", "speakers.txt", "styles.txt")
+    table = [Published((folder / f).as_uri(), hashlib.sha256((folder / f).read_bytes()).hexdigest()) for f in files]
+    monkeypatch.setitem(published_vocoders.VOCODERS, "mine", tuple(table))
+    monkeypatch.setenv("SPEECHDLM_CACHE", str(tmp_path))
+    units = random_units(1, 9, 1)
+    wanted = HiFiGANVocoder.load(folder, speakers=["lj"]).decode(units)
+    assert torch.equal(HiFiGANVocoder.load("mine", speakers=["lj"]).decode(units), wanted)
+    assert {path.name for path in (tmp_path / "mine").iterdir() if path.suffix != ".part"} == set(files)
+
+
+def test_the_table_of_published_vocoders_is_the_listed_one(shared: Path) -> None:
+    from speechdlm_ext.synthesis.published_vocoders import VOCODERS
+
+    listing = shared / "facts" / "keys" / "textless_checkpoints.txt"
+    if not listing.is_file():
+        pytest.skip(f"{listing} is not there")
+    listed = {tuple(line.split("\t")[1:]) for line in listing.read_text().splitlines() if "hifigan" in line}
+    ours = {tuple(file) for name, files in VOCODERS.items() if name != "dgslm-hifigan" for file in files}
+    assert ours == listed and len(ours) == 18
+
+
 class Hostile:
     def __init__(self, path: Path) -> None:
         self.path = path
