@@ -33,7 +33,8 @@ class Packing:
         if slack is None:
             slack = 0.0 if device.type == "cpu" else GPU_SLACK
         self.groups = _groups(self.lengths, slack)
-        self.positions = torch.cat([torch.arange(n) for n in self.lengths]).to(device)
+        self._positions = torch.cat([torch.arange(n) for n in self.lengths])
+        self.positions = self._positions.to(device)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention within each sequence: the mask is block-diagonal, and nothing is computed outside of it.
@@ -62,7 +63,7 @@ class Packing:
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order))
         before = batch_sizes.cumsum(0) - batch_sizes
-        place = before[self.positions.cpu()] + rank.repeat_interleave(lengths)
+        place = before[self._positions] + rank.repeat_interleave(lengths)
         place = place.to(x.device)
         data = torch.empty_like(place)
         data[place] = torch.arange(self.total, device=x.device)

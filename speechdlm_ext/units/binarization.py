@@ -203,14 +203,20 @@ def _vocabularies(
 ) -> dict[str, Vocabulary]:
     if given is not None:
         return dict.fromkeys(channels, given)
+    timed = [channel for channel in channels if channel.endswith(DURATIONS)]
+    units = [channel for channel in channels if channel not in timed]
+    # Durations are no units: they have a dictionary of their own, the same for all channels. They are read as numbers,
+    # so that one that occurs in validation data alone is none that a model could not know.
+    found = dict.fromkeys(timed, _count(columns, [key for key in columns if key[1] in timed]))
     if dictionary == "each":
-        return {channel: Vocabulary.count(columns["train", channel].counts) for channel in channels}
-    found: dict[str, Vocabulary] = {}
-    # Durations are no units: they have a dictionary of their own, the same for all channels.
-    for are_durations in (False, True):
-        alike = [channel for channel in channels if channel.endswith(DURATIONS) == are_durations]
-        counts: Counter[str] = Counter()
-        for channel in alike if dictionary == "joined" or are_durations else alike[:1]:
-            counts.update(columns["train", channel].counts)
-        found |= dict.fromkeys(alike, Vocabulary.count(counts))
-    return found
+        return found | {channel: _count(columns, [("train", channel)]) for channel in units}
+    counted = units if dictionary == "joined" else units[:1]
+    return found | dict.fromkeys(units, _count(columns, [("train", channel) for channel in counted]))
+
+
+def _count(columns: Mapping[tuple[str, str], Column], keys: Sequence[tuple[str, str]]) -> Vocabulary:
+    """The dictionary of some columns, by split and channel."""
+    counts: Counter[str] = Counter()
+    for key in keys:
+        counts.update(columns[key].counts)
+    return Vocabulary.count(counts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -93,12 +94,18 @@ def write_timed(folder: Path) -> Path:
         for number in range(lines):
             units = np.cumsum(random.integers(1, 5, random.integers(5, 60))) % 12
             durations = 1 + units % 4
+            durations[0] += 8 * (split == "valid")  # as long as none in training
             row = {"audio": f"{split}-{number}", "unitA": " ".join(map(str, units))}
             rows.append({**row, "unitA.durations": " ".join(map(str, durations))})
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     prefixes = {split: str(folder / f"{split}.jsonl") for split in ("train", "valid")}
-    binarize(prefixes, folder / "bin", ["unitA", "unitA.durations"], dictionary="each")
+    binarize(prefixes, folder / "bin", ["unitA", "unitA.durations"])
     return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_timed(tmp_path_factory.mktemp("timed") / "data")
 
 
 RECIPE = shlex.split(
@@ -109,12 +116,11 @@ RECIPE = shlex.split(
 )
 
 
-def test_blocks_with_durations_killed_and_resumed_end_as_undisturbed(tmp_path: Path) -> None:
+def test_blocks_with_durations_killed_and_resumed_end_as_undisturbed(timed: Path, tmp_path: Path) -> None:
     """Over several epochs, each of which cuts its blocks elsewhere, and a durations stream in seconds."""
-    data = write_timed(tmp_path / "data")
 
     def train(name: str, updates: int) -> Command:
-        words = ["fairseq-train", data, "--save-dir", tmp_path / name / "run", *TASK, *RECIPE]
+        words = ["fairseq-train", timed, "--save-dir", tmp_path / name / "run", *TASK, *RECIPE]
         return Command([*words, "--max-update", str(updates)], tmp_path / name)
 
     killed = train("killed", 500)
@@ -134,7 +140,42 @@ def test_blocks_with_durations_killed_and_resumed_end_as_undisturbed(tmp_path: P
     names = ("loss", "nll_loss", "bits_per_unit", "bits_per_second", "duration_loss")
     assert [logged[name] for name in names] == [undisturbed[name] for name in names]
     # 50 frames a second, as nothing else was said: seconds are those of the units that are predicted
-    rows = [json.loads(line) for line in (tmp_path / "data/valid.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in timed.with_name("valid.jsonl").read_text().splitlines()]
     frames = [int(d) for row in rows for d in row["unitA.durations"].split()]
     per_second = len(frames) / (sum(frames) / 50)
     assert logged["bits_per_second"] == pytest.approx(logged["bits_per_unit"] * per_second, rel=1e-4)
+
+
+def shorten_durations(data: Path) -> None:
+    """Binarize the durations again, with one less in the third line."""
+    rows = [json.loads(line) for line in data.with_name("train.jsonl").read_text().splitlines()]
+    rows[2]["unitA.durations"] = rows[2]["unitA.durations"].rsplit(" ", 1)[0]
+    lines = "".join(row["unitA.durations"] + "\n" for row in rows)
+    data.with_name("durations.unitX").write_text(lines)
+    binarize({"train": str(data.with_name("durations"))}, data.with_name("other"), ["unitX"])
+    for ending in ("bin", "idx"):
+        other = data.with_name("other") / f"train.unitX.{ending}"
+        (data / f"train.unitA.durations.{ending}").write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--patience", "3", "--disable-validation"], "--patience 3 counts validations, which --disable-validation"),
+        (["--units", "10"], "is outside the vocabulary, the codebook has 10 units (0 to 9)"),
+        (["--channel", "unitB"], "no dict.unitB.txt in it, only channels unitA"),
+        ([shorten_durations], "train.unitA.durations, line 3: "),
+    ],
+)
+def test_contradictions_are_explained(timed: Path, tmp_path: Path, options: list[Any], message: str) -> None:
+    data = timed
+    if callable(options[0]):
+        shutil.copytree(timed.parent, tmp_path / "copy")
+        data = tmp_path / "copy" / timed.name
+        options[0](data)
+    given = [option for option in options if isinstance(option, str)]
+    words = ["fairseq-train", data, "--save-dir", tmp_path / "run", *TASK, *RECIPE, "--max-update", "1", *given]
+    command = Command(words, tmp_path)
+    command.processes[0].join(120)
+    last = command.outputs[0].read_text().splitlines()[-1]
+    assert command.processes[0].exitcode and last.startswith("speechdlm_ext.errors.InputError: ") and message in last
