@@ -4,12 +4,14 @@
 PARTS = {
     "startup": ("startup", "measure"),
     "quantizer": ("quantizing", "measure"),
+    "encode": ("encoding", "measure"),
     "train-fp32": ("training", "fp32"),
     "train-bf16": ("training", "bf16"),
     "sample-beam1": ("sampling", "beam1"),
     "sample-beam5": ("sampling", "beam5"),
     "sample-batch4": ("sampling", "batch4"),
     "sample-long": ("sampling", "long"),
+    "metrics": ("turn_taking", "measure"),
 }
 GPU_PARTS = {
     "train-long-fp16": ("training", "long_fp16"),

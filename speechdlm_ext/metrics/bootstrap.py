@@ -29,8 +29,10 @@ def draw_weights(conversations: int, options: BootstrapOptions, stream: int = 0)
         Counts (R, K); each row adds up to K.
     """
     rng = np.random.default_rng([options.seed, stream])
-    chances = np.full(conversations, 1 / conversations)
-    return rng.multinomial(conversations, chances, size=options.resamples).astype(np.float64)
+    drawn = rng.integers(conversations, size=(options.resamples, conversations), dtype=np.int64)
+    drawn += np.arange(options.resamples)[:, None] * conversations
+    counts = np.bincount(drawn.reshape(-1), minlength=options.resamples * conversations)
+    return counts.reshape(options.resamples, conversations).astype(np.float64)
 
 
 def ratios(weights: NDArray[np.float64], above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -42,8 +42,8 @@ class SileroOptions:
     rise: float = 0.5
     fall: float = 0.45
     shortest_speech: float = 0.06
-    shortest_silence: float = 0.1
-    start_shift: float = -0.03  # added to each beginning of speech
+    shortest_silence: float = 0.17  # before the shifts below, which make a silence of 200 ms of it
+    start_shift: float = -0.01  # added to each beginning of speech
     end_shift: float = -0.06  # added to each end but that of the recording: the network lets go late
 
 

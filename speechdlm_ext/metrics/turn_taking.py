@@ -95,11 +95,12 @@ def find_events_of_many(
 
 def _add_joint_states(events: Events, timeline: Timeline, ipus: Sequence[Track]) -> None:
     """Silences and overlaps, from who speaks between each change and the next."""
-    times = np.unique(
-        np.concatenate([t for track in ipus for t in (track.start, track.end)] or [np.zeros(0, np.int64)])
-    )
+    changes = [times for track in ipus for times in (track.start, track.end)]
+    # Much of this is in order already; np.unique would hash it.
+    times = np.sort(np.concatenate(changes), kind="stable") if changes else np.zeros(0, np.int64)
     if not len(times):
         return
+    times = times[np.concatenate(([True], times[1:] > times[:-1]))]
     state = np.stack(
         [np.searchsorted(t.start, times, "right") > np.searchsorted(t.end, times, "right") for t in ipus], axis=1
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from speechdlm_ext.metrics.events import KINDS, EventList, Events, pool_events, select_conversations
 from speechdlm_ext.metrics.rttm import read_rttm, speech_by_speaker
@@ -127,6 +127,7 @@ def offsets(events: Events) -> list[float]:
     return events.floor_transfers.durations.tolist()
 
 
+@settings(deadline=None)
 @given(conversations)
 def test_against_brute_force_on_a_grid(activity: list[list[tuple[float, float]]]) -> None:
     length = 1300
@@ -159,6 +160,7 @@ def test_against_brute_force_on_a_grid(activity: list[list[tuple[float, float]]]
     )
 
 
+@settings(deadline=None)
 @given(conversations)
 def test_turns_against_comparing_all_with_all(activity: list[list[Span]]) -> None:
     events, plain = find_events(activity, SECONDS), Plain(activity, round(100 * SECONDS))
@@ -169,6 +171,7 @@ def test_turns_against_comparing_all_with_all(activity: list[list[Span]]) -> Non
     assert sorted(spans(events.interruptions)) == seconds(broken)
 
 
+@settings(deadline=None)
 @given(conversations)
 def test_swapping_channels_swaps_nothing_else(activity: list[list[Span]]) -> None:
     events, swapped = find_events(activity, SECONDS), find_events(activity[::-1], SECONDS)
@@ -181,6 +184,7 @@ def test_swapping_channels_swaps_nothing_else(activity: list[list[Span]]) -> Non
             assert [(a, b, set(c)) for a, b, c in who] == [(a, b, set(c)) for a, b, c in sorted(other)], name
 
 
+@settings(deadline=None)
 @given(conversations)
 def test_mirrored_time_mirrors_the_events(activity: list[list[Span]]) -> None:
     mirrored = [[(SECONDS - b, SECONDS - a) for a, b in stretches] for stretches in activity]
@@ -197,6 +201,7 @@ def columns(events: Events) -> dict[str, list[tuple[int, Span]]]:
     return {name: rows(getattr(events, name)) for name in KINDS}
 
 
+@settings(deadline=None)
 @given(conversations, conversations, conversations)
 def test_many_at_once_are_each_alone(
     first: list[list[Span]], second: list[list[Span]], third: list[list[Span]]

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
@@ -16,6 +16,7 @@ from speechdlm_ext.metrics.unit_figures import compare_units, deduplicate, entro
 units = st.lists(st.integers(0, 5), max_size=60)
 
 
+@settings(deadline=None)
 @given(units)
 def test_runs_and_their_lengths_are_the_units(sequence: list[int]) -> None:
     runs, lengths = deduplicate(sequence)
@@ -61,6 +62,7 @@ def test_nothing_is_none() -> None:
 counts = st.lists(st.integers(0, 20), min_size=4, max_size=4).filter(any)
 
 
+@settings(deadline=None)
 @given(counts, counts)
 def test_jensen_shannon_against_scipy(first: list[int], second: list[int]) -> None:
     theirs = jensenshannon(first, second, base=2)
