@@ -148,7 +148,7 @@ class PretrainedEncoder:
     def stream(self, blocks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Pieces (C, t, D) of what :meth:`encode_blocks` gives; no more sound is held than one window.
 
-        Where the sound is normalized, all of it must have come first, and waits in a temporary file.
+        Where the sound is normalized, all of it must have come first; what is long waits in a temporary file.
 
         Raises:
             InputError: as :meth:`encode_blocks`.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from speechdlm_ext.audio import read_audio
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units import build_encoder
+from speechdlm_ext.units import build_encoder, normalization
 from speechdlm_ext.units.frame_grid import Chunks, FrameGrid, batches
 from tests.units.speech_checkpoints import (
     BASE,
@@ -29,7 +29,7 @@ LENGTHS = {"chunk_seconds": 1.0, "context_seconds": 0.5}
 
 @pytest.fixture(scope="module")
 def wave(shared: Path) -> torch.Tensor:
-    """Eleven seconds of speech at 16 kHz (176000,)."""
+    """Eleven seconds of speech at 16 kHz (176000,), of which some are digital silence."""
     return read_audio(shared / "speech" / "jfk" / "jfk.flac", 16000)[0][0]
 
 
@@ -119,7 +119,19 @@ def test_a_stream_is_the_whole_however_it_is_cut(
     features = encoder.encode_blocks(blocks)
     assert features.shape == (2, encoder.frames(size), 32)
     for channel, sound in zip(features, stereo, strict=True):
-        torch.testing.assert_close(channel, encoder.encode(sound, 16000), rtol=0, atol=2e-4)
+        torch.testing.assert_close(channel, encoder.encode(sound, 16000), rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("held", [1 << 27, 100_000, 0])
+def test_normalized_blocks(wave: torch.Tensor, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normalization, "_HELD", held)
+    stereo = torch.stack((wave, 0.01 * wave.flip(0) - 0.2))
+    blocks = [*stereo.split(7001, dim=1), stereo[:, :0]]
+    normed = torch.cat(list(normalization.normalized_blocks(iter(blocks))), dim=1)
+    exact = stereo.double()
+    exact = (exact - exact.mean(1, keepdim=True)) / (exact.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(normed, exact.float(), rtol=0, atol=2e-5)
+    assert list(normalization.normalized_blocks([])) == []
 
 
 def test_a_long_stream_holds_one_window(encoders: dict[str, Any], wave: torch.Tensor) -> None:
