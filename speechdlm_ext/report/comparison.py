@@ -152,7 +152,11 @@ def _of_channels(value: Mapping[str, Figures], before: str) -> Iterator[tuple[st
             yield from _leaves(groups, f"{before}, {spell(key)}" if before else spell(key))
             continue
         whole = plain_value(known.pop("all")) if "all" in known else None
-        each = [f"{name} {text}" for name, inner in known.items() if (text := plain_value(inner)) is not None]
+        each = [
+            f"{name}\N{NO-BREAK SPACE}{text}"
+            for name, inner in known.items()
+            if (text := plain_value(inner)) is not None
+        ]
         yield _label(key, before), "\n".join(filter(None, (whole, " · ".join(each))))
 
 

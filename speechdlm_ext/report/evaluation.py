@@ -24,7 +24,6 @@ from speechdlm_ext.report.comparison import (
     distribution_charts,
     further_tables,
     plain_differences,
-    plain_value,
     rate_chart,
     reasons,
     summary_table,
@@ -252,33 +251,46 @@ _NOT_SETTINGS = (
 def _method(result: Mapping[str, Any], names: Sequence[str], report: PageReport, options: PageOptions) -> str:
     room = f"at most {options.embed_megabytes:g} MB"
     where = f"{report.embedded} in this page ({room}), {report.linked} linked beside it, {report.silent} without"
-    rows = [["Dialogues with sound", where]]
+    groups: dict[str, list[list[str]]] = {"": [["Dialogues with sound", where]]}
     parts = []
     for key, value in result.items():
         if key in (*names, *_NOT_SETTINGS):
             continue
         if isinstance(value, Mapping):
-            rows += [[f"{spell(key)}: {label}", text] for label, text in _settings(value)]
-        elif isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
-            if not value:
-                continue
+            groups[spell(key).capitalize()] = [[label, text] for label, text in _settings(value)]
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
             heads = list(dict.fromkeys(name for item in value for name in item))
-            cells = [[plain_value(item.get(name)) or "" for name in heads] for item in value]
-            parts.append(
-                f"<h3>{spell(key).capitalize()}</h3>{table([spell(name) for name in heads], cells, stacked=True)}"
-            )
-        elif (text := plain_value(value)) is not None:
-            rows.append([spell(key), text])
+            cells = [[_setting(item.get(name)) or "" for name in heads] for item in value]
+            shown = table([spell(name) for name in heads], cells, stacked=True)
+            parts.append(f"<h3>{escape(spell(key).capitalize())}</h3>{shown}")
+        elif text := _setting(value):
+            groups[""].append([spell(key), text])
     if report.unreadable:
         lost = [[name, reason] for name, reason in report.unreadable]
         parts.append(f"<h3>Sound that could not be read</h3>{table(['Dialogue', 'Why'], lost, stacked=True)}")
-    return table(["", ""], rows, stacked=True) + "".join(parts)
+    settings = "".join(
+        (f"<h3>{escape(title)}</h3>" if title else "") + table(["", ""], rows, stacked=True)
+        for title, rows in groups.items()
+        if rows
+    )
+    return f'<div class="settings">{settings}{"".join(parts)}</div>'
 
 
 def _settings(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     for key, inner in value.items():
-        label = f"{before} {spell(key)}".strip()
+        label = f"{before}, {spell(key)}" if before else spell(key)
         if isinstance(inner, Mapping):
-            yield from _settings(inner, label)
-        elif (text := plain_value(inner)) is not None:
+            yield from _settings(inner, "" if key == "options" else label)
+        elif text := _setting(inner):
             yield label, text
+
+
+def _setting(value: Any) -> str | None:
+    """As it was given; None for what was not."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(filter(None, map(_setting, value))) or None
+    if isinstance(value, Mapping) or value is None:
+        return None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

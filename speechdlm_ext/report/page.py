@@ -101,7 +101,8 @@ def verdicts(cards: Iterable[str]) -> str:
 def table(head: list[str], rows: Iterable[list[str]], caption: str = "", stacked: bool = False) -> str:
     """A table of plain text; the first cell of a row is its heading, each further line of a cell is fainter.
 
-    With ``stacked`` a row becomes a block on a phone, each cell with its column's name; else the table scrolls there.
+    Without any text in ``head`` there is none. With ``stacked`` a row becomes a block on a phone, each cell with its
+    column's name; else the table scrolls there.
     """
     top = "".join(f'<th scope="col"{_role("columnheader", stacked)}>{_lines(text)}</th>' for text in head)
     labels = [escape(text.replace("\n", ", ")) for text in head]
@@ -116,10 +117,8 @@ def table(head: list[str], rows: Iterable[list[str]], caption: str = "", stacked
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     around = '<div class="scroll">' if stacked else f'<div class="scroll" tabindex="0" role="region"{_named(caption)}>'
     groups, style = _role("rowgroup", stacked), ' class="stacked"' if stacked else ""
-    return (
-        f"{around}<table{style}{_role('table', stacked)}>{title}"
-        f"<thead{groups}><tr{_role('row', stacked)}>{top}</tr></thead><tbody{groups}>{body}</tbody></table></div>"
-    )
+    first = f"<thead{groups}><tr{_role('row', stacked)}>{top}</tr></thead>" if any(head) else ""
+    return f"{around}<table{style}{_role('table', stacked)}>{title}{first}<tbody{groups}>{body}</tbody></table></div>"
 
 
 def _role(name: str, stacked: bool) -> str:
