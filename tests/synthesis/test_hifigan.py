@@ -14,6 +14,7 @@ from fairseq.models.text_to_speech.hifigan import Generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechdlm_ext.audio import read_audio
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.unit_generator import UnitGenerator, context_frames
 from speechdlm_ext.synthesis import HiFiGANVocoder
@@ -258,6 +259,22 @@ def test_names_and_shapes_are_those_of_the_published_checkpoint(shared: Path) ->
         generator = UnitGenerator({**config, "upsample_initial_channel": 512})
     assert {name: tuple(tensor.shape) for name, tensor in generator.state_dict().items()} == published
     assert generator.hop == 320 and len(published) == 294
+
+
+def test_the_command_makes_stereo_files(expresso: Any, checkout: Path, run_command: Any, tmp_path: Path) -> None:
+    units = random_units(40, 2)
+    row = {
+        "audio": "talk",
+        **{name: " ".join(map(str, units[:, c].tolist())) for c, name in enumerate(("unitA", "unitB"))},
+    }
+    (tmp_path / "units.jsonl").write_text(json.dumps(row) + "\n")
+    script = checkout / "scripts/synthesize.py"
+    options = ["--vocoder", "hifigan", "--checkpoint", expresso[0], "--speakers", "lj", "ex02", "--styles", "sad"]
+    run_command(["python", script, tmp_path / "units.jsonl", tmp_path / "out", *options, "--duplicated"])
+    sound, rate = read_audio(tmp_path / "out" / "talk.wav")
+    wanted = HiFiGANVocoder.load(expresso[0], speakers=["lj", "ex02"], styles=["sad"]).decode(units[None])[0]
+    assert rate == 16000
+    torch.testing.assert_close(sound, wanted, rtol=0, atol=1e-4)  # 16 bits
 
 
 def test_published_ones_are_fetched_by_name(expresso: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
