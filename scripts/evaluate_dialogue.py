@@ -52,6 +52,8 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="MB",
         help="of sound in index.html; the files of further dialogues are linked (default: 24)",
     )
+    parser.add_argument("--checkpoint", type=Path, help="of a dialogue model: how likely are the units of unit files")
+    parser.add_argument("--data", type=Path, metavar="DATA_BIN", help="folder with the checkpoint's dictionaries")
     parser.add_argument("--resamples", type=int, default=1000, help="of the confidence intervals (default: 1000)")
     parser.add_argument("--seed", type=int, default=1, help="of the resampling (default: 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
@@ -84,6 +86,8 @@ def main() -> None:
             silence_units=options.silence_units,
             frame_rate=options.frame_rate,
             asr=options.asr,
+            checkpoint=options.checkpoint,
+            data=options.data,
             jobs=max(1, options.jobs),
             turn_taking=TurnTakingOptions(
                 options.ipu_silence, options.backchannel_longest, options.interruption_overlap

@@ -47,6 +47,8 @@ class EvaluationOptions:
         silence_units: for ``vad`` units; found from the data where empty.
         frame_rate: in Hz, of units whose file does not say.
         asr: as :func:`build_recogniser` takes it; empty for none.
+        checkpoint: of a dialogue model that says how likely the units of both corpora are.
+        data: folder with the dictionaries of the checkpoint.
         jobs: processes.
         turn_taking, bootstrap: thresholds and resampling.
     """
@@ -59,6 +61,8 @@ class EvaluationOptions:
     silence_units: Sequence[int] = ()
     frame_rate: float = 50.0
     asr: str = ""
+    checkpoint: Path | None = None
+    data: Path | None = None
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     turn_taking: TurnTakingOptions = field(default_factory=TurnTakingOptions)
     bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
@@ -114,6 +118,8 @@ def evaluate(
     result: dict[str, Any] = {"version": VERSION}
     for name, own in sides.items():
         result[name] = side_figures(own, options.bootstrap)
+    if options.checkpoint is not None:
+        _add_likelihood(result, sides, options)
     if "reference" in sides:
         mine, theirs = sides["generated"], sides["reference"]
         result["distance"] = distance_figures(mine, theirs, result["generated"], result["reference"], options.bootstrap)
@@ -131,6 +137,18 @@ def evaluate(
     return Evaluation(result, sides)
 
 
+def _add_likelihood(result: dict[str, Any], sides: Mapping[str, Side], options: EvaluationOptions) -> None:
+    from speechdlm_ext.evaluation.likelihood import likelihood_figures, load_model
+
+    assert options.checkpoint is not None
+    for name, side in sides.items():
+        if not any(dialogue.units for dialogue in side.dialogues):
+            raise InputError(f"--checkpoint: the {name} corpus has no units for the model to judge: pass unit files")
+    model = load_model(options.checkpoint, options.data)
+    for name, side in sides.items():
+        result[name]["likelihood"] = likelihood_figures(model, side)
+
+
 def _settings(options: EvaluationOptions) -> dict[str, Any]:
     prompts = asdict(options.prompts) if options.prompts else None
     if prompts and prompts["table"] is not None:
@@ -142,6 +160,7 @@ def _settings(options: EvaluationOptions) -> dict[str, Any]:
         "turn_taking": asdict(options.turn_taking),
         "bootstrap": asdict(options.bootstrap),
         "recogniser": options.asr or None,
+        "checkpoint": str(options.checkpoint) if options.checkpoint else None,
     }
 
 

@@ -52,6 +52,9 @@ MEASURES = {
     "bandwidth": "Hz",
     "dc": "share of full scale",
     "snr": "dB",
+    "edge_bits": "bits a unit that differs from the one before it",
+    "unit_bits": "bits a frame",
+    "duration_error": "frames",
     "words_per_minute": "words a minute of one channel",
     "words_per_minute_of_speech": "words a minute of speech",
     "filler_share": "share of the words",
@@ -181,7 +184,7 @@ def distance_figures(generated: Side, reference: Side, mine: Mapping[str, Any], 
                      bootstrap: BootstrapOptions) -> dict[str, Any]:  # fmt: skip
     """Generated less reference, and the distances of distributions."""
     distance = compare(generated.events, reference.events, bootstrap)
-    for name in ("sound", "words"):
+    for name in ("sound", "words", "likelihood"):
         if name in mine and name in theirs:
             distance[name] = difference(mine[name], theirs[name])
     if "units" in mine and "units" in theirs:
