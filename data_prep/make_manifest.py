@@ -10,7 +10,9 @@ from speechdlm_ext.errors import InputError, run_command
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="Stopped anywhere and started again, it goes on with the files not read yet."
+    )
     parser.add_argument("folder", type=Path, help="recordings: wav, flac, ogg, mp3, at any depth")
     parser.add_argument("manifest", type=Path, help="file to write; MANIFEST.errors names the files left out")
     parser.add_argument("--channels", type=int, help="a recording must have (default: any number)")
@@ -32,14 +34,25 @@ def main() -> None:
         raise InputError(f"--channels {options.channels}: at least 1 is wanted")
     from tqdm import tqdm
 
-    from speechdlm_ext.units.listing import find_audio, scan_recordings, write_manifest
+    from speechdlm_ext.manifest import errors_path
+    from speechdlm_ext.progress import count
+    from speechdlm_ext.units.listing import make_manifest
 
-    paths = find_audio(options.folder)
-    scanned = scan_recordings(paths, options.channels, options.min_seconds, max(0, options.workers))
-    rows = list(tqdm(scanned, total=len(paths), desc="reading", unit="file", disable=None))
-    used = write_manifest(options.manifest, rows, options.overwrite)
+    used, files = make_manifest(
+        options.folder,
+        options.manifest,
+        options.channels,
+        options.min_seconds,
+        max(0, options.workers),
+        options.overwrite,
+        progress=lambda items, number: count(items, number, "reading", "file", tqdm.write),
+        say=tqdm.write,
+    )
     hours = sum(row["duration"] for row in used) / 3600
-    print(f"{len(used)} of {len(paths)} recordings, {hours:.3f} h: {options.manifest}")
+    channels = sum(row["channels"] * row["duration"] for row in used) / 3600
+    print(f"{len(used)} of {files} recordings, {hours:.3f} h, {channels:.3f} h of channels: {options.manifest}")
+    if len(used) < files:
+        print(f"{files - len(used)} left out: {errors_path(options.manifest)}")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from typing import IO, Any
 from speechdlm_ext.errors import InputError
 
 
-def lock_file(file: IO[Any], path: str | os.PathLike[str], wait: float = 0.0) -> None:
+def lock_file(file: IO[Any] | int, path: str | os.PathLike[str], wait: float = 0.0) -> None:
     """Lock an open file until it is closed.
 
     Args:
-        file: to lock.
+        file: to lock, or its descriptor.
         path: what is locked, for the message.
         wait: seconds to wait for another process to let go.
 

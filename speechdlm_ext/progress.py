@@ -18,6 +18,7 @@ class Sound(Protocol):
 
 
 Done = TypeVar("Done", bound=Sound)
+Item = TypeVar("Item")
 
 
 def follow(
@@ -54,6 +55,29 @@ def follow(
                 f"{what}: {count} recordings, {done / 3600:.2f} of {seconds / 3600:.2f} h, {speed:.3g} × real time, "
                 f"{format_time(left)} left"
             )
+
+
+def count(
+    items: Iterable[Item],
+    total: int,
+    what: str,
+    unit: str,
+    say: Callable[[str], object] = print,
+    every: float = _EVERY,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Item]:
+    """As :func:`follow`, of things that are counted: ``total`` of them, each a ``unit``."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=what, unit=unit)
+        return
+    start = shown = clock()
+    for done, item in enumerate(items, 1):
+        yield item
+        if (now := clock()) - shown >= every:
+            shown = now
+            say(f"{what}: {done} of {total} {unit}s, {format_time((total - done) * (now - start) / done)} left")
 
 
 def format_time(seconds: float) -> str:

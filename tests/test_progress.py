@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from speechdlm_ext.progress import follow, format_time
+from speechdlm_ext.progress import count, follow, format_time
 
 
 @dataclass
@@ -32,3 +32,18 @@ def test_times() -> None:
     assert [format_time(s) for s in (0, 59.6, 61, 3599, 3600, 36000 + 125)] == [
         "0:00", "1:00", "1:01", "59:59", "1:00:00", "10:02:05",
     ]  # fmt: skip
+
+
+def test_things_that_are_counted() -> None:
+    now = 0.0
+
+    def files():
+        nonlocal now
+        for number in range(50):
+            now += 2.0
+            yield number
+
+    said: list[str] = []
+    assert list(count(files(), 50, "reading", "file", said.append, every=30.0, clock=lambda: now)) == list(range(50))
+    assert said == ["reading: 15 of 50 files, 1:10 left", "reading: 30 of 50 files, 0:40 left",
+                    "reading: 45 of 50 files, 0:10 left"]  # fmt: skip

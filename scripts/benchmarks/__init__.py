@@ -11,6 +11,10 @@ PARTS = {
     "sample-beam5": ("sampling", "beam5"),
     "sample-batch4": ("sampling", "batch4"),
     "sample-long": ("sampling", "long"),
+    "sample-units": ("unit_models", "sample"),
+    "score-units": ("unit_models", "score"),
+    "train-units": ("unit_models", "train"),
+    "train-lstm": ("unit_models", "train_lstm"),
     "metrics": ("turn_taking", "measure"),
 }
 GPU_PARTS = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from typing import IO
 
 from speechdlm_ext.demo.steps import ENVIRONMENT, Stamps, Step
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.locking import lock_file
 
 _PR_SET_PDEATHSIG = 1
 _SHOW_EVERY = 5.0  # seconds between two lines of progress where the output is no terminal
@@ -35,14 +35,11 @@ def exclusive(path: Path) -> Iterator[int]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
-        for _ in range(100):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.1)
-        else:
-            raise InputError(f"{path.parent}: another demo is at work there: wait for it, or pass another --out")
+        try:
+            lock_file(file, path, wait=10)
+        except InputError:
+            message = f"{path.parent}: another demo is at work there: wait for it, or pass another --out"
+            raise InputError(message) from None
         yield file.fileno()
 
 

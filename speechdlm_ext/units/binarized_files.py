@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import struct
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.locking import lock_file
 from speechdlm_ext.units.stretches import END, read_numbers, write_array
 from speechdlm_ext.units.vocabulary import EOS, UNK, Vocabulary
 
@@ -42,10 +42,7 @@ def workplace(folder: Path) -> Iterator[Path]:
     work.mkdir(exist_ok=True)
     handle = os.open(work, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another run is at work on it; wait for it or stop it") from None
+        lock_file(handle, folder)
         try:
             for path in work.iterdir():  # of a run that was killed
                 path.unlink()

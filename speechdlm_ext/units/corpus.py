@@ -16,7 +16,7 @@ from speechdlm_ext.units.encoder import Encoder
 from speechdlm_ext.units.encoding import Encoded, encode_rows
 from speechdlm_ext.units.files import DURATIONS, channel_names, format_units, write_unit_file
 from speechdlm_ext.units.quantizer import DPDPQuantizer
-from speechdlm_ext.units.recordings import recording_size, recording_stamp
+from speechdlm_ext.units.recordings import recording_seconds, recording_stamp
 
 Progress = Callable[[Iterable[Encoded], float], Iterable[Encoded]]
 
@@ -88,7 +88,7 @@ def encode_recordings(
             workers=workers,
         )
         with closing(encoded):
-            for result in progress(encoded, sum(map(_seconds, to_do))):
+            for result in progress(encoded, sum(map(recording_seconds, to_do))):
                 name = result.row["id"]
                 if result.error is not None:
                     failed[name] = result.error
@@ -157,13 +157,6 @@ def _existing(
         raise InputError(f"{output} is there already, with other recordings: pass --overwrite to replace it")
     say(f"{output} is complete already")
     return results
-
-
-def _seconds(row: Mapping[str, Any]) -> float:
-    try:
-        return recording_size(row)[0] / float(row.get("speed", 1))
-    except (InputError, OSError):
-        return 0.0  # it will be left out
 
 
 def _write_errors(output: Path, rows: Sequence[Mapping[str, Any]], reasons: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from speechdlm_ext.journal import Journal
 from speechdlm_ext.units.encoder import Encoder
 from speechdlm_ext.units.level import LOWEST_LEVEL, LevelMeter
 from speechdlm_ext.units.reading import ahead, read_ahead
-from speechdlm_ext.units.recordings import recording_size, recording_stamp
+from speechdlm_ext.units.recordings import recording_seconds, recording_size, recording_stamp
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def dump_features(
         to_do = list(enumerate(rows))[done:]
         drawn = draw_features(to_do, encoder, share, seed, workers)
         with closing(drawn):
-            _append(path, encoder.dim, journal, progress(drawn, sum(_seconds(row) for _, row in to_do)), say)
+            _append(path, encoder.dim, journal, progress(drawn, sum(recording_seconds(row) for _, row in to_do)), say)
         entries = [journal.entries[row["id"]] for row in rows]
     if all(entry["error"] for entry in entries):
         raise InputError(f"none of {len(rows)} recordings could be read; the first: {entries[0]['error']}")
@@ -185,13 +185,6 @@ def _resume(path: Path, dim: int, journal: Journal) -> int:
         journal.clear()
         return 0
     return len(entries)
-
-
-def _seconds(row: Mapping[str, Any]) -> float:
-    try:
-        return recording_size(row)[0]
-    except (InputError, OSError):
-        return 0.0
 
 
 def remove_dump(path: str | os.PathLike[str]) -> None:

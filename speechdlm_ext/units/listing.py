@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.audio import SUFFIXES, audio_info, read_blocks
 from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.journal import Journal
 from speechdlm_ext.locking import exclusive
 from speechdlm_ext.manifest import errors_path, read_jsonl, write_jsonl
-from speechdlm_ext.units.recordings import make_ids
+from speechdlm_ext.units.recordings import make_ids, stamp
 
 FRAME_SECONDS = 0.02  # of units: a recording that is shorter gives none
 
@@ -67,6 +68,52 @@ def scan_recordings(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def make_manifest(
+    folder: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    channels: int | None = None,
+    min_seconds: float = FRAME_SECONDS,
+    workers: int = 0,
+    overwrite: bool = False,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, count: items,
+    say: Callable[[str], object] = print,
+) -> tuple[list[dict[str, Any]], int]:
+    """Scan a folder and write its manifest; ``PATH.partial`` keeps what was read, should it be stopped.
+
+    Args:
+        folder: searched to its depths.
+        path: the manifest.
+        channels, min_seconds, workers: as :func:`scan_recordings` has them.
+        overwrite, say: as :func:`write_manifest` has them.
+        progress: wraps the files as they are read, and is told how many there are still to read.
+
+    Returns:
+        The rows of the manifest, and the number of audio files.
+
+    Raises:
+        InputError: as :func:`find_audio` and :func:`write_manifest`.
+    """
+    path, paths = Path(path), find_audio(folder)
+    partial = path.with_name(path.name + ".partial")
+    with Journal(partial, {"channels": channels, "min_seconds": min_seconds}) as journal:
+        stamps = [stamp(os.fspath(file)) for file in paths]
+        names = [os.fsencode(file).decode(errors="backslashreplace") for file in paths]
+        known = [journal.entries.get(name, {}).get("stamp") == own for name, own in zip(names, stamps, strict=True)]
+        to_do = [place for place, done in enumerate(known) if not done]
+        if len(to_do) < len(paths):
+            say(f"{len(paths) - len(to_do)} of {len(paths)} files were read before")
+        scanned = scan_recordings([paths[place] for place in to_do], channels, min_seconds, workers)
+        for place, row in zip(to_do, progress(scanned, len(to_do)), strict=True):
+            journal.add(names[place], {"stamp": stamps[place], "row": row})
+        rows = [dict(journal.entries[name]["row"]) for name in names]
+        for name, row in zip(make_ids(paths), rows, strict=True):
+            if "error" not in row:
+                row["id"] = name
+        used = write_manifest(path, rows, overwrite, say)
+        journal.remove()
+    return used, len(paths)
 
 
 def write_manifest(

@@ -139,13 +139,22 @@ def recording_size(row: Mapping[str, Any]) -> tuple[float, int]:
     return infos[0].duration, sum(info.channels for info in infos)
 
 
+def recording_seconds(row: Mapping[str, Any]) -> float:
+    """Length in seconds as it will be heard, at the row's ``speed``; 0 where the file cannot be read."""
+    try:
+        return recording_size(row)[0] / float(row.get("speed", 1))
+    except (InputError, OSError):
+        return 0.0  # it will be left out
+
+
 def recording_stamp(row: Mapping[str, Any]) -> list[Any]:
     """What tells whether a recording is still the one that was encoded."""
     paths = audio_paths(row)
-    return [[path, *_stamp(path)] for path in paths] + ([row["speed"]] if "speed" in row else [])
+    return [[path, *stamp(path)] for path in paths] + ([row["speed"]] if "speed" in row else [])
 
 
-def _stamp(path: str) -> list[int]:
+def stamp(path: str) -> list[int]:
+    """Size and time of a file, by which one sees that it is still the same; nothing where it is not there."""
     if not os.path.exists(path):
         return []
     status = os.stat(path)

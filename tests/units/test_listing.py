@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.listing import find_audio, scan_recordings, write_manifest
+from speechdlm_ext.units.listing import find_audio, make_manifest, scan_recordings, write_manifest
 from speechdlm_ext.units.recordings import make_ids, read_manifest
 
 
@@ -114,3 +114,41 @@ def test_folders_without_audio(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="not a folder"):
         find_audio(tmp_path / "file")
+
+
+def test_stopped_and_started_again_reads_what_is_left(tmp_path: Path) -> None:
+    """Also where a file has changed meanwhile, and a new one gives others another id."""
+    folder = tmp_path / "é"
+    for number in range(6):
+        (folder / str(number)).mkdir(parents=True)
+        soundfile.write(folder / str(number) / f"{number}.wav", noise(1, seed=number, channels=1 + number % 3), 16000)
+    whole, files = make_manifest(folder, tmp_path / "whole.jsonl", say=lambda line: None)
+    assert files == len(whole) == 6
+
+    class Stop(Exception):
+        pass
+
+    def stopping(items, count):
+        for number, item in enumerate(items):
+            if number == 4:
+                raise Stop
+            yield item
+
+    with pytest.raises(Stop):
+        make_manifest(folder, tmp_path / "m.jsonl", progress=stopping, say=lambda line: None)
+    assert not (tmp_path / "m.jsonl").exists()
+    soundfile.write(folder / "1" / "1.wav", noise(2), 16000)
+    soundfile.write(folder / "5" / "0.wav", noise(1), 16000)
+    read: list[str] = []
+
+    def telling(items, count):
+        assert count == 4
+        for item in items:
+            read.append(Path(item["audio_filepath"]).name)
+            yield item
+
+    made, _ = make_manifest(folder, tmp_path / "m.jsonl", progress=telling, say=lambda line: None)
+    assert read == ["1.wav", "4.wav", "0.wav", "5.wav"] and not list(tmp_path.glob("m.jsonl.*"))
+    assert [row["id"] for row in made] == ["0-0", "1", "2", "3", "4", "5-0", "5"]
+    assert made == make_manifest(folder, tmp_path / "again.jsonl", say=lambda line: None)[0]
+    assert {**made[1], "duration": 1.0} == {**whole[1], "channels": 2} and made[2:5] == whole[2:5]
