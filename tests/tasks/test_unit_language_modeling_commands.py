@@ -16,6 +16,7 @@ import torch
 
 from speechdlm_ext.units.binarization import binarize
 from tests.markov import UNITS, write_markov
+from tests.models.test_unit_lm_checkpoints import dpslm_file
 from tests.training.conftest import weights_in
 from tests.training.processes import Command
 
@@ -144,6 +145,22 @@ def test_blocks_with_durations_killed_and_resumed_end_as_undisturbed(timed: Path
     frames = [int(d) for row in rows for d in row["unitA.durations"].split()]
     per_second = len(frames) / (sum(frames) / 50)
     assert logged["bits_per_second"] == pytest.approx(logged["bits_per_unit"] * per_second, rel=1e-4)
+
+
+def test_patience_survives_a_stop_and_a_published_form_can_be_the_start(timed: Path, tmp_path: Path) -> None:
+    """With a learning rate of 0 nothing improves: three validations after the first one are enough, stopped or not."""
+    dpslm_file(tmp_path / "published.pt", units=12)
+    sizes = "--arch unit_lm --decoder-layers 2 --decoder-embed-dim 16 --decoder-attention-heads 4 --decoder-kv-heads 2"
+    still = f"{sizes} --decoder-head-dim 6 --decoder-ffn-embed-dim 24 --optimizer sgd --lr 0 --lr-scheduler fixed"
+    words = ["fairseq-train", timed, "--save-dir", tmp_path / "run", *TASK, *shlex.split(still), "--patience", "3"]
+    words += ["--max-tokens", "2000", "--no-epoch-checkpoints", "--finetune-from-model", tmp_path / "published.pt"]
+    Command([*words, "--max-epoch", "2"], tmp_path / "one").wait()
+    output = Command([*words, "--max-epoch", "50"], tmp_path / "two").wait()
+    assert "early stop since valid performance hasn't improved for last 3 runs" in output
+    assert figures(output, "train")["epoch"] == 4
+    published = torch.load(tmp_path / "published.pt", weights_only=True)["model_state_dict"]
+    found = weights_in(tmp_path / "run")
+    assert all(torch.equal(found[f"decoder.{name}"], tensor) for name, tensor in published.items())
 
 
 def shorten_durations(data: Path) -> None:

@@ -104,7 +104,6 @@ def _resume_from_whole_files(module: ModuleType) -> None:
     @functools.wraps(original)
     def load_checkpoint(cfg: Any, trainer: Any, **options: Any) -> Any:
         _forget_other_runs(module)
-        _refuse_blind_patience(cfg, trainer)
         if cfg.restore_file == "checkpoint_last.pt" and trainer.data_parallel_rank == 0:
             suffix = trainer.checkpoint_suffix or ""
             mend_last_checkpoint(os.path.join(cfg.save_dir, f"checkpoint_last{suffix}.pt"), suffix)
@@ -121,14 +120,6 @@ def _forget_other_runs(module: ModuleType) -> None:
     for function in (module.save_checkpoint, getattr(sys.modules.get("fairseq_cli.train"), "should_stop_early", None)):
         if function is not None:
             vars(function).pop("best", None)
-
-
-def _refuse_blind_patience(cfg: Any, trainer: Any) -> None:
-    # fairseq would train to the end without a word.
-    if cfg.patience > 0 and trainer.cfg.dataset.disable_validation:
-        raise refusal(
-            f"--patience {cfg.patience} counts validations, which --disable-validation leaves out: drop one of the two"
-        )
 
 
 def _refuse_missing(restore_file: str, suffix: str, manager: Any) -> None:

@@ -1,0 +1,73 @@
+"""Early stopping (--patience) that a run which is taken up again goes on with, and that is not asked of a blind run."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from ..imports import after_import
+from ..refusal import refusal
+from ..repair import Repair, always
+
+KEY = "early_stopping"  # in the extra state of a checkpoint
+
+
+def _counter() -> dict[str, Any]:
+    """The attributes of fairseq's function that counts validations without progress: ``best`` and ``num_runs``."""
+    return vars(getattr(sys.modules.get("fairseq_cli.train"), "should_stop_early", lambda: None))
+
+
+def _keep_count(module: ModuleType) -> None:
+    original = module.Trainer.save_checkpoint
+
+    @functools.wraps(original)
+    def save_checkpoint(self: Any, filename: str, extra_state: dict[str, Any]) -> Any:
+        counter = _counter()
+        if "num_runs" in counter:
+            extra_state = {**extra_state, KEY: {name: counter[name] for name in ("best", "num_runs")}}
+        return original(self, filename, extra_state)
+
+    module.Trainer.save_checkpoint = save_checkpoint
+
+
+def _go_on_counting(module: ModuleType) -> None:
+    original = module.load_checkpoint
+
+    @functools.wraps(original)
+    def load_checkpoint(cfg: Any, trainer: Any, **options: Any) -> Any:
+        if cfg.patience > 0 and trainer.cfg.dataset.disable_validation:
+            raise refusal(
+                f"--patience {cfg.patience} counts validations, which --disable-validation leaves out: drop one of the "
+                "two"
+            )
+        for name in ("best", "num_runs"):  # of another run in this process
+            _counter().pop(name, None)
+        last = os.path.join(cfg.save_dir, f"checkpoint_last{trainer.checkpoint_suffix or ''}.pt")
+        begins = cfg.finetune_from_model is not None and not os.path.exists(last)
+        extra_state, iterator = original(cfg, trainer, **options)
+        if extra_state and not cfg.reset_meters and not begins:
+            _counter().update(extra_state.get(KEY, {}))
+        return extra_state, iterator
+
+    module.load_checkpoint = load_checkpoint  # type: ignore[attr-defined]
+
+
+def _apply() -> None:
+    after_import("fairseq.trainer", _keep_count)
+    after_import("fairseq.checkpoint_utils", _go_on_counting)
+
+
+REPAIRS = [
+    Repair(
+        name="early-stopping",
+        package="fairseq",
+        fault="a run that is taken up again has forgotten how long it has not improved (--patience), and --patience "
+        "with --disable-validation trains to the end without a word",
+        versions="all",
+        needed=always,
+        apply=_apply,
+    ),
+]
