@@ -11,8 +11,9 @@ import torch
 
 from speechdlm_ext.errors import InputError
 
-# Numbers in one table: small enough to stay in a processor's cache until the search has read them.
-_TABLE_SIZE = 512 * 1024
+# Numbers in one table, or in the features for it: few enough to stay in a processor's cache until the search has read
+# them, and so many that threads are not kept from work by waiting for one another.
+_TABLE_SIZE = 2048 * 1024
 _precision_lock = threading.Lock()
 
 
@@ -56,8 +57,9 @@ class CentroidDistances:
         waiting: list[torch.Tensor] = []
         count = 0
         for features in utterances:
-            self._check(features)
+            self._check_width(features)
             for part in features.detach().split(self._frames_at_once):
+                self._check_range(part)
                 if count + len(part) > self._frames_at_once:
                     yield self._table(waiting, count)
                     waiting, count = [], 0
@@ -80,15 +82,17 @@ class CentroidDistances:
         with _full_precision(centred.device.type):
             return torch.addmm(self._squares, centred, self._transposed, alpha=-2)
 
-    def _check(self, features: torch.Tensor) -> None:
+    def _check_width(self, features: torch.Tensor) -> None:
         if features.dim() != 2 or features.shape[1] != len(self._centre):
             raise InputError(
                 f"features of shape {tuple(features.shape)} do not fit a codebook of width {len(self._centre)}: "
                 "encode with the codebook's own encoder"
             )
+
+    def _check_range(self, features: torch.Tensor) -> None:
         if not features.numel():
             return
-        largest = max(abs(float(bound)) for bound in features.detach().aminmax())
+        largest = max(abs(float(bound)) for bound in features.aminmax())
         if not math.isfinite(largest):
             raise InputError("features are not all finite numbers")
         if largest > self._largest:
