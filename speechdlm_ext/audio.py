@@ -217,7 +217,8 @@ def _open(path: str | os.PathLike[str]) -> Any:
     if not os.path.getsize(path):
         raise InputError(f"{path} is empty (0 bytes)")
     try:
-        file = soundfile.SoundFile(os.fspath(path))
+        # As bytes where names are bytes: soundfile itself refuses those that are not UTF-8.
+        file = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else os.fspath(path))
     except (soundfile.LibsndfileError, TypeError) as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         raise InputError(f"{path} is not audio that can be read ({reason}): wav, flac, ogg or mp3 is wanted") from None

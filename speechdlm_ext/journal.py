@@ -100,7 +100,7 @@ class Journal:
 
     def _append(self, entry: dict[str, Any]) -> None:
         try:
-            self._file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+            self._file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
             self._file.flush()
             if time.monotonic() - self._synced > _SYNC_EVERY:  # slow on the disks of a cluster
                 os.fsync(self._file.fileno())

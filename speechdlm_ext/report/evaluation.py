@@ -30,7 +30,16 @@ from speechdlm_ext.report.comparison import (
 )
 from speechdlm_ext.report.dialogues import figure_columns, figure_rows, list_data, list_markup
 from speechdlm_ext.report.glossary import spell
-from speechdlm_ext.report.page import Section, json_script, page_end, page_start, render_section, section_start, table
+from speechdlm_ext.report.page import (
+    Section,
+    json_script,
+    page_end,
+    page_start,
+    render_section,
+    section_start,
+    table,
+    writable,
+)
 from speechdlm_ext.report.sound import Recording, Sound, load_sound
 from speechdlm_ext.report.timeline import Timeline
 
@@ -109,11 +118,11 @@ def write_page(
         anchors = [(section.name, section.title) for section in sections] + ends
         file.write(page_start(options.title, _lead(corpora), anchors))
         for section in sections[:-1]:
-            file.write(_clean(render_section(section)))
+            file.write(writable(render_section(section)))
         file.write(section_start(sections[-1]))
         report = _write_dialogues(file, corpora, Path(path).resolve().parent, options)
         file.write("</section>\n")
-        file.write(_clean(render_section(Section(*ends[0], _method(result, names, report, options), ""))))
+        file.write(writable(render_section(Section(*ends[0], _method(result, names, report, options), ""))))
         file.write(page_end(("player.js", "dialogues.js")))
     return report
 
@@ -133,18 +142,13 @@ _DIALOGUES_LEAD = (
 )
 
 
-def _clean(text: str) -> str:
-    """Text that can be written: names of files may hold bytes that are no characters."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def _lead(corpora: Sequence[Corpus]) -> str:
     sizes = [
         f"{c.events.conversations:,} {c.name} conversation{'s' * (c.events.conversations != 1)} "
         f"({c.events.duration / 60:,.1f} minutes)"
         for c in corpora
     ]
-    return _clean(" beside ".join(sizes)) + "."
+    return writable(" beside ".join(sizes)) + "."
 
 
 def _summary(result: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -160,7 +164,7 @@ def _summary(result: Mapping[str, Any], names: Sequence[str]) -> str:
 def _write_dialogues(file: IO[str], corpora: Sequence[Corpus], folder: Path, options: PageOptions) -> PageReport:
     """The list and the data of every dialogue, as they are read."""
     columns = figure_columns([(corpus.events, corpus.figures) for corpus in corpora])
-    file.write(_clean(list_markup(columns, "Dialogues and their figures")))
+    file.write(writable(list_markup(columns, "Dialogues and their figures")))
     rows: dict[int, dict[str, Any]] = {}
     firsts = np.cumsum([0, *(corpus.events.conversations for corpus in corpora)]).tolist()
     values = [figure_rows(columns, corpus.events, corpus.figures) for corpus in corpora]

@@ -36,7 +36,7 @@ def render_page(title: str, lead: str, sections: Iterable[Section], top: str = "
     """
     sections = list(sections)
     names = [(section.name, section.title) for section in sections]
-    return page_start(title, lead, names) + top + "".join(map(render_section, sections)) + page_end()
+    return writable(page_start(title, lead, names) + top + "".join(map(render_section, sections)) + page_end())
 
 
 def page_start(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
@@ -74,9 +74,14 @@ def section_start(section: Section) -> str:
     )
 
 
+def writable(text: str) -> str:
+    """Text that can be written: names of files may hold bytes that are no characters, here question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def json_script(value: Any, name: str = "") -> str:
     """JSON values as an inert script element; whatever their strings hold, they cannot end it."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    text = writable(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     attribute = f' id="{escape(name)}"' if name else ""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -27,6 +31,7 @@ from speechdlm_ext.report.glossary import EVENTS
 from speechdlm_ext.report.sound import Recording
 from tests.report import browser
 
+ROOT = Path(__file__).parents[2]
 HOSTILE = "</script><script>document.title='owned'</script> '\"&<!-- 会話\u2028 " + "very-long-" * 30
 LEAD = 4.0  # seconds of prompt before the parts of the call
 NOW = "return document.querySelector('[data-dialogues] audio').currentTime;"
@@ -420,7 +425,7 @@ def test_figures_of_each_dialogue_are_its_own(corpora: list[Corpus]) -> None:
             alone = summarise(select_conversations(events, [index]))
             for column, value in zip(columns, row, strict=True):
                 kind, _, measure = column.key.partition(".")
-                if measure:
+                if kind in EVENTS:
                     expected = alone[kind][measure]
                     assert value == (None if expected is None else pytest.approx(expected, abs=1e-4)), column.key
             assert row[0] == pytest.approx(events.durations[index], abs=1e-4)
@@ -439,6 +444,68 @@ def test_lost_sound_is_named_and_the_page_stands(corpora: list[Corpus], tmp_path
     assert [name for name, _ in report.unreadable] == ["call from 30", "call from 90"]
     assert "broken.wav" in report.unreadable[0][1] and "gone.wav" in report.unreadable[1][1]
     assert "gone.wav" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_command_on_files_with_hostile_names(driver: Any, shared: Path, tmp_path: Path) -> None:
+    """The command itself, from files whose names are markup, quotes, spaces and no UTF-8, to a page that plays them."""
+    call = shared / "speech" / "calls" / "google_two_channel.flac"
+    names = ["<img src=x onerror=alert(1)>", "a 'b' \"c\" & #d?%20", os.fsdecode(b"\xff\xfe"), "會話" * 20]
+    (tmp_path / "made").mkdir()
+    for name in names:
+        shutil.copyfile(call, tmp_path / "made" / f"{name}.flac")
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "evaluate_dialogue.py"),
+        str(tmp_path / "made"),
+        "--vad",
+        "energy",
+    ]
+    command += ["--reference", str(call), "--out", str(tmp_path / "out"), "--jobs", "1", "--embed-megabytes", "0.6"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "out" / "index.html"
+    browser.open_page(driver, page)
+    shown = names_shown(driver)
+    assert len(shown) == 5 and set(names[:2]) | {names[3]} <= set(shown)
+    sources = []
+    for number in range(len(shown)):
+        found = driver.execute_async_script(
+            "const done = arguments[1], b = document.querySelectorAll('.dialogues tbody button')[arguments[0]];"
+            "if (!b.closest('tr').hasAttribute('aria-current')) b.click();"
+            "const a = document.querySelector('[data-dialogues] audio'); a.play();"
+            "const wait = () => a.error ? done(null) : a.currentTime > 0.2 ?"
+            " done([a.currentSrc.slice(0, 5), a.duration]) : setTimeout(wait, 20); wait();",
+            number,
+        )
+        assert found is not None, shown[number]
+        assert found[1] == pytest.approx(6.665, abs=0.05)
+        sources.append(found[0])
+    assert set(sources) == {"data:", "file:"}
+    assert browser.console_errors(driver) == [] and browser.overflow(driver) <= 0
+
+
+def test_long_lists_come_in_steps(driver: Any, tmp_path: Path) -> None:
+    """A hundred rows at first; sorting and filtering are over all of them."""
+    count = 230
+    events = find_events_of_many([([[(0.5, 1.0 + n / 50)], []], 10.0) for n in range(count)])
+    corpus = Corpus("generated", [f"talk {n}" for n in range(count)], events)
+    report = write_page(tmp_path / "index.html", {"generated": summarise(events)}, [corpus])
+    assert report.silent == count
+    browser.open_page(driver, tmp_path / "index.html")
+    assert names_shown(driver) == [f"talk {n}" for n in range(100)]
+    more = driver.find_element("css selector", ".more")
+    driver.execute_script("arguments[0].click();", more)
+    assert len(names_shown(driver)) == 200 and driver.switch_to.active_element.text == "talk 100"
+    driver.execute_script("arguments[0].click();", more)
+    assert len(names_shown(driver)) == count and not more.is_displayed()
+    heads = driver.find_elements("css selector", ".dialogues thead button")
+    driver.execute_script("arguments[0].click();", heads[2])  # speech of A
+    assert names_shown(driver)[:2] == ["talk 229", "talk 228"]
+    driver.find_element("name", "name").send_keys("talk 15")
+    assert names_shown(driver) == [f"talk {n}" for n in (*range(159, 149, -1), 15)]
+    assert browser.console_errors(driver) == []
 
 
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
