@@ -51,7 +51,7 @@ def merge(
     A shard is a unit file, whose rows are named by ``audio``, or any JSON lines that are named by ``id`` or
     ``audio_filepath``. The output of a sharded command stands for all of its shards (``units.jsonl`` for
     ``units.jsonl.shard-0-of-2`` and ``units.jsonl.shard-1-of-2``). Items that the shards' ``.errors`` files account
-    for are not missing; they are listed in ``OUTPUT.errors``.
+    for are not missing; they are listed in ``OUTPUT.errors``, if there is an output.
 
     Args:
         manifest: the recordings.
@@ -86,11 +86,12 @@ def merge(
             rows = _joined(read_jsonl(manifest), ids, found, overwrite)
         if output is not None and target.exists() and not overwrite and read_jsonl(target) != rows:
             raise InputError(f"{target} is there already and says something else: pass --overwrite to replace it")
-        left_out = [found.errors[name] for name in (*ids, *found.copies()) if name in found.errors]
-        if left_out:
-            write_jsonl(errors_path(target), left_out)
-        elif output is not None:
-            errors_path(target).unlink(missing_ok=True)
+        if output is not None:  # beside the manifest lies what was left out of that
+            left_out = [found.errors[name] for name in (*ids, *found.copies()) if name in found.errors]
+            if left_out:
+                write_jsonl(errors_path(target), left_out)
+            else:
+                errors_path(target).unlink(missing_ok=True)
         write_jsonl(target, rows)
     return rows
 

@@ -173,6 +173,29 @@ def test_deduplicated_units_binarize_with_their_durations(work: Path, tmp_path: 
     assert status == 2 and "line 3: channels of unequal length" in error and "in unitB.durations" in error
 
 
+@pytest.mark.parametrize("batch", [[], ["--batch-seconds", "6"]])
+def test_bad_sound_costs_a_line_each(work: Path, tmp_path: Path, folder: Path, here, batch: list[str]) -> None:
+    """A manifest that somebody wrote by hand, of all files: what can be encoded is, alone and in batches."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    write_jsonl(tmp_path / "m.jsonl", [{"audio_filepath": str(path)} for path in files])
+    command = ["data_prep/encode_units.py", tmp_path / "m.jsonl", tmp_path / "u", *batch]
+    status, printed, error = here(*command, "--codebook", work / "book.safetensors")
+    assert status == 0 and not error.count("Traceback") and "16 recordings, 0.00" in printed
+    errors = {Path(row["audio_filepath"]).name: row["error"] for row in read_jsonl(tmp_path / "u.errors")}
+    expected = {"10 ms.wav": "shorter than one frame", "nan.wav": "not a number, first at 0.000 s"} | {
+        "no samples.wav": "no samples",
+        "empty.wav": "0 bytes",
+        "text.mp3": "not audio",
+    }
+    assert errors.keys() == expected.keys()
+    assert all(words in errors[name] and name in errors[name] for name, words in expected.items())
+    made = {row["audio"]: row for row in read_jsonl(tmp_path / "u")}
+    assert len(set(made["silent"]["unitA"].split())) == 1 and len(made["silent"]["unitA"].split()) == 50
+    assert len(made["25_ms"]["unitA"].split()) == 1
+    whole = {row["audio"]: row for row in read_jsonl(work / "units.jsonl")}
+    assert made["8_bit"]["unitA"] == whole["8_bit"]["unitA"] and len(made["96_kHz"]["unitA"].split()) == 50
+
+
 # The command as it is, but that each result takes a while, so that it can be killed in between.
 SLOW = """
 import runpy, sys, time

@@ -70,10 +70,12 @@ def test_into_the_manifest_no_field_is_dropped(tmp_path: Path) -> None:
     rows = manifest(tmp_path / "m.jsonl", 12)
     write(tmp_path / "a", rows[5:])
     write(tmp_path / "b", rows[:5])
+    (tmp_path / "m.jsonl.errors").write_text("of making the manifest")
     merge(tmp_path / "m.jsonl", [tmp_path / "a", tmp_path / "b"], say=lambda line: None)
     for row, joined in zip(rows, read_jsonl(tmp_path / "m.jsonl"), strict=True):
         assert joined == ({**row} if failed(row) else {**row, **units(row)})
         assert list(joined)[: len(row)] == list(row)
+    assert (tmp_path / "m.jsonl.errors").read_text() == "of making the manifest"
 
 
 def test_rows_named_by_their_audio(tmp_path: Path) -> None:
