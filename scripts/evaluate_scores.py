@@ -61,8 +61,8 @@ def main() -> None:
             refused.append(error)
     if not results:
         raise refused[0]
-    for error in refused:
-        print(f"left out: {error}", file=sys.stderr)
+    for reason in refused:
+        print(f"left out: {reason}", file=sys.stderr)
     for name, found in results.items():
         for line in _report(name, found):
             print(line)

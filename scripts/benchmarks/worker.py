@@ -31,7 +31,8 @@ def main() -> None:
         torch.set_num_threads(settings["threads"])
     for name in settings["imports"]:
         importlib.import_module(name)
-    work = {"train": training, "sample": sampling, "steps": steps}[settings["work"]](settings)
+    kinds = {"train": training, "sample": sampling, "steps": steps, "unit": with_units}
+    work = kinds[settings["work"].split("-")[0]](settings)
     _answer(answers, {"ready": True, "torch": torch.__version__, "threads": torch.get_num_threads()})
     for _ in sys.stdin:
         _answer(answers, work())
@@ -49,13 +50,13 @@ def training(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
         nonlocal position
         batch = batches[position % len(batches)]
         position += 1
-        _wait(settings)
+        wait(settings)
         start = time.perf_counter()
         logs = trainer.train_step([batch])
-        _wait(settings)
+        wait(settings)
         seconds = time.perf_counter() - start
         loss = float(logs["loss"]) if logs else float("nan")
-        return {"seconds": seconds, "loss": loss, "memory": _peak_memory(settings)}
+        return {"seconds": seconds, "loss": loss, "memory": peak_memory(settings)}
 
     return step
 
@@ -68,14 +69,14 @@ def sampling(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
     model = _dialogue_model(settings)
 
     def sample() -> dict[str, float]:
-        _wait(settings)
+        wait(settings)
         start = time.perf_counter()
         found = model.sample(settings["prompts"], **settings["sample"])
-        _wait(settings)
+        wait(settings)
         seconds = time.perf_counter() - start
         frames = [len(next(iter(dialogue.values())).split()) for dialogue in found]
         before = [len(next(iter(prompt.values())).split()) for prompt in settings["prompts"]]
-        return {"seconds": seconds, "frames": sum(frames) - sum(before), "memory": _peak_memory(settings)}
+        return {"seconds": seconds, "frames": sum(frames) - sum(before), "memory": peak_memory(settings)}
 
     return sample
 
@@ -94,9 +95,17 @@ def steps(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
     def generate() -> dict[str, float]:
         moments: list[float] = []
         model.generate(prompts, options, [1] * len(prompts), lambda frame: moments.append(time.perf_counter()))
-        return {"seconds_per_step": (moments[-1] - moments[0]) / (len(moments) - 1), "memory": _peak_memory(settings)}
+        return {"seconds_per_step": (moments[-1] - moments[0]) / (len(moments) - 1), "memory": peak_memory(settings)}
 
     return generate
+
+
+def with_units(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
+    """Unit language models, in an environment that has ours: ``unit-sample``, ``unit-score`` or ``unit-train``."""
+    unit_work = importlib.import_module("unit_work")
+    kinds = {"sample": unit_work.sampling, "score": unit_work.scoring, "train": unit_work.training}
+    work: Callable[[], dict[str, float]] = kinds[settings["work"].split("-")[1]](settings)
+    return work
 
 
 def _dialogue_model(settings: dict[str, Any]) -> Any:
@@ -135,7 +144,7 @@ def _trainer(settings: dict[str, Any]) -> tuple[Any, list[Any]]:
     return trainer, batches
 
 
-def _wait(settings: dict[str, Any]) -> None:
+def wait(settings: dict[str, Any]) -> None:
     """Until the device has done all that it was given."""
     if settings["device"] == "cuda":
         import torch
@@ -143,7 +152,7 @@ def _wait(settings: dict[str, Any]) -> None:
         torch.cuda.synchronize()
 
 
-def _peak_memory(settings: dict[str, Any]) -> float:
+def peak_memory(settings: dict[str, Any]) -> float:
     """The most memory so far, in GB: of the process, or of the tensors on the GPU."""
     if settings["device"] == "cuda":
         import torch
