@@ -25,7 +25,7 @@ from speechdlm_ext.synthesis.vocoder import Vocoder
 from speechdlm_ext.units.choice import UnitChoice
 from speechdlm_ext.units.corpus import unit_facts
 from speechdlm_ext.units.encoding import Encoded, encode_rows
-from speechdlm_ext.units.recordings import audio_paths, recording_size
+from speechdlm_ext.units.recordings import audio_paths, recording_seconds, recording_stamp
 
 JOURNAL = ".resynthesized"
 
@@ -108,7 +108,7 @@ def resynthesize(
             workers=workers,
         )
         with closing(encoded):
-            for result in progress(encoded, sum(map(_seconds, to_do))):
+            for result in progress(encoded, sum(map(recording_seconds, to_do))):
                 name, path = str(result.row["id"]), paths[str(result.row["id"])]
                 if result.units is None:
                     made.left_out.append({**result.row, "error": result.error})
@@ -116,7 +116,7 @@ def resynthesize(
                     continue
                 # Noted before the file appears: the other way round, a kill would leave a file unaccounted for.
                 path.unlink(missing_ok=True)
-                journal.add(path.relative_to(folder).as_posix(), _stamp(result.row))
+                journal.add(path.relative_to(folder).as_posix(), recording_stamp(result.row))
                 sound = _sound(result, vocoder, predict_durations)
                 gain = write_audio(path, sound, vocoder.sample_rate)
                 if gain < 1:
@@ -158,7 +158,7 @@ def _missing(
     for row in rows:
         path = paths[row["id"]]
         if path.exists():
-            if known.get(path.relative_to(folder).as_posix()) == _stamp(row):
+            if known.get(path.relative_to(folder).as_posix()) == recording_stamp(row):
                 continue
             if not overwrite:
                 raise InputError(f"{path} is there already, from another recording or settings: pass --overwrite")
@@ -180,16 +180,6 @@ def _accounts(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-def _stamp(row: Mapping[str, Any]) -> list[Any]:
-    """What tells whether a recording is still the one that sound was made of."""
-    found: list[Any] = []
-    for path in audio_paths(row):
-        if os.path.exists(path):
-            status = os.stat(path)
-            found.append([path, status.st_size, status.st_mtime_ns])
-    return found
-
-
 def _tell_rates(
     rows: Sequence[Mapping[str, Any]], encoder_rate: int, vocoder_rate: int, say: Callable[[str], object]
 ) -> None:
@@ -205,10 +195,3 @@ def _tell_rates(
                  if rate != wanted]  # fmt: skip
         if steps:
             say(f"{count} recording{'s' * (count != 1)} at {rate} Hz: resampled to {' and to '.join(steps)}")
-
-
-def _seconds(row: Mapping[str, Any]) -> float:
-    try:
-        return recording_size(row)[0]
-    except (InputError, OSError):
-        return 0.0
