@@ -54,6 +54,13 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", type=Path, help="of a dialogue model: how likely are the units of unit files")
     parser.add_argument("--data", type=Path, metavar="DATA_BIN", help="folder with the checkpoint's dictionaries")
+    parser.add_argument(
+        "--full-duplex-bench",
+        type=Path,
+        metavar="DIR",
+        help="write the generated dialogues as that benchmark has them (channel A is the user, B the model), and give "
+        "its measures of timing; a folder in its layout is read as a corpus",
+    )
     parser.add_argument("--resamples", type=int, default=1000, help="of the confidence intervals (default: 1000)")
     parser.add_argument("--seed", type=int, default=1, help="of the resampling (default: 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
@@ -88,6 +95,7 @@ def main() -> None:
             asr=options.asr,
             checkpoint=options.checkpoint,
             data=options.data,
+            full_duplex=options.full_duplex_bench,
             jobs=max(1, options.jobs),
             turn_taking=TurnTakingOptions(
                 options.ipu_silence, options.backchannel_longest, options.interruption_overlap

@@ -18,6 +18,7 @@ from speechdlm_ext.units.recordings import audio_paths, read_manifest
 
 # What two mono files of one dialogue have at the ends of their names, after a sign that separates it.
 SIDES = (("a", "b"), ("left", "right"), ("l", "r"), ("0", "1"), ("1", "2"), ("ch0", "ch1"), ("ch1", "ch2"))
+INPUT_OUTPUT = ("input.wav", "output.wav")  # user and model, in a folder of their own
 _SIDE = re.compile(r"^(.+)[-_. ]([a-z0-9]+)$", re.IGNORECASE)
 
 
@@ -57,7 +58,7 @@ def read_corpus(path: str | os.PathLike[str], frame_rate: float = 50.0) -> Corpu
     """Find the dialogues of a corpus.
 
     * A folder: every recording below it; two mono files whose names differ in their ends (``-A``/``-B``, ``_left``/
-      ``_right``, ``-1``/``-2``, …) are the two channels of one dialogue.
+      ``_right``, ``-1``/``-2``, …), or are ``input.wav`` and ``output.wav``, are the two channels of one dialogue.
     * ``*.jsonl``: a manifest (``audio_filepath``: a file, or a list of one mono file for each channel) or a unit file.
     * ``*.rttm``: each recording in it, as long as its last speech.
     * An audio file.
@@ -98,12 +99,14 @@ def _read_folder(folder: Path) -> Corpus:
             corpus.left_out.append((_name(folder, path), one_line(error)))
             continue
         match = _SIDE.match(path.stem) if channels == 1 else None
-        if match:
+        if channels == 1 and path.name in INPUT_OUTPUT:
+            mono.setdefault((path.parent.parent, path.parent.name), {})[path.stem] = path
+        elif match:
             mono.setdefault((path.parent, match[1]), {})[match[2].lower()] = path
         else:
             corpus.dialogues.append(Dialogue(_name(folder, path), (str(path),)))
     for (parent, stem), sides in mono.items():
-        if tuple(sorted(sides)) in SIDES:
+        if tuple(sorted(sides)) in (*SIDES, ("input", "output")):
             files = tuple(str(sides[side]) for side in sorted(sides))
             corpus.dialogues.append(Dialogue(_name(folder, parent / f"{stem}.wav"), files))
         else:

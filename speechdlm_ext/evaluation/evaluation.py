@@ -23,6 +23,7 @@ from speechdlm_ext.evaluation.figures import (
     whole_side,
     yardstick_figures,
 )
+from speechdlm_ext.evaluation.full_duplex import timing_figures, write_layout
 from speechdlm_ext.evaluation.measuring import FORMAT, measure_corpora
 from speechdlm_ext.evaluation.prompts import PromptOptions, pair_dialogues
 from speechdlm_ext.evaluation.tables import dialogue_figures, write_csv
@@ -49,6 +50,8 @@ class EvaluationOptions:
         asr: as :func:`build_recogniser` takes it; empty for none.
         checkpoint: of a dialogue model that says how likely the units of both corpora are.
         data: folder with the dictionaries of the checkpoint.
+        full_duplex: folder in which generated dialogues are written as Full-Duplex-Bench has them (channel A is the
+            user, B the model); its measures of timing are computed.
         jobs: processes.
         turn_taking, bootstrap: thresholds and resampling.
     """
@@ -63,6 +66,7 @@ class EvaluationOptions:
     asr: str = ""
     checkpoint: Path | None = None
     data: Path | None = None
+    full_duplex: Path | None = None
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     turn_taking: TurnTakingOptions = field(default_factory=TurnTakingOptions)
     bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
@@ -120,6 +124,9 @@ def evaluate(
         result[name] = side_figures(own, options.bootstrap)
     if options.checkpoint is not None:
         _add_likelihood(result, sides, options)
+    if options.full_duplex is not None:
+        corpora["generated"].left_out += write_layout(sides["generated"].dialogues, options.full_duplex)
+        result["full_duplex_bench"] = timing_figures(sides["generated"], options.turn_taking)
     if "reference" in sides:
         mine, theirs = sides["generated"], sides["reference"]
         result["distance"] = distance_figures(mine, theirs, result["generated"], result["reference"], options.bootstrap)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from speechdlm_ext.metrics.recognisers import SAMPLE_RATE as HEARD_RATE
 from speechdlm_ext.metrics.recognisers import build_recogniser, transcribe_stretches
 from speechdlm_ext.metrics.sound import SoundMeter
 from speechdlm_ext.units.recordings import recording_blocks
+
+if TYPE_CHECKING:
+    import torch
 
 _LONGEST = 300.0  # seconds that are held at once
 _AHEAD = 4  # dialogues that wait for each process
@@ -73,12 +76,11 @@ def measure_sound(
         InputError: a file cannot be read, or the channels are not equally long.
     """
     rate = max(audio_info(path).sample_rate for path in dialogue.files)
-    row = {"audio_filepath": list(dialogue.files) if len(dialogue.files) > 1 else dialogue.files[0]}
     meter: SoundMeter | None = None
     speech: Speech = []
     words: list[list[dict[str, Any]]] = []
     seconds = 0.0
-    for wave in _pieces(recording_blocks(row, rate), round(_LONGEST * rate)):
+    for wave in _pieces(dialogue_blocks(dialogue, rate), round(_LONGEST * rate)):
         length = wave.shape[1] / rate
         if meter is None:
             meter, speech, words = SoundMeter(rate, len(wave)), [[] for _ in wave], [[] for _ in wave]
@@ -99,6 +101,12 @@ def measure_sound(
         speech = given
     rounded = [[(round(a, 4), round(b, 4)) for a, b in join_intervals(channel)] for channel in speech]
     return Measurement(seconds, rounded, meter.figures() if meter else [], words if recogniser else [])
+
+
+def dialogue_blocks(dialogue: Dialogue, sample_rate: int) -> Iterator[torch.Tensor]:
+    """The sound of a dialogue in blocks (C, n) at ``sample_rate`` Hz; see :func:`recording_blocks`."""
+    files = list(dialogue.files)
+    return recording_blocks({"audio_filepath": files if len(files) > 1 else files[0]}, sample_rate)
 
 
 def _by_sound_channel(given: Speech, channels: int) -> Speech:
