@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 import shutil
@@ -18,6 +19,8 @@ from speechdlm_ext.audio import read_audio
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.unit_generator import UnitGenerator, context_frames
 from speechdlm_ext.synthesis import HiFiGANVocoder
+from speechdlm_ext.synthesis.building import add_vocoder_options, build_vocoder
+from speechdlm_ext.units import Codebook
 from tests.synthesis.vocoders import fairseq_sound, published_config, published_weights, write
 
 SPEAKERS = ["ex01", "ex02", "ex03", "ex04", "lj", "p225"]
@@ -259,6 +262,31 @@ def test_names_and_shapes_are_those_of_the_published_checkpoint(shared: Path) ->
         generator = UnitGenerator({**config, "upsample_initial_channel": 512})
     assert {name: tuple(tensor.shape) for name, tensor in generator.state_dict().items()} == published
     assert generator.hop == 320 and len(published) == 294
+
+
+@pytest.mark.parametrize(
+    ("units", "rate", "codebook", "message"),
+    [
+        (50, 50.0, None, None),
+        (50, 25.0, None, "the codebook's units come at 25 Hz, the vocoder takes 50 Hz"),
+        (60, 50.0, None, "the codebook has 60 units, the vocoder 50"),
+        (50, 50.0, "0123456789ab", "the vocoder is for the codebook 0123456789ab, this one is "),
+    ],
+)
+def test_codebook_and_vocoder_must_belong_together(
+    tmp_path: Path, units: int, rate: float, codebook: str | None, message: str | None
+) -> None:
+    config = {**published_config(), **({"codebook": codebook} if codebook else {})}
+    parser = argparse.ArgumentParser()
+    add_vocoder_options(parser, "--checkpoint")
+    checkpoint = write(tmp_path, config, published_weights(config))
+    options = parser.parse_args(["--vocoder", "hifigan", "--checkpoint", str(checkpoint), "--device", "cpu"])
+    book = Codebook(torch.zeros(units, 40), "logmel", {}, rate)
+    if message is None:
+        assert build_vocoder(options, book).units == 50
+        return
+    with pytest.raises(InputError, match=message):
+        build_vocoder(options, book)
 
 
 def test_the_command_makes_stereo_files(expresso: Any, checkout: Path, run_command: Any, tmp_path: Path) -> None:

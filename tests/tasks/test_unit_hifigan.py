@@ -31,7 +31,7 @@ from speechdlm_ext.units import Codebook, LogMelEncoder
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
 
 K = 50
-UPDATES = 32
+UPDATES = 24
 SIZES = (
     "--upsample-rates 8,8,5 --upsample-kernel-sizes 16,16,11 --upsample-initial-channel 64 --resblock-kernel-sizes 3 "
     "--embedding-dim 32 --periods 2,5 --scales 1 --discriminator-channels 1"
@@ -210,7 +210,8 @@ def test_each_side_gets_the_gradient_of_its_own_loss() -> None:
 
 
 def test_discriminators_have_the_published_shapes() -> None:
-    parts = Discriminators([2, 3, 5, 7, 11], 3).parts
+    with torch.device("meta"):
+        parts = Discriminators([2, 3, 5, 7, 11], 3).parts
     assert sum(weight.numel() for part in parts[:5] for weight in part.parameters()) == 41_105_770
     assert [tuple(layer.weight.shape) for layer in parts[0].layers] == [
         (32, 1, 5, 1), (128, 32, 5, 1), (512, 128, 5, 1), (1024, 512, 5, 1), (1024, 1024, 5, 1)
@@ -288,7 +289,8 @@ def test_wrong_options(corpus: Path, options: list[str], message: str) -> None:
     setattr(part, name, type(getattr(part, name) or "")(value))
     with pytest.raises(InputError, match=message):
         task = UnitHiFiGANTask.setup_task(cfg)
-        UnitHiFiGAN.build_model(model, task)
+        with torch.device("meta"):
+            UnitHiFiGAN.build_model(model, task)
         task.load_dataset("train")
 
 
