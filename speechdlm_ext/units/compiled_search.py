@@ -143,13 +143,13 @@ def scan(
     run_starts: np.ndarray,
 ) -> None:
     """What ``torch_search.scan`` does, with the same numbers."""
-    units = table.shape[1]
+    units = costs.size
     nearest = np.empty(units, np.float32)
     limit = np.float32(0)
     low = _lowest(costs) if first else 0.0
     end = _place(costs, low) if first else 0
     for index in range(table.shape[0]):
-        row = table[index]
+        row = table[index, :units]
         if neighbours < units:
             limit = _keep_nearest(row, neighbours, limit, nearest)
             row = nearest

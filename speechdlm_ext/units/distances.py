@@ -14,6 +14,8 @@ from speechdlm_ext.errors import InputError
 # Numbers in one table, or in the features for it: few enough to stay in a processor's cache until the search has read
 # them, and so many that threads are not kept from work by waiting for one another.
 _TABLE_SIZE = 2048 * 1024
+# Tables are as wide as a multiple of this: matrix products of 504 columns take 5/6 of the time of those of 500.
+_COLUMNS = 8
 _precision_lock = threading.Lock()
 
 
@@ -40,13 +42,17 @@ class CentroidDistances:
         farthest = float(self._squares.max().sqrt())
         if not math.isfinite(farthest):
             raise InputError("centroids are too far from one another: their squared distances are beyond float32")
-        self._transposed = centred.T
+        beyond = -len(centred) % _COLUMNS
+        self._squares = torch.nn.functional.pad(self._squares, (0, beyond), value=math.inf)
+        self._transposed = torch.nn.functional.pad(centred, (0, 0, 0, beyond)).T
         # Features up to this have no distance, nor a part of one, that is beyond float32.
         self._largest = 1e38 / (4 * centroids.shape[1] * max(farthest, 1.0)) - float(self._centre.abs().max())
         self._frames_at_once = max(1, _TABLE_SIZE // max(centroids.shape))
 
     def tables(self, utterances: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Tables (n, K), float32, of all frames of all utterances in order, short utterances sharing a table.
+        """Tables (n, K'), float32, of all frames of all utterances in order, short utterances sharing a table.
+
+        K' is K rounded up; the costs beyond K are infinite.
 
         Args:
             utterances: features (T_i, D) each.

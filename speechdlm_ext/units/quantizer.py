@@ -73,7 +73,7 @@ class DPDPQuantizer(torch.nn.Module):
         """
         if features.dim() == 2 and lengths is None:
             units = self.units(features)
-            quantized = self._centroids(features)[units]
+            quantized = self._centroids(features).index_select(0, units)
         elif features.dim() == 3:
             counts = self._counts(features, lengths)
             found = self.units_batch([row[:count] for row, count in zip(features, counts, strict=True)])

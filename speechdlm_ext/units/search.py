@@ -62,7 +62,7 @@ class PathSearch:
         self._run_starts: list[int] = []
 
     def add(self, table: torch.Tensor) -> None:
-        """Take in the costs (n, K), float32, of the next frames."""
+        """Take in the costs (n, K), float32, of the next frames; columns beyond K are not looked at."""
         best, run_starts = np.empty((2, len(table)), dtype=np.int64)
         costs = np.ascontiguousarray(table.cpu().numpy())
         self._scan(costs, self.penalty, self.neighbours, self._costs, self._starts, self.frames, best, run_starts)

@@ -19,7 +19,7 @@ def scan(
     """Take the frames ``first`` … ``first + n - 1`` into the search; see :mod:`speechdlm_ext.units.search`.
 
     Args:
-        table: costs of the frames (n, K), float32.
+        table: costs of the frames (n, K or more), float32; what is beyond K is not looked at.
         penalty: of a change of unit.
         neighbours: units of a frame that may be used; K for all.
         costs: (K,) float64, of the best path to each unit; changed in place.
@@ -27,7 +27,7 @@ def scan(
         first: number of the first frame in the utterance.
         best, run_starts: (n,) int64, filled: the end of the best path to each frame, and since when it is there.
     """
-    rows = torch.from_numpy(table).to(torch.float64)
+    rows = torch.from_numpy(table[:, : costs.size]).to(torch.float64)
     if neighbours < rows.shape[1]:
         # A stable sort, so that of equally distant units the lower ones are the nearer.
         order = rows.sort(dim=1, stable=True).indices[:, neighbours:]
