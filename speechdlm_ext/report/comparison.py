@@ -73,15 +73,15 @@ def rate_chart(result: Figures, names: Sequence[str]) -> str:
     return range_chart(rows, [spell(name) for name in names], "a minute", "Events")
 
 
-def reasons(result: Figures, names: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(corpus, kind, reason) of what could not be said."""
-    found = []
+def reasons(result: Figures, names: Sequence[str]) -> list[list[str]]:
+    """Corpus, kinds of events and reason of what could not be said."""
+    found: dict[tuple[str, str], list[str]] = {}
     for name in names:
         for kind, term in EVENTS.items():
             figures = _of(result, name, kind)
             if figures.get("reason") and figures.get("per_minute") is None:
-                found.append((spell(name), term.label, str(figures["reason"])))
-    return found
+                found.setdefault((spell(name), str(figures["reason"])), []).append(term.label)
+    return [[corpus, "; ".join(labels), reason] for (corpus, reason), labels in found.items()]
 
 
 def distribution_charts(corpora: Sequence[tuple[str, Events]], kinds: Iterable[str] = tuple(KINDS)) -> str:
@@ -184,7 +184,7 @@ def plain_value(value: Any) -> str | None:
         return value
     if isinstance(value, Sequence) and len(value) <= 8:
         texts = [plain_value(item) for item in value]
-        return " / ".join(text for text in texts if text is not None)
+        return " / ".join(text for text in texts if text is not None) or None
     return None
 
 

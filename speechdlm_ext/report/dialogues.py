@@ -109,7 +109,8 @@ def list_markup(columns: Sequence[Column], name: str) -> str:
     )
     return (
         f'<div data-dialogues><figure class="timeline" aria-label="Player"></figure>{_FILTER}'
-        f'<p class="note" role="status"></p><div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
+        '<p class="note" role="status"></p>'
+        f'<div class="scroll list" tabindex="0" role="region" aria-label="{escape(name)}">'
         '<table class="dialogues"><thead><tr><th scope="col" aria-sort="none"><button type="button">Dialogue</button>'
         f"</th>{heads}</tr></thead><tbody></tbody></table></div>"
         '<button type="button" class="more" hidden>Show more</button></div>'

@@ -152,10 +152,9 @@ def _lead(corpora: Sequence[Corpus]) -> str:
 
 
 def _summary(result: Mapping[str, Any], names: Sequence[str]) -> str:
-    lines = [f"{corpus}, {kind}: {reason}" for corpus, kind, reason in reasons(result, names)]
-    unknown = (
-        f"<h3>What cannot be said</h3>{table(['', 'Why'], [line.split(': ', 1) for line in lines])}" if lines else ""
-    )
+    unknown = ""
+    if rows := reasons(result, names):
+        unknown = f"<h3>What cannot be said</h3>{table(['Corpus', 'Figures', 'Why'], rows, stacked=True)}"
     differences = plain_differences(result)
     first = f'<p class="finding">{escape(differences)}</p>' if differences else ""
     return first + rate_chart(result, names) + summary_table(result, names) + unknown

@@ -50,7 +50,9 @@ def page_start(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> st
         '<link rel="icon" href="data:,">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f'<a class="skip" href="#main">Skip to the content</a>\n<header><h1>{escape(title)}</h1>'
-        f'<p class="lead">{escape(lead)}</p><nav aria-label="Sections">{links}</nav></header>\n<main id="main">'
+        f'<p class="lead">{escape(lead)}</p><nav aria-label="Sections">{links}</nav>'
+        '<noscript><p class="note">The players and lists of this page need JavaScript.</p></noscript></header>\n'
+        '<main id="main">'
     )
 
 

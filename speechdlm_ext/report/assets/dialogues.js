@@ -109,7 +109,7 @@
     choose(row);
     if (event.detail === 0) return; // chosen by a key: the list stays where it is
     if (stage.getBoundingClientRect().top < 0 || stage.getBoundingClientRect().bottom > innerHeight) {
-      stage.scrollIntoView({ block: "start" });
+      stage.scrollIntoView({ block: "nearest" });
     }
   });
   body.addEventListener("keydown", (event) => {
@@ -135,6 +135,7 @@
     if (event.target === sort) sorting = { column: Number(sort.value), descending: Number(sort.value) >= 0 };
     if (event.target === direction) sorting.descending = direction.value === "down";
     update();
+    table.parentElement.scrollTop = 0;
     if (event.target === sort) bringIntoView(heads[sorting.column + 1]);
   });
   form.addEventListener("submit", (event) => event.preventDefault());
