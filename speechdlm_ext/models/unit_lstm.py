@@ -12,6 +12,7 @@ from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.generation.reading import RecurrentReader
 from speechdlm_ext.models.unit_language_model import UnitDecoder, UnitLanguageModel
 from speechdlm_ext.modules.packing import Packing
+from speechdlm_ext.modules.recurrence import run_packed
 
 INIT_STD = 0.02
 
@@ -58,10 +59,7 @@ class UnitLSTMDecoder(UnitDecoder):
 
     def extract_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
         """See :meth:`UnitDecoder.extract_packed`."""
-        sequence, place = packing.to_packed_sequence(self.embedding(tokens))
-        states, _ = self.lstm(sequence)
-        ours: Tensor = states.data[place]
-        return ours
+        return run_packed(self.lstm, self.embedding(tokens), packing)
 
     def reader(self, rows: int) -> RecurrentReader:
         """See :meth:`UnitDecoder.reader`."""

@@ -8,7 +8,7 @@ from itertools import groupby
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pad_sequence
+from torch.nn.utils.rnn import pad_sequence
 
 # On a GPU a few padded positions cost less than one more kernel: what is attended to together may differ so much in
 # length. On a CPU nothing is padded.
@@ -33,8 +33,7 @@ class Packing:
         if slack is None:
             slack = 0.0 if device.type == "cpu" else GPU_SLACK
         self.groups = _groups(self.lengths, slack)
-        self._positions = torch.cat([torch.arange(n) for n in self.lengths])
-        self.positions = self._positions.to(device)
+        self.positions = torch.cat([torch.arange(n) for n in self.lengths]).to(device)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention within each sequence: the mask is block-diagonal, and nothing is computed outside of it.
@@ -49,25 +48,6 @@ class Packing:
         pieces = zip(self.groups, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
         heard = [_attend_together(group, *parts) for group, *parts in pieces]
         return heard[0] if len(heard) == 1 else torch.cat(heard)
-
-    def to_packed_sequence(self, x: Tensor) -> tuple[PackedSequence, Tensor]:
-        """``(N, …)`` in torch's order for recurrent layers, by time, the longest sequence first.
-
-        Returns:
-            The packed sequence, and for each of our positions where it is in its ``data``, ``(N,)``.
-        """
-        lengths = torch.tensor(self.lengths)
-        order = lengths.argsort(descending=True, stable=True)
-        longest = int(lengths.max())
-        batch_sizes = torch.bincount(lengths, minlength=longest + 1).flip(0).cumsum(0)[:-1].flip(0)  # (T,)
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order))
-        before = batch_sizes.cumsum(0) - batch_sizes
-        place = before[self._positions] + rank.repeat_interleave(lengths)
-        place = place.to(x.device)
-        data = torch.empty_like(place)
-        data[place] = torch.arange(self.total, device=x.device)
-        return PackedSequence(x[data], batch_sizes), place
 
 
 def _groups(lengths: list[int], slack: float) -> list[list[int]]:
