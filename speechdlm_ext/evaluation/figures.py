@@ -207,14 +207,17 @@ def correlation_figures(
     bootstrap: BootstrapOptions,
 ) -> dict[str, Any]:
     """Correlation over prompts; several continuations of a prompt count together."""
-    keys = sorted({(pair.reference, pair.reference_start) for pair in pairs})
-    longest = {key: max(p.seconds for p in pairs if (p.reference, p.reference_start) == key) for key in keys}
+    longest: dict[tuple[str, float], float] = {}
+    for pair in pairs:
+        key = pair.reference, pair.reference_start
+        longest[key] = max(longest.get(key, 0.0), pair.seconds)
+    places = {key: place for place, key in enumerate(longest)}
     talks = []
-    for name, start in keys:
-        end = start + longest[name, start]
+    for (name, start), seconds in longest.items():
+        end = start + seconds
         activity = [shift_intervals(crop_intervals(c, start, end), -start) for c in reference[name].activity]
         talks.append((activity, end - start))
-    numbers = np.array([keys.index((pair.reference, pair.reference_start)) for pair in pairs], np.int64)
+    numbers = np.array([places[pair.reference, pair.reference_start] for pair in pairs], np.int64)
     return correlate(generated.events, numbers, find_events_of_many(talks, options), bootstrap)
 
 

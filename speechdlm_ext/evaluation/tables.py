@@ -10,7 +10,7 @@ from typing import Any
 
 from speechdlm_ext.evaluation.figures import Side, channel_name
 from speechdlm_ext.manifest import atomic_write
-from speechdlm_ext.metrics.events import KINDS, Events, select_conversations
+from speechdlm_ext.metrics.events import KINDS, Events, one_conversation
 from speechdlm_ext.metrics.summary import summarise
 
 ALL = "(all)"
@@ -39,7 +39,7 @@ def write_csv(path: str | os.PathLike[str], sides: Mapping[str, Side], result: M
     for name, side in sides.items():
         further = dialogue_figures(side)
         for number, dialogue in enumerate(side.dialogues):
-            own = select_conversations(side.events, [number])
+            own = one_conversation(side.events, number)
             figures = {"corpus": name, "dialogue": dialogue.name, **_flat(summarise(own), own)}
             rows.append({**figures, **further[number]})
     columns = list(dict.fromkeys(key for row in rows for key in row))

@@ -176,6 +176,21 @@ def select_conversations(events: Events, chosen: Sequence[int] | NDArray[np.int6
     return part
 
 
+def one_conversation(events: Events, number: int) -> Events:
+    """The events of one conversation; quick, as events are in order of conversation."""
+    part = Events(
+        events.durations[number : number + 1],
+        events.channel_speech[number : number + 1],
+        events.channel_counts[number : number + 1],
+    )
+    for name in KINDS:
+        column: EventList = getattr(events, name)
+        first, last = np.searchsorted(column.conversation, [number, number + 1])
+        own = slice(int(first), int(last))
+        setattr(part, name, EventList(column.start[own], column.end[own], column.channels[own]))
+    return part
+
+
 def _join(arrays: list[NDArray], empty: NDArray) -> NDArray:
     return np.concatenate(arrays) if arrays else empty
 

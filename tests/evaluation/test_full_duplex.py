@@ -12,7 +12,7 @@ from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from tests.evaluation.talks import Stretches, write_talk
 
-# What user and model say: an answer after 0.5 s, two mhms before it; none; one in the user's pause; one that began early.
+# What user and model say: an answer after 0.5 s and two mhms; none; one in the user's pause; one that began early.
 SAMPLES: dict[str, list[Stretches]] = {
     "turn/1": [[(0.5, 3), (3.6, 6)], [(1.5, 1.9), (3.1, 3.5), (6.5, 9)]],
     "turn/2": [[(1, 5)], [(5.5, 6.2)]],

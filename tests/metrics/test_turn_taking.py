@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from speechdlm_ext.metrics.events import KINDS, EventList, Events, pool_events, select_conversations
+from speechdlm_ext.metrics.events import (
+    KINDS,
+    EventList,
+    Events,
+    one_conversation,
+    pool_events,
+    select_conversations,
+)
 from speechdlm_ext.metrics.rttm import read_rttm, speech_by_speaker
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events, find_events_of_many
 from tests.metrics.timelines import SECONDS, Plain, Span, bridged, cells, conversations, runs, seconds, spans
@@ -213,6 +220,7 @@ def test_many_at_once_are_each_alone(
     assert together.durations.tolist() == [SECONDS, 5.0, 0.0, SECONDS]
     assert together.channel_counts.tolist() == [len(a) for a, _ in talks]
     assert np.array_equal(together.channel_speech, pooled.channel_speech)
+    assert columns(one_conversation(together, 3)) == columns(find_events(*talks[3]))
     chosen = select_conversations(together, [3, 1])
     assert columns(chosen) == columns(pool_events([find_events(*talks[3]), find_events(*talks[1])]))
 
