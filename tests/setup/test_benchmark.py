@@ -90,3 +90,13 @@ def test_dialogues_are_runs_of_units_of_the_length_asked_for(checkout, monkeypat
         changes = sum(a != b for a, b in zip(units, units[1:], strict=False))
         assert 0.45 < changes / 5000 < 0.55
     assert made == material.dialogue(5000, seed=1) != material.dialogue(5000, seed=2)
+
+
+def test_turn_taking_and_its_baseline_count_the_same(checkout, monkeypatch):
+    pytest.importorskip("pyannote.core")
+    monkeypatch.syspath_prepend(str(checkout / "scripts"))
+    from benchmarks.turn_taking import _agree, _count_with_pyannote, make_talks
+
+    talks = make_talks(0.2)
+    assert len(talks) == 6 and min(_count_with_pyannote(talks).values()) > 20
+    _agree(talks)
