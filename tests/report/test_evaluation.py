@@ -320,8 +320,9 @@ def test_keys_alone_will_do(driver: Any, page: Path) -> None:
         "INPUT.name",
         "SELECT.corpus",
         "SELECT.sort",
-        "DIV.scroll",
+        "DIV.scroll list",
     )
+    assert set(reached) <= set(order), order
     first = [order.index(tag) for tag in reached if tag != "BUTTON.button"]
     assert first == sorted(first) and "BUTTON.button" in order
     assert all(width >= 2 for tag, width in zip(order, outlines, strict=True) if tag != "AUDIO." and "BODY" not in tag)
