@@ -43,7 +43,7 @@ class DPDPQuantizer(torch.nn.Module):
         self.codebook = torch.nn.Parameter(centroids.clone(), requires_grad=False)
         self.duration_penalty = float(duration_penalty)
         self.num_neighbors = None if num_neighbors is None else int(num_neighbors)
-        self._made_of: tuple[int, int, torch.device] | None = None
+        self._kept: tuple[object, CentroidDistances] | None = None
 
     @classmethod
     def published(cls, name: str, codebook: Codebook | torch.Tensor) -> DPDPQuantizer:
@@ -122,10 +122,10 @@ class DPDPQuantizer(torch.nn.Module):
         """What makes tables of distances on a device; kept until the codebook changes."""
         version = 0 if self.codebook.is_inference() else self.codebook._version
         made_of = (self.codebook.data_ptr(), version, device)
-        if self._made_of != made_of:
-            self._made_of = made_of
-            self._distances = CentroidDistances(self.codebook.detach().to(device, torch.float32))
-        return self._distances
+        kept = self._kept  # read once, written once: several threads may be at it
+        if kept is None or kept[0] != made_of:
+            kept = self._kept = made_of, CentroidDistances(self.codebook.detach().to(device, torch.float32))
+        return kept[1]
 
     def _centroids(self, features: torch.Tensor) -> torch.Tensor:
         return self.codebook.detach().to(features)

@@ -176,15 +176,15 @@ def test_more_codes_cost_no_more(seed: int, frames: int, units: int, more: int) 
 @settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 10**6), frames=st.integers(1, 60), units=st.integers(1, 12),
-    neighbours=st.integers(1, 12), factors=st.lists(st.floats(0, 30), min_size=2, max_size=4),
+    neighbours=st.integers(1, 12), eighths=st.lists(st.integers(0, 240), min_size=2, max_size=4),
 )  # fmt: skip
 def test_higher_penalties_give_no_more_units(
-    seed: int, frames: int, units: int, neighbours: int, factors: list[float]
+    seed: int, frames: int, units: int, neighbours: int, eighths: list[int]
 ) -> None:
     features, centroids, _ = random_case(seed, frames, units, 3)
     runs = []
-    for penalty in sorted(factors):
-        quantizer = DPDPQuantizer(centroids, penalty, min(neighbours, units))
+    for penalty in sorted(eighths):
+        quantizer = DPDPQuantizer(centroids, penalty / 8, min(neighbours, units))
         runs.append(len(list(groupby(quantizer.units(features).tolist()))))
     assert runs == sorted(runs, reverse=True)
 
@@ -223,7 +223,7 @@ def test_batches_with_lengths_are_the_single_ones(speech: torch.Tensor) -> None:
 
 
 def test_many_short_files_share_tables() -> None:
-    features, centroids, _ = random_case(2, 3000, 8000, 4)  # 262 frames to a table
+    features, centroids, _ = random_case(3, 3000, 8000, 4)  # 262 frames to a table
     quantizer = DPDPQuantizer(centroids, 3.0)
     parts = list(features.split([1, 250, 262, 263, 0, 5, 800, 1419]))
     assert torch.equal(torch.cat(quantizer.units_batch(parts)), torch.cat([quantizer.units(part) for part in parts]))
