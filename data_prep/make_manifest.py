@@ -52,7 +52,7 @@ def main() -> None:
     channels = sum(row["channels"] * row["duration"] for row in used) / 3600
     print(f"{len(used)} of {files} recordings, {hours:.3f} h, {channels:.3f} h of channels: {options.manifest}")
     if len(used) < files:
-        print(f"{files - len(used)} left out: {errors_path(options.manifest)}")
+        print(f"{files - len(used)} others, and why: {errors_path(options.manifest)}")
 
 
 if __name__ == "__main__":

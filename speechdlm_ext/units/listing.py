@@ -111,6 +111,8 @@ def make_manifest(
         for name, row in zip(make_ids(paths), rows, strict=True):
             if "error" not in row:
                 row["id"] = name
+        if all("error" in row for row in rows):
+            journal.remove()  # there is nothing to go on with
         used = write_manifest(path, rows, overwrite, say)
         journal.remove()
     return used, len(paths)
