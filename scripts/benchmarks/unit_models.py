@@ -20,6 +20,7 @@ UTTERANCES = 1000
 # Units in an utterance: words of a few, sentences of some dozens, as the likelihood tests have them.
 SHORTEST, LONGEST = 5, 60
 UNITS = 500
+MAX_TOKENS = 2048
 
 
 def sample(settings: Settings) -> list[Comparison]:
@@ -55,22 +56,29 @@ def score(settings: Settings) -> list[Comparison]:
 
 
 def train(settings: Settings) -> list[Comparison]:
-    """A training step of 8,192 units in utterances of 20 to 400, beside fairseq's transformer_lm, with its memory."""
-    return _train("train-units", settings, "transformer_lm_small", "unit_lm_small")
+    """Training on 8,192 units in utterances of 20 to 400, beside fairseq's transformer_lm, with its memory.
+
+    Both have fairseq's batches: utterances of like length, up to 2,048 units with padding.
+    """
+    batches: list[list[int]] = []
+    for length in sorted(_lengths()):
+        if not batches or length * (len(batches[-1]) + 1) > MAX_TOKENS:
+            batches.append([])
+        batches[-1].append(length)
+    return _train("train-units", settings, "transformer_lm_small", "unit_lm_small", batches)
 
 
 def train_lstm(settings: Settings) -> list[Comparison]:
-    """A training step of the LSTM over 8,192 units in utterances of 20 to 400, packed beside padded."""
-    return _train("train-lstm", settings, "unit_lstm-padded", "unit_lstm")
+    """Training the LSTM on 8,192 units in utterances of 20 to 400 in one batch, packed beside padded."""
+    return _train("train-lstm", settings, "unit_lstm-padded", "unit_lstm", [_lengths()])
 
 
-def _train(name: str, settings: Settings, baseline: str, ours: str) -> list[Comparison]:
+def _train(name: str, settings: Settings, baseline: str, ours: str, batches: list[list[int]]) -> list[Comparison]:
     settings.check()
-    lengths = _lengths()
     peaks: dict[str, list[float]] = {"baseline": [], "ours": []}
     with (
-        _side("the baseline", settings, work="unit-train", model=baseline, lengths=lengths) as other,
-        _side("ours", settings, work="unit-train", model=ours, lengths=lengths) as own,
+        _side("the baseline", settings, work="unit-train", model=baseline, batches=batches) as other,
+        _side("ours", settings, work="unit-train", model=ours, batches=batches) as own,
     ):
 
         def rate(who: str) -> float:
@@ -84,7 +92,7 @@ def _train(name: str, settings: Settings, baseline: str, ours: str) -> list[Comp
 
 
 def _lengths() -> list[int]:
-    """Utterances as a batch has them: not sorted by length."""
+    """Utterances of 8,192 units together, not sorted by length."""
     draw = random.Random(2)
     lengths: list[int] = []
     while sum(lengths) < 8192:

@@ -70,33 +70,35 @@ def scoring(settings: dict[str, Any]) -> Work:
 
 
 def training(settings: dict[str, Any]) -> Work:
-    """Forward and backward pass and a step of Adam over utterances of given ``lengths``."""
+    """Forward and backward pass and a step of Adam over ``batches`` of utterances of given lengths."""
     model, dictionary = build(settings)
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    random = torch.Generator().manual_seed(1)
-    lengths = settings["lengths"]
-    rows = [torch.randint(5, settings["units"], (n + 1,), generator=random) for n in lengths]
-    if dictionary is not None or settings["model"].endswith("-padded"):
-        pad = settings["units"] + 1 if dictionary is None else dictionary.pad()
-        source = torch.nn.utils.rnn.pad_sequence([row[:-1] for row in rows], True, pad if dictionary else 0)
-        target = torch.nn.utils.rnn.pad_sequence([row[1:] for row in rows], True, pad).flatten()
-        more: dict[str, Any] = {}
-        if dictionary is None:  # the LSTM over a padded batch, as a loop over padded sequences would have it
-            more["src_lengths"] = [source.size(1)] * len(rows)
-        inputs, ignored = source, pad
-    else:
-        inputs, target = torch.cat([row[:-1] for row in rows]), torch.cat([row[1:] for row in rows])
-        more, ignored = {"src_lengths": lengths}, -100
-    inputs, target = inputs.to(settings["device"]), target.to(settings["device"])
+    batches = [_batch(settings, dictionary, lengths) for lengths in settings["batches"]]
 
     def step() -> None:
-        logits = model(inputs, **more)[0].flatten(0, -2)
-        F.cross_entropy(logits.float(), target, ignore_index=ignored).backward()
+        for inputs, target, ignored, more in batches:
+            logits = model(inputs, **more)[0].flatten(0, -2)
+            F.cross_entropy(logits.float(), target, ignore_index=ignored).backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    return timed(settings, step, sum(lengths))
+    return timed(settings, step, sum(map(sum, settings["batches"])))
+
+
+def _batch(settings: dict[str, Any], dictionary: Any, lengths: list[int]) -> tuple[Any, Any, int, dict[str, Any]]:
+    """Random units of such lengths: inputs, targets, what stands for none, and what else the model takes."""
+    random = torch.Generator().manual_seed(1)
+    rows = [torch.randint(5, settings["units"], (n + 1,), generator=random) for n in lengths]
+    inputs, targets = [row[:-1] for row in rows], [row[1:] for row in rows]
+    device = settings["device"]
+    if dictionary is None and not settings["model"].endswith("-padded"):
+        return torch.cat(inputs).to(device), torch.cat(targets).to(device), -100, {"src_lengths": lengths}
+    pad = settings["units"] + 1 if dictionary is None else dictionary.pad()
+    # The LSTM over a padded batch goes on through the padding, which it takes for a unit.
+    source = torch.nn.utils.rnn.pad_sequence(inputs, True, 0 if dictionary is None else pad)
+    target = torch.nn.utils.rnn.pad_sequence(targets, True, pad).flatten()
+    return source.to(device), target.to(device), pad, {}
 
 
 def build(settings: dict[str, Any]) -> tuple[Any, Any]:
