@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
 from typing import Any
 
 from speechdlm_ext.metrics.events import KINDS, Events
@@ -110,7 +111,17 @@ def further_tables(result: Figures, names: Sequence[str]) -> str:
         rows = [[label, *texts] for label, texts in found.items()]
         title = f"<h3>{_title(group)}</h3>" if group else ""
         parts.append(title + table(head, rows, stacked=True))
-    return "".join(parts)
+    return "".join(parts) + _benchmark(result.get("full_duplex_bench") or {})
+
+
+def _benchmark(found: Figures) -> str:
+    """Full-Duplex-Bench: a column for each of its tasks."""
+    tasks = {name: figures for name, figures in found.items() if isinstance(figures, Mapping)}
+    keys = dict.fromkeys(key for figures in tasks.values() for key in figures)
+    rows = [[_label(key), *(plain_value(figures.get(key)) or "" for figures in tasks.values())] for key in keys]
+    left_out = plain_value(found.get("not_computed") or ())
+    note = f'<p class="note">Not computed: {escape(left_out)}.</p>' if left_out else ""
+    return "<h3>Full-Duplex-Bench</h3>" + table(["", *map(spell, tasks)], rows, stacked=True) + note if rows else ""
 
 
 _SHOWN_ELSEWHERE = {*EVENTS, "conversations", "minutes", "speech_share"}

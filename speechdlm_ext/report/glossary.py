@@ -73,10 +73,22 @@ FURTHER = {
     "words_per_minute_of_speech": Term("Words a minute of speech", "Of the time in which there is speech", "/min"),
     "filler_share": Term("Fillers", "Share of the words that are uh, um and the like"),
     "laughter_per_minute": Term("Laughter a minute", "Where the recogniser tags it", "/min"),
-    "bits_per_edge": Term(
-        "Bits per edge unit", "How badly a model predicts units where they change; less is better", "bits"
-    ),
+    "frames": Term("Frames", "Number of frames, all of them"),
+    "edges": Term("Edge units", "Number of units that differ from the one before, which the means below are of"),
+    "edge_bits": Term("Bits an edge unit", "How little a model expects units where they change", "bits"),
+    "unit_bits": Term("Bits a frame", "How little a model expects the unit of a frame", "bits"),
     "duration_error": Term("Duration error", "Mean error of the predicted lengths of runs", "frames"),
+    "median": Term("Median", "Of the utterances that have a reference"),
+    "normalisation": Term("Normalisation", "What is done to both texts before they are compared"),
+    "samples": Term("Samples", "Number of dialogues"),
+    "take_over_rate": Term(
+        "Take-over rate", "Share of the dialogues in which the model speaks after the user has ended"
+    ),
+    "early_take_over_rate": Term("Early take-over rate", "Share in which it speaks before the user has ended"),
+    "latency": Term("Latency", "Mean time from the user's end to the model's start", "s"),
+    "median_latency": Term("Median latency", "The same, the median", "s"),
+    "backchannel_frequency": Term("Backchannels a second", "Short responses while the user speaks", "/s"),
+    "not_computed": Term("Not computed", "What would need a judge in a cloud"),
 }
 
 
