@@ -14,7 +14,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import Corpus, Dialogue
 from speechdlm_ext.metrics import activity, silero
 from speechdlm_ext.metrics.intervals import Interval
-from speechdlm_ext.metrics.rttm import read_rttm, speech_by_speaker
+from speechdlm_ext.metrics.rttm import SpeakerTurn, read_rttm, speech_by_speaker
 from speechdlm_ext.metrics.unit_activity import UnitActivityOptions, detect_speech_units, find_silence_units
 
 METHODS = ("silero", "energy", "units", "rttm", "field")
@@ -132,12 +132,25 @@ def _from_rttm(corpora: Mapping[str, Corpus], paths: Sequence[Path]) -> dict[tup
         found = list(paths) or _rttm_of(corpus.path)
         if not found:
             raise InputError(f"{corpus.path}: no RTTM file in or beside it: pass --rttm FILE")
-        speech = speech_by_speaker([turn for path in found for turn in read_rttm(path)])
+        turns: dict[str, list[SpeakerTurn]] = {}
+        for turn in (turn for path in found for turn in read_rttm(path)):
+            turns.setdefault(turn.recording, []).append(turn)
         for dialogue in corpus.dialogues:
-            people = speech.get(dialogue.name) or speech.get(Path(dialogue.name).name)
-            if people is not None:
-                given[side, dialogue.name] = list(people.values())
+            own = turns.get(dialogue.name) or turns.get(Path(dialogue.name).name)
+            if own is not None:
+                given[side, dialogue.name] = _by_channel(own)
     return given
+
+
+def _by_channel(turns: list[SpeakerTurn]) -> Speech:
+    """Speech of each channel, where every person has one alone; else of each person, in order of who speaks first."""
+    (people,) = speech_by_speaker(turns).values()
+    channels = {(turn.speaker, turn.channel) for turn in turns}
+    numbers = {channel for _, channel in channels}
+    if len(channels) == len(people) == len(numbers) and min(numbers) >= 1 and max(numbers) > 1:
+        names = {channel: speaker for speaker, channel in channels}
+        return [people[names[c]] if c in names else [] for c in range(1, max(numbers) + 1)]
+    return sorted(people.values())
 
 
 def _rttm_of(path: Path) -> list[Path]:

@@ -97,8 +97,8 @@ def measure_sound(
             if recogniser:
                 words[number] += _hear(recogniser, wave[number], rate, stretches, seconds)
         seconds += length
-    if given is not None:
-        speech = given
+    if given is not None:  # somebody who says nothing is not in an RTTM file
+        speech = given + [[] for _ in range(len(speech) - len(given))]
     rounded = [[(round(a, 4), round(b, 4)) for a, b in join_intervals(channel)] for channel in speech]
     return Measurement(seconds, rounded, meter.figures() if meter else [], words if recogniser else [])
 
@@ -110,7 +110,8 @@ def dialogue_blocks(dialogue: Dialogue, sample_rate: int) -> Iterator[torch.Tens
 
 
 def _by_sound_channel(given: Speech, channels: int) -> Speech:
-    """Speech of people as speech of channels: where they are not equally many, everybody is heard on every channel."""
+    """Speech of people as speech of channels: where there are more people, everybody is heard on every channel."""
+    given = given + [[] for _ in range(channels - len(given))]
     return given if len(given) == channels else [[part for own in given for part in own]] * channels
 
 

@@ -78,6 +78,14 @@ def test_speech_that_is_given(tmp_path: Path) -> None:
     write_rttm(tmp_path / "talks.rttm", [SpeakerTurn("a", 1, 0.5, 1, "anna"), SpeakerTurn("a", 2, 2, 1, "ben")])
     detection = choose_detection("rttm", corpora)
     assert detection.given == {("generated", "a"): [[(0.5, 1.5)], [(2, 3)]]} and detection.frame_shift is None
+    # Channels are those of the file, whoever speaks first; people who share one are in order of their first words.
+    for turns, expected in (
+        ([("ben", 2, 0.5), ("anna", 1, 2)], [[(2, 3)], [(0.5, 1.5)]]),
+        ([("ben", 2, 0.5)], [[], [(0.5, 1.5)]]),
+        ([("zoe", 1, 0.5), ("anna", 1, 2)], [[(0.5, 1.5)], [(2, 3)]]),
+    ):
+        write_rttm(tmp_path / "talks.rttm", [SpeakerTurn("a", channel, start, 1, who) for who, channel, start in turns])
+        assert choose_detection("rttm", corpora).given == {("generated", "a"): expected}
     (tmp_path / "bad.rttm").write_text("SPEAKER a 1 0.5 -1 <NA> <NA> anna <NA> <NA>\n")
     with pytest.raises(InputError, match="bad.rttm, line 1"):
         choose_detection("rttm", corpora, [tmp_path / "bad.rttm"])

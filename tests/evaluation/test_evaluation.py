@@ -247,6 +247,14 @@ def test_the_command(shared: Path, tmp_path: Path, run_command: RunCommand) -> N
     assert wrong.stderr.count("\n") == 1
 
 
+def test_one_who_says_nothing_is_a_channel_all_the_same(tmp_path: Path) -> None:
+    write_talk(tmp_path / "talks" / "a.wav", [[(0.5, 1.5)], []], 10)
+    write_rttm(tmp_path / "talks" / "a.rttm", [SpeakerTurn("a", 1, 0.5, 1, "anna")])
+    result = run(tmp_path / "talks", None, tmp_path / "out", vad="rttm")
+    assert result["generated"]["speech_share"] == [0.1, 0] and result["generated"]["gap"]["per_minute"] == 0
+    assert result["generated"]["sound"]["A"]["snr"] == pytest.approx(50, abs=2)
+
+
 def test_negative_durations_are_refused(tmp_path: Path) -> None:
     write_talk(tmp_path / "talks" / "a.wav", take_turns(1), 40)
     write_rttm(tmp_path / "talks" / "a.rttm", [SpeakerTurn("a", 1, 0.5, 1, "anna")])
