@@ -19,7 +19,7 @@ import numpy as np
 
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.manifest import atomic_write
-from speechdlm_ext.metrics.events import KINDS, EventList, Events
+from speechdlm_ext.metrics.events import Events, one_conversation
 from speechdlm_ext.report.comparison import (
     distribution_charts,
     further_tables,
@@ -178,21 +178,10 @@ def _write_dialogues(file: IO[str], corpora: Sequence[Corpus], folder: Path, opt
 
 def _timeline(corpus: Corpus, index: int, sound: Sound) -> Timeline:
     lead = _recording(corpus, index).lead
-    events = _one_of(corpus.events, index)
+    events = one_conversation(corpus.events, index)
     parts = [("prompt", 0.0, lead), ("continuation", lead, lead + events.duration)] if lead else []
     names = corpus.channels[index] if index < len(corpus.channels) else ()
     return Timeline(corpus.names[index], events, sound, lead, parts, corpus.name, names)
-
-
-def _one_of(events: Events, index: int) -> Events:
-    """The events of one conversation; its columns lie together, as events are in order of conversation."""
-    own = slice(index, index + 1)
-    part = Events(events.durations[own], events.channel_speech[own], events.channel_counts[own])
-    for name in KINDS:
-        column: EventList = getattr(events, name)
-        first, last = np.searchsorted(column.conversation, [index, index + 1])
-        setattr(part, name, EventList(column.start[first:last], column.end[first:last], column.channels[first:last]))
-    return part
 
 
 def _recording(corpus: Corpus, index: int) -> Recording:
