@@ -57,6 +57,17 @@ def test_sizes_are_in_order() -> None:
     assert 4e6 < sizes[0] < 5e6 and 30e6 < sizes[1] < 40e6 and sizes[2] == 202_378_240
 
 
+def test_architectures_are_options_of_the_command_line_and_given_sizes_win() -> None:
+    from fairseq import options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    words = ["data", "--task", "unit_language_modeling", "--criterion", "unit_lm_criterion", "--arch", "unit_lm_dpslm"]
+    args = options.parse_args_and_arch(options.get_training_parser(), [*words, "--decoder-layers", "3"])
+    model = convert_namespace_to_omegaconf(args).model
+    sizes = (model.decoder_embed_dim, model.decoder_ffn_embed_dim, model.decoder_attention_heads, model.dropout)
+    assert sizes == (1024, 4096, 16, 0.15) and model.decoder_layers == 3 and not model.durations
+
+
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 def test_logits_are_those_of_the_formulas(kv_heads: int) -> None:
     model = toy_unit_lm(decoder_attention_heads=4, decoder_kv_heads=kv_heads, decoder_head_dim=6).eval()
