@@ -106,7 +106,8 @@ def main() -> None:
         progress=lambda items, total: tqdm(items, "measuring", total, unit="dialogue", disable=None),
     )
     for line in evaluation.result["left_out"]:
-        print(f"left out: {line['corpus']} {line['dialogue']}: {line['reason']}")
+        text = f"left out: {line['corpus']} {line['dialogue']}: {line['reason']}"
+        print(text.encode("utf-8", "replace").decode("utf-8"))
     for path in write_evaluation(evaluation, options.out, max(1, options.jobs), options.embed_megabytes):
         print(path)
 

@@ -169,6 +169,7 @@ def measure_corpora(
     results: dict[str, dict[str, Measurement]] = {side: {} for side in corpora}
     waiting: list[Job] = []
     stamps: dict[str, Any] = {}
+    owners: dict[str, tuple[str, str]] = {}
     for side, corpus in corpora.items():
         for dialogue in corpus.dialogues:
             given = detection.given.get((side, dialogue.name))
@@ -177,7 +178,8 @@ def measure_corpora(
             elif not dialogue.files:
                 results[side][dialogue.name] = measure_without_sound(dialogue, detection, given)
             else:
-                key = f"{side}/{dialogue.name}"
+                key = _printable(f"{side}/{dialogue.name}")
+                owners[key] = side, dialogue.name
                 stamps[key] = _stamp(dialogue, given)
                 if journal.entries.get(key, {}).get("source") == stamps[key]:
                     results[side][dialogue.name] = Measurement(**journal.entries[key]["measurement"])
@@ -185,7 +187,7 @@ def measure_corpora(
                     waiting.append(Job(key, dialogue, Detection(detection.method, options=detection.options),
                                        recogniser, given))  # fmt: skip
     for key, found in progress(_run(waiting, jobs), len(waiting)):
-        side, _, name = key.partition("/")
+        side, name = owners[key]
         if isinstance(found, str):
             corpora[side].left_out.append((name, found))
         else:
@@ -200,10 +202,15 @@ def _stamp(dialogue: Dialogue, given: Speech | None) -> list[Any]:
     for path in dialogue.files:
         try:
             status = os.stat(path)
-            stamps.append([os.path.abspath(path), status.st_size, status.st_mtime_ns])
+            stamps.append([_printable(os.path.abspath(path)), status.st_size, status.st_mtime_ns])
         except OSError:
-            stamps.append([os.path.abspath(path)])
+            stamps.append([_printable(os.path.abspath(path))])
     return [*stamps, [[list(part) for part in channel] for channel in given]] if given is not None else stamps
+
+
+def _printable(name: str) -> str:
+    """Names of files may hold bytes that are no characters, which cannot be written."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _run(waiting: list[Job], jobs: int) -> Iterator[tuple[str, dict[str, Any] | str]]:

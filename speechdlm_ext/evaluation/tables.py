@@ -34,13 +34,14 @@ def dialogue_figures(side: Side) -> list[dict[str, Any]]:
 def write_csv(path: str | os.PathLike[str], sides: Mapping[str, Side], result: Mapping[str, Any]) -> None:
     """Write the table; what is not known is an empty field."""
     rows: list[dict[str, Any]] = []
+    made_by = {"activity": result["activity"]["method"]}
     for name, side in sides.items():
-        rows.append({"corpus": name, "dialogue": ALL, **_flat(result[name], side.events)})
+        rows.append({"corpus": name, "dialogue": ALL, **made_by, **_flat(result[name], side.events)})
     for name, side in sides.items():
         further = dialogue_figures(side)
         for number, dialogue in enumerate(side.dialogues):
             own = one_conversation(side.events, number)
-            figures = {"corpus": name, "dialogue": dialogue.name, **_flat(summarise(own), own)}
+            figures = {"corpus": name, "dialogue": dialogue.name, **made_by, **_flat(summarise(own), own)}
             rows.append({**figures, **further[number]})
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()

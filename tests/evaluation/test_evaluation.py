@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def test_the_files_and_their_documentation(corpora: Path, tmp_path: Path, checko
         ("reference", "(all)"),
         ("generated", "talk0"),
     ]
-    assert len(rows) == 2 + 4 + 5
+    assert len(rows) == 2 + 4 + 5 and {row["activity"] for row in rows} == {"energy"}
     assert sum(int(row["gap.n"]) for row in rows[2:6]) == int(rows[0]["gap.n"]) == result["generated"]["gap"]["n"]
     assert rows[2]["overlap.mean"] == "" and float(rows[2]["sound.A.level"]) < -20
 
@@ -253,6 +254,19 @@ def test_one_who_says_nothing_is_a_channel_all_the_same(tmp_path: Path) -> None:
     result = run(tmp_path / "talks", None, tmp_path / "out", vad="rttm")
     assert result["generated"]["speech_share"] == [0.1, 0] and result["generated"]["gap"]["per_minute"] == 0
     assert result["generated"]["sound"]["A"]["snr"] == pytest.approx(50, abs=2)
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    write_talk(tmp_path / "a.wav", take_turns(1), 40)
+    for name in (b"bad\xff.wav", "ö <b>.wav".encode()):
+        os.rename(tmp_path / "a.wav", os.path.join(os.fsencode(tmp_path), b"made", name))
+        write_talk(tmp_path / "a.wav", take_turns(2), 40)
+    evaluation = evaluate(EvaluationOptions(tmp_path / "made", vad="energy", jobs=1, bootstrap=QUICK), tmp_path / "out")
+    for path in write_evaluation(evaluation, tmp_path / "out"):
+        path.read_text(encoding="utf-8")
+    assert evaluation.result["generated"]["conversations"] == 2
+    assert run(tmp_path / "made", None, tmp_path / "out")["generated"] == evaluation.result["generated"]
 
 
 def test_negative_durations_are_refused(tmp_path: Path) -> None:
