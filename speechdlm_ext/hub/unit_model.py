@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import torch
@@ -77,7 +78,10 @@ class UnitModel(nn.Module):
         """A sequence as rows of the vocabulary, ``(T,)``; raises :class:`InputError` for what is no unit of it."""
         if isinstance(units, str):
             return self.dictionary.encode_line(units, where)
-        numbers = torch.as_tensor(units) if len(units) else torch.zeros(0, dtype=torch.long)
+        try:
+            numbers = torch.as_tensor(units) if len(units) else torch.zeros(0, dtype=torch.long)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"{where}: {type(units).__name__}, text or numbers of units are wanted") from None
         if numbers.dim() != 1 or numbers.is_floating_point() or numbers.dtype == torch.bool or numbers.is_complex():
             raise InputError(
                 f"{where}: {tuple(numbers.shape)} of {numbers.dtype}, numbers of units (T,) are wanted, or text"
@@ -131,7 +135,7 @@ class UnitModel(nn.Module):
         Raises:
             InputError: a prompt that the model cannot take, an option that is unknown or out of range.
         """
-        one = not isinstance(prompts, (list, tuple)) or bool(prompts and isinstance(prompts[0], int))
+        one = _is_one(prompts)
         asked: list[Units] = [prompts] if one else list(prompts)
         rows = [self.encode(units, f"sequence {i}").unsqueeze(1) for i, units in enumerate(asked, 1)]
         settings = decoding_options(self._with_seconds({"stop_at_end": True, **options}, max_seconds), beam)
@@ -171,7 +175,7 @@ class UnitModel(nn.Module):
         Raises:
             InputError: a sequence with something else than units, or without any.
         """
-        one = not isinstance(sequences, (list, tuple)) or bool(sequences and isinstance(sequences[0], int))
+        one = _is_one(sequences)
         asked: list[Units] = [sequences] if one else list(sequences)
         rows = [self.encode(units, f"sequence {i}") for i, units in enumerate(asked, 1)]
         for number, own in enumerate(rows, 1):
@@ -193,6 +197,11 @@ class UnitModel(nn.Module):
             raise InputError(f"an ensemble of {len(self.models)} models cannot be saved in one folder: save each alone")
         model: Any = self.models[0]
         save_unit_folder(folder, model, self.frame_rate, overwrite)
+
+
+def _is_one(given: Any) -> bool:
+    """Whether this is one sequence and not a list of them."""
+    return not isinstance(given, (list, tuple)) or bool(given and isinstance(given[0], Integral))
 
 
 def _sample(best: Hypothesis) -> UnitSample:

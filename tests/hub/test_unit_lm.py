@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fairseq.data import Dictionary
@@ -48,7 +49,8 @@ def test_batches_of_mixed_lengths_score_as_one_at_a_time(build: Any, ending: boo
         assert score.total == pytest.approx(likelihood(model, line, ending), rel=1e-5, abs=1e-4)
         assert len(score.log_probabilities) == len(line) + ending
         assert score.bits_per_unit == pytest.approx(-score.total / (len(line) + ending) / math.log(2))
-    assert hub.score(" ".join(map(str, lines[0])), ending=ending).total == together[0].total
+    as_text = hub.score(" ".join(map(str, lines[0])), ending=ending)
+    assert as_text.total == pytest.approx(together[0].total, abs=1e-5)
 
 
 def test_an_ensembles_probabilities_are_the_mean() -> None:
@@ -159,12 +161,24 @@ def test_samples_have_the_form_of_their_prompts() -> None:
     assert len(ended.units) < 300
 
 
+@pytest.mark.parametrize("build", BUILDERS)
+def test_half_precision_samples_what_it_scores(build: Any) -> None:
+    hub, precise = UnitModel([build()]), UnitModel([build()])
+    hub.to(dtype=torch.bfloat16)
+    (found,) = hub.sample([list(np.array([1, 2, 3]))], details=True, sampling=True, max_len_b=20, stop_at_end=False)
+    for model, near in ((hub, 0.05), (precise, 0.1)):
+        score = model.score(found.units, ending=True)
+        assert score.per_unit == pytest.approx(found.score, rel=near)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda hub: hub.score("1 2 x"), "sequence 1: x is no unit"),
         (lambda hub: hub.score([[1], [20]]), "sequence 2: 20 is no unit"),
         (lambda hub: hub.score([[1], []]), "sequence 2: there are no units"),
+        (lambda hub: hub.score({"unitA": "1 2"}), "sequence 1: dict"),
+        (lambda hub: hub.score([["1", "2"]]), "sequence 1: list"),
         (lambda hub: hub.sample(torch.rand(3)), "float32"),
         (lambda hub: hub.sample("1", temprature=2.0), "temprature: no option"),
         (lambda hub: hub.sample(["1", "2"], seed=[1]), "1 numbers for 2 sequences"),
