@@ -290,6 +290,36 @@ def test_encoder_and_codebook_of_others(work: Path, tmp_path: Path, here) -> Non
     assert total > 500 and equal >= 0.995 * total  # rounding may turn a tie
 
 
+def test_codebook_of_a_pretrained_encoder(work: Path, tmp_path: Path, here) -> None:
+    """It names its checkpoint, which may move; shards of its units are one run, to the last bit; another is refused."""
+    from tests.units.speech_checkpoints import BASE, hubert, save_hubert
+
+    checkpoint = save_hubert(tmp_path / "hubert.pt", hubert(3, **BASE), BASE)
+    rows = [row for row in read_jsonl(work / "manifest.jsonl") if row["sample_rate"] >= 16000]
+    write_jsonl(tmp_path / "m.jsonl", rows)
+    train = ["data_prep/train_codebook.py", tmp_path / "m.jsonl", tmp_path / "book.safetensors", "--encoder", "hubert"]
+    train += ["--checkpoint", checkpoint, "--layer", "2", "--clusters", "12", "--algorithm", "minibatch"]
+    assert here(*train, "--share", "0.5")[0] == 0
+    encode = ["data_prep/encode_units.py", tmp_path / "m.jsonl"]
+    book = ["--codebook", tmp_path / "book.safetensors"]
+    assert here(*encode, tmp_path / "one", *book)[0] == 0
+    checkpoint.rename(tmp_path / "moved.pt")
+    status, _, error = here(*encode, tmp_path / "u", *book)
+    assert status == 2 and "hubert.pt" in error and len(error.splitlines()) == 1
+    for shard in ("0/2", "1/2"):
+        moved = ["--checkpoint", tmp_path / "moved.pt", "--shard", shard]
+        assert here(*encode, tmp_path / "u", *book, *moved)[0] == 0
+    merge = ["data_prep/merge_manifest.py", tmp_path / "m.jsonl", tmp_path / "u", "--output", tmp_path / "joined"]
+    assert here(*merge)[0] == 0
+    assert (tmp_path / "joined").read_bytes() == (tmp_path / "one").read_bytes()
+    assert len({unit for row in read_jsonl(tmp_path / "one") for unit in row["unitA"].split()}) > 6
+    other = save_hubert(tmp_path / "other.pt", hubert(4, **BASE), BASE)
+    status, _, error = here(*encode, tmp_path / "v", *book, "--checkpoint", other)
+    assert status == 2 and "weights" in error and len(error.splitlines()) == 1
+    status, _, error = here(*encode, tmp_path / "v", *book, "--checkpoint", tmp_path / "moved.pt", "--layer", "3")
+    assert status == 2 and "layer" in error and len(error.splitlines()) == 1
+
+
 def test_bad_input_in_one_line(work: Path, tmp_path: Path, here) -> None:
     book, manifest = work / "book.safetensors", work / "manifest.jsonl"
     lines = manifest.read_text(encoding="utf-8").splitlines()
