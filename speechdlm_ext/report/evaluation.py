@@ -22,14 +22,14 @@ from speechdlm_ext.manifest import atomic_write
 from speechdlm_ext.metrics.events import Events, one_conversation
 from speechdlm_ext.report.comparison import (
     distribution_charts,
-    further_tables,
     plain_differences,
     rate_chart,
     reasons,
     summary_table,
 )
 from speechdlm_ext.report.dialogues import figure_columns, figure_rows, list_data, list_markup
-from speechdlm_ext.report.glossary import spell
+from speechdlm_ext.report.further import further_tables
+from speechdlm_ext.report.method import method_tables
 from speechdlm_ext.report.page import (
     Section,
     json_script,
@@ -84,6 +84,11 @@ class PageReport:
     silent: int = 0
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
+    def words(self, options: PageOptions) -> str:
+        """In a sentence."""
+        room = f"at most {options.embed_megabytes:g} MB"
+        return f"{self.embedded} in this page ({room}), {self.linked} linked beside it, {self.silent} without"
+
 
 def write_page(
     path: str | os.PathLike[str],
@@ -122,7 +127,13 @@ def write_page(
         file.write(section_start(sections[-1]))
         report = _write_dialogues(file, corpora, Path(path).resolve().parent, options)
         file.write("</section>\n")
-        file.write(writable(render_section(Section(*ends[0], _method(result, names, report, options), ""))))
+        file.write(
+            writable(
+                render_section(
+                    Section(*ends[0], method_tables(result, names, report.words(options), report.unreadable), "")
+                )
+            )
+        )
         file.write(page_end(("player.js", "dialogues.js")))
     return report
 
@@ -229,60 +240,3 @@ def _read_sounds(
 def _in_turn(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
     for index in range(max(counts, default=0)):
         yield from ((side, index) for side, count in enumerate(counts) if index < count)
-
-
-_NOT_SETTINGS = (
-    "version",
-    "distance",
-    "yardstick",
-    "correlation",
-    "measures",
-)  # are shown with the figures, or no news
-
-
-def _method(result: Mapping[str, Any], names: Sequence[str], report: PageReport, options: PageOptions) -> str:
-    room = f"at most {options.embed_megabytes:g} MB"
-    where = f"{report.embedded} in this page ({room}), {report.linked} linked beside it, {report.silent} without"
-    groups: dict[str, list[list[str]]] = {"": [["Dialogues with sound", where]]}
-    parts = []
-    for key, value in result.items():
-        if key in (*names, *_NOT_SETTINGS):
-            continue
-        if isinstance(value, Mapping):
-            groups[spell(key).capitalize()] = [[label, text] for label, text in _settings(value)]
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            heads = list(dict.fromkeys(name for item in value for name in item))
-            cells = [[_setting(item.get(name)) or "" for name in heads] for item in value]
-            shown = table([spell(name) for name in heads], cells, stacked=True)
-            parts.append(f"<h3>{escape(spell(key).capitalize())}</h3>{shown}")
-        elif text := _setting(value):
-            groups[""].append([spell(key), text])
-    if report.unreadable:
-        lost = [[name, reason] for name, reason in report.unreadable]
-        parts.append(f"<h3>Sound that could not be read</h3>{table(['Dialogue', 'Why'], lost, stacked=True)}")
-    settings = "".join(
-        (f"<h3>{escape(title)}</h3>" if title else "") + table(["", ""], rows, stacked=True)
-        for title, rows in groups.items()
-        if rows
-    )
-    return f'<div class="settings">{settings}{"".join(parts)}</div>'
-
-
-def _settings(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    for key, inner in value.items():
-        label = f"{before}, {spell(key)}" if before else spell(key)
-        if isinstance(inner, Mapping):
-            yield from _settings(inner, "" if key == "options" else label)
-        elif text := _setting(inner):
-            yield label, text
-
-
-def _setting(value: Any) -> str | None:
-    """As it was given; None for what was not."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(filter(None, map(_setting, value))) or None
-    if isinstance(value, Mapping) or value is None:
-        return None
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)

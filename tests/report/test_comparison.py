@@ -14,7 +14,8 @@ from speechdlm_ext.metrics.events import KINDS
 from speechdlm_ext.metrics.sound import SoundMeter
 from speechdlm_ext.metrics.unit_figures import compare_units, unit_figures
 from speechdlm_ext.metrics.words import error_rates, talk_figures
-from speechdlm_ext.report.comparison import further_tables, plain_differences, plain_value, reasons, summary_table
+from speechdlm_ext.report.comparison import plain_differences, reasons, summary_table
+from speechdlm_ext.report.further import further_tables, plain_value
 from speechdlm_ext.report.glossary import EVENTS, FURTHER
 
 
