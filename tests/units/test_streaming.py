@@ -55,8 +55,9 @@ def test_without_a_bound_it_is_the_whole(seed: int, frames: int, units: int, pen
 def test_units_come_as_soon_as_nothing_can_change_them(
     seed: int, frames: int, units: int, penalty: float, neighbours: int
 ) -> None:
-    features, quantizer = case(seed, frames, units, penalty, neighbours)
-    features = features + torch.rand(features.shape, generator=torch.Generator().manual_seed(seed))  # without ties
+    generator = torch.Generator().manual_seed(seed)
+    features, centroids = torch.randn(frames, 3, generator=generator), torch.randn(units, 3, generator=generator)
+    quantizer = DPDPQuantizer(centroids, penalty, min(neighbours, units))
     stream = StreamingQuantizer(quantizer)
     given_out = 0
     paths: list[list[int]] = []
