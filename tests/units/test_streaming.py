@@ -39,7 +39,7 @@ CASES = {
 }  # fmt: skip
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(**CASES)
 def test_without_a_bound_it_is_the_whole(seed: int, frames: int, units: int, penalty: float, neighbours: int) -> None:
     features, quantizer = case(seed, frames, units, penalty, neighbours)
@@ -50,7 +50,7 @@ def test_without_a_bound_it_is_the_whole(seed: int, frames: int, units: int, pen
     assert torch.equal(push_all(stream, features, cuts(frames, seed + 1)), wanted), "a second utterance"
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(**CASES)
 def test_units_come_as_soon_as_nothing_can_change_them(
     seed: int, frames: int, units: int, penalty: float, neighbours: int
