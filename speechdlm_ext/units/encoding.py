@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -12,10 +12,9 @@ import torch
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.encoder import Encoder
-from speechdlm_ext.units.grouping import group_by_length
+from speechdlm_ext.units.feature_parts import FeaturePart, explain, feature_parts
 from speechdlm_ext.units.quantizer import DPDPQuantizer
-from speechdlm_ext.units.reading import Reading, ahead, read_ahead
-from speechdlm_ext.units.recordings import audio_paths, recording_size
+from speechdlm_ext.units.reading import ahead
 
 
 class Quantizer(Protocol):
@@ -74,7 +73,7 @@ def encode_rows(
         One :class:`Encoded` for each row; in the order of ``rows`` when each is alone, else longest first. A recording
         that cannot be read or encoded has an ``error``. Close the iterator when it is not used up.
     """
-    with closing(ahead(_parts(rows, encoder, batch_seconds, workers))) as batches:
+    with closing(ahead(feature_parts(rows, encoder, batch_seconds, workers))) as batches:
         recording = _Recording(quantizer, deduplicate)
         for batch in batches:
             if len(batch) > 1:
@@ -92,34 +91,15 @@ def runs(units: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return labels, lengths
 
 
-@dataclass
-class _Part:
-    """Features (t, D) of each channel of a recording, or of its next frames; the error of one that has none.
-
-    Attributes:
-        row: of the manifest.
-        features: of each channel.
-        seconds: of the sound up to its end.
-        last: whether this is all of the recording.
-        error: why there are no features.
-    """
-
-    row: Mapping[str, Any]
-    features: list[torch.Tensor] = field(default_factory=list)
-    seconds: float = 0.0
-    last: bool = True
-    error: str | None = None
-
-
 class _Recording:
     """The units of one recording from its parts."""
 
     def __init__(self, quantizer: Quantizer | Codebook, deduplicate: bool) -> None:
         self._quantizer, self._deduplicate = quantizer, deduplicate
         self._channels: list[_Channel] = []
-        self._last = _Part({})
+        self._last = FeaturePart({})
 
-    def add(self, part: _Part) -> None:
+    def add(self, part: FeaturePart) -> None:
         """Take in what comes next."""
         part.error = part.error or self._last.error
         self._last = part
@@ -129,7 +109,7 @@ class _Recording:
                 for channel, features in zip(self._channels, part.features, strict=True):
                     channel.add(features)
             except InputError as error:
-                part.error = _reason(part.row, one_line(error))
+                part.error = explain(part.row, one_line(error))
 
     def finish(self) -> Encoded:
         """What became of it."""
@@ -194,7 +174,9 @@ def _channel(quantizer: Quantizer | Codebook) -> _Channel:
     return _Searched(quantizer) if isinstance(quantizer, DPDPQuantizer) else _Whole(quantizer)
 
 
-def _finish(batch: list[_Part], quantizer: Quantizer | Codebook, deduplicate: bool) -> Generator[Encoded, None, None]:
+def _finish(
+    batch: list[FeaturePart], quantizer: Quantizer | Codebook, deduplicate: bool
+) -> Generator[Encoded, None, None]:
     """The units of several recordings that were encoded together."""
     features = [channel for part in batch for channel in part.features]
     try:
@@ -212,90 +194,10 @@ def _finish(batch: list[_Part], quantizer: Quantizer | Codebook, deduplicate: bo
         yield _encoded(part, [next(units) for _ in part.features], deduplicate)
 
 
-def _encoded(part: _Part, units: list[torch.Tensor], deduplicate: bool) -> Encoded:
+def _encoded(part: FeaturePart, units: list[torch.Tensor], deduplicate: bool) -> Encoded:
     if part.error is not None:
         return Encoded(part.row, error=part.error)
     frames, durations = len(units[0]), None
     if deduplicate:
         units, durations = map(list, zip(*map(runs, units), strict=True))
     return Encoded(part.row, units, durations, None, part.seconds, frames)
-
-
-def _parts(
-    rows: Sequence[Mapping[str, Any]], encoder: Encoder, batch_seconds: float, workers: int
-) -> Generator[list[_Part], None, None]:
-    """The features of all recordings: parts of one that is alone, whole ones together."""
-    groups = [[place] for place in range(len(rows))]
-    if batch_seconds > 0:
-        groups = group_by_length([_size(row) for row in rows], batch_seconds)
-    order = [rows[place] for group in groups for place in group]
-    with closing(read_ahead(order, encoder.sample_rate, workers)) as readings:
-        for group in groups:
-            if len(group) == 1:
-                yield from ([part] for part in _stream(next(readings), encoder))
-            else:
-                yield from _batches([_whole(next(readings), encoder) for _ in group], encoder, batch_seconds)
-
-
-def _size(row: Mapping[str, Any]) -> tuple[float, int]:
-    """Length as it will be heard, and channels; of a file that cannot be read, nothing."""
-    try:
-        seconds, channels = recording_size(row)
-    except (InputError, OSError):
-        return 0.0, 1
-    return seconds / float(row.get("speed", 1)), channels
-
-
-def _stream(reading: Reading, encoder: Encoder) -> Iterator[_Part]:
-    """A recording alone, part by part."""
-    try:
-        for features in encoder.stream(reading):
-            yield _Part(reading.row, list(features), last=False)
-    except (InputError, OSError) as error:
-        yield _Part(reading.row, error=_reason(reading.row, one_line(error)))
-    else:
-        seconds = reading.samples / encoder.sample_rate
-        too_short = None if encoder.frames(reading.samples) else _reason(reading.row, _too_short(encoder))
-        yield _Part(reading.row, [], seconds, error=too_short)
-
-
-def _too_short(encoder: Encoder) -> str:
-    return f"sound shorter than one frame of {1000 / encoder.frame_rate:.0f} ms"
-
-
-def _reason(row: Mapping[str, Any], message: str) -> str:
-    """The message with the name of the recording, if it does not say it."""
-    paths = audio_paths(row)
-    return message if any(path in message for path in paths) else f"{paths[0]}: {message}"
-
-
-def _whole(reading: Reading, encoder: Encoder) -> tuple[_Part, torch.Tensor]:
-    """The sound (C, N) of a recording, and its entry, still without features."""
-    try:
-        wave = torch.cat(list(reading), dim=1)
-        if encoder.frames(wave.shape[1]) < 1:
-            raise InputError(_too_short(encoder))
-    except (InputError, OSError) as error:
-        return _Part(reading.row, error=_reason(reading.row, one_line(error))), torch.zeros(0)
-    return _Part(reading.row, [], wave.shape[1] / encoder.sample_rate), wave
-
-
-def _batches(
-    items: list[tuple[_Part, torch.Tensor]], encoder: Encoder, batch_seconds: float
-) -> Generator[list[_Part], None, None]:
-    """Recordings with their features, batched by their true lengths, in case the manifest says others."""
-    yield from ([part] for part, _ in items if part.error is not None)
-    good = [item for item in items if item[0].error is None]
-    for places in group_by_length([(part.seconds, len(wave)) for part, wave in good], batch_seconds):
-        batch = [good[place] for place in places]
-        waves = [channel.to(encoder.device) for _, wave in batch for channel in wave]
-        try:
-            features = iter(encoder.encode_batch(waves))
-        except torch.OutOfMemoryError:
-            seconds = len(waves) * batch[0][0].seconds
-            raise InputError(
-                f"{encoder.device} has no memory for a batch of {seconds:.0f} s: pass a smaller --batch-seconds"
-            ) from None
-        for part, wave in batch:
-            part.features = [next(features) for _ in wave]
-        yield [part for part, _ in batch]

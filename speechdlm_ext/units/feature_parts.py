@@ -1,0 +1,122 @@
+"""Features of recordings: of one alone, block by block, or of several of like length together."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.units.encoder import Encoder
+from speechdlm_ext.units.grouping import group_by_length
+from speechdlm_ext.units.reading import Reading, read_ahead
+from speechdlm_ext.units.recordings import audio_paths, recording_size
+
+
+@dataclass
+class FeaturePart:
+    """Features (t, D) of each channel of a recording, or of its next frames; the error of one that has none.
+
+    Attributes:
+        row: of the manifest.
+        features: of each channel.
+        seconds: of the sound up to its end.
+        last: whether this is all of the recording.
+        error: why there are no features.
+    """
+
+    row: Mapping[str, Any]
+    features: list[torch.Tensor] = field(default_factory=list)
+    seconds: float = 0.0
+    last: bool = True
+    error: str | None = None
+
+
+def feature_parts(
+    rows: Sequence[Mapping[str, Any]], encoder: Encoder, batch_seconds: float, workers: int
+) -> Generator[list[FeaturePart], None, None]:
+    """The features of all recordings: one after another the parts of one that is alone, or several whole ones.
+
+    Args:
+        rows, encoder, batch_seconds, workers: as :func:`speechdlm_ext.units.encoding.encode_rows` has them.
+
+    Raises:
+        InputError: the device has no memory for a batch; what is wrong with a recording is its part's ``error``.
+    """
+    groups = [[place] for place in range(len(rows))]
+    if batch_seconds > 0:
+        groups = group_by_length([_size(row) for row in rows], batch_seconds)
+    order = [rows[place] for group in groups for place in group]
+    with closing(read_ahead(order, encoder.sample_rate, workers)) as readings:
+        for group in groups:
+            if len(group) == 1:
+                yield from ([part] for part in _stream(next(readings), encoder))
+            else:
+                yield from _batches([_whole(next(readings), encoder) for _ in group], encoder, batch_seconds)
+
+
+def _size(row: Mapping[str, Any]) -> tuple[float, int]:
+    """Length as it will be heard, and channels; of a file that cannot be read, nothing."""
+    try:
+        seconds, channels = recording_size(row)
+    except (InputError, OSError):
+        return 0.0, 1
+    return seconds / float(row.get("speed", 1)), channels
+
+
+def _stream(reading: Reading, encoder: Encoder) -> Iterator[FeaturePart]:
+    """A recording alone, part by part."""
+    try:
+        for features in encoder.stream(reading):
+            yield FeaturePart(reading.row, list(features), last=False)
+    except (InputError, OSError) as error:
+        yield FeaturePart(reading.row, error=explain(reading.row, one_line(error)))
+    else:
+        seconds = reading.samples / encoder.sample_rate
+        too_short = None if encoder.frames(reading.samples) else explain(reading.row, _too_short(encoder))
+        yield FeaturePart(reading.row, [], seconds, error=too_short)
+
+
+def _too_short(encoder: Encoder) -> str:
+    return f"sound shorter than one frame of {1000 / encoder.frame_rate:.0f} ms"
+
+
+def explain(row: Mapping[str, Any], message: str) -> str:
+    """The message with the name of the recording, if it does not say it."""
+    paths = audio_paths(row)
+    return message if any(path in message for path in paths) else f"{paths[0]}: {message}"
+
+
+def _whole(reading: Reading, encoder: Encoder) -> tuple[FeaturePart, torch.Tensor]:
+    """The sound (C, N) of a recording, and its entry, still without features."""
+    try:
+        wave = torch.cat(list(reading), dim=1)
+        if encoder.frames(wave.shape[1]) < 1:
+            raise InputError(_too_short(encoder))
+    except (InputError, OSError) as error:
+        return FeaturePart(reading.row, error=explain(reading.row, one_line(error))), torch.zeros(0)
+    return FeaturePart(reading.row, [], wave.shape[1] / encoder.sample_rate), wave
+
+
+def _batches(
+    items: list[tuple[FeaturePart, torch.Tensor]], encoder: Encoder, batch_seconds: float
+) -> Generator[list[FeaturePart], None, None]:
+    """Recordings with their features, batched by their true lengths, in case the manifest says others."""
+    yield from ([part] for part, _ in items if part.error is not None)
+    good = [item for item in items if item[0].error is None]
+    for places in group_by_length([(part.seconds, len(wave)) for part, wave in good], batch_seconds):
+        batch = [good[place] for place in places]
+        waves = [channel.to(encoder.device) for _, wave in batch for channel in wave]
+        try:
+            features = iter(encoder.encode_batch(waves))
+        except torch.OutOfMemoryError:
+            seconds = len(waves) * batch[0][0].seconds
+            raise InputError(
+                f"{encoder.device} has no memory for a batch of {seconds:.0f} s: pass a smaller --batch-seconds"
+            ) from None
+        for part, wave in batch:
+            part.features = [next(features) for _ in wave]
+        yield [part for part, _ in batch]
