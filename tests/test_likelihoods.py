@@ -48,8 +48,8 @@ def test_the_command_writes_sums_in_the_order_of_the_rows(tmp_path: Path, run_co
         assert key == f"dev/{i:02}"
         if line:
             assert float(value) == pytest.approx(likelihood(model, line), rel=1e-5, abs=1e-4)
-    again = run_command([*command, "--checkpoint", tmp_path / "model.pt"], check=False)
-    assert again.returncode == 2 and len(again.stderr.splitlines()) == 1 and "--overwrite" in again.stderr
+    with pytest.raises(InputError, match="pass --overwrite"):
+        score_unit_file(UnitModel([model]), units, tmp_path / "scores.txt")
 
 
 def test_scores_of_a_unit_and_with_the_ending(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def whole(model: Any, rows: list[int]) -> tuple[Tensor, Tensor | None]:
 
 
 @pytest.mark.parametrize(("build", "options"), KINDS)
-@pytest.mark.parametrize("pieces", [[1] * 13, [5, 1, 1, 3, 1, 2], [13], [2, 11]])
+@pytest.mark.parametrize("pieces", [[1] * 13, [5, 1, 1, 3, 1, 2]])
 @torch.no_grad()
 def test_cached_decoding_is_the_full_forward_at_every_position(build: Any, options: dict, pieces: list[int]) -> None:
     model = build(**options).eval()
@@ -139,8 +139,8 @@ def test_sampling_is_the_plain_loop(build: Any, options: dict) -> None:
 
 
 @pytest.mark.parametrize("build", BUILDERS)
-@pytest.mark.parametrize("limit", [3, 4])
-def test_a_wide_beam_finds_the_likeliest_of_all_sequences(build: Any, limit: int) -> None:
+def test_a_wide_beam_finds_the_likeliest_of_all_sequences(build: Any) -> None:
+    limit = 4
     model = build(units=4)
     with torch.no_grad():  # an end that is likely, but not always
         model.decoder.output.weight[0] *= 0.2
