@@ -44,7 +44,9 @@ def get_parser() -> argparse.ArgumentParser:
     activity.add_argument("--ipu-silence", type=float, default=0.2, help="that ends a unit of speech, s (default: 0.2)")
     activity.add_argument("--backchannel-longest", type=float, default=1.0, help="seconds (default: 1)")
     activity.add_argument("--interruption-overlap", type=float, default=0.2, help="seconds, at least (default: 0.2)")
-    parser.add_argument("--asr", default="", help="pocketsphinx, torchaudio:BUNDLE or torchaudio:BUNDLE=WEIGHTS")
+    parser.add_argument(
+        "--asr", default="", help="pocketsphinx, torchaudio:BUNDLE[=WEIGHTS], or fairseq:CHECKPOINT[=DICTIONARY]"
+    )
     parser.add_argument(
         "--embed-megabytes",
         type=float,

@@ -1,4 +1,4 @@
-"""Recognisers of speech behind one interface: pocketsphinx, and the CTC models that torchaudio describes."""
+"""Recognisers of speech behind one interface: pocketsphinx, and CTC models of torchaudio's bundles and of fairseq."""
 
 from __future__ import annotations
 
@@ -112,7 +112,10 @@ def greedy_text(emissions: torch.Tensor, labels: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=1)
 def build_recogniser(spec: str) -> Recogniser:
-    """The recogniser that ``--asr`` names: ``pocketsphinx``, ``torchaudio:BUNDLE`` or ``torchaudio:BUNDLE=FILE``.
+    """The recogniser that ``--asr`` names.
+
+    ``pocketsphinx``; ``torchaudio:BUNDLE`` or ``torchaudio:BUNDLE=FILE``; ``fairseq:CHECKPOINT`` with its dictionary
+    beside it, or ``fairseq:CHECKPOINT=DICTIONARY``.
 
     Raises:
         InputError: it is unknown, not installed, or its weights are not there.
@@ -123,7 +126,16 @@ def build_recogniser(spec: str) -> Recogniser:
     if kind == "torchaudio" and rest:
         name, _, weights = rest.partition("=")
         return TorchaudioCTC(name, weights or None)
-    raise InputError(f"--asr {spec}: pocketsphinx, torchaudio:BUNDLE or torchaudio:BUNDLE=FILE is wanted")
+    if kind == "fairseq" and rest:
+        from speechdlm_ext.metrics.fairseq_ctc import FairseqCTC
+
+        if "=" in rest and not Path(rest).is_file():
+            return FairseqCTC(*rest.rsplit("=", 1))
+        return FairseqCTC(rest)
+    raise InputError(
+        f"--asr {spec}: pocketsphinx, torchaudio:BUNDLE, torchaudio:BUNDLE=FILE, fairseq:CHECKPOINT or "
+        "fairseq:CHECKPOINT=DICTIONARY is wanted"
+    )
 
 
 def transcribe_stretches(

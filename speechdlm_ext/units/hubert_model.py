@@ -115,22 +115,32 @@ def name_in_file(name: str) -> str:
     return name.replace("encoder.pos_conv.1.", "encoder.pos_conv.0.")
 
 
-def read_options(state: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+_PRETRAINED = re.compile(r"hubert(_(base|large|xlarge)\w*)?")
+
+
+def read_options(
+    state: Mapping[str, Any], path: Path, kinds: re.Pattern[str] = _PRETRAINED
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of model and task: what the checkpoint says, and HubertConfig's defaults for what it does not.
+
+    Args:
+        state: the checkpoint.
+        path: for messages.
+        kinds: names that its model may have.
 
     Raises:
         InputError: it is of another model, or one that is built otherwise.
     """
     cfg, args = state.get("cfg"), state.get("args")
     if cfg is not None and "model" in cfg:
-        model, task = _plain(cfg["model"]), _plain(cfg.get("task"))
+        model, task = plain_options(cfg["model"]), plain_options(cfg.get("task"))
         kind = model.get("_name") or model.get("arch")
     elif args is not None:
-        model = task = _plain(args)
+        model = task = plain_options(args)
         kind = model.get("arch")
     else:
         raise InputError(f"{path} has neither cfg nor args with the model's options: a checkpoint of fairseq is wanted")
-    if kind is not None and not re.fullmatch(r"hubert(_(base|large|xlarge)\w*)?", str(kind)):
+    if kind is not None and not kinds.fullmatch(str(kind)):
         raise InputError(f"{path} is of the model {kind}, a hubert (pre-trained, not fine-tuned) is wanted")
     options = {name: _value(model.get(name), default) for name, default in _defaults().items()}
     if options["layer_type"] != "transformer" or options["pos_conv_depth"] != 1:
@@ -156,7 +166,7 @@ def _value(value: Any, default: Any) -> Any:
     return default if value is None else type(default)(getattr(value, "value", value))
 
 
-def _plain(options: Any) -> dict[str, Any]:
+def plain_options(options: Any) -> dict[str, Any]:
     """Options of a checkpoint, which are a dict, OmegaConf's, or a Namespace, as a dict; references stay text."""
     if options is None:
         return {}

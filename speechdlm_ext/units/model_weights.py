@@ -37,11 +37,18 @@ def read_weights(path: Path) -> tuple[dict[str, Any], Weights]:
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         found = ", ".join(map(str, list(state)[:8])) if isinstance(state, dict) else type(state).__name__
         raise InputError(f"{path} has no weights under 'model' (it has: {found}): a checkpoint of fairseq is wanted")
-    named = {_PARAMETRIZED.get(str(name), str(name)): value.to(torch.float32) for name, value in weights.items()}
+    named = {_as_fairseq(str(name)): value.to(torch.float32) for name, value in weights.items()}
     for name, value in named.items():
         if not bool(torch.isfinite(value).all()):
             raise InputError(f"{path}: weights {name} have values that are not finite: the file is damaged")
     return state, named
+
+
+def _as_fairseq(name: str) -> str:
+    for here, there in _PARAMETRIZED.items():
+        if name.endswith(here):  # in fine-tuned models, the pre-trained one has a prefix
+            return name[: -len(here)] + there
+    return name
 
 
 def has_batch_norm(weights: Weights, path: Path) -> bool:

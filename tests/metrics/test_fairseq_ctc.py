@@ -1,0 +1,190 @@
+"""CTC checkpoints of fairseq: the same scores as fairseq's own models, the text by hand, and files that will not do."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fairseq.data import Dictionary
+from fairseq.models.hubert.hubert import HubertConfig
+from fairseq.models.hubert.hubert_asr import HubertCtc, HubertCtcConfig
+from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config
+from fairseq.models.wav2vec.wav2vec2_asr import Wav2Vec2CtcConfig, Wav2VecCtc
+from omegaconf import OmegaConf
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.metrics.fairseq_ctc import FairseqCTC
+from speechdlm_ext.metrics.recognisers import build_recogniser
+from tests.units.speech_checkpoints import BASE, LARGE
+
+LETTERS = ["|", "E", "T", "A", "O", "N", "I"]
+WAVE = np.sin(np.arange(9000) ** 1.3 / 40).astype(np.float32) * 0.3 + 0.05
+
+
+def letters(folder: Path, symbols: list[str] = LETTERS) -> Path:
+    path = folder / "dict.ltr.txt"
+    path.write_text("".join(f"{symbol} {9 - number}\n" for number, symbol in enumerate(symbols)))
+    return path
+
+
+def finetuned(kind: str, dictionary: Dictionary, inner: dict[str, Any], normalize: bool) -> tuple[Any, dict[str, Any]]:
+    """fairseq's own model with random weights, and its options as fairseq-train saves them."""
+    torch.manual_seed(3)
+    hubert = kind == "hubert_ctc"
+    config = (
+        HubertConfig() if hubert else Wav2Vec2Config(quantize_targets=True, latent_vars=8, required_seq_len_multiple=1)
+    )
+    for name, value in inner.items():
+        setattr(config, name, value)
+    options = {
+        **OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True),
+        "_name": "hubert" if hubert else "wav2vec2",
+    }
+    task = {"_name": "hubert_pretraining" if hubert else "audio_pretraining", "data": ".", "normalize": normalize}
+    if hubert:
+        task |= {"labels": ["km"], "label_rate": 50.0, "sample_rate": 16000}
+    w2v_args = {"model": options, "task": task, "criterion": None, "lr_scheduler": None}
+    outer = HubertCtcConfig() if hubert else Wav2Vec2CtcConfig()
+    outer.normalize, outer.data, outer.w2v_args = normalize, ".", OmegaConf.create(w2v_args)
+    stub = SimpleNamespace(target_dictionary=dictionary, state_dict=lambda: {"dictionaries": [dictionary]})
+    model = (HubertCtc if hubert else Wav2VecCtc).build_model(outer, stub).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    return model, w2v_args
+
+
+def save(path: Path, kind: str, model: Any, w2v_args: dict[str, Any], normalize: bool, form: str, **more: Any) -> Path:
+    """As fairseq-train saves it: options as ``cfg``, plain or OmegaConf's, or, until 2020, as ``args``."""
+    task = {"_name": "audio_finetuning", "data": "/gone", "labels": "ltr", "sample_rate": 16000, "normalize": normalize}
+    cfg: Any = {
+        "_name": None,
+        "model": {"_name": kind, "w2v_path": "/gone.pt", "w2v_args": w2v_args, **more},
+        "task": task,
+    }
+    args = None
+    if form == "omegaconf":
+        cfg = OmegaConf.create(cfg)
+        cfg.model.normalize = "${task.normalize}"
+    if form == "args":
+        inner = Namespace(arch="wav2vec2", **{**w2v_args["task"], **w2v_args["model"]})
+        outer = {**task, "task": task.pop("_name"), **more}
+        outer.pop("_name")
+        cfg, args = None, Namespace(arch=kind, w2v_path="/gone.pt", w2v_args=inner, **outer)
+    weights = model.state_dict()
+    torch.save({"args": args, "cfg": cfg, "model": weights, "extra_state": {"epoch": 1}, "task_state": {}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "inner", "normalize", "form"),
+    (
+        ("wav2vec_ctc", BASE, False, "args"),
+        ("wav2vec_ctc", LARGE, True, "cfg"),
+        ("hubert_ctc", BASE, False, "omegaconf"),
+        ("hubert_ctc", LARGE, True, "cfg"),
+    ),
+)
+def test_scores_are_those_of_fairseq(
+    kind: str, inner: dict[str, Any], normalize: bool, form: str, tmp_path: Path
+) -> None:
+    dictionary = Dictionary.load(str(letters(tmp_path)))
+    unknown = {"label_rate", "untie_final_proj"} if kind == "wav2vec_ctc" else set()
+    small = {name: value for name, value in inner.items() if name not in unknown}
+    model, w2v_args = finetuned(kind, dictionary, small, normalize)
+    path = save(tmp_path / "lr=3.pt", kind, model, w2v_args, normalize, form)
+    recogniser = build_recogniser(f"fairseq:{path}")
+    assert isinstance(recogniser, FairseqCTC) and recogniser.name == "fairseq:lr=3.pt"
+    source = torch.from_numpy(WAVE)[None]
+    source = F.layer_norm(source, source.shape) if normalize else source
+    with torch.no_grad():
+        output = model(source=source, padding_mask=torch.zeros(source.shape, dtype=torch.bool))
+        expected = model.get_logits(output)[:, 0]
+    found = recogniser.emissions(WAVE)
+    assert found.shape == (27, 11) and float(expected.std()) > 0.05
+    assert torch.allclose(found, expected, atol=1e-4)
+    # The text: by fairseq's own string(), whose symbols stand apart, from the frames taken one by one.
+    best = expected.argmax(-1).tolist()
+    kept = [b for number, b in enumerate(best) if b != dictionary.bos() and (not number or best[number - 1] != b)]
+    text = dictionary.string(torch.tensor(kept)).replace("<pad>", "").replace(" ", "").replace("|", " ")
+    assert recogniser.transcribe(WAVE) == " ".join(text.split())
+    assert recogniser.transcribe(WAVE[:100]) == ""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("ctc")
+    small = {name: value for name, value in BASE.items() if name not in ("label_rate", "untie_final_proj")}
+    model, w2v_args = finetuned("wav2vec_ctc", Dictionary.load(str(letters(folder))), small, False)
+    return folder, model, w2v_args
+
+
+def test_text_by_hand_and_blank_weight(made: tuple[Path, Any, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, model, w2v_args = made
+    path = save(folder / "model.pt", "wav2vec_ctc", model, w2v_args, False, "cfg")
+    plain = FairseqCTC(path)
+    frames = [5, 5, 0, 5, 6, 4, 1, 4, 7, 2, 7, 0, 0]  # E E, blank, E, T, |, padding, |, A, end, A
+    monkeypatch.setattr(plain, "emissions", lambda wave: F.one_hot(torch.tensor(frames), 11).float())
+    assert plain.transcribe(WAVE) == "EET AA"
+    other = folder / "other.txt"
+    os.replace(folder / "dict.ltr.txt", other)
+    with pytest.raises(InputError, match=r"dict.ltr.txt: the letters of .*model.pt are not there; pass --asr fairseq:"):
+        build_recogniser(f"fairseq:{path}")
+    given = build_recogniser(f"fairseq:{path}={other}")
+    letters(folder)
+    heavy = FairseqCTC(save(folder / "heavy.pt", "wav2vec_ctc", model, w2v_args, False, "cfg", blank_weight=50.0))
+    assert isinstance(given, FairseqCTC)
+    raised = heavy.emissions(WAVE) - given.emissions(WAVE)
+    assert torch.allclose(raised[:, 0], torch.tensor(50.0)) and float(raised[:, 1:].abs().max()) == 0
+    assert heavy.transcribe(WAVE) == ""
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("hostile",)
+
+
+def test_files_that_will_not_do(made: tuple[Path, Any, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, model, w2v_args = made
+    monkeypatch.chdir(folder)
+    good = torch.load(save(folder / "good.pt", "wav2vec_ctc", model, w2v_args, False, "cfg"), weights_only=False)
+
+    def refused(symbols: list[str] = LETTERS, **changes: Any) -> str:
+        letters(folder, symbols)
+        torch.save({**good, **changes}, folder / "bad.pt")
+        with pytest.raises(InputError) as error:
+            build_recogniser.__wrapped__("fairseq:bad.pt")
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    def model_of(**changes: Any) -> dict[str, Any]:
+        return {**good["cfg"], "model": {**good["cfg"]["model"], **changes}}
+
+    def without(name: str) -> dict[str, Any]:
+        return {key: value for key, value in good["model"].items() if not key.endswith(name)}
+
+    assert "has 11 labels and its dictionary 10, fairseq's own 4 included" in refused(LETTERS[:-1])
+    assert "no | to stand between words" in refused([*LETTERS[1:], "X"])
+    assert "not a dictionary of fairseq" in refused(["one\ntwo"])
+    assert "wav2vec_ctc or hubert_ctc is wanted" in refused(cfg=model_of(_name="wav2vec_seq2seq"))
+    assert "w2v_args" in refused(cfg=model_of(w2v_args=None))
+    task = {**good["cfg"]["task"], "sample_rate": 8000}
+    assert "hears 8000 Hz" in refused(cfg={**good["cfg"], "task": task})
+    assert "no weights w2v_encoder.w2v_model.encoder.layers.1.fc1.weight" in refused(
+        model=without("layers.1.fc1.weight")
+    )
+    assert "no w2v_encoder.proj.weight and bias" in refused(model=without("proj.bias"))
+    assert "decoder.extra" in refused(model={**good["model"], "decoder.extra": torch.zeros(1)})
+    extra = {"w2v_encoder.w2v_model.encoder.extra": torch.zeros(1)}
+    assert "encoder.extra that this model has not" in refused(model={**good["model"], **extra})
+    assert "can run code" in refused(best=Hostile()) and not Path("hostile").exists()
+    letters(folder)
+    with pytest.raises(InputError, match="none.pt: no such checkpoint"):
+        build_recogniser("fairseq:none.pt")
