@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.dialogue_generator import DialogueGenerator, Hypothesis
-from speechdlm_ext.generation.options import DecodingOptions
+from speechdlm_ext.generation.dialogue_generator import Hypothesis
 from speechdlm_ext.hub.dialogues import Dialogue, column, dialogue_list, encode_dialogue, encode_whole
+from speechdlm_ext.hub.ensemble import Ensemble
 from speechdlm_ext.hub.folder import save_folder
-from speechdlm_ext.hub.sampling import FrameProgress, check_free, decoding_options, progress_bar
+from speechdlm_ext.hub.sampling import check_free, decoding_options, progress_bar
 from speechdlm_ext.hub.scoring import score_dialogues
 from speechdlm_ext.tasks.speech_dlm_task import SpeechDLMTask
 
 logger = logging.getLogger(__name__)
 
 
-class DialogueModel(nn.Module):
+class DialogueModel(Ensemble):
     """Trained SpeechDLMs, ready to continue and to score dialogues.
 
     A dialogue is a dictionary ``{"unitA": "7 376 …", "unitB": "…"}``, or ids ``(T, C)`` as :meth:`encode` makes them.
@@ -34,16 +33,9 @@ class DialogueModel(nn.Module):
     """
 
     def __init__(self, models: Sequence[Any], task: SpeechDLMTask) -> None:
-        super().__init__()
-        self.models = nn.ModuleList(models)
+        super().__init__(models, task.dictionary)
         self.task = task
         self.channels = task.channels
-        self.eval()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
 
     def encode(
         self,
@@ -61,16 +53,6 @@ class DialogueModel(nn.Module):
     def decode(self, units: Tensor) -> dict[str, str]:
         """Ids ``(T, C)`` to units as text, by channel."""
         return self.task.dictionary.channel_strings(units)
-
-    def generate(
-        self,
-        prompts: Sequence[Tensor],
-        options: DecodingOptions,
-        seeds: Sequence[int],
-        progress: Callable[[int], None] | None = None,
-    ) -> list[list[Hypothesis]]:
-        """Continue prompts ``(T, C)``; see :meth:`DialogueGenerator.generate`."""
-        return DialogueGenerator(list(self.models), self.task.dictionary, options).generate(prompts, seeds, progress)
 
     def sample(
         self,
@@ -111,12 +93,7 @@ class DialogueModel(nn.Module):
         settings = decoding_options(options, beam, as_long_as_the_prompt=condition_on is not None)
         if condition_on is not None:
             check_free(prompts, settings, (self.task.dictionary.pad(), self.task.dictionary.unk()))
-        seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(prompts):
-            raise InputError(f"seed: {len(seeds)} numbers for {len(prompts)} dialogues")
-        limits = [settings.limit(len(prompt)) for prompt in prompts]
-        with progress_bar(sum(limits), "sampling", verbose) as bar, FrameProgress(limits, bar.update) as progress:
-            found = self.generate(prompts, settings, seeds, progress)
+        found = self.continue_prompts(prompts, settings, seed, "dialogues", verbose)
         if verbose:
             self._log(prompts, found)
         best = [hypotheses[0].units for hypotheses in found]
@@ -172,9 +149,7 @@ class DialogueModel(nn.Module):
         Raises:
             InputError: there is a model already, and not ``overwrite``; or this is an ensemble.
         """
-        if len(self.models) > 1:
-            raise InputError(f"an ensemble of {len(self.models)} models cannot be saved in one folder: save each alone")
-        save_folder(folder, self.models[0], self.task, overwrite)  # type: ignore[arg-type]
+        save_folder(folder, self.only_model(), self.task, overwrite)
 
     def _log(self, prompts: Sequence[Tensor], found: Sequence[Sequence[Hypothesis]]) -> None:
         for prompt, hypotheses in zip(prompts, found, strict=True):

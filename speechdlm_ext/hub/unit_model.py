@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.dialogue_generator import DialogueGenerator, Hypothesis
-from speechdlm_ext.generation.options import DecodingOptions, frames_of
-from speechdlm_ext.hub.sampling import AS_LONG_AS_THE_PROMPT, FrameProgress, decoding_options, progress_bar
+from speechdlm_ext.generation.dialogue_generator import Hypothesis
+from speechdlm_ext.generation.options import frames_of
+from speechdlm_ext.hub.ensemble import Ensemble
+from speechdlm_ext.hub.sampling import AS_LONG_AS_THE_PROMPT, decoding_options, progress_bar
 from speechdlm_ext.hub.unit_folder import save_unit_folder
 from speechdlm_ext.hub.unit_scoring import UnitScore, score_units
 from speechdlm_ext.models.unit_language_model import UnitLanguageModel
@@ -40,7 +41,7 @@ class UnitSample:
     ended: bool
 
 
-class UnitModel(nn.Module):
+class UnitModel(Ensemble):
     """Trained unit language models, ready to continue and to score sequences of units.
 
     A sequence is text, ``"7 376 12"``, or the numbers of the units: a list of integers, or a tensor ``(T,)``.
@@ -55,19 +56,12 @@ class UnitModel(nn.Module):
     """
 
     def __init__(self, models: Sequence[UnitLanguageModel], frame_rate: float | None = None) -> None:
-        super().__init__()
         sizes = sorted({model.decoder.dictionary.units for model in models})
         if len(sizes) > 1:
             raise InputError(f"models of codebooks of {' and '.join(map(str, sizes))} units cannot be one ensemble")
-        self.models = nn.ModuleList(models)
+        super().__init__(models, models[0].decoder.dictionary)
         self.dictionary: UnitDictionary = models[0].decoder.dictionary
         self.frame_rate = frame_rate
-        self.eval()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
 
     @property
     def units(self) -> int:
@@ -95,16 +89,6 @@ class UnitModel(nn.Module):
     def decode(self, rows: Tensor) -> str:
         """Rows of the vocabulary ``(T,)`` as text; boundaries are left out."""
         return self.dictionary.string(rows)
-
-    def generate(
-        self,
-        prompts: Sequence[Tensor],
-        options: DecodingOptions,
-        seeds: Sequence[int],
-        progress: Callable[[int], None] | None = None,
-    ) -> list[list[Hypothesis]]:
-        """Continue prompts ``(T, 1)`` of rows; see :meth:`DialogueGenerator.generate`."""
-        return DialogueGenerator(list(self.models), self.dictionary, options).generate(prompts, seeds, progress)
 
     def sample(
         self,
@@ -139,12 +123,7 @@ class UnitModel(nn.Module):
         asked: list[Units] = [prompts] if one else list(prompts)
         rows = [self.encode(units, f"sequence {i}").unsqueeze(1) for i, units in enumerate(asked, 1)]
         settings = decoding_options(self._with_seconds({"stop_at_end": True, **options}, max_seconds), beam)
-        seeds = [seed + i for i in range(len(rows))] if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(rows):
-            raise InputError(f"seed: {len(seeds)} numbers for {len(rows)} sequences")
-        limits = [settings.limit(len(prompt)) for prompt in rows]
-        with progress_bar(sum(limits), "sampling", verbose) as bar, FrameProgress(limits, bar.update) as progress:
-            found = self.generate(rows, settings, seeds, progress)
+        found = self.continue_prompts(rows, settings, seed, "sequences", verbose)
         answers = [
             _sample(best) if details else _as_asked(best, units) for units, (best, *_) in zip(asked, found, strict=True)
         ]
@@ -193,10 +172,7 @@ class UnitModel(nn.Module):
         Raises:
             InputError: there is a model already, and not ``overwrite``; or this is an ensemble.
         """
-        if len(self.models) > 1:
-            raise InputError(f"an ensemble of {len(self.models)} models cannot be saved in one folder: save each alone")
-        model: Any = self.models[0]
-        save_unit_folder(folder, model, self.frame_rate, overwrite)
+        save_unit_folder(folder, self.only_model(), self.frame_rate, overwrite)
 
 
 def _is_one(given: Any) -> bool:

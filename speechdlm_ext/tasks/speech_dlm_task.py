@@ -1,7 +1,6 @@
 """The task of modelling spoken dialogue over parallel channels of units."""
 
 import logging
-import sys
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -10,17 +9,18 @@ from fairseq import utils
 from fairseq.data.indexed_dataset import get_available_dataset_impl
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II
 from torch import Tensor
 
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary, find_channels, load_dictionaries
-from speechdlm_ext.data.dialogue_dataset import DialogueDataset, PromptDataset
+from speechdlm_ext.data.dialogue_dataset import DialogueDataset
 from speechdlm_ext.data.unit_counts import share_counts
 from speechdlm_ext.data.unit_stream import UnitStream, find_binarized
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.fairseq_generator import FairseqGenerator
 from speechdlm_ext.options import channel_weights, flag
+from speechdlm_ext.tasks.continuing_task import ContinuingTask
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class SpeechDLMTaskConfig(FairseqDataclass):
 
 
 @register_task("speech_dlm_task", dataclass=SpeechDLMTaskConfig)
-class SpeechDLMTask(FairseqTask):
+class SpeechDLMTask(ContinuingTask):
     """Language modelling of C channels of units in time (Nguyen et al. 2022).
 
     Attributes:
@@ -84,6 +84,7 @@ class SpeechDLMTask(FairseqTask):
     """
 
     cfg: SpeechDLMTaskConfig
+    dictionary: ChannelDictionary
 
     def __init__(self, cfg: SpeechDLMTaskConfig, dictionary: ChannelDictionary) -> None:
         super().__init__(cfg)
@@ -136,7 +137,7 @@ class SpeechDLMTask(FairseqTask):
             str(self.cfg.sample_break_mode),
             self.cfg.max_target_durations or 1,
             shuffle=split.startswith("train"),
-            start_symbol=self._start_symbol(),
+            start_symbol=self.start_symbol(),
         )
         seconds = f"{len(streams[0]):,} frames in {len(streams[0].sizes):,} lines, {len(dataset):,} blocks"
         logger.info("%s: %s of %s", split, seconds, ",".join(self.channels))
@@ -146,31 +147,19 @@ class SpeechDLMTask(FairseqTask):
         """Called with all batches of an update before the first is trained on; see the criterion for why."""
         return share_counts(samples, self.dictionary.pad(), len(self.channels))
 
-    def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """The loss of a batch; nothing where ``fairseq-validate`` has none left for this of several processes."""
-        return super().valid_step(sample, model, criterion) if sample else (0.0, 0, {})
-
-    def _start_symbol(self) -> int:
+    def start_symbol(self) -> int:
+        """``<s>`` with ``--add-bos-token``, else the ``</s>`` of the line before."""
         return self.dictionary.bos() if self.cfg.add_bos_token else self.dictionary.eos()
 
-    def build_dataset_for_inference(self, src_tokens: list[Tensor], src_lengths: Any, **kwargs: Any) -> PromptDataset:
-        """A dataset of prompts ``(T, C)``."""
-        return PromptDataset(src_tokens, self._start_symbol(), self.dictionary.pad())
+    def empty_prompt(self) -> Tensor:
+        """See :meth:`ContinuingTask.empty_prompt`."""
+        return torch.zeros(0, len(self.channels), dtype=torch.long)
 
-    def get_interactive_tokens_and_lengths(self, lines: list[str], encode_fn: Any) -> tuple[list[Tensor], list[int]]:
-        """Parse lines of channels side by side.
-
-        A line that cannot be parsed is explained on standard error and becomes an empty prompt, which is answered by
-        nothing, so that the next line is served.
-        """
-        prompts = []
-        for line in lines:
-            try:
-                prompts.append(self.dictionary.encode_line(encode_fn(line)))
-            except InputError as error:
-                print(f"left out: {error}", file=sys.stderr, flush=True)
-                prompts.append(torch.zeros(0, len(self.channels), dtype=torch.long))
-        return prompts, [len(prompt) for prompt in prompts]
+    def cut_prompts(self, rows: Tensor, length: int | None) -> Tensor:
+        """The first frames of blocks ``(B, T, C)``, ``--prompt-frames`` by default."""
+        prompts = rows[:, : (self.cfg.prompt_frames if length is None else length) + 1].clone()
+        prompts[:, 0] = self.start_symbol()  # a block begins with the unit before it, which is not continued
+        return prompts
 
     def build_generator(
         self,
@@ -182,39 +171,6 @@ class SpeechDLMTask(FairseqTask):
     ) -> FairseqGenerator:
         """The generator that fairseq's commands call, with their options."""
         return FairseqGenerator(models, self.dictionary, args)
-
-    def inference_step(
-        self,
-        generator: FairseqGenerator,
-        models: list[Any],
-        sample: Any,
-        prefix_tokens: Any = None,
-        constraints: Any = None,
-    ) -> list[list[dict[str, Any]]]:
-        """Continue the prompts of a batch; of a block of data, its first ``prompt_frames``."""
-        if constraints is not None:
-            raise InputError("--constraints are not supported by speech_dlm_task")
-        if sample.get("target") is not None:
-            frames = self.cfg.prompt_frames if prefix_tokens is None else prefix_tokens.size(1)
-            prompts = sample["net_input"]["src_tokens"][:, : frames + 1].clone()
-            prompts[:, 0] = self._start_symbol()  # a block begins with the unit before it, which is not continued
-            sample["net_input"]["src_tokens"] = prompts
-        with torch.no_grad():
-            return generator.generate(models, sample)
-
-    @property
-    def source_dictionary(self) -> ChannelDictionary:
-        """The channels' dictionaries as one."""
-        return self.dictionary
-
-    @property
-    def target_dictionary(self) -> ChannelDictionary:
-        """The same as :attr:`source_dictionary`."""
-        return self.dictionary
-
-    def max_positions(self) -> int | None:
-        """No limit but the model's."""
-        return None
 
 
 def _targets(cfg: SpeechDLMTaskConfig) -> list[str]:

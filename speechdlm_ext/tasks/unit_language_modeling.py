@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import sys
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from speechdlm_ext.data.utterance_dataset import UtteranceDataset
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.fairseq_generator import FairseqGenerator
 from speechdlm_ext.generation.options import frames_of
+from speechdlm_ext.tasks.continuing_task import ContinuingTask
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class UnitLanguageModelingConfig(FairseqDataclass):
 
 
 @register_task("unit_language_modeling", dataclass=UnitLanguageModelingConfig)
-class UnitLanguageModelingTask(FairseqTask):
+class UnitLanguageModelingTask(ContinuingTask):
     """Language modelling of one channel of units, with their durations beside them if asked for.
 
     Attributes:
@@ -81,6 +81,7 @@ class UnitLanguageModelingTask(FairseqTask):
     """
 
     cfg: UnitLanguageModelingConfig
+    dictionary: UnitDictionary
 
     def __init__(self, cfg: UnitLanguageModelingConfig, dictionary: UnitDictionary) -> None:
         super().__init__(cfg)
@@ -161,24 +162,21 @@ class UnitLanguageModelingTask(FairseqTask):
         )
         return batches.next_epoch_itr(shuffle=False)
 
-    def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """The loss of a batch; nothing where ``fairseq-validate`` has none left for this of several processes."""
-        return super().valid_step(sample, model, criterion) if sample else (0.0, 0, {})
+    def start_symbol(self) -> int:
+        """The boundary."""
+        return self.dictionary.bos()
+
+    def empty_prompt(self) -> Tensor:
+        """See :meth:`ContinuingTask.empty_prompt`."""
+        return torch.zeros(0, dtype=torch.long)
+
+    def cut_prompts(self, rows: Tensor, length: int | None) -> Tensor:
+        """The first units of utterances ``(B, T)`` after their boundary, ``--prompt-units`` by default."""
+        return rows[:, : (self.cfg.prompt_units if length is None else length) + 1]
 
     def build_dataset_for_inference(self, src_tokens: list[Tensor], src_lengths: Any, **kwargs: Any) -> PromptDataset:
-        """A dataset of prompts ``(T,)``."""
-        return PromptDataset([rows.unsqueeze(-1) for rows in src_tokens], self.dictionary.bos(), self.dictionary.pad())
-
-    def get_interactive_tokens_and_lengths(self, lines: list[str], encode_fn: Any) -> tuple[list[Tensor], list[int]]:
-        """Parse lines of units; one that cannot be parsed is explained and answered by nothing."""
-        prompts = []
-        for line in lines:
-            try:
-                prompts.append(self.dictionary.encode_line(encode_fn(line)))
-            except InputError as error:
-                print(f"left out: {error}", file=sys.stderr, flush=True)
-                prompts.append(torch.zeros(0, dtype=torch.long))
-        return prompts, [len(prompt) for prompt in prompts]
+        """A dataset of prompts ``(T,)``, as ``(T, 1)``."""
+        return super().build_dataset_for_inference([rows.unsqueeze(-1) for rows in src_tokens], src_lengths, **kwargs)
 
     def build_generator(
         self,
@@ -197,37 +195,6 @@ class UnitLanguageModelingTask(FairseqTask):
         seconds = self.cfg.max_seconds
         max_frames = None if seconds is None else frames_of(seconds, self.frame_rate)
         return FairseqGenerator(models, self.dictionary, args, stop_at_end=True, max_frames=max_frames)
-
-    def inference_step(
-        self,
-        generator: FairseqGenerator,
-        models: list[Any],
-        sample: Any,
-        prefix_tokens: Any = None,
-        constraints: Any = None,
-    ) -> list[list[dict[str, Any]]]:
-        """Continue the prompts of a batch; of an utterance of data, its first ``prompt_units``."""
-        if constraints is not None:
-            raise InputError("--constraints are not supported by unit_language_modeling")
-        if sample.get("target") is not None:
-            units = self.cfg.prompt_units if prefix_tokens is None else prefix_tokens.size(1)
-            sample["net_input"]["src_tokens"] = sample["net_input"]["src_tokens"][:, : units + 1]
-        with torch.no_grad():
-            return generator.generate(models, sample)
-
-    @property
-    def source_dictionary(self) -> UnitDictionary:
-        """The rows of the model."""
-        return self.dictionary
-
-    @property
-    def target_dictionary(self) -> UnitDictionary:
-        """The same as :attr:`source_dictionary`."""
-        return self.dictionary
-
-    def max_positions(self) -> None:
-        """There is no limit."""
-        return None
 
 
 def _warn_of_deduplicated(stream: UnitStream) -> None:
