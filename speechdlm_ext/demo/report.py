@@ -143,7 +143,7 @@ def _turns(figures: Any) -> str:
         [
             "Speech of A\nand of B",
             *(
-                "\n".join(f"{100 * share:.0f} %" for share in c["speech_share"]) if c["speech_share"] else "–"
+                "\n".join("–" if share is None else f"{100 * share:.0f} %" for share in c["speech_share"] or [None])
                 for c in columns
             ),
         ]

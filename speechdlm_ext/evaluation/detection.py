@@ -31,6 +31,7 @@ class Detection:
         options: of the detector, plain values.
         silence: units that are silence, where ``method`` is units.
         given: speech by corpus and dialogue, where it is known beforehand.
+        speakers: names of the channels, likewise, where they are known; empty for one without.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Detection:
     options: Mapping[str, Any] = field(default_factory=dict)
     silence: tuple[int, ...] = ()
     given: Mapping[tuple[str, str], Speech] = field(default_factory=dict)
+    speakers: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """What results say about it."""
@@ -92,7 +94,8 @@ def choose_detection(
     if name == "units":
         return _by_units(corpora, silence_units)
     if name == "rttm":
-        return Detection("rttm", given=_from_rttm(corpora, rttm))
+        given, speakers = _from_rttm(corpora, rttm)
+        return Detection("rttm", given=given, speakers=speakers)
     if name == "field":
         given = {(side, dialogue.name): _from_field(dialogue, rest or "speech") for side, dialogue in dialogues}
         return Detection(f"field:{rest or 'speech'}", given=given)
@@ -126,8 +129,12 @@ def _by_units(corpora: Mapping[str, Corpus], silence: Sequence[int]) -> Detectio
     return Detection("units", 1 / rates.pop(), options, tuple(silence))
 
 
-def _from_rttm(corpora: Mapping[str, Corpus], paths: Sequence[Path]) -> dict[tuple[str, str], Speech]:
+def _from_rttm(
+    corpora: Mapping[str, Corpus], paths: Sequence[Path]
+) -> tuple[dict[tuple[str, str], Speech], dict[tuple[str, str], list[str]]]:
+    """Speech of each dialogue, and the names of who speaks on each of its channels."""
     given: dict[tuple[str, str], Speech] = {}
+    speakers: dict[tuple[str, str], list[str]] = {}
     for side, corpus in corpora.items():
         found = list(paths) or _rttm_of(corpus.path)
         if not found:
@@ -138,19 +145,21 @@ def _from_rttm(corpora: Mapping[str, Corpus], paths: Sequence[Path]) -> dict[tup
         for dialogue in corpus.dialogues:
             own = turns.get(dialogue.name) or turns.get(Path(dialogue.name).name)
             if own is not None:
-                given[side, dialogue.name] = _by_channel(own)
-    return given
+                given[side, dialogue.name], speakers[side, dialogue.name] = _by_channel(own)
+    return given, speakers
 
 
-def _by_channel(turns: list[SpeakerTurn]) -> Speech:
-    """Speech of each channel, where every person has one alone; else of each person, in order of who speaks first."""
+def _by_channel(turns: list[SpeakerTurn]) -> tuple[Speech, list[str]]:
+    """Speech and name of each channel, where every person has one alone; else of each person, in order of who speaks first."""
     (people,) = speech_by_speaker(turns).values()
     channels = {(turn.speaker, turn.channel) for turn in turns}
     numbers = {channel for _, channel in channels}
     if len(channels) == len(people) == len(numbers) and min(numbers) >= 1 and max(numbers) > 1:
         names = {channel: speaker for speaker, channel in channels}
-        return [people[names[c]] if c in names else [] for c in range(1, max(numbers) + 1)]
-    return sorted(people.values())
+        order = [names.get(channel, "") for channel in range(1, max(numbers) + 1)]
+    else:
+        order = sorted(people, key=lambda name: (people[name], name))
+    return [people[name] if name else [] for name in order], order
 
 
 def _rttm_of(path: Path) -> list[Path]:

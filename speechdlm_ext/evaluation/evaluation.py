@@ -74,10 +74,14 @@ class EvaluationOptions:
 
 @dataclass
 class Evaluation:
-    """``result`` is the content of metrics.json; ``sides`` what it was computed from, by corpus."""
+    """``result`` is the content of metrics.json; ``sides`` what it was computed from, by corpus.
+
+    ``speakers``: names of the channels by corpus and dialogue, where they are known.
+    """
 
     result: dict[str, Any]
     sides: dict[str, Side]
+    speakers: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -141,7 +145,7 @@ def evaluate(
     result["left_out"] = _left_out(corpora)
     if "reference" in sides and not pairs:
         result["unmatched"] = unmatched_names(corpora["generated"].names(), corpora["reference"].names())
-    return Evaluation(result, sides)
+    return Evaluation(result, sides, detection.speakers)
 
 
 def _add_likelihood(result: dict[str, Any], sides: Mapping[str, Side], options: EvaluationOptions) -> None:
@@ -210,6 +214,7 @@ def write_evaluation(
             for dialogue, (start, _), lead in zip(side.dialogues, side.windows, side.leads, strict=True)
         ]
         names = [dialogue.name for dialogue in side.dialogues]
-        corpora.append(PageCorpus(name, names, side.events, recordings, dialogue_figures(side)))
+        speakers = [evaluation.speakers.get((name, dialogue.name), ()) for dialogue in side.dialogues]
+        corpora.append(PageCorpus(name, names, side.events, recordings, dialogue_figures(side), speakers))
     write_page(files[2], evaluation.result, corpora, PageOptions(embed_megabytes=embed_megabytes, jobs=jobs))
     return files

@@ -90,6 +90,7 @@ def compare_halves(reference: Events, splits: int = 20, seed: int = 1) -> dict[s
         reasons = [row["reason"] for row in rows if row["reason"]]
         yardstick[name] = {**means, "reason": reasons[0] if reasons and None in means.values() else None}
     shares = [distance["speech_share"] for distance in distances if distance["speech_share"] is not None]
+    shares = [share for share in shares if len(share) == reference.channel_counts.max()]  # halves may lack a channel
     yardstick["speech_share"] = np.abs(shares).mean(axis=0).tolist() if shares else None
     return yardstick
 
@@ -110,10 +111,11 @@ def _difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str,
     return figures
 
 
-def _share_differences(mine: list[float] | None, theirs: list[float] | None) -> list[float] | None:
+def _share_differences(mine: list[float | None] | None, theirs: list[float | None] | None) -> list[float] | None:
     if not mine or not theirs or len(mine) != len(theirs):
         return None
-    return [a - b for a, b in zip(mine, theirs, strict=True)]
+    known = [a - b for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None]
+    return known if len(known) == len(mine) else None
 
 
 def _intervals(

@@ -61,11 +61,11 @@ def summarise(events: Events, bootstrap: BootstrapOptions | None = None) -> dict
 
     Returns:
         For each kind of event (``ipu``, ``pause``, ``gap``, …, ``floor_transfer_offset``, whose seconds are signed) the
-        figures of :func:`describe`; ``speech_share``, for each channel the share of the time in which it speaks;
-        ``conversations`` and ``minutes`` observed.
+        figures of :func:`describe`; ``speech_share``, for each channel the share of the time in which it speaks, of
+        the conversations that have it; ``conversations`` and ``minutes`` observed.
     """
     figures: dict[str, Any] = {"conversations": events.conversations, "minutes": events.duration / 60}
-    figures["speech_share"] = [speech / events.duration for speech in events.speech] if events.duration else None
+    figures["speech_share"] = _speech_share(events) if events.duration else None
     weights = None
     if bootstrap is not None and events.conversations > 1:
         weights = draw_weights(events.conversations, bootstrap)
@@ -77,6 +77,12 @@ def summarise(events: Events, bootstrap: BootstrapOptions | None = None) -> dict
             known = figures[name]["per_minute"] is not None and weights is not None
             figures[name]["interval"] = _intervals(kind, observed, weights, bootstrap) if known else None
     return figures
+
+
+def _speech_share(events: Events) -> list[float | None]:
+    there = events.channel_counts[:, None] > np.arange(events.channel_counts.max())  # (K, C)
+    seconds = (there * events.durations[:, None]).sum(axis=0)
+    return [s / of if of else None for s, of in zip(events.speech, seconds.tolist(), strict=False)]
 
 
 def observed_minutes(events: Events, name: str) -> NDArray[np.float64]:

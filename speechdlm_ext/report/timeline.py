@@ -99,8 +99,8 @@ class Timeline:
 
 
 def channel_name(number: int, names: Sequence[str] = ()) -> str:
-    """The channel's name, or a letter; after Z numbers."""
-    if number < len(names):
+    """The channel's name, or a letter where it has none; after Z numbers."""
+    if number < len(names) and names[number]:
         return names[number]
     return chr(ord("A") + number) if number < 26 else str(number + 1)
 

@@ -85,7 +85,10 @@ def test_speech_that_is_given(tmp_path: Path) -> None:
         ([("zoe", 1, 0.5), ("anna", 1, 2)], [[(0.5, 1.5)], [(2, 3)]]),
     ):
         write_rttm(tmp_path / "talks.rttm", [SpeakerTurn("a", channel, start, 1, who) for who, channel, start in turns])
-        assert choose_detection("rttm", corpora).given == {("generated", "a"): expected}
+        found = choose_detection("rttm", corpora)
+        assert found.given == {("generated", "a"): expected}
+        names = {start: who for who, _, start in turns}
+        assert list(found.speakers["generated", "a"]) == [names[e[0][0]] if e else "" for e in expected]
     (tmp_path / "bad.rttm").write_text("SPEAKER a 1 0.5 -1 <NA> <NA> anna <NA> <NA>\n")
     with pytest.raises(InputError, match="bad.rttm, line 1"):
         choose_detection("rttm", corpora, [tmp_path / "bad.rttm"])

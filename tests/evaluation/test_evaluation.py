@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from speechdlm_ext.evaluation.figures import MEASURES
 from speechdlm_ext.evaluation.prompts import PromptOptions
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.events import KINDS
-from speechdlm_ext.metrics.rttm import SpeakerTurn, write_rttm
+from speechdlm_ext.metrics.rttm import SpeakerTurn, read_rttm, write_rttm
 from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from tests.conftest import RunCommand
@@ -169,6 +170,13 @@ def test_people_of_an_rttm_file_are_channels(tmp_path: Path, shared: Path) -> No
     result = run(shared / "speech" / "ami", None, tmp_path, vad="rttm")
     assert len(result["generated"]["speech_share"]) == 4 and result["generated"]["overlap"]["n"] > 10
     assert list(result["generated"]["sound"]) == ["A"]  # one microphone
+    people: dict[str, set[str]] = {}
+    for turn in read_rttm(shared / "speech" / "ami.rttm"):
+        people.setdefault(turn.recording, set()).add(turn.speaker)
+    write_evaluation(evaluate(EvaluationOptions(shared / "speech" / "ami.rttm", bootstrap=QUICK), tmp_path), tmp_path)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    parts = [json.loads(part) for part in re.findall(r'id="dialogue-\d+"[^>]*>(.*?)</script>', page)]
+    assert {part["title"]: set(part["channels"]) for part in parts} == people
     alone = run(shared / "speech" / "ami.rttm", None, tmp_path, vad=None)
     assert alone["activity"]["method"] == "rttm" and alone["generated"]["ipu"]["n"] == result["generated"]["ipu"]["n"]
 

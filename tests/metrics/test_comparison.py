@@ -94,6 +94,8 @@ def test_nothing_to_compare() -> None:
         assert all(distance[name]["per_minute"] is None and distance[name]["reason"] for name in KINDS.values())
         assert all(distance[name]["interval"] is None for name in KINDS.values())
     assert compare_halves(corpus(1, 1)) is None
+    mixed = [([[(0, 2)], [(3, 5)]], 10.0), *[([[(0, 4)]], 10.0)] * 4]  # whichever half has the second channel
+    assert compare_halves(find_events_of_many(mixed))["speech_share"] is None
     halves = compare_halves(silent)
     assert halves is not None and halves["ipu"]["per_minute"] is None and halves["ipu"]["reason"]
     assert compare(corpus(1, 1), corpus(2, 5), OPTIONS)["ipu"]["interval"] is None  # one conversation has no scatter

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions, draw_weights, percentile_interval, ratios
-from speechdlm_ext.metrics.events import KINDS, pool_events
+from speechdlm_ext.metrics.events import KINDS, one_conversation, pool_events
 from speechdlm_ext.metrics.summary import describe, summarise
 from speechdlm_ext.metrics.turn_taking import find_events, find_events_of_many
 
@@ -58,6 +58,10 @@ def test_one_channel_has_no_gaps_to_count() -> None:
     figures = summarise(find_events_of_many([alone]))
     assert figures["pause"]["per_minute"] == 2 and figures["turn"]["n"] == 1
     assert figures["gap"]["per_minute"] is None and figures["gap"]["reason"] == "one channel only"
+    # Beside a conversation of two channels it says nothing about the second one.
+    pair = find_events_of_many([alone, ([[(0, 1)], [(1, 4)]], 10.0)])
+    assert summarise(pair)["speech_share"] == [pytest.approx(4 / 40), 0.3]
+    assert summarise(one_conversation(pair, 0))["speech_share"] == [pytest.approx(0.1)]
     # Beside a conversation of two, the time of the lone channel does not dilute what two can do.
     mixed = summarise(find_events_of_many([alone, ([[(0, 2)], [(2.5, 5)]], 60.0)]))
     assert mixed["gap"]["per_minute"] == 1 and mixed["ipu"]["per_minute"] == pytest.approx(4 / 1.5)
