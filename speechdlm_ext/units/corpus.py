@@ -16,7 +16,7 @@ from speechdlm_ext.units.encoder import Encoder
 from speechdlm_ext.units.encoding import Encoded, encode_rows
 from speechdlm_ext.units.files import DURATIONS, channel_names, format_units, write_unit_file
 from speechdlm_ext.units.quantizer import DPDPQuantizer
-from speechdlm_ext.units.recordings import recording_seconds, recording_stamp
+from speechdlm_ext.units.recordings import audio_paths, recording_seconds, recording_stamp, stamp
 
 Progress = Callable[[Iterable[Encoded], float], Iterable[Encoded]]
 
@@ -54,7 +54,7 @@ def encode_recordings(
         quantizer: for units other than each frame's nearest centroid.
         deduplicate: write runs of units and their durations.
         batch_seconds, workers: as :func:`speechdlm_ext.units.encoding.encode_rows` has them.
-        settings: what else the units depend on; results of other settings are not mixed in.
+        settings: what else the units depend on, which every row then says; results of others are not mixed in.
         may_be_empty: write a file without rows where no recording could be encoded, as for one shard of several.
 
     Returns:
@@ -65,11 +65,11 @@ def encode_recordings(
             encoded.
     """
     output = Path(output)
-    facts = unit_facts(codebook, quantizer)
+    facts = {**unit_facts(codebook, quantizer), **(settings or {})}
     if output.exists() and not overwrite:
         return _existing(rows, facts, deduplicate, output, say)
     encoder = encoder or codebook.build_encoder()
-    made_by = {**facts, **({"deduplicate": True} if deduplicate else {}), **(settings or {})}
+    made_by = {**facts, **({"deduplicate": True} if deduplicate else {})}
     made_by.pop("frame_rate")
     with Journal(output.with_name(output.name + ".partial"), made_by) as journal:
         if journal.dropped:
@@ -144,7 +144,7 @@ def _existing(
     results = read_jsonl(output)
     if any(result.get("codebook") != facts["codebook"] for result in results):
         raise InputError(f"{output} is there already, made with another codebook: pass --overwrite to replace it")
-    for name in ("duration_penalty", "num_neighbors"):
+    for name in ("duration_penalty", "num_neighbors", "dtype"):
         if any(result.get(name) != facts.get(name) for result in results):
             raise InputError(f"{output} is there already, made with another {name}: pass --overwrite to replace it")
     if any(("unitA" + DURATIONS in result) != deduplicate for result in results):
@@ -155,7 +155,14 @@ def _existing(
     failed = {error["id"] for error in read_jsonl(errors_file)} if errors_file.exists() else set()
     if [result["audio"] for result in results] != [name for name in wanted if name not in failed]:
         raise InputError(f"{output} is there already, with other recordings: pass --overwrite to replace it")
-    say(f"{output} is complete already")
+    made = output.stat().st_mtime_ns
+    changed = [row for row in rows if any(stamp(path)[-1:] > [made] for path in audio_paths(row))]
+    if changed:
+        raise InputError(
+            f"{output} is there already, and {len(changed)} of its {len(rows)} recordings have changed since, such as "
+            f"{audio_paths(changed[0])[0]}: pass --overwrite to encode them again"
+        )
+    say(f"{output} is complete already" + (f", without {len(failed)} that {errors_file} names" if failed else ""))
     return results
 
 

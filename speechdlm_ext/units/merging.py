@@ -185,7 +185,7 @@ def _place(
 
 def _check(found: _Results, ids: Sequence[str], allow_missing: bool, say: Callable[[str], object]) -> None:
     """Raise or say what is missing; results of different kinds do not go together."""
-    for key in ("codebook", "frame_rate", "duration_penalty", "num_neighbors"):
+    for key in ("codebook", "frame_rate", "duration_penalty", "num_neighbors", "dtype"):
         values = {repr(row.get(key)) for row in found.rows.values()}
         if len(values) > 1:
             raise InputError(f"the shards differ in {key} ({', '.join(sorted(values))}): they are not of one run")

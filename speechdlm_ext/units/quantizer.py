@@ -80,7 +80,10 @@ class DPDPQuantizer(torch.nn.Module):
             units = torch.full(features.shape[:2], -1, device=features.device)
             for row, some in zip(units, found, strict=True):
                 row[: len(some)] = some
-            quantized = self._centroids(features)[units.clamp_min(0)].masked_fill_(units[..., None] < 0, 0)
+            beyond = units[..., None] < 0
+            # The features beyond an utterance's end have no part in what comes out, and get no gradient.
+            features = features.masked_fill(beyond, 0)
+            quantized = self._centroids(features)[units.clamp_min(0)].masked_fill_(beyond, 0)
         else:
             raise InputError(f"features of shape {tuple(features.shape)}: (T, D), or (B, T, D) with lengths, is wanted")
         return _StraightThrough.apply(features, quantized), units

@@ -63,7 +63,7 @@ class UnitSummary:
     def bits_per_second(self) -> float:
         """Of a channel."""
         total = self.units
-        entropy = -sum(count / total * math.log2(count / total) for count in self.counts.values())
+        entropy = sum(count / total * math.log2(total / count) for count in self.counts.values())
         return self.units_per_second * entropy
 
     def lines(self, left_out: int = 0, speed: float | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,31 @@ def test_whole_result_is_kept_or_refused(tmp_path: Path, rows: list, codebook: C
     assert len(encode_recordings(rows[:4], other, output, overwrite=True, say=quiet)) == 4
 
 
+def test_whole_result_of_recordings_that_have_changed_since_is_refused(
+    tmp_path: Path, rows: list, codebook: Codebook
+) -> None:
+    output = tmp_path / "units.jsonl"
+    Path(rows[2]["audio_filepath"]).write_text("no sound")
+    encode_recordings(rows, codebook, output, say=quiet)
+    said: list[str] = []
+    encode_recordings(rows, codebook, output, say=said.append)
+    assert "without 1 that" in said[-1]
+    later = output.stat().st_mtime + 5
+    soundfile.write(rows[2]["audio_filepath"], torch.zeros(16000, 2).numpy(), 16000)
+    os.utime(rows[2]["audio_filepath"], (later, later))
+    with pytest.raises(InputError, match="1 of its 6 recordings have changed since.*call 2.wav.*--overwrite"):
+        encode_recordings(rows, codebook, output, say=quiet)
+    assert len(encode_recordings(rows, codebook, output, overwrite=True, say=quiet)) == 6
+
+
+def test_units_of_another_precision_are_told_apart(tmp_path: Path, rows: list, codebook: Codebook) -> None:
+    output = tmp_path / "units.jsonl"
+    results = encode_recordings(rows, codebook, output, say=quiet, settings={"dtype": "bfloat16"})
+    assert {row["dtype"] for row in results} == {"bfloat16"}
+    with pytest.raises(InputError, match="another dtype.*--overwrite"):
+        encode_recordings(rows, codebook, output, say=quiet)
+
+
 def test_bad_recording_costs_a_line(tmp_path: Path, rows: list, codebook: Codebook) -> None:
     Path(rows[2]["audio_filepath"]).write_text("no sound")
     said: list[str] = []
@@ -159,7 +185,7 @@ def test_bad_recording_costs_a_line(tmp_path: Path, rows: list, codebook: Codebo
     assert [result["audio"] for result in results] == [f"call-{number}" for number in (0, 1, 3, 4, 5)]
     assert any("not audio" in line for line in said)
     assert "not audio" in (tmp_path / "units.jsonl.errors").read_text()
-    # Done again with the same bad file there is nothing to do; mended, it is encoded when asked.
+    # Done again with the same bad file there is nothing to do.
     assert encode_recordings(rows, codebook, tmp_path / "units.jsonl", say=quiet) == results
     with pytest.raises(InputError, match="none of 1 recordings"):
         encode_recordings(rows[2:3], codebook, tmp_path / "none.jsonl", say=quiet)

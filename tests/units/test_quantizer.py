@@ -240,6 +240,7 @@ def test_gradient_goes_straight_through(speech: torch.Tensor) -> None:
     batch = speech[:50].expand(2, 50, 40).clone().requires_grad_()
     quantizer(batch, torch.tensor([50, 20]))[0].sum().backward()
     assert batch.grad is not None and bool(batch.grad[0].eq(1).all())
+    assert bool(batch.grad[1, :20].eq(1).all()) and not bool(batch.grad[1, 20:].any())
 
 
 def test_state_dict_is_the_published_one(speech: torch.Tensor) -> None:
