@@ -150,7 +150,7 @@ def _from_rttm(
 
 
 def _by_channel(turns: list[SpeakerTurn]) -> tuple[Speech, list[str]]:
-    """Speech and name of each channel, where every person has one alone; else of each person, in order of who speaks first."""
+    """Speech and name of each channel where every person has one alone, else of each person, first speaker first."""
     (people,) = speech_by_speaker(turns).values()
     channels = {(turn.speaker, turn.channel) for turn in turns}
     numbers = {channel for _, channel in channels}
