@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,25 +79,14 @@ class Journal:
 
     def _load(self, settings: dict[str, Any]) -> None:
         self._file.seek(0)
-        whole = 0
-        found: Any = None
-        for line in self._file:
-            entry = _parse(line)
-            if entry is None:
-                break
-            if not whole:
-                found = entry.get("settings")
-                if found != settings:
-                    break
-            else:
-                self.entries[entry.get("key", "")] = entry.get("value")
-            whole += len(line)
-        if not whole:
+        found, entries, whole = _read(self._file)
+        if whole and found == settings:
+            self.entries = entries
+            self._file.truncate(whole)
+        else:
             self.dropped = found is not None
             self._file.truncate(0)
             self._append({"settings": settings})
-        else:
-            self._file.truncate(whole)
 
     def _append(self, entry: dict[str, Any]) -> None:
         try:
@@ -107,6 +97,38 @@ class Journal:
                 self._synced = time.monotonic()
         except OSError as error:  # the system does not say which disk is full
             raise OSError(error.errno, error.strerror, str(self.path)) from None
+
+
+def read_journal(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+    """Settings and results of a journal, which another process may have open; None and nothing where there is none.
+
+    Read as far as it is whole, as :class:`Journal` does.
+    """
+    try:
+        with open(path, "rb") as file:
+            settings, entries, _ = _read(file)
+    except (FileNotFoundError, IsADirectoryError):
+        return None, {}
+    return settings, entries
+
+
+def _read(file: Iterable[bytes]) -> tuple[Any, dict[str, Any], int]:
+    """Settings, results by key, and the bytes up to the first line that is damaged or in the making."""
+    settings: Any = None
+    entries: dict[str, Any] = {}
+    whole = 0
+    for line in file:
+        entry = _parse(line)
+        if entry is None:
+            break
+        if not whole:
+            settings = entry.get("settings")
+        elif isinstance(key := entry.get("key"), str):
+            entries[key] = entry.get("value")
+        else:
+            break
+        whole += len(line)
+    return settings, entries, whole
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

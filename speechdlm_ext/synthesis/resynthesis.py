@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,11 +12,12 @@ from typing import Any
 
 import torch
 
-from speechdlm_ext.audio import audio_info, write_audio
+from speechdlm_ext.audio import audio_info
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.journal import Journal
+from speechdlm_ext.journal import Journal, read_journal
 from speechdlm_ext.manifest import write_jsonl
 from speechdlm_ext.sharding import Shard
+from speechdlm_ext.synthesis.accounts import is_made, replace_sound
 from speechdlm_ext.synthesis.framing import predict_frames
 from speechdlm_ext.synthesis.mirroring import mirror_paths
 from speechdlm_ext.synthesis.speaking import speak
@@ -78,13 +78,15 @@ def resynthesize(
         say: called with lines of text for the user.
 
     Raises:
-        InputError: a wav file is there that is not from these recordings and settings, another run is at work on the
-            same shard, durations are to be predicted by a vocoder that cannot, or nothing could be encoded.
+        InputError: a wav file would take the place of a recording, or is there and not from these recordings and
+            settings, another run is at work on the same shard, durations are to be predicted by a vocoder that cannot,
+            or nothing could be encoded.
     """
     if predict_durations and not vocoder.predicts_durations:
         raise InputError("--predict-durations: this vocoder has no predictor of durations; leave the option away")
     paths = mirror_paths(rows, dataset, output)
     mine = shard.take(rows) if shard is not None else list(rows)
+    _keep_recordings(rows, paths)
     folder = Path(output, dataset)
     settings = {
         "units": {**unit_facts(choice.codebook, choice.quantizer), **choice.settings},
@@ -93,9 +95,9 @@ def resynthesize(
     }
     account = folder / JOURNAL if shard is None else shard.path(folder / JOURNAL)
     made = Resynthesis()
+    # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
+    to_do = _missing(mine, paths, folder, _accounts(folder, account, settings), overwrite)
     with Journal(account, settings) as journal:
-        known = {**_accounts(folder, settings), **journal.entries}
-        to_do = _missing(mine, paths, folder, known, overwrite)
         if len(to_do) < len(mine):
             say(f"{len(mine) - len(to_do)} of {len(mine)} wav files are there already")
         _tell_rates(to_do, choice.encoder.sample_rate, vocoder.sample_rate, say)
@@ -114,13 +116,9 @@ def resynthesize(
                     made.left_out.append({**result.row, "error": result.error})
                     say(f"left out: {result.error}")
                     continue
-                # Noted before the file appears: the other way round, a kill would leave a file unaccounted for.
-                path.unlink(missing_ok=True)
-                journal.add(path.relative_to(folder).as_posix(), recording_stamp(result.row))
                 sound = _sound(result, vocoder, predict_durations)
-                gain = write_audio(path, sound, vocoder.sample_rate)
-                if gain < 1:
-                    say(f"{path}: turned down to {gain:.2f} of its level, to stay within full scale")
+                key, source = path.relative_to(folder).as_posix(), recording_stamp(result.row)
+                replace_sound(journal, key, source, path, sound, vocoder.sample_rate, say)
                 made.seconds += sound.shape[1] / vocoder.sample_rate
                 made.paths[name] = path
         errors = account.with_name(account.name + ".errors")
@@ -154,29 +152,34 @@ def _missing(
     overwrite: bool,
 ) -> list[Mapping[str, Any]]:
     """The rows whose wav file is not there, or is another one."""
-    missing = []
-    for row in rows:
-        path = paths[row["id"]]
-        if path.exists():
-            if known.get(path.relative_to(folder).as_posix()) == recording_stamp(row):
-                continue
-            if not overwrite:
-                raise InputError(f"{path} is there already, from another recording or settings: pass --overwrite")
-        missing.append(row)
-    return missing
+    return [
+        row
+        for row in rows
+        if not is_made(
+            path := paths[row["id"]],
+            recording_stamp(row),
+            known.get(path.relative_to(folder).as_posix()),
+            overwrite,
+        )
+    ]
 
 
-def _accounts(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What other runs with the same settings have made, of this and other shards, finished or at work."""
+def _keep_recordings(rows: Iterable[Mapping[str, Any]], paths: Mapping[str, Path]) -> None:
+    """Raise an InputError where the sound of a recording would take the place of a recording, its own or another."""
+    recordings = {os.path.realpath(path): path for row in rows for path in audio_paths(row)}
+    for path in paths.values():
+        taken = recordings.get(os.path.realpath(path))
+        if taken is not None:
+            raise InputError(f"{path}: output would overwrite the recording {taken}: choose another --output-dir")
+
+
+def _accounts(folder: Path, own: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs with the same settings have made, of this and other shards; what the own account says counts."""
     known: dict[str, Any] = {}
-    for path in folder.glob(JOURNAL + "*"):
-        if path.name.endswith(".errors"):
-            continue
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = [line for line in file if line.endswith("\n")]  # the last may be in the making
-        entries = [json.loads(line) for line in lines]
-        if entries and entries[0].get("settings") == settings:
-            known.update((entry["key"], entry["value"]) for entry in entries[1:])
+    for path in sorted(folder.glob(JOURNAL + "*"), key=lambda path: path == own):
+        if not path.name.endswith(".errors"):
+            theirs, entries = read_journal(path)
+            known.update(entries if theirs == settings else {})
     return known
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from speechdlm_ext.audio import write_audio
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.journal import Journal
+from speechdlm_ext.journal import Journal, read_journal
+from speechdlm_ext.synthesis.accounts import is_made, replace_sound
 from speechdlm_ext.synthesis.framing import are_deduplicated, frame_units
 from speechdlm_ext.synthesis.vocoder import Vocoder
 
@@ -57,24 +57,16 @@ def speak_rows(
     for place, name in enumerate(names):
         if name in names[:place]:
             raise InputError(f'two rows are named {rows[place]["audio"]}: their wav files would be one; rename "audio"')
-    with Journal(folder / ".synthesized", settings) as journal:
-        to_do = []
-        for path, units, digest in work:
-            if not path.exists():
-                to_do.append((path, units, digest))
-            elif journal.entries.get(path.name) != digest:
-                if not overwrite:
-                    raise InputError(f"{path} is there already, from other units or settings: pass --overwrite")
-                to_do.append((path, units, digest))
+    account = folder / ".synthesized"
+    # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
+    made_with, known = read_journal(account)
+    entries = known if made_with == settings else {}
+    to_do = [item for item in work if not is_made(item[0], item[2], entries.get(item[0].name), overwrite)]
+    with Journal(account, settings) as journal:
         if len(to_do) < len(work):
             say(f"{len(work) - len(to_do)} of {len(work)} wav files are there already")
         for path, units, digest in progress(to_do):
-            # Noted before the file appears: the other way round, a kill in between would leave a file unaccounted for.
-            path.unlink(missing_ok=True)
-            journal.add(path.name, digest)
-            gain = write_audio(path, speak(vocoder, units), vocoder.sample_rate)
-            if gain < 1:
-                say(f"{path}: turned down to {gain:.2f} of its level, to stay within full scale")
+            replace_sound(journal, path.name, digest, path, speak(vocoder, units), vocoder.sample_rate, say)
     return [path for path, _, _ in work]
 
 

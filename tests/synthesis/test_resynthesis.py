@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from speechdlm_ext.audio import audio_info, read_audio, write_audio
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.journal import Journal, read_journal
 from speechdlm_ext.metrics.activity import detect_speech
 from speechdlm_ext.metrics.agreement import speech_agreement
 from speechdlm_ext.sharding import Shard
 from speechdlm_ext.synthesis import CodebookVocoder, HiFiGANVocoder
+from speechdlm_ext.synthesis.accounts import is_made, replace_sound
 from speechdlm_ext.synthesis.mirroring import mirror_paths
 from speechdlm_ext.synthesis.resynthesis import resynthesize
 from speechdlm_ext.units import LogMelEncoder
@@ -128,7 +130,7 @@ def test_what_is_there_is_kept_and_the_rest_made(output: Any, rows: Any, choice:
     assert stamps == {path: os.stat(path).st_mtime_ns for path in kept}
     # Another seed is another sound: nobody's files are replaced unasked.
     other = CodebookVocoder(choice.codebook, seed=2)
-    with pytest.raises(InputError, match="is there already, from another recording or settings: pass --overwrite"):
+    with pytest.raises(InputError, match="is there already, from other input or settings: pass --overwrite"):
         resynthesize(rows, "talk", choice, other, tmp_path)
     resynthesize(rows[:2], "talk", choice, other, tmp_path, overwrite=True, say=lambda text: None)
     assert sum(path.read_bytes() != whole[path.relative_to(tmp_path)] for path in tmp_path.rglob("*.wav")) == 2
@@ -149,6 +151,98 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(rows: Any, choice: U
     said: list[str] = []
     resynthesize(rows[:2], "talk", choice, vocoder, tmp_path, say=said.append)
     assert said[0] == "1 of 2 wav files are there already"
+
+
+class Failing(CodebookVocoder):
+    """Is stopped in the middle of the work."""
+
+    def decode(self, units: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+
+def test_recordings_are_never_overwritten(rows: Any, choice: UnitChoice, recordings: Path, tmp_path: Path) -> None:
+    """Neither by their own sound nor by another's, wherever links lead."""
+    source, link = tmp_path / "real" / "talk" / "two.wav", tmp_path / "copy" / "talk" / "two.wav"
+    for path in (source, link):
+        path.parent.mkdir(parents=True)
+    shutil.copy(recordings / "talk" / "read" / "deep" / "two.wav", source)
+    kept = source.read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    link.symlink_to(source)
+    row, linked = {"id": "two", "audio_filepath": str(source)}, {"id": "two", "audio_filepath": str(link)}
+    pair = {"id": "two", "audio_filepath": [str(tmp_path / "talk" / "left.wav"), str(source)]}
+    vocoder = CodebookVocoder(choice.codebook)
+    for some, output in (
+        ([row], tmp_path / "real"),
+        ([row], tmp_path / "link"),
+        ([row], tmp_path / "copy"),
+        ([linked], tmp_path / "copy"),
+        ([linked], tmp_path / "real"),
+        ([pair], tmp_path / "real"),
+    ):
+        for overwrite in (False, True):
+            with pytest.raises(
+                InputError, match=r"would overwrite the recording .*two.wav: choose another --output-dir"
+            ):
+                resynthesize(some, "talk", choice, vocoder, output, overwrite=overwrite, say=lambda text: None)
+    # The recording in the way may be of another shard.
+    with pytest.raises(InputError, match="would overwrite the recording"):
+        resynthesize([*rows, row], "talk", choice, vocoder, tmp_path / "real", Shard(0, 6), True, say=lambda text: None)
+    assert source.read_bytes() == kept and link.is_symlink() and not list(tmp_path.rglob(".resynthesized*"))
+
+
+def test_the_file_of_before_is_there_until_the_new_one_is(rows: Any, choice: UnitChoice, tmp_path: Path) -> None:
+    some = [row for row in rows if row["id"] == "two"]
+    first = CodebookVocoder(choice.codebook)
+    path = resynthesize(some, "talk", choice, first, tmp_path, say=lambda text: None).paths["two"]
+    old = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        resynthesize(some, "talk", choice, Failing(choice.codebook, 2), tmp_path, overwrite=True, say=lambda text: None)
+    assert path.read_bytes() == old
+    # Nobody takes it for one of the new settings.
+    with pytest.raises(InputError, match="pass --overwrite"):
+        resynthesize(some, "talk", choice, CodebookVocoder(choice.codebook, 2), tmp_path, say=lambda text: None)
+    resynthesize(some, "talk", choice, CodebookVocoder(choice.codebook, 2), tmp_path, overwrite=True)
+    assert path.read_bytes() != old
+    said: list[str] = []
+    resynthesize(some, "talk", choice, CodebookVocoder(choice.codebook, 2), tmp_path, say=said.append)
+    assert said[0] == "1 of 1 wav files are there already"
+    # A refusal leaves the account of what is there as it was.
+    with pytest.raises(InputError, match="pass --overwrite"):
+        resynthesize(some, "talk", choice, first, tmp_path)
+    resynthesize(some, "talk", choice, CodebookVocoder(choice.codebook, 2), tmp_path, say=said.append)
+    assert said[-1] == "1 of 1 wav files are there already"
+
+
+def test_a_note_that_was_not_followed_by_its_file_claims_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    write_audio(path, torch.zeros(100), 16000)
+    old = path.read_bytes()
+    with Journal(tmp_path / "journal", {}) as journal, pytest.raises(InputError, match="not all finite"):
+        replace_sound(journal, "a.wav", "new", path, torch.full((1, 9), torch.nan), 16000, print)
+    entry = read_journal(tmp_path / "journal")[1]["a.wav"]
+    assert path.read_bytes() == old and not is_made(path, "new", entry, overwrite=True)
+    with Journal(tmp_path / "journal", {}) as journal:
+        replace_sound(journal, "a.wav", "new", path, torch.ones(1, 9), 16000, print)
+    entry = read_journal(tmp_path / "journal")[1]["a.wav"]
+    assert is_made(path, "new", entry, overwrite=True) and not is_made(path, "other", entry, overwrite=True)
+
+
+@pytest.mark.parametrize("damage", ["{broken\n", "[1]\n", '{"key": [1], "value": 2}\n', '{"key": "half'])
+def test_damaged_accounts_count_as_far_as_they_are_whole(
+    rows: Any, choice: UnitChoice, tmp_path: Path, damage: str
+) -> None:
+    some = [row for row in rows if row["id"] in ("one", "two")]
+    vocoder = CodebookVocoder(choice.codebook)
+    for index in (0, 1):
+        resynthesize(some, "talk", choice, vocoder, tmp_path, Shard(index, 2), say=lambda text: None)
+    for account in (tmp_path / "talk").glob(".resynthesized*"):
+        with open(account, "a") as file:
+            file.write(damage)
+    (tmp_path / "talk" / ".resynthesized.shard-0-of-9").write_text(damage)
+    said: list[str] = []
+    resynthesize(some, "talk", choice, vocoder, tmp_path, say=said.append)
+    assert said[0] == "2 of 2 wav files are there already"
 
 
 def test_a_bad_recording_costs_itself_alone(rows: Any, choice: UnitChoice, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Wav files and the journal that says what they were made of: it never vouches for a file of before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speechdlm_ext.audio import write_audio
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.journal import Journal
+from speechdlm_ext.units.recordings import stamp
+
+
+def replace_sound(
+    journal: Journal, name: str, source: Any, path: Path, sound: torch.Tensor, rate: int, say: Callable[[str], object]
+) -> None:
+    """Write a wav file that takes the place of the one of before, if any, at once; the journal notes what it is of.
+
+    Args:
+        journal: gets the entry ``name``, before the file appears: the other way round, a kill in between would leave a
+            file unaccounted for. The entry tells the file of before, which it does not vouch for.
+        source: what the sound was made of, in values that JSON can hold.
+        path: the wav file.
+        sound: (C, N), full scale at ±1.
+        rate: in Hz.
+        say: told where the sound had to be turned down.
+
+    Raises:
+        InputError, OSError: as :func:`speechdlm_ext.audio.write_audio`; the file of before is still there.
+    """
+    before = stamp(str(path))
+    journal.add(name, {"source": source, "instead_of": before} if before else source)
+    gain = write_audio(path, sound, rate)
+    if gain < 1:
+        say(f"{path}: turned down to {gain:.2f} of its level, to stay within full scale")
+
+
+def is_made(path: Path, source: Any, entry: Any, overwrite: bool) -> bool:
+    """Whether the wav file is there, made of ``source``, by the journal's entry for it (None where it has none).
+
+    Raises:
+        InputError: another file is there, and it is not to be overwritten.
+    """
+    if not path.exists():
+        return False
+    if isinstance(entry, dict) and "instead_of" in entry:
+        entry = entry.get("source") if entry["instead_of"] != stamp(str(path)) else None
+    if entry == source:
+        return True
+    if not overwrite:
+        raise InputError(f"{path} is there already, from other input or settings: pass --overwrite")
+    return False
