@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.metrics.activity import SpeechRule, speech_stretches
-from speechdlm_ext.metrics.intervals import Interval
+from speechdlm_ext.metrics.activity import SpeechRule, frame_levels, speech_stretches
+from speechdlm_ext.metrics.edges import EdgeOptions, refine_edges
+from speechdlm_ext.metrics.intervals import Interval, bridge_silences
 
 if TYPE_CHECKING:
     import torch
@@ -33,18 +34,25 @@ _TOGETHER = 4096  # windows whose spectra are held at once: two minutes
 class SileroOptions:
     """Thresholds of :func:`detect_speech_silero`; times in seconds.
 
-    Speech begins where the probability exceeds ``rise`` and goes on while it exceeds ``fall``. The package's own
-    defaults (0.5, 0.35, at least 0.25 s, padded by 30 ms) serve recognisers: they lose short backchannels, and let
-    speech end late. Ours were chosen on made conversations of synthetic and of recorded voices, with noise of -75 to
-    -40 dB and levels 20 dB apart, for boundaries within 100 ms and for true rates (docs/evaluation.md).
+    There is speech where the probability exceeds ``rise``, and while it then exceeds ``fall``; when exactly it begins
+    and ends, the level says (:mod:`.edges`). The package's own defaults (0.5, 0.35, at least 0.25 s, padded by 30 ms)
+    serve recognisers: they lose short backchannels, and let speech end late. Ours were chosen on made conversations
+    of synthetic and of recorded voices, with noise of -75 to -45 dB and levels 20 dB apart, for boundaries within
+    100 ms and for true rates, which were then measured on others (docs/evaluation.md).
     """
 
     rise: float = 0.5
-    fall: float = 0.45
+    fall: float = 0.35
     shortest_speech: float = 0.06
-    shortest_silence: float = 0.17  # before the shifts below, which make a silence of 200 ms of it
-    start_shift: float = -0.01  # added to each beginning of speech
-    end_shift: float = -0.06  # added to each end but that of the recording: the network lets go late
+    shortest_silence: float = 0.13
+    edge_share: float = EdgeOptions.share
+    edge_above_noise: float = EdgeOptions.above_noise
+    edge_below_loud: float = EdgeOptions.below_loud
+    edge_reach: float = EdgeOptions.reach
+
+    def edges(self) -> EdgeOptions:
+        """How beginnings and ends are found."""
+        return EdgeOptions(self.edge_share, self.edge_above_noise, self.edge_below_loud, self.edge_reach)
 
 
 class SileroNetwork:
@@ -133,7 +141,8 @@ def detect_speech_silero(
         options: thresholds.
 
     Returns:
-        For each channel its stretches of speech, (start, end) in seconds, from decisions every 32 ms.
+        For each channel its stretches of speech, (start, end) in seconds, from decisions every 32 ms; their beginnings
+        and ends to 10 ms.
     """
     import torch
 
@@ -146,11 +155,26 @@ def detect_speech_silero(
     if not samples.shape[1]:
         return [[] for _ in samples]
     rule = SpeechRule(options.rise, options.fall, options.shortest_speech, options.shortest_silence)
-    found = [speech_stretches(p, FRAME_SHIFT, rule) for p in load_network().probabilities(samples).double().numpy()]
-    return [_shifted(stretches, options, duration) for stretches in found]
+    probabilities = load_network().probabilities(samples).double().numpy()
+    return [
+        _stretches(chances, channel, rule, options.edges(), duration)
+        for chances, channel in zip(probabilities, samples.numpy(), strict=True)
+    ]
 
 
-def _shifted(stretches: list[Interval], options: SileroOptions, duration: float) -> list[Interval]:
-    last = duration - FRAME_SHIFT  # the last window may hold little of the recording
-    moved = [(max(0.0, a + options.start_shift), b + options.end_shift if b < last else duration) for a, b in stretches]
-    return [(round(a, 3), round(b, 3)) for a, b in moved if b > a]
+def _stretches(
+    chances: NDArray[np.float64], wave: NDArray[np.float32], rule: SpeechRule, edges: EdgeOptions, duration: float
+) -> list[Interval]:
+    """Stretches of one channel from its probabilities (T,), and its sound (N,) at 16 kHz."""
+    rough = speech_stretches(chances, FRAME_SHIFT, rule)
+    if not rough:
+        return []
+    fine = refine_edges(rough, frame_levels(wave, SAMPLE_RATE), edges)
+    if fine and rough[-1][1] >= duration - FRAME_SHIFT:  # the last window may hold little of the recording
+        fine[-1] = (fine[-1][0], duration)
+    bridged = bridge_silences(fine, rule.shortest_silence)
+    return [
+        (round(start, 3), round(min(end, duration), 3))
+        for start, end in bridged
+        if min(end, duration) - start >= rule.shortest_speech - 1e-6
+    ]
