@@ -20,7 +20,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--duplicated",
         action="store_true",
-        help="there is one unit for every frame, even if none is ever followed by itself",
+        help="there is one unit for every frame, even if next to none is followed by itself",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace wav files of other units or settings")
     add_vocoder_options(parser, "--checkpoint")

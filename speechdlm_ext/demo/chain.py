@@ -248,7 +248,7 @@ class Chain:
                 "10-synthesize",
                 "Turn units into sound",
                 [*python("scripts/synthesize.py"), str(self.continued), str(self.sound)]
-                + ["--codebook", str(self.codebook), "--seed", str(options.seed)],
+                + ["--codebook", str(self.codebook), "--seed", str(options.seed), "--duplicated"],
                 [self.sound],
                 5 + options.prompts * options.samples,
             ),

@@ -12,6 +12,10 @@ from typing import Any
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import write_jsonl
 
+# A run of an hour at 50 Hz, and a conversation of a day, are mistakes, and would take all memory.
+_LONGEST_RUN, _LONGEST_ROW = 3600 * 50, 24 * 3600 * 50
+_DIGITS = 18  # of a number in 64 bits
+
 DURATIONS = ".durations"  # after a channel's name: the field with the frames of each of its runs, when deduplicated
 
 
@@ -30,12 +34,12 @@ def parse_units(text: str) -> list[int]:
     """Units from a line of them, ``"7 376 …"``.
 
     Raises:
-        InputError: something in it is not a number from 0 up.
+        InputError: something in it is not a number from 0 up, or of more than 18 digits.
     """
     units = []
     for word in text.split():
-        if not (word.isascii() and word.isdigit()):
-            raise InputError(f"unit {word!r}: a number from 0 up is wanted")
+        if not (word.isascii() and word.isdigit()) or len(word) > _DIGITS:
+            raise InputError(f"unit {word[:30]!r}: a number from 0 up is wanted, of {_DIGITS} digits at most")
         units.append(int(word))
     return units
 
@@ -86,7 +90,8 @@ def draw_out(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with one unit a frame and without durations; the same where it is not deduplicated.
 
     Raises:
-        InputError: a channel has other than one duration for each unit.
+        InputError: a channel has other than one duration for each unit, a unit lasts longer than an hour, or all of
+            them longer than a day (at 50 Hz).
     """
     drawn = dict(row)
     for channel in row_channels(row):
@@ -97,6 +102,13 @@ def draw_out(row: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(
                 f"row {row.get('audio', '?')}, {channel}: {len(units)} units, but {len(durations)} durations"
             )
+        for frames, most, where in ((max(durations, default=0), _LONGEST_RUN, "of one unit"),
+                                    (sum(durations), _LONGEST_ROW, "in all")):  # fmt: skip
+            if frames > most:
+                raise InputError(
+                    f"row {row.get('audio', '?')}, {channel + DURATIONS}: {frames} frames {where}, "
+                    f"at most {most} are wanted"
+                )
         drawn[channel] = format_units(u for u, frames in zip(units, durations, strict=True) for _ in range(frames))
         del drawn[channel + DURATIONS]
     return drawn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,31 @@ def vocoders(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, HiFiGANVoco
     return made
 
 
+def long_row(name: str, repeated: float, seed: int = 1) -> dict[str, Any]:
+    """400 units, a share of them followed by themselves."""
+    chance = random.Random(seed)
+    units = [0]
+    while len(units) < 400:
+        units.append(units[-1] if chance.random() < repeated else (units[-1] + chance.randint(1, 49)) % 50)
+    return {"audio": name, "unitA": " ".join(map(str, units))}
+
+
 def test_what_counts_as_deduplicated() -> None:
-    assert are_deduplicated([RUNS])
-    assert are_deduplicated([{"audio": "a", "unitA": "1 2 3 4 5 6"}, {"audio": "b", "unitA": "7 8 9 7 8 9 " * 3}])
-    assert not are_deduplicated([RUNS, {"audio": "b", "unitA": "1 1"}])  # duplicated somewhere
-    assert not are_deduplicated([{"audio": "b", "unitA": "1 2 3 4 5"}])  # too few to tell
-    assert not are_deduplicated([{**RUNS, **DRAWN}])
+    few = [{"audio": "a", "unitA": "1 2 3 4 5 6"}, {"audio": "b", "unitA": "7 8 9 7 8 9 " * 3}]
+    assert are_deduplicated([RUNS]) == [True] and are_deduplicated(few) == [True, True]
+    assert are_deduplicated([RUNS, {"audio": "b", "unitA": "1 1"}]) == [True, True]  # one repetition changes nothing
+    assert are_deduplicated([{"audio": "b", "unitA": "1 2 3 4 5"}]) == [None]  # too few to tell
+    assert are_deduplicated([{"audio": "b", "unitA": "1"}] * 50) == [None] * 50
+    assert are_deduplicated([{**RUNS, **DRAWN}, RUNS]) == [False, True]
+    assert are_deduplicated([{"audio": "b", "unitA": "4 4 4 5 5 6 " * 5}]) == [False]
+
+
+def test_long_rows_speak_for_themselves_and_short_ones_go_with_the_file() -> None:
+    short = {"audio": "short", "unitA": "1 2 3"}
+    spoken = [long_row(str(n), 0.4, n) for n in range(5)]
+    made = long_row("made", 0.03)
+    assert are_deduplicated([*spoken, made, short]) == [False] * 5 + [True, False]
+    assert are_deduplicated([made, short, made, spoken[0], made, made, made, made]) == [True] * 3 + [False] + [True] * 4
 
 
 @pytest.mark.parametrize("predictor", [False, True])
@@ -69,6 +90,45 @@ def test_units_without_durations_are_predicted_or_refused(vocoders: Any, tmp_pat
     assert float(sound[shorter, : min(lengths) * 320].std()) > 0.01
 
 
+def test_too_few_units_to_tell_are_said(vocoders: Any, tmp_path: Path) -> None:
+    said: list[str] = []
+    (path,) = speak_rows([{"audio": "a", "unitA": "1 2 3"}], vocoders[False], tmp_path, say=said.append)
+    assert said == ["too few units to tell whether they are deduplicated: they are taken as one unit a frame"]
+    assert read_audio(path)[0].shape == (1, 3 * 320)
+    speak_rows([{"audio": "a", "unitA": "1 2 3"}], vocoders[False], tmp_path, duplicated=True, say=said.append)
+    assert said[1:] == ["1 of 1 wav files are there already"]
+
+
+def test_only_what_is_deduplicated_is_predicted(vocoders: Any, tmp_path: Path) -> None:
+    said: list[str] = []
+    rows = [long_row("spoken", 0.4), long_row("runs", 0.0)]
+    spoken, runs = speak_rows(rows, vocoders[True], tmp_path, say=said.append)
+    assert said == ["1 of 2 rows are deduplicated: the vocoder predicts their durations"]
+    labels = torch.tensor([int(unit) for unit in rows[1]["unitA"].split()])
+    assert read_audio(spoken)[0].shape == (1, 400 * 320)
+    assert read_audio(runs)[0].shape == (1, 320 * int(vocoders[True].predict_durations(labels).sum()))
+
+
+@pytest.mark.parametrize("predictor", [False, True])
+def test_units_beyond_the_vocoders_are_found_before_anything_is_made(
+    vocoders: Any, tmp_path: Path, predictor: bool
+) -> None:
+    beyond = {**RUNS, "audio": "far", "unitB": RUNS["unitB"] + " 50"}
+    drawn = {**RUNS, **DRAWN, "audio": "far", "unitB": "30 31 32 33 34 35 36 37 38 39 40 999999999999999999"}
+    for wrong, unit in ((beyond, "50"), (drawn, "999999999999999999")):
+        with pytest.raises(InputError, match=f"^row far, unitB: unit {unit} is not among .* which has 0 to 49: take"):
+            speak_rows([{**RUNS, **DRAWN}, wrong], vocoders[predictor], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_are_compared_in_no_time(vocoders: Any, tmp_path: Path) -> None:
+    rows = [{"audio": str(number), "unitA": "1 1"} for number in range(40000)]
+    begin = time.process_time()
+    with pytest.raises(InputError, match="two rows are named 7:"):
+        speak_rows([*rows, rows[7]], vocoders[False], tmp_path)
+    assert time.process_time() - begin < 5
+
+
 def test_one_unit_a_frame_can_be_insisted_on(vocoders: Any, tmp_path: Path) -> None:
     row = {"audio": "a", "unitA": RUNS["unitA"]}
     (path,) = speak_rows([row], vocoders[False], tmp_path, duplicated=True)
@@ -79,6 +139,7 @@ def test_durations_that_do_not_fit(vocoders: Any, tmp_path: Path) -> None:
     for change, message in (
         ({"unitA.durations": "1 2"}, "24 units, but 2 durations"),
         ({"unitA.durations": "x" + DRAWN["unitA.durations"][1:]}, "unitA.durations: unit 'x'"),
+        ({"unitA.durations": "99999999999" + DRAWN["unitA.durations"][1:]}, "row a, unitA.durations: 99999999999 fra"),
         ({"unitB.durations": " ".join(["3"] * 12)}, r"channels of unequal length \(48, 36 frames\)"),
         ({"frame_rate": 25.0}, "made with frame_rate 25.0, the vocoder has frame_rate 50.0"),
     ):

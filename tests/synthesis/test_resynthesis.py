@@ -22,10 +22,12 @@ from speechdlm_ext.metrics.agreement import speech_agreement
 from speechdlm_ext.sharding import Shard
 from speechdlm_ext.synthesis import CodebookVocoder, HiFiGANVocoder
 from speechdlm_ext.synthesis.accounts import is_made, replace_sound
+from speechdlm_ext.synthesis.framing import are_deduplicated
 from speechdlm_ext.synthesis.mirroring import mirror_paths
 from speechdlm_ext.synthesis.resynthesis import resynthesize
 from speechdlm_ext.units import LogMelEncoder
 from speechdlm_ext.units.choice import UnitChoice
+from speechdlm_ext.units.files import format_units
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
 from tests.synthesis.vocoders import published_config, published_weights, write
 
@@ -99,6 +101,15 @@ def test_speech_stays_where_it_was_and_lengths_are_exact(output: Any, rows: Any)
             assert share >= 0.9, (row["id"], share)
             frames, agreeing = frames + duration, agreeing + share * duration
     assert agreeing / frames >= 0.95
+
+
+def test_units_of_speech_are_told_from_deduplicated_ones(rows: Any, choice: UnitChoice) -> None:
+    spoken, runs = [], []
+    for row in rows:
+        units = choice.codebook.quantize(choice.encoder.encode(read_audio(row["audio_filepath"], 16000)[0][0], 16000))
+        spoken.append({"audio": row["id"], "unitA": format_units(units.tolist())})
+        runs.append({"audio": row["id"], "unitA": format_units(torch.unique_consecutive(units).tolist())})
+    assert are_deduplicated(spoken) == [False] * 5 and are_deduplicated(runs) == [True] * 5
 
 
 def test_agreement_against_a_count() -> None:

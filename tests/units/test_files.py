@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.files import (
     channel_names,
+    draw_out,
     format_units,
     parse_units,
     read_unit_file,
@@ -24,7 +25,7 @@ def test_units_round_trip(units: list[int]) -> None:
     assert parse_units(format_units(units)) == units
 
 
-@pytest.mark.parametrize("text", ["7 -1", "7 x", "1.5", "½", "²", "٣"])
+@pytest.mark.parametrize("text", ["7 -1", "7 x", "1.5", "½", "²", "٣", "9" * 5000])
 def test_units_that_are_none(text: str) -> None:
     with pytest.raises(InputError, match="a number from 0 up"):
         parse_units(text)
@@ -88,6 +89,24 @@ def test_missing_and_folder(tmp_path: Path) -> None:
 def test_rows_that_are_wrong(row: dict, expected: str) -> None:
     with pytest.raises(InputError, match=expected):
         row_units(row)
+
+
+@pytest.mark.parametrize(
+    ("durations", "expected"),
+    [
+        ("1 99999999999 2", "row a, unitA.durations: 99999999999 frames of one unit, at most 180000 are wanted"),
+        ("180001 1 1", "180001 frames of one unit"),
+        ("180000 " * 25, "4500000 frames in all, at most 4320000 are wanted"),
+        ("1 " + "9" * 5000, "row a, unitA.durations: unit '9{30}'"),
+    ],
+)
+def test_durations_that_cannot_be(durations: str, expected: str) -> None:
+    units = " ".join("7" for _ in durations.split())
+    with pytest.raises(InputError, match=expected) as caught:
+        draw_out({"audio": "a", "unitA": units, "unitA.durations": durations})
+    assert len(str(caught.value)) < 200
+    row = draw_out({"audio": "a", "unitA": "7 8", "unitA.durations": "2 1"})
+    assert row == {"audio": "a", "unitA": "7 7 8"}
 
 
 def test_channel_names() -> None:
