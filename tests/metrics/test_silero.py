@@ -83,19 +83,26 @@ def share_found(truth: EventList, found: EventList, within: float = 0.1) -> floa
 def test_boundaries_and_rates_of_made_conversations(
     shared: Path, noise: tuple[float, float], gain: float, by_energy: float
 ) -> None:
-    """The voices of people, cut and put together again; energy loses weak endings in the stronger noise."""
+    """The voices of people, cut and put together again; energy loses weak endings in the stronger noise.
+
+    Thresholds were chosen on other conversations. What is rare (interruptions) would need hours of talk.
+    """
     source = RecordingSource(shared / "speech" / "librispeech_test_other")
-    talk = make_conversation(source, 120, np.random.default_rng(7), noise_levels=noise)
-    truth = find_events([talk.speech(0), talk.speech(1)], 120)
+    talk = make_conversation(source, 300, np.random.default_rng(7), noise_levels=noise)
+    truth = find_events([talk.speech(0), talk.speech(1)], 300)
     wave = gain * talk.wave
-    for name, least, activity in (
-        ("silero", 0.9, detect_speech_silero(wave, SAMPLE_RATE)),
-        ("energy", by_energy, [detect_speech(channel, SAMPLE_RATE) for channel in wave]),
+    by_network = find_events(detect_speech_silero(wave, SAMPLE_RATE), 300)
+    by_level = find_events([detect_speech(channel, SAMPLE_RATE) for channel in wave], 300)
+    for name, least, found, kinds in (
+        ("silero", 0.95, by_network, ("ipus", "turns", "floor_transfers", "gaps", "overlaps", "pauses")),
+        ("energy", by_energy, by_level, ("ipus", "turns")),
     ):
-        found = find_events(activity, 120)
         assert share_found(truth.ipus, found.ipus) >= least, name
-        for kind in ("ipus", "turns"):
-            assert len(getattr(found, kind)) == pytest.approx(len(getattr(truth, kind)), rel=0.1, abs=1), (name, kind)
+        for kind in kinds:
+            wanted, there = getattr(truth, kind), getattr(found, kind)
+            assert len(there) == pytest.approx(len(wanted), rel=0.1), (name, kind)
+            if name == "silero" and kind != "floor_transfers":  # these are signed
+                assert there.durations.sum() == pytest.approx(wanted.durations.sum(), rel=0.1), kind
 
 
 def test_thresholds_are_options(call: torch.Tensor) -> None:
