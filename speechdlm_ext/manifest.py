@@ -51,6 +51,11 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
         InputError: the file is missing, or a line is not a JSON object; the message names the line.
     """
+    return [row for _, row in read_numbered_jsonl(path)]
+
+
+def read_numbered_jsonl(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
+    """The same as :func:`read_jsonl` with the number of each row's line, from 1 on."""
     rows = []
     try:
         with open(path, encoding="utf-8") as file:
@@ -63,7 +68,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                     raise InputError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
                 if not isinstance(row, dict):
                     raise InputError(f"{path}, line {number}: a JSON object is wanted, found {type(row).__name__}")
-                rows.append(row)
+                rows.append((number, row))
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; a manifest has one JSON object a line") from None
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import unicodedata
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.audio import audio_info, read_blocks, resampled_length
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import read_jsonl
+from speechdlm_ext.manifest import read_numbered_jsonl
 
 if TYPE_CHECKING:
     import torch
@@ -29,29 +30,41 @@ def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Rows without an ``id`` are named after their files (``make_ids``).
 
     Raises:
-        InputError: the file is missing, has no rows, or a row lacks its audio file, or is doubled.
+        InputError: the file is missing, has no rows, or a row lacks its audio file, is doubled, or has a duration or
+            channels that cannot be; the message names the line.
     """
-    rows = read_jsonl(path)
-    if not rows:
+    numbered = read_numbered_jsonl(path)
+    if not numbered:
         raise InputError(f"{path} has no rows")
     folder = os.path.dirname(os.path.abspath(path))
     lines: dict[str, int] = {}
-    for number, row in enumerate(rows, 1):
+    for number, row in numbered:
         audio = row.get("audio_filepath")
         files = [file for file in (audio if isinstance(audio, list) else [audio]) if isinstance(file, str) and file]
         if not files or isinstance(audio, list) and len(files) < len(audio):
-            raise InputError(f"{path}, row {number}: audio_filepath is missing")
+            raise InputError(f"{path}, line {number}: audio_filepath is missing")
         files = [os.path.join(folder, file) for file in files]
         row["audio_filepath"] = files if isinstance(audio, list) else files[0]
         name = row.get("id", f"\n{files}")  # rows without an id are told apart by their recordings
         if not isinstance(name, str) or not name:
-            raise InputError(f"{path}, row {number}: the id {name!r} must be text")
+            raise InputError(f"{path}, line {number}: the id {name!r} must be text")
         if name in lines:
             what = f"the id {name!r}" if "id" in row else f"the recording {files[0]}"
-            raise InputError(f"{path}, row {number}: {what} is that of row {lines[name]}, too")
+            raise InputError(f"{path}, line {number}: {what} is that of line {lines[name]}, too")
         lines[name] = number
+        _check_size(row, f"{path}, line {number}")
+    rows = [row for _, row in numbered]
     _name(rows)
     return rows
+
+
+def _check_size(row: Mapping[str, Any], where: str) -> None:
+    """Raise an InputError where the duration or the channels, if the row says them, cannot be."""
+    channels, duration = row.get("channels"), row.get("duration")
+    if channels is not None and (type(channels) is not int or channels < 1):
+        raise InputError(f'{where}: "channels": {channels!r}, a whole number from 1 up is wanted')
+    if duration is not None and not (type(duration) in (int, float) and 0 <= duration < math.inf):
+        raise InputError(f'{where}: "duration": {duration!r}, a number of seconds from 0 up is wanted')
 
 
 def _name(rows: list[dict[str, Any]]) -> None:

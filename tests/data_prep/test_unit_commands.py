@@ -336,8 +336,8 @@ def test_bad_input_in_one_line(work: Path, tmp_path: Path, here) -> None:
     encode = ("data_prep/encode_units.py", manifest, tmp_path / "u")
     for arguments, message in (
         ((encode[0], tmp_path / "broken.jsonl", tmp_path / "u", "--codebook", book), "broken.jsonl, line 4: not JSON"),
-        ((encode[0], tmp_path / "doubled.jsonl", tmp_path / "u", "--codebook", book), "row 16: the id"),
-        ((encode[0], tmp_path / "doubled audio.jsonl", tmp_path / "u", "--codebook", book), "that of row 1, too"),
+        ((encode[0], tmp_path / "doubled.jsonl", tmp_path / "u", "--codebook", book), "line 16: the id"),
+        ((encode[0], tmp_path / "doubled audio.jsonl", tmp_path / "u", "--codebook", book), "that of line 1, too"),
         ((*encode, "--codebook", book, "--shard", "5/4"), "shard 5/4: the index must be 0 to 3"),
         ((*encode, "--codebook", book, "--encoder", "hubert"), "is for the encoder logmel, not for hubert"),
         ((*encode, "--codebook", book, "--num-neighbors", "31"), "num_neighbors 31"),

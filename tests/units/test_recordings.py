@@ -21,8 +21,14 @@ def noise(seconds: float, rate: int = 16000, channels: int = 2, seed: int = 1) -
     ("content", "expected"),
     [
         ("", "no rows"),
-        ('{"id": "a"}\n', "row 1: audio_filepath is missing"),
-        ('{"id": "a", "audio_filepath": "x"}\n{"id": "a", "audio_filepath": "y"}\n', "row 2: the id 'a'"),
+        ('{"id": "a"}\n', "line 1: audio_filepath is missing"),
+        (
+            '{"id": "a", "audio_filepath": "x"}\n{"id": "a", "audio_filepath": "y"}\n',
+            "line 2: the id 'a' is that of line 1",
+        ),
+        ('\n\n{"id": "a"}\n', "line 3: audio_filepath is missing"),
+        ('{"audio_filepath": "x"}\n\n{"audio_filepath": "x"}\n', "line 3: the recording .*x is that of line 1, too"),
+        ('\n{"audio_filepath": "x", "id": 3}\n', "line 2: the id 3 must be text"),
         ('{"id": "a", "audio_filepath": "x"}\n{broken\n', "line 2"),
     ],
 )
@@ -31,6 +37,24 @@ def test_manifests_that_are_wrong(tmp_path: Path, content: str, expected: str) -
     path.write_text(content)
     with pytest.raises(InputError, match=expected):
         read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("channels", ['"one"', "0", "-1", "1.5", "true", "[1]"]),
+        ("duration", ['"1"', "-0.1", "NaN", "Infinity", "true", "{}"]),
+    ],
+)
+def test_sizes_that_cannot_be(tmp_path: Path, field: str, values: list[str]) -> None:
+    path = tmp_path / "manifest.jsonl"
+    for value in values:
+        path.write_text(f'{{"audio_filepath": "x"}}\n\n{{"audio_filepath": "y", "{field}": {value}}}\n')
+        with pytest.raises(InputError, match=f'manifest.jsonl, line 3: "{field}": .* from . up is wanted$'):
+            read_manifest(path)
+    for value in ("1", "2", "null"):
+        path.write_text(f'{{"audio_filepath": "y", "{field}": {value}}}\n')
+        assert len(read_manifest(path)) == 1
 
 
 def test_relative_paths_are_the_manifests(tmp_path: Path) -> None:
