@@ -1,8 +1,7 @@
 """Trained models for use from Python and from the scripts."""
 
-# Before any module here: fairseq registers what this package offers as soon as it is imported, which loads these rooms.
-import fairseq  # noqa: F401
-
+# Before any module here, and with it fairseq, which loads these rooms as soon as it is imported.
+import speechdlm_ext.modules  # noqa: F401, I001
 from speechdlm_ext.hub.checkpoints import load_speech_dlm
 from speechdlm_ext.hub.model import DialogueModel
 from speechdlm_ext.hub.scoring import DialogueScore

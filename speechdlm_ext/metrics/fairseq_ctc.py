@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from speechdlm_ext.chatter import quiet
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.metrics.recognisers import SAMPLE_RATE, greedy_text
 from speechdlm_ext.units.hubert_model import (
@@ -18,7 +19,6 @@ from speechdlm_ext.units.hubert_model import (
     name_in_file,
     plain_options,
     positions_as_here,
-    quiet,
     read_options,
 )
 from speechdlm_ext.units.model_weights import has_batch_norm, load_strictly, needed_weights, read_weights

@@ -1,4 +1,7 @@
 """The tasks, one file each."""
 
+from speechdlm_ext.chatter import quiet
+
 # Before any module here: fairseq registers what this package offers as soon as it is imported, which loads these rooms.
-import fairseq  # noqa: F401
+with quiet():
+    import fairseq  # noqa: F401

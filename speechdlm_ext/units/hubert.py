@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from speechdlm_ext.chatter import quiet
 from speechdlm_ext.published import HUBERT, locate
 from speechdlm_ext.units.frame_grid import FrameGrid
 from speechdlm_ext.units.hubert_model import (
@@ -12,7 +13,6 @@ from speechdlm_ext.units.hubert_model import (
     HubertBlocks,
     name_in_file,
     positions_as_here,
-    quiet,
     read_options,
 )
 from speechdlm_ext.units.model_weights import (

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from speechdlm_ext.chatter import quiet
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.model_weights import Weights, fold_weight_norm
 from speechdlm_ext.units.speech_model import SpeechModel
@@ -79,20 +77,6 @@ class HubertBlocks(SpeechModel):
         for block in self.encoder.layers:
             x, _ = block(x, self_attn_padding_mask=padding, need_weights=False)
         return x.transpose(0, 1)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without fairseq's lines about its options, and torch's about how fairseq makes the weight norm."""
-    logger = logging.getLogger("fairseq")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _norm(layer: nn.Sequential) -> nn.Module | None:

@@ -298,7 +298,8 @@ def test_the_command_makes_stereo_files(expresso: Any, checkout: Path, run_comma
     (tmp_path / "units.jsonl").write_text(json.dumps(row) + "\n")
     script = checkout / "scripts/synthesize.py"
     options = ["--vocoder", "hifigan", "--checkpoint", expresso[0], "--speakers", "lj", "ex02", "--styles", "sad"]
-    run_command(["python", script, tmp_path / "units.jsonl", tmp_path / "out", *options, "--duplicated"])
+    done = run_command(["python", script, tmp_path / "units.jsonl", tmp_path / "out", *options, "--duplicated"])
+    assert "INFO" not in done.stdout + done.stderr and "Warning" not in done.stderr  # neither fairseq's nor torch's
     sound, rate = read_audio(tmp_path / "out" / "talk.wav")
     wanted = HiFiGANVocoder.load(expresso[0], speakers=["lj", "ex02"], styles=["sad"]).decode(units[None])[0]
     assert rate == 16000
