@@ -19,7 +19,15 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff")
 _LISTENING = (0.2, 0.9)  # seconds: pieces as short as this serve as backchannels
 _TALKING = (0.9, 8.0)  # seconds: all other utterances
 # Thresholds of its own: where recordings are cut decides what is made of a seed.
-_CUT = ActivityOptions(fall=0.3, lowest_level=-60.0, shortest_silence=0.2, shortest_speech=0.2)
+_CUT = ActivityOptions(
+    rise=0.45,
+    fall=0.3,
+    above_noise=0.0,
+    below_loud=200.0,
+    lowest_level=-60.0,
+    shortest_silence=0.2,
+    shortest_speech=0.2,
+)
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,17 @@ class ActivityOptions:
     Speech begins where the level rises above ``floor + rise`` and goes on while it stays above ``floor + fall``
     (hysteresis keeps weak endings). ``rise`` and ``fall`` are shares of the channel's dynamic range (its loud level
     less its noise floor), so that one setting serves quiet and noisy lines; a channel whose range is below
-    ``least_range`` has no speech. ``fall`` and ``lowest_level`` were chosen for boundaries within 100 ms of the truth
-    in made conversations, with noise of -75 to -40 dB and levels 20 dB apart (docs/evaluation.md).
+    ``least_range`` has no speech. Speech also ends ``below_loud`` under loud speech, however quiet the noise is, and
+    ``above_noise`` over the floor. They were chosen for boundaries within 100 ms of the truth and for true rates in
+    made conversations, with noise of -75 to -45 dB and levels 20 dB apart (docs/evaluation.md).
     """
 
     floor_percentile: float = 10.0  # of the frame levels: the noise floor
     loud_percentile: float = 99.0  # of the frame levels: loud speech
-    rise: float = 0.45
-    fall: float = 0.22
+    rise: float = 0.4
+    fall: float = 0.1
+    above_noise: float = 4.0
+    below_loud: float = 34.0
     least_range: float = 15.0
     highest_floor: float = -35.0  # dB re full scale: a higher percentile is speech, not noise
     muted_floor: float = -70.0  # dB re full scale: what counts as the floor where the background is digital silence
@@ -107,8 +110,9 @@ def detect_speech(wave: ArrayLike, sample_rate: int, options: ActivityOptions | 
     loud = float(np.percentile(levels[levels > _SILENT + 5], options.loud_percentile)) if floor > _SILENT else floor
     if loud - floor < options.least_range:
         return []
-    rise = max(floor + options.rise * (loud - floor), options.lowest_level)
-    fall = max(floor + options.fall * (loud - floor), options.lowest_level)
+    end = floor + max(options.above_noise, options.fall * (loud - floor))
+    fall = max(end, loud - options.below_loud, options.lowest_level)
+    rise = max(floor + options.rise * (loud - floor), fall)
     return speech_stretches(
         levels, FRAME_SHIFT, SpeechRule(rise, fall, options.shortest_speech, options.shortest_silence)
     )
