@@ -42,7 +42,8 @@ class Command:
         self.outputs = [folder / f"rank{rank}.log" for rank in range(ranks)]
         self.processes: list[BaseProcess] = []
         for rank, output in enumerate(self.outputs):
-            environment = {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
+            # The server has the environment of the test that started it, which may be another.
+            environment = {**os.environ, **(place and {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)})}
             arguments = ([str(word) for word in words], environment, str(output))
             self.processes.append(_CONTEXT.Process(target=_run, args=arguments))
             self.processes[-1].start()
