@@ -98,6 +98,8 @@ def resynthesize(
     # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
     to_do = _missing(mine, paths, folder, _accounts(folder, account, settings), overwrite)
     with Journal(account, settings) as journal:
+        if overwrite:
+            _drop_accounts(folder, settings, shard)
         if len(to_do) < len(mine):
             say(f"{len(mine) - len(to_do)} of {len(mine)} wav files are there already")
         _tell_rates(to_do, choice.encoder.sample_rate, vocoder.sample_rate, say)
@@ -171,6 +173,19 @@ def _keep_recordings(rows: Iterable[Mapping[str, Any]], paths: Mapping[str, Path
         taken = recordings.get(os.path.realpath(path))
         if taken is not None:
             raise InputError(f"{path}: output would overwrite the recording {taken}: choose another --output-dir")
+
+
+def _drop_accounts(folder: Path, settings: Mapping[str, Any], shard: Shard | None) -> None:
+    """Delete the accounts of other settings, whose files may be replaced; as a journal drops its own.
+
+    Those of the other shards of the same work are left alone: they may be starting just now, and tell of other files.
+    """
+    for path in folder.glob(JOURNAL + "*"):
+        ours = shard is not None and path.name.endswith(f"-of-{shard.count}")
+        if path.name.endswith(".errors") or ours or not path.is_file():
+            continue
+        if read_journal(path)[0] != settings:
+            path.unlink(missing_ok=True)
 
 
 def _accounts(folder: Path, own: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

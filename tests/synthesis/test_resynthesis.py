@@ -225,6 +225,23 @@ def test_the_file_of_before_is_there_until_the_new_one_is(rows: Any, choice: Uni
     assert said[-1] == "1 of 1 wav files are there already"
 
 
+def test_accounts_of_other_shards_do_not_claim_what_was_overwritten(
+    rows: Any, choice: UnitChoice, tmp_path: Path
+) -> None:
+    some = [row for row in rows if row["id"] in ("one", "two")]
+    first, second = CodebookVocoder(choice.codebook), CodebookVocoder(choice.codebook, 2)
+    for index in (0, 1):
+        resynthesize(some, "talk", choice, first, tmp_path, Shard(index, 2), say=lambda text: None)
+    for index in (0, 1, 2):
+        resynthesize(some, "talk", choice, second, tmp_path, Shard(index, 3), True, say=lambda text: None)
+    said: list[str] = []
+    resynthesize(some, "talk", choice, second, tmp_path, say=said.append)
+    assert said[0] == "2 of 2 wav files are there already"
+    for shard in (Shard(0, 2), Shard(1, 2), None):
+        with pytest.raises(InputError, match="is there already, from other input or settings"):
+            resynthesize(some, "talk", choice, first, tmp_path, shard)
+
+
 def test_a_note_that_was_not_followed_by_its_file_claims_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     write_audio(path, torch.zeros(100), 16000)
