@@ -18,13 +18,14 @@ OLD := import sys; v = sys.version_info; print("fits" if v >= (3, 10) else "too 
 FOUND = $(or $(shell "$(PYTHON)" -c '$(OLD)' 2>/dev/null),not to be found)
 CHECK_PYTHON = $(if $(filter fits,$(FOUND)),,$(error PYTHON=$(PYTHON) is $(FOUND); 3.10 or newer is needed, for example: PYTHON=python3.12 make $(MAKECMDGOALS)))
 
-.PHONY: help setup demo test lint bench test-all clean
+.PHONY: help setup demo test test-long lint bench test-all clean
 
 help:
 	@echo "make setup     the environment $(VENV), with everything in it (the other commands make it, too)"
 	@echo "make demo      from raw audio to a conversation that you can hear: demo/report.html"
 	@echo "make demo AUDIO=FOLDER   the same on your own two-channel recordings"
 	@echo "make test      the tests (ARGS='-k units' chooses)"
+	@echo "make test-long some more, which take minutes"
 	@echo "make test-all  the battery of fairseq commands on each Python 3.10 to 3.13 that is installed"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     our figures beside a baseline (ARGS=startup chooses)"
@@ -38,8 +39,13 @@ setup:
 demo: setup
 	@$(RUN) scripts/demo.py $${AUDIO:+--audio "$$AUDIO"} $(ARGS)
 
+PYTEST := $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: setup
-	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) -m "not long" $(ARGS)
+
+test-long: setup
+	@$(PYTEST) -m long $(ARGS)
 
 lint: setup
 	@$(RUN) -m ruff check .

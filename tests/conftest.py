@@ -33,11 +33,25 @@ LONG = (
     "tests/setup/",
 )
 
+# What `make test-long` runs, and `make test` does not: variations of what others show at less length.
+APART = (
+    "test_commands.py::test_two_ranks_train_together_and_resume[stock]",
+    "test_commands.py::test_each_job_of_a_multirun_is_a_run_of_its_own[stock]",
+    "test_commands.py::test_a_resumed_run_ends_as_an_undisturbed_one[stock]",
+    "test_commands.py::test_generation_answers_every_line[stock-sample]",
+    "test_speech_dlm_commands.py::test_hydra_trains_a_published_config_once_for_each_seed",
+    "test_demo.py::test_killed_anywhere_it_ends_the_same",
+)
+
 RunCommand: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that a marker leaves out are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order files by LONG; within a file nothing changes."""
+    """Mark what is APART; order files by LONG; within a file nothing changes."""
+    for item in items:
+        if item.nodeid.endswith(APART):
+            item.add_marker(pytest.mark.long)
 
     def place(item: pytest.Item) -> int:
         name = item.path.relative_to(CHECKOUT).as_posix()
