@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from speechdlm_ext.audio import read_audio
-from speechdlm_ext.metrics.activity import detect_speech
+from speechdlm_ext.metrics.activity import ActivityOptions, detect_speech
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.comparison import compare, compare_halves
 from speechdlm_ext.metrics.events import Events, select_conversations
@@ -37,13 +37,17 @@ LEAD = 4.0  # seconds of prompt before the parts of the call
 NOW = "return document.querySelector('[data-dialogues] audio').currentTime;"
 
 
+# Thresholds of this test's own: with them there are events of every kind in the parts that are shown.
+THRESHOLDS = ActivityOptions(rise=0.45, fall=0.22, above_noise=0.0, below_loud=200.0)
+
+
 @pytest.fixture(scope="module")
 def corpora(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Corpus]:
     """Parts of a call, a short call, the same as two files, a mute one; beside them meetings with four speakers."""
     folder = tmp_path_factory.mktemp("generated")
     call, short = shared / "speech" / "calls" / "auto_repairs_40.flac", shared / "speech/calls/google_two_channel.flac"
     wave, rate = read_audio(call)
-    speech = [detect_speech(channel, rate) for channel in wave.numpy()]
+    speech = [detect_speech(channel, rate, THRESHOLDS) for channel in wave.numpy()]
     items, names, recordings = [], [], []
     for start in (30.0, 90.0, 150.0):
         part = [shift_intervals(crop_intervals(a, start, start + 20), -start) for a in speech]
@@ -51,7 +55,7 @@ def corpora(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Corp
         names.append(f"call from {start:g}")
         recordings.append(Recording([call], start, LEAD))
     wave, rate = read_audio(short)
-    speech = [detect_speech(channel, rate) for channel in wave.numpy()]
+    speech = [detect_speech(channel, rate, THRESHOLDS) for channel in wave.numpy()]
     sides = [folder / f"side {number} #%.wav" for number in (1, 2)]
     for side, channel in zip(sides, wave.numpy(), strict=True):
         soundfile.write(side, channel, rate)
