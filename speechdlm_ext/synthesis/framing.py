@@ -22,10 +22,11 @@ _TELLING_FILE, _TELLING_ROW = 20, 100
 def are_deduplicated(rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
     """Whether the units of each row have lost their repetitions: fewer than 8 in 100 are followed by themselves.
 
-    Rows of more than a hundred units are judged by themselves, shorter ones by the whole file.
+    Rows of more than a hundred units are judged by themselves, shorter ones by the whole file. Channels that are equally
+    long are those of a dialogue, side by side in time: without their repetitions they would not be in step.
 
     Returns:
-        One for each row: False for rows with durations, None where the file has too few units to tell.
+        One for each row: False for rows with durations and dialogues, None where the file has too few units to tell.
     """
     counts = [_count_repeats(row) for row in rows]
     known = [count for count in counts if count is not None]
@@ -38,16 +39,15 @@ def are_deduplicated(rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
 
 
 def _count_repeats(row: Mapping[str, Any]) -> tuple[int, int] | None:
-    """How many units are followed by themselves, and how many by any; None for a row with durations."""
+    """How many units are followed by themselves, and how many by any; None for a row with durations, or a dialogue."""
     channels = row_channels(row)
     if any(channel + DURATIONS in row for channel in channels):
         return None
-    repeats = places = 0
-    for channel in channels:
-        units = row[channel].split()
-        repeats += sum(map(eq, units, units[1:]))
-        places += max(0, len(units) - 1)
-    return repeats, places
+    units = [row[channel].split() for channel in channels]
+    if len(units) > 1 and len(set(map(len, units))) == 1:
+        return None
+    repeats = sum(sum(map(eq, own, own[1:])) for own in units)
+    return repeats, sum(max(0, len(own) - 1) for own in units)
 
 
 def _judge(repeats: int, places: int, telling: int) -> bool | None:

@@ -146,3 +146,10 @@ def test_durations_that_do_not_fit(vocoders: Any, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             speak_rows([{**RUNS, **DRAWN, **change}], vocoders[False], tmp_path)
     assert not list(tmp_path.glob("*.wav"))
+
+
+def test_channels_in_step_are_one_unit_a_frame() -> None:
+    units = [" ".join(map(str, range(start, start + 200))) for start in (0, 7)]
+    dialogue = {"audio": "a", "unitA": units[0], "unitB": units[1]}
+    runs = {"audio": "b", "unitA": units[0], "unitB": units[1] + " 3"}
+    assert are_deduplicated([dialogue, runs]) == [False, True]
