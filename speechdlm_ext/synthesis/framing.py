@@ -22,8 +22,8 @@ _TELLING_FILE, _TELLING_ROW = 20, 100
 def are_deduplicated(rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
     """Whether the units of each row have lost their repetitions: fewer than 8 in 100 are followed by themselves.
 
-    Rows of more than a hundred units are judged by themselves, shorter ones by the whole file. Channels that are equally
-    long are those of a dialogue, side by side in time: without their repetitions they would not be in step.
+    Rows of more than a hundred units are judged by themselves, shorter ones by the whole file. Channels of equal length
+    are those of a dialogue, side by side in time: without their repetitions they would not be in step.
 
     Returns:
         One for each row: False for rows with durations and dialogues, None where the file has too few units to tell.
