@@ -59,10 +59,12 @@ def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _check_size(row: Mapping[str, Any], where: str) -> None:
-    """Raise an InputError where the duration or the channels, if the row says them, cannot be."""
-    channels, duration = row.get("channels"), row.get("duration")
-    if channels is not None and (type(channels) is not int or channels < 1):
-        raise InputError(f'{where}: "channels": {channels!r}, a whole number from 1 up is wanted')
+    """Raise an InputError where the duration, channels or sample rate, if the row says them, cannot be."""
+    for key in ("channels", "sample_rate"):
+        value = row.get(key)
+        if value is not None and (type(value) not in (int, float) or value != value // 1 or not 1 <= value < math.inf):
+            raise InputError(f'{where}: "{key}": {value!r}, a whole number from 1 up is wanted')
+    duration = row.get("duration")
     if duration is not None and not (type(duration) in (int, float) and 0 <= duration < math.inf):
         raise InputError(f'{where}: "duration": {duration!r}, a number of seconds from 0 up is wanted')
 

@@ -43,6 +43,7 @@ def test_manifests_that_are_wrong(tmp_path: Path, content: str, expected: str) -
     ("field", "values"),
     [
         ("channels", ['"one"', "0", "-1", "1.5", "true", "[1]"]),
+        ("sample_rate", ['"abc"', "0", "-16000", "1.5", "true"]),
         ("duration", ['"1"', "-0.1", "NaN", "Infinity", "true", "{}"]),
     ],
 )
