@@ -19,7 +19,7 @@ FRAMES, UNITS, DIM = 2000, 500, 1024
 HOUR = 180_000  # frames
 FILES = 32
 PENALTY = 4500.0
-MOST_MS, SHARE, SLACK, MEMORY_GB = 25.5, 0.15, 1.1, 0.1
+SPEEDUP, SHARE, SLACK, MEMORY_GB = 100.0, 0.15, 1.1, 0.1
 
 
 def measure(settings: Settings) -> list[Comparison]:
@@ -28,7 +28,7 @@ def measure(settings: Settings) -> list[Comparison]:
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         rows = process.submit(_measure, settings.threads, settings.rounds or ROUNDS).result()
     bounds: dict[str, tuple[str, Callable[[float, float], bool]]] = {
-        "quantizer": (f"at most {MOST_MS:g} ms", lambda plain, ours: ours <= MOST_MS),
+        "quantizer": (f"at least {SPEEDUP:g} times", lambda plain, ours: plain >= SPEEDUP * ours),
         "quantizer-search": (f"at most {SHARE:.0%} of the distances", lambda dist, search: search <= SHARE * dist),
         "quantizer-hour": ("a frame costs the same", lambda short, hour: hour <= SLACK * short),
         "quantizer-hour-memory": (f"at most {MEMORY_GB:g} GB more", lambda features, more: more <= MEMORY_GB),
@@ -79,21 +79,18 @@ def _measure(threads: int, rounds: int) -> list[tuple[str, tuple[list[float], li
 def plain_units(features: torch.Tensor, centroids: torch.Tensor, penalty: float) -> list[int]:
     """The same optimum in O(T²·K): for each frame, the best beginning of the segment that ends there.
 
-    The costs of all segments that end in frame t are those that end in t-1 plus the frame's own.
+    The costs of all segments that end in a frame are the distances summed up backwards from it.
     """
     distances = torch.cdist(features, centroids).square()
-    segments = torch.zeros_like(distances)
     best = torch.zeros(len(features) + 1)
     begins, units = [], []
-    for frame, row in enumerate(distances):
-        segments[: frame + 1] += row
-        costs, cheapest = segments[: frame + 1].min(dim=1)
-        totals = best[: frame + 1] + costs
-        totals[1:] += penalty
-        begin = int(totals.argmin())
-        best[frame + 1] = totals[begin]
-        begins.append(begin)
-        units.append(int(cheapest[begin]))
+    for end in range(1, len(features) + 1):
+        costs, cheapest = distances[:end].flip(0).cumsum(0).min(dim=1)  # of the segments of 1, 2, … frames
+        totals = best[:end].flip(0) + costs + penalty
+        length = int(totals.argmin()) + 1
+        best[end] = totals[length - 1]
+        begins.append(end - length)
+        units.append(int(cheapest[length - 1]))
     found: list[int] = []
     end = len(features)
     while end > 0:
