@@ -58,24 +58,28 @@ class Side:
         if python == sys.executable and "PYTHONPATH" in os.environ:
             environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
         self._process = subprocess.Popen(
-            [str(python), str(WORKER), json.dumps(settings)],
+            [str(python), str(WORKER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
             env=environment,
         )
+        self._write(json.dumps(settings))
         self.about = self._read()
 
     def round(self) -> dict[str, float]:
         """One more round of its work: what the worker measured."""
+        self._write("go")
+        return self._read()
+
+    def _write(self, line: str) -> None:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write("go\n")
+            self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # _read says what happened
-        return self._read()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -6,7 +6,6 @@ options, tasks and trainer, and `SpeechDLM.from_pretrained(…).sample(…)`. An
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import os
@@ -19,10 +18,11 @@ from typing import Any, TextIO
 
 
 def main() -> None:
-    """Set up, say so, then answer each line of standard input with what one more round measured."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("settings", type=json.loads, help="JSON, see the functions below")
-    settings = parser.parse_args().settings
+    """Set up as the first line of standard input says, say so, and answer each further line with one more round.
+
+    The first line is JSON, see the functions below; as an argument it could be too long.
+    """
+    settings = json.loads(sys.stdin.readline())
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what fairseq prints must not get between the answers
     import torch
