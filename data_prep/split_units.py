@@ -14,7 +14,20 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("units", type=Path, help="as data_prep/encode_units.py writes it")
     parser.add_argument("out_dir", type=Path, help="gets {train,valid}.jsonl, {train,valid}.<channel> and dict.txt")
     parser.add_argument("--valid", type=float, default=0.1, help="share of the time to hold out (default: 0.1)")
+    parser.add_argument(
+        "--test",
+        type=float,
+        default=0,
+        help="share of the time to hold out beside that, as test.jsonl and test.<channel>, in whole recordings "
+        "(default: none)",
+    )
     parser.add_argument("--segment-seconds", type=float, default=60, help="longest segment (default: %(default)s)")
+    parser.add_argument(
+        "--frames",
+        action="store_true",
+        help="write a unit for each frame of deduplicated ones, too, as a SpeechDLM wants them; else they stay as they "
+        "are, with <part>.<channel>.durations beside them",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the choice of recordings (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace another split that is there")
     return parser
@@ -23,13 +36,16 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    from speechdlm_ext.units.files import read_unit_file
+    from speechdlm_ext.units.files import draw_out, read_unit_file
     from speechdlm_ext.units.splitting import split_rows, write_split
 
-    split = split_rows(read_unit_file(options.units), options.valid, options.segment_seconds, seed=options.seed)
+    rows = read_unit_file(options.units)
+    if options.frames:
+        rows = [draw_out(row) for row in rows]
+    split = split_rows(rows, options.valid, options.segment_seconds, seed=options.seed, test=options.test)
     write_split(options.out_dir, split, options.overwrite)
     what = "whole recordings" if split.by_recording else "the end of each recording"
-    for name, rows in (("train", split.train), ("valid", split.valid)):
+    for name, rows in split.parts().items():
         print(f"{name}: {len(rows)} segments, {sum(row['duration'] for row in rows):.1f} s")
     print(f"held out: {what}; files in {options.out_dir}")
 

@@ -72,7 +72,7 @@ def binarize(
             each, as in ``raw/train`` for ``raw/train.unitA`` and ``raw/train.unitB``.
         folder: where to write.
         channels: names of the channels; by default those that are there.
-        srcdict: a dictionary file for all channels, instead of one that is made from the training data.
+        srcdict: a dictionary file for all channels (but durations), instead of one that is made from the training data.
         dictionary: whose units make the dictionary: ``first``, the first channel's for all channels, as published;
             ``joined``, those of all channels for all of them; ``each``, its own for each channel.
         names: ``plain``, or ``fairseq`` as fairseq-preprocess leaves them (``train.unitA-None.unitA.bin``).
@@ -201,13 +201,13 @@ def _sizes(column: Column) -> np.ndarray:
 def _vocabularies(
     given: Vocabulary | None, dictionary: str, channels: Sequence[str], columns: Mapping[tuple[str, str], Column]
 ) -> dict[str, Vocabulary]:
-    if given is not None:
-        return dict.fromkeys(channels, given)
     timed = [channel for channel in channels if channel.endswith(DURATIONS)]
     units = [channel for channel in channels if channel not in timed]
     # Durations are no units: they have a dictionary of their own, the same for all channels. They are read as numbers,
     # so that one that occurs in validation data alone is none that a model could not know.
     found = dict.fromkeys(timed, _count(columns, [key for key in columns if key[1] in timed]))
+    if given is not None:
+        return found | dict.fromkeys(units, given)
     if dictionary == "each":
         return found | {channel: _count(columns, [("train", channel)]) for channel in units}
     counted = units if dictionary == "joined" else units[:1]

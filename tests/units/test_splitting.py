@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.files import read_unit_file
+from speechdlm_ext.units.binarization import binarize
+from speechdlm_ext.units.files import draw_out, read_unit_file, write_unit_file
 from speechdlm_ext.units.splitting import split_rows, write_split
 
 
@@ -122,6 +124,15 @@ def test_files(tmp_path: Path) -> None:
         ([recording("a", 9000), {"audio": "b", "unitA": "1 2"}], {}, "row b has the channels unitA, row a"),
         ([{"audio": "a", "unitA": "1 2", "unitB": "1"}], {}, "unequal length"),
         ([], {}, "no rows"),
+        ([recording("a", 9000), recording("b", 100)], {"test": 0.1}, "--test 0.1: no choice among 2 recordings"),
+        ([recording("a", 9000)], {"test": 0.95}, "--test 0.95"),
+        ([{"audio": "a", "unitA": "1 2", "unitA.durations": "300"}], {}, "2 units, but 1 durations"),
+        ([{"audio": "a", "unitA": "1 2", "unitA.durations": "3000 0"}], {}, "a unit of 0 frames"),
+        (
+            [{"audio": "a", "unitA": "1 2", "unitA.durations": "300 9"}, {"audio": "b", "unitA": "1 2"}],
+            {},
+            "row b: either all channels of all rows have durations, or none",
+        ),
     ],
 )
 def test_what_cannot_be_split(rows: list[dict], options: dict, expected: str) -> None:
@@ -145,3 +156,77 @@ def test_fairseq_preprocess_reads_the_lines(tmp_path: Path, run_command) -> None
     dictionary = Dictionary.load(str(tmp_path / "bin" / "dict.unitB.txt"))
     data = data_utils.load_indexed_dataset(str(tmp_path / "bin" / "valid.unitB-None.unitB"), dictionary)
     assert [dictionary.string(line) for line in data] == [row["unitB"] for row in split.valid]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    data=st.lists(st.lists(st.integers(1, 90), min_size=8, max_size=40), min_size=1, max_size=12),
+    segment=st.sampled_from([1.3, 20.0]),
+    test=st.sampled_from([0.0, 0.2]),
+)
+def test_deduplicated_rows_are_cut_as_their_frames_are(data: list[list[int]], segment: float, test: float) -> None:
+    """Runs go through with their durations: drawn out, the segments are those of the frames."""
+    rows = [
+        {
+            "audio": f"r{number}",
+            "unitA": " ".join(str(unit % 7) for unit in range(len(durations))),
+            "unitA.durations": " ".join(map(str, durations)),
+        }
+        for number, durations in enumerate(data)
+    ]
+    try:
+        wanted = split_rows([draw_out(row) for row in rows], 0.3, segment, 0.5, test=test)
+    except InputError:
+        assume(False)
+    found = split_rows(rows, 0.3, segment, 0.5, test=test)
+    assert found.parts().keys() == wanted.parts().keys()
+    for name, part in found.parts().items():
+        assert [draw_out(row) for row in part] == wanted.parts()[name]
+        for row in part:
+            units = row["unitA"].split()
+            assert all(one != other for one, other in pairwise(units))
+    recordings = [{row["recording"] for row in part} for part in found.parts().values()]
+    assert not found.by_recording or sum(map(len, recordings)) == len(set().union(*recordings)) == len(rows)
+
+
+def test_a_last_test_is_of_recordings_that_nothing_else_has_seen(tmp_path: Path) -> None:
+    rows = [recording(f"r{n}", 3000 + n) for n in range(20)]
+    copies = [{**recording(f"{row['audio']}-slow", 3300), "copy_of": row["audio"], "speed": 0.9} for row in rows]
+    split = split_rows(rows + copies, 0.1, test=0.2)
+    named = {name: {row.get("copy_of", row["recording"]) for row in part} for name, part in split.parts().items()}
+    assert {name: len(names) for name, names in named.items()} == {"train": 14, "valid": 2, "test": 4}
+    assert len(set().union(*named.values())) == 20
+    write_split(tmp_path, split)
+    assert read_unit_file(tmp_path / "test.jsonl") == split.test and (tmp_path / "test.unitB").is_file()
+    other = split_rows(rows, 0.1)
+    with pytest.raises(InputError, match="another split already"):
+        write_split(tmp_path, other)
+    write_split(tmp_path, other, overwrite=True)
+    assert not list(tmp_path.glob("test.*"))
+
+
+@pytest.mark.slow
+def test_durations_travel_from_the_split_to_the_binarized_data(tmp_path: Path, run_command, checkout) -> None:
+    rows = [
+        {"audio": f"r{n}", "unitA": "4 7 4 9", "unitA.durations": f"3 {900 + n} 1 4", "frame_rate": 50.0}
+        for n in range(10)
+    ]
+    rows[0]["unitA"] = "4 8 4 9"  # a unit that one part alone has
+    write_unit_file(tmp_path / "units.jsonl", rows)
+    command = ["python", checkout / "data_prep/split_units.py", tmp_path / "units.jsonl"]
+    run_command([*command, tmp_path / "split", "--valid", "0.2", "--test", "0.2", "--segment-seconds", "9"])
+    prefixes = {part: str(tmp_path / "split" / part) for part in ("train", "valid", "test")}
+    channels = ["unitA", "unitA.durations"]
+    binarize(prefixes, tmp_path / "bin", channels, srcdict=str(tmp_path / "split" / "dict.txt"))
+    from fairseq.data import Dictionary, data_utils
+
+    for part in prefixes:
+        segments = read_unit_file(tmp_path / "split" / f"{part}.jsonl")
+        for stream in channels:
+            dictionary = Dictionary.load(str(tmp_path / "bin" / f"dict.{stream}.txt"))
+            data = data_utils.load_indexed_dataset(str(tmp_path / "bin" / f"{part}.{stream}"), dictionary)
+            assert [dictionary.string(line) for line in data] == [row[stream] for row in segments]
+    run_command([*command, tmp_path / "frames", "--frames", "--valid", "0.2"])
+    whole = [row for part in ("train", "valid") for row in read_unit_file(tmp_path / "frames" / f"{part}.jsonl")]
+    assert all("unitA.durations" not in row for row in whole)
+    assert sum(len(row["unitA"].split()) for row in whole) == sum(908 + n for n in range(10))
