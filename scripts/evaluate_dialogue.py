@@ -48,6 +48,13 @@ def get_parser() -> argparse.ArgumentParser:
         "--asr", default="", help="pocketsphinx, torchaudio:BUNDLE[=WEIGHTS], or fairseq:CHECKPOINT[=DICTIONARY]"
     )
     parser.add_argument(
+        "--asr-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="that are recognised at once, at most: longer speech is cut where it is quietest (default: 30)",
+    )
+    parser.add_argument(
         "--embed-megabytes",
         type=float,
         default=24.0,
@@ -77,6 +84,7 @@ def main() -> None:
     from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate, write_evaluation
     from speechdlm_ext.evaluation.prompts import PromptOptions
     from speechdlm_ext.metrics.bootstrap import BootstrapOptions
+    from speechdlm_ext.metrics.recognisers import RecogniserOptions
     from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
 
     prompts = None
@@ -94,7 +102,7 @@ def main() -> None:
             rttm=options.rttm,
             silence_units=options.silence_units,
             frame_rate=options.frame_rate,
-            asr=options.asr,
+            asr=RecogniserOptions(options.asr, options.asr_seconds),
             checkpoint=options.checkpoint,
             data=options.data,
             full_duplex=options.full_duplex_bench,

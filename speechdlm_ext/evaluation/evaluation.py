@@ -15,22 +15,20 @@ from speechdlm_ext.evaluation.detection import choose_detection
 from speechdlm_ext.evaluation.figures import (
     MEASURES,
     VERSION,
-    Side,
-    continuation_side,
     correlation_figures,
     distance_figures,
     side_figures,
-    whole_side,
     yardstick_figures,
 )
 from speechdlm_ext.evaluation.full_duplex import timing_figures, write_layout
 from speechdlm_ext.evaluation.measuring import FORMAT, measure_corpora
 from speechdlm_ext.evaluation.prompts import PromptOptions, pair_dialogues
+from speechdlm_ext.evaluation.sides import Side, continuation_side, whole_side
 from speechdlm_ext.evaluation.tables import dialogue_figures, write_csv
 from speechdlm_ext.journal import Journal
 from speechdlm_ext.manifest import atomic_write
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-from speechdlm_ext.metrics.recognisers import build_recogniser
+from speechdlm_ext.metrics.recognisers import RecogniserOptions, build_recogniser
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
 
 JOURNAL = "measurements.jsonl"
@@ -47,7 +45,7 @@ class EvaluationOptions:
         rttm: files with speech, for ``vad`` rttm.
         silence_units: for ``vad`` units; found from the data where empty.
         frame_rate: in Hz, of units whose file does not say.
-        asr: as :func:`build_recogniser` takes it; empty for none.
+        asr: who listens for words.
         checkpoint: of a dialogue model that says how likely the units of both corpora are.
         data: folder with the dictionaries of the checkpoint.
         full_duplex: folder in which generated dialogues are written as Full-Duplex-Bench has them (channel A is the
@@ -63,7 +61,7 @@ class EvaluationOptions:
     rttm: Sequence[Path] = ()
     silence_units: Sequence[int] = ()
     frame_rate: float = 50.0
-    asr: str = ""
+    asr: RecogniserOptions = field(default_factory=RecogniserOptions)
     checkpoint: Path | None = None
     data: Path | None = None
     full_duplex: Path | None = None
@@ -104,10 +102,9 @@ def evaluate(
     corpora = {"generated": read_corpus(options.generated, options.frame_rate)}
     if options.reference is not None:
         corpora["reference"] = read_corpus(options.reference, options.frame_rate)
-    if options.asr:
-        build_recogniser(options.asr)  # says at once what is missing
+    listener = build_recogniser(options.asr) if options.asr.spec else None  # says at once what is missing
     detection = choose_detection(options.vad, corpora, options.rttm, options.silence_units)
-    made_by = {"format": FORMAT, "detection": [detection.method, dict(detection.options)], "asr": options.asr}
+    made_by = {"format": FORMAT, "detection": [detection.method, dict(detection.options)]}
     with Journal(Path(out) / JOURNAL, made_by) as journal:
         found = measure_corpora(corpora, detection, journal, options.asr, options.jobs, progress)
     for side, corpus in corpora.items():
@@ -125,7 +122,7 @@ def evaluate(
         own.find_events(options.turn_taking)
     result: dict[str, Any] = {"version": VERSION}
     for name, own in sides.items():
-        result[name] = side_figures(own, options.bootstrap)
+        result[name] = side_figures(own, options.bootstrap, bool(listener and listener.hears_laughter))
     if options.checkpoint is not None:
         _add_likelihood(result, sides, options)
     if options.full_duplex is not None:
@@ -170,7 +167,8 @@ def _settings(options: EvaluationOptions) -> dict[str, Any]:
         "prompts": prompts,
         "turn_taking": asdict(options.turn_taking),
         "bootstrap": asdict(options.bootstrap),
-        "recogniser": options.asr or None,
+        "recogniser": options.asr.spec or None,
+        "recogniser_seconds": options.asr.longest if options.asr.spec else None,
         "checkpoint": str(options.checkpoint) if options.checkpoint else None,
     }
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from speechdlm_ext.evaluation.corpus import Dialogue
-from speechdlm_ext.evaluation.measuring import Measurement
+from speechdlm_ext.evaluation.measurement import Measurement
 from speechdlm_ext.evaluation.prompts import Pair
+from speechdlm_ext.evaluation.sides import Side
+from speechdlm_ext.evaluation.spoken import word_figures
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.comparison import compare, compare_halves
 from speechdlm_ext.metrics.correlation import correlate
-from speechdlm_ext.metrics.events import Events
-from speechdlm_ext.metrics.intervals import crop_intervals, shift_intervals, total_seconds
+from speechdlm_ext.metrics.intervals import crop_intervals, shift_intervals
 from speechdlm_ext.metrics.sound import pool_sound
 from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events_of_many
 from speechdlm_ext.metrics.unit_figures import compare_units, unit_figures
-from speechdlm_ext.metrics.words import error_rates, talk_figures
 
 VERSION = 1  # of the schema: counted up when a name or a meaning changes
 MEASURES = {
@@ -63,62 +61,12 @@ MEASURES = {
     "words_per_minute": "words a minute of one channel",
     "words_per_minute_of_speech": "words a minute of speech",
     "filler_share": "share of the words",
+    "laughter_per_minute": "laughs a minute of one channel",
+    "insertions": "words, or characters",
+    "deletions": "words, or characters",
+    "substitutions": "words, or characters",
     "corpus": "errors over reference length",
 }
-
-
-@dataclass
-class Side:
-    """One corpus as it is judged: dialogues in order, with the part of each that counts.
-
-    Attributes:
-        dialogues, measurements: of each dialogue.
-        windows: second at which the part begins, and its length.
-        leads: seconds before that which belong to the dialogue, as a prompt does.
-    """
-
-    dialogues: list[Dialogue]
-    measurements: list[Measurement]
-    windows: list[tuple[float, float]]
-    leads: list[float]
-    events: Events = field(init=False)
-
-    def find_events(self, options: TurnTakingOptions) -> None:
-        """Fill ``events``."""
-        talks = []
-        for measurement, (start, seconds) in zip(self.measurements, self.windows, strict=True):
-            parts = [crop_intervals(channel, start, start + seconds) for channel in measurement.activity]
-            talks.append(([shift_intervals(part, -start) for part in parts], seconds))
-        self.events = find_events_of_many(talks, options)
-
-    def units(self) -> list[list[np.ndarray]]:
-        """The units of each dialogue's channels within its window; empty where there are none."""
-        found = []
-        for dialogue, (start, seconds) in zip(self.dialogues, self.windows, strict=True):
-            rate = dialogue.frame_rate
-            first, last = round(start * rate), round((start + seconds) * rate)
-            found.append([np.asarray(channel[first:last], np.int64) for channel in dialogue.units])
-        return found
-
-
-def whole_side(dialogues: Sequence[Dialogue], measurements: Mapping[str, Measurement]) -> Side:
-    """Whole dialogues, those that could be measured."""
-    known = [dialogue for dialogue in dialogues if dialogue.name in measurements]
-    own = [measurements[dialogue.name] for dialogue in known]
-    return Side(known, own, [(0.0, m.duration) for m in own], [0.0] * len(own))
-
-
-def continuation_side(
-    dialogues: Sequence[Dialogue], measurements: Mapping[str, Measurement], pairs: Sequence[Pair]
-) -> Side:
-    """The generated continuations alone."""
-    by_name = {dialogue.name: dialogue for dialogue in dialogues}
-    return Side(
-        [by_name[pair.generated] for pair in pairs],
-        [measurements[pair.generated] for pair in pairs],
-        [(pair.generated_start, pair.seconds) for pair in pairs],
-        [pair.lead for pair in pairs],
-    )
 
 
 def channel_name(number: int) -> str:
@@ -126,8 +74,8 @@ def channel_name(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
-def side_figures(side: Side, bootstrap: BootstrapOptions) -> dict[str, Any]:
-    """Turn-taking, and what else is known: ``units``, ``sound``, ``words``."""
+def side_figures(side: Side, bootstrap: BootstrapOptions, hears_laughter: bool = False) -> dict[str, Any]:
+    """Turn-taking, and what else is known: ``units``, ``sound``, ``words`` (by a recogniser that hears laughter)."""
     figures = summarise(side.events, bootstrap)
     units = side.units()
     if any(units):
@@ -138,37 +86,13 @@ def side_figures(side: Side, bootstrap: BootstrapOptions) -> dict[str, Any]:
         pooled = pool_sound(sound, [m.duration for m in side.measurements])
         figures["sound"] = {channel_name(number): row for number, row in enumerate(pooled)}
     if any(m.words for m in side.measurements):
-        figures["words"] = _words(side)
+        figures["words"] = word_figures(side, hears_laughter)
     return figures
 
 
 def _by_channel(figures: Mapping[str, Any]) -> dict[str, Any]:
     named = {channel_name(number): row for number, row in enumerate(figures["channels"])}
     return {**named, "all": figures["all"]}
-
-
-def _words(side: Side) -> dict[str, Any]:
-    texts, minutes, speech = [], 0.0, 0.0
-    references, hypotheses = [], []
-    for dialogue, measurement, (start, seconds) in zip(side.dialogues, side.measurements, side.windows, strict=True):
-        heard = [
-            [part["text"] for part in channel if start <= (part["start"] + part["end"]) / 2 < start + seconds]
-            for channel in measurement.words
-        ]
-        texts += [text for channel in heard for text in channel]
-        minutes += seconds * len(measurement.words) / 60
-        speech += sum(total_seconds(crop_intervals(c, start, start + seconds)) for c in measurement.activity) / 60
-        said = dialogue.row.get("text")
-        if isinstance(said, list) and len(said) == len(heard):
-            references += [str(text) for text in said]
-            hypotheses += [" ".join(channel) for channel in heard]
-        elif isinstance(said, str):
-            references.append(said)
-            hypotheses.append(" ".join(text for channel in heard for text in channel))
-    figures = talk_figures(texts, minutes, speech)
-    if references:
-        figures["error_rates"] = error_rates(references, hypotheses)
-    return figures
 
 
 def difference(mine: Any, theirs: Any) -> Any:

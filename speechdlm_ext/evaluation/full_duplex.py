@@ -16,8 +16,8 @@ import numpy as np
 
 from speechdlm_ext.audio import audio_info, write_audio
 from speechdlm_ext.evaluation.corpus import INPUT_OUTPUT, Dialogue
-from speechdlm_ext.evaluation.figures import Side
-from speechdlm_ext.evaluation.measuring import dialogue_blocks
+from speechdlm_ext.evaluation.measurement import dialogue_blocks
+from speechdlm_ext.evaluation.sides import Side
 from speechdlm_ext.metrics.events import EventList
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import Dialogue
-from speechdlm_ext.evaluation.figures import Side, channel_name
+from speechdlm_ext.evaluation.figures import channel_name
+from speechdlm_ext.evaluation.sides import Side
 from speechdlm_ext.units.files import format_units
 
 _TOGETHER = 16  # dialogues that are scored at once

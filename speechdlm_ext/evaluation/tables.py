@@ -8,7 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from speechdlm_ext.evaluation.figures import Side, channel_name
+from speechdlm_ext.evaluation.figures import channel_name
+from speechdlm_ext.evaluation.sides import Side
 from speechdlm_ext.manifest import atomic_write
 from speechdlm_ext.metrics.events import KINDS, Events, one_conversation
 from speechdlm_ext.metrics.summary import summarise

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from speechdlm_ext.chatter import quiet
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.metrics.recognisers import SAMPLE_RATE, greedy_text
+from speechdlm_ext.metrics.ctc import SAMPLE_RATE, GreedyCTC, normalised
 from speechdlm_ext.units.hubert_model import (
     HubertBlocks,
     name_in_file,
@@ -31,7 +31,7 @@ _KINDS = re.compile(r"(wav2vec|hubert)_ctc")
 _ENCODERS = re.compile(r"wav2vec2|hubert(_(base|large|xlarge)\w*)?")
 
 
-class FairseqCTC:
+class FairseqCTC(GreedyCTC):
     """A checkpoint of fairseq's ``wav2vec_ctc`` or ``hubert_ctc`` (task ``audio_finetuning``), decoded greedily.
 
     The wave is layer-normed where the task says so (``normalize``). Nothing in the file is run; weights must be
@@ -58,7 +58,9 @@ class FairseqCTC:
             raise InputError(f"{path} lacks the options of the pre-trained model (w2v_args): use one of fairseq-train")
         options, _ = read_options({"cfg" if "model" in inner else "args": model["w2v_args"]}, path, _ENCODERS)
         self.name = f"fairseq:{path.name}"
-        self.labels = _labels(Path(dictionary) if dictionary else path.parent / f"dict.{task['labels']}.txt", path)
+        letters = Path(dictionary) if dictionary else path.parent / f"dict.{task['labels']}.txt"
+        self.labels = _labels(letters, path)
+        self.files = (path, letters)
         self._normalise: bool = task["normalize"]
         self._blank = (float(model.get("blank_weight") or 0), str(model.get("blank_mode") or "add"))
         self.projection = _projection(weights, len(self.labels), options["encoder_embed_dim"], path)
@@ -71,9 +73,7 @@ class FairseqCTC:
 
     def emissions(self, wave: NDArray[np.float32]) -> torch.Tensor:
         """Scores (T, K) of each label in each frame, before the softmax, of a wave (N,) at 16 kHz."""
-        samples = torch.from_numpy(np.ascontiguousarray(wave, np.float32))[None]
-        if self._normalise:
-            samples = torch.nn.functional.layer_norm(samples, samples.shape)
+        samples = normalised(wave, self._normalise)
         with torch.inference_mode():
             features = self.blocks(samples, [samples.shape[1]])
             if self.blocks.encoder.layer_norm_first:  # after the last block, which HubertBlocks leaves to its users
@@ -83,10 +83,6 @@ class FairseqCTC:
             if amount:
                 scores[:, 0] = amount if mode == "set" else scores[:, 0] + amount
         return scores
-
-    def transcribe(self, wave: NDArray[np.float32]) -> str:
-        """As :class:`.recognisers.Recogniser` says."""
-        return greedy_text(self.emissions(wave), self.labels) if len(wave) >= SAMPLE_RATE // 10 else ""
 
 
 def _finetuning(state: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.errors import InputError, one_line
-
-if TYPE_CHECKING:
-    import torch
-
-SAMPLE_RATE = 16000  # Hz, of all recognisers here
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.metrics.ctc import SAMPLE_RATE, is_heard
+from speechdlm_ext.metrics.pieces import cut_at_silences
+from speechdlm_ext.units.recordings import stamp
 
 
 class Recogniser(Protocol):
@@ -22,9 +21,19 @@ class Recogniser(Protocol):
 
     Attributes:
         name: as it is written in results.
+        files: what it was read from.
+        longest: seconds that are understood at once; longer speech is cut where it is quietest.
+        hears_laughter: whether it has a tag for it.
     """
 
     name: str
+    longest: float
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    @property
+    def hears_laughter(self) -> bool: ...
 
     def transcribe(self, wave: NDArray[np.float32]) -> str:
         """What is said in ``wave`` (N,), at 16 kHz, full scale at ±1; tags of noises, if any, in brackets."""
@@ -34,6 +43,9 @@ class Pocketsphinx:
     """CMU Sphinx with the English model in its package: small, quick to install, and often wrong."""
 
     name = "pocketsphinx"
+    files = ()
+    longest = 30.0
+    hears_laughter = False  # its dictionary has [NOISE] and [SPEECH] alone, and results leave them out
 
     def __init__(self) -> None:
         try:
@@ -44,8 +56,10 @@ class Pocketsphinx:
 
     def transcribe(self, wave: NDArray[np.float32]) -> str:
         """As :class:`Recogniser` says."""
-        if len(wave) < SAMPLE_RATE // 10:  # less than a phone
-            return ""
+        pieces = (wave[first:last] for first, last in cut_at_silences(wave, SAMPLE_RATE, self.longest))
+        return " ".join(filter(None, (self._hear(piece) for piece in pieces if is_heard(piece))))
+
+    def _hear(self, wave: NDArray[np.float32]) -> str:
         samples = np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int16)
         self._decoder.start_utt()
         self._decoder.process_raw(samples.tobytes(), full_utt=True)
@@ -54,76 +68,53 @@ class Pocketsphinx:
         return found.hypstr if found is not None else ""
 
 
-class TorchaudioCTC:
-    """A CTC model of torchaudio's bundles (``WAV2VEC2_ASR_BASE_960H``, …), decoded greedily.
+@dataclass(frozen=True)
+class RecogniserOptions:
+    """Who listens.
 
-    Args:
-        name: of the bundle.
-        weights: its weights; by default where torch.hub keeps them. Nothing is downloaded.
+    Attributes:
+        spec: ``pocketsphinx``; ``torchaudio:BUNDLE`` or ``torchaudio:BUNDLE=FILE``; ``fairseq:CHECKPOINT`` with its
+            dictionary beside it, or ``fairseq:CHECKPOINT=DICTIONARY``. Empty: nobody.
+        longest: seconds that are understood at once.
     """
 
-    def __init__(self, name: str, weights: str | Path | None = None) -> None:
-        import torch
-        import torchaudio
+    spec: str = ""
+    longest: float = 30.0
 
-        bundle: Any = getattr(torchaudio.pipelines, name, None)
-        if not hasattr(bundle, "get_labels"):
-            known = [n for n in dir(torchaudio.pipelines) if hasattr(getattr(torchaudio.pipelines, n), "get_labels")]
-            raise InputError(f"--asr torchaudio:{name}: no such CTC bundle; there are {', '.join(known)}")
-        path = Path(weights) if weights else Path(torch.hub.get_dir()) / "checkpoints" / Path(bundle._path).name
-        if not path.is_file():
-            raise InputError(
-                f"{path}: the weights of {name} are not there; fetch https://download.pytorch.org/torchaudio/models/"
-                f"{bundle._path} to it, or pass --asr torchaudio:{name}=FILE"
-            )
-        self.name = f"torchaudio:{name}"
-        self.labels: tuple[str, ...] = bundle.get_labels()
-        self._normalise = bool(bundle._normalize_waveform)
-        self.model = torchaudio.models.wav2vec2_model(**bundle._params).eval()
-        try:
-            self.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except Exception as error:  # of unpickling, of missing and of unexpected names
-            raise InputError(f"{path}: not the weights of {name} ({one_line(error)[:300]})") from None
-
-    def transcribe(self, wave: NDArray[np.float32]) -> str:
-        """As :class:`Recogniser` says."""
-        import torch
-
-        if len(wave) < SAMPLE_RATE // 10:
-            return ""
-        samples = torch.from_numpy(np.ascontiguousarray(wave, np.float32))[None]
-        if self._normalise:
-            samples = torch.nn.functional.layer_norm(samples, samples.shape)
-        with torch.inference_mode():
-            emissions, _ = self.model(samples)
-        return greedy_text(emissions[0], self.labels)
+    def __post_init__(self) -> None:
+        if not 1 <= self.longest < float("inf"):
+            raise InputError(f"--asr-seconds {self.longest:g}: a finite number of seconds, 1 or more, is wanted")
 
 
-def greedy_text(emissions: torch.Tensor, labels: tuple[str, ...]) -> str:
-    """The text of the most likely labels: repetitions joined, then blanks (label 0) left out; ``|`` separates words.
-
-    Args:
-        emissions: scores of each frame (T, K).
-        labels: K of them.
-    """
-    best = emissions.argmax(dim=-1).unique_consecutive().tolist()
-    return " ".join("".join(labels[index] for index in best if index).replace("|", " ").split())
+# The last one that was built, and the state of its files then: weights are read once, and again if they change.
+_kept: dict[RecogniserOptions, tuple[Recogniser, list[Any]]] = {}
 
 
-@lru_cache(maxsize=1)
-def build_recogniser(spec: str) -> Recogniser:
+def build_recogniser(options: RecogniserOptions | str) -> Recogniser:
     """The recogniser that ``--asr`` names.
-
-    ``pocketsphinx``; ``torchaudio:BUNDLE`` or ``torchaudio:BUNDLE=FILE``; ``fairseq:CHECKPOINT`` with its dictionary
-    beside it, or ``fairseq:CHECKPOINT=DICTIONARY``.
 
     Raises:
         InputError: it is unknown, not installed, or its weights are not there.
     """
+    options = RecogniserOptions(options) if isinstance(options, str) else options
+    if options in _kept:
+        recogniser, files = _kept[options]
+        if files == file_stamps(recogniser):
+            return recogniser
+    _kept.clear()
+    recogniser = _build(options.spec)
+    recogniser.longest = options.longest
+    _kept[options] = recogniser, file_stamps(recogniser)
+    return recogniser
+
+
+def _build(spec: str) -> Recogniser:
     kind, _, rest = spec.partition(":")
     if kind == "pocketsphinx" and not rest:
         return Pocketsphinx()
     if kind == "torchaudio" and rest:
+        from speechdlm_ext.metrics.torchaudio_ctc import TorchaudioCTC
+
         name, _, weights = rest.partition("=")
         return TorchaudioCTC(name, weights or None)
     if kind == "fairseq" and rest:
@@ -138,6 +129,23 @@ def build_recogniser(spec: str) -> Recogniser:
     )
 
 
+def describe_recogniser(options: RecogniserOptions) -> list[Any] | None:
+    """What its words depend on, as plain values; None for nobody.
+
+    Raises:
+        InputError: as :func:`build_recogniser`.
+    """
+    if not options.spec:
+        return None
+    packed = metadata.version("pocketsphinx") if options.spec == "pocketsphinx" else ""  # its weights come with it
+    return [options.spec, options.longest, packed, file_stamps(build_recogniser(options))]
+
+
+def file_stamps(recogniser: Recogniser) -> list[Any]:
+    """Path, size and time of each file: by these one sees that it still is the same recogniser."""
+    return [[str(path.absolute()), *stamp(str(path))] for path in recogniser.files]
+
+
 def transcribe_stretches(
     recogniser: Recogniser, wave: NDArray[np.float32], stretches: list[tuple[float, float]], margin: float = 0.1
 ) -> list[dict[str, Any]]:
@@ -146,16 +154,23 @@ def transcribe_stretches(
     Args:
         recogniser: who listens.
         wave: samples (N,).
-        stretches: (start, end) in seconds.
-        margin: seconds before and after each stretch that are heard, too.
+        stretches: (start, end) in seconds, in order.
+        margin: seconds before and after each stretch that are heard, too, as far as there is silence between it and
+            the next one.
 
     Returns:
-        ``{"start", "end", "text"}`` of each stretch in which something was understood.
+        ``{"start", "end", "text"}`` of each stretch, or piece of a long one, in which something was understood.
     """
     said = []
-    for start, end in stretches:
-        first, last = max(0, round((start - margin) * SAMPLE_RATE)), round((end + margin) * SAMPLE_RATE)
-        text = recogniser.transcribe(wave[first:last])
-        if text:
-            said.append({"start": start, "end": end, "text": text})
+    ends = [0.0, *(end for _, end in stretches)]
+    starts = [*(start for start, _ in stretches), len(wave) / SAMPLE_RATE]
+    for number, (start, end) in enumerate(stretches):
+        before = min(margin, max(0.0, start - ends[number]) / (2 if number else 1))
+        after = min(margin, max(0.0, starts[number + 1] - end) / (2 if number + 1 < len(stretches) else 1))
+        origin, last = round((start - before) * SAMPLE_RATE), round((end + after) * SAMPLE_RATE)
+        for a, b in cut_at_silences(wave[origin:last], SAMPLE_RATE, recogniser.longest):
+            text = recogniser.transcribe(wave[origin + a : origin + b])
+            if text:
+                first, final = max(start, (origin + a) / SAMPLE_RATE), min(end, (origin + b) / SAMPLE_RATE)
+                said.append({"start": first, "end": final, "text": text})
     return said

@@ -75,26 +75,36 @@ def _rates(pairs: Sequence[tuple[str, str]], process: Any, rate: str, length: An
     return {"corpus": errors / total, "median": statistics.median(each), **counts, "reference": total}
 
 
-def talk_figures(texts: Sequence[str], minutes: float, speech_minutes: float) -> dict[str, Any]:
+def talk_figures(
+    texts: Sequence[str], minutes: float, speech_minutes: float, hears_laughter: bool = False
+) -> dict[str, Any]:
     """How much is said.
 
     Args:
         texts: what was understood, tags of the recogniser included.
         minutes: observed, of all channels together.
         speech_minutes: of these, with speech.
+        hears_laughter: whether the recogniser has a tag for it, so that none means that nobody laughed.
 
     Returns:
         ``words``, ``words_per_minute`` (observed), ``words_per_minute_of_speech``, ``filler_share`` (of the words),
-        ``laughter_per_minute`` (None where no tag says so), ``reason`` (None, or why figures are None).
+        ``laughter_per_minute`` (observed), ``reason`` (None, or why figures are None).
     """
     words = [word for text in texts for word in normalise(text).split()]
     laughs = sum(bool(_LAUGHTER.search(tag)) for text in texts for tag in _TAG.findall(text))
-    reason = "no time was observed" if not minutes else "no words were understood" if not words else None
+    known, hears_laughter = minutes > 0 and speech_minutes > 0, hears_laughter or laughs > 0
+    reasons = []
+    if not known:
+        reasons.append("no time was observed" if not minutes else "no speech was found")
+    elif not words:
+        reasons.append("no words were understood")
+    if not hears_laughter:
+        reasons.append("the recogniser has no sign for laughter")
     return {
         "words": len(words),
-        "words_per_minute": len(words) / minutes if minutes else None,
-        "words_per_minute_of_speech": len(words) / speech_minutes if speech_minutes else None,
+        "words_per_minute": len(words) / minutes if known else None,
+        "words_per_minute_of_speech": len(words) / speech_minutes if known else None,
         "filler_share": sum(word in FILLERS for word in words) / len(words) if words else None,
-        "laughter_per_minute": laughs / minutes if laughs and minutes else None,
-        "reason": reason,
+        "laughter_per_minute": laughs / minutes if known and hears_laughter else None,
+        "reason": "; ".join(reasons) or None,
     }

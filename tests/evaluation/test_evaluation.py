@@ -284,15 +284,3 @@ def test_negative_durations_are_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(" 1.0000 ", " -1.0000 "))
     with pytest.raises(InputError, match="line 1: start and duration must be 0 or more"):
         run(tmp_path / "talks", None, tmp_path / "out", vad="rttm")
-
-
-def test_words_of_a_short_recording(shared: Path, tmp_path: Path) -> None:
-    pytest.importorskip("pocketsphinx")
-    audio = str(shared / "speech" / "ljspeech" / "LJ001-0008.flac")
-    row = {"id": "one", "audio_filepath": audio, "text": "has never been surpassed."}
-    (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
-    result = run(tmp_path / "m.jsonl", None, tmp_path / "out", asr="pocketsphinx")
-    words = result["generated"]["words"]
-    assert words["error_rates"]["words"]["hits"] >= 3 and words["error_rates"]["words"]["corpus"] <= 0.5
-    assert words["words_per_minute"] == pytest.approx(words["words"] / (1.783 / 60), rel=0.01)
-    assert result["settings"]["recogniser"] == "pocketsphinx"

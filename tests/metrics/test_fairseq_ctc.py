@@ -160,7 +160,7 @@ def test_files_that_will_not_do(made: tuple[Path, Any, dict[str, Any]], monkeypa
         letters(folder, symbols)
         torch.save({**good, **changes}, folder / "bad.pt")
         with pytest.raises(InputError) as error:
-            build_recogniser.__wrapped__("fairseq:bad.pt")
+            build_recogniser("fairseq:bad.pt")
         assert "\n" not in str(error.value)
         return str(error.value)
 

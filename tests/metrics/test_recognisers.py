@@ -1,0 +1,154 @@
+"""Recognisers: bundles against torchaudio itself, long speech in pieces, files that change or are missing."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechdlm_ext.audio import read_audio
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.metrics.ctc import greedy_text
+from speechdlm_ext.metrics.pieces import cut_at_silences
+from speechdlm_ext.metrics.recognisers import RecogniserOptions, build_recogniser, transcribe_stretches
+from speechdlm_ext.metrics.torchaudio_ctc import TorchaudioCTC
+from speechdlm_ext.metrics.words import error_rates
+from tests.metrics.bundles import LABELS, publish, write_weights
+
+WAVE = np.sin(np.arange(40000) ** 1.3 / 40).astype(np.float32) * 0.3 + 0.05
+
+
+def text_by_hand(scores: torch.Tensor) -> str:
+    """CTC's rule, frame by frame: a label counts where it differs from the frame before, unless it is the blank."""
+    text, before = "", 0
+    for frame in scores:
+        best = int(frame.argmax())
+        if best not in (0, before):
+            text += LABELS[best - 1]
+        before = best
+    return " ".join(text.replace("|", " ").split())
+
+
+@pytest.mark.parametrize("normalise", (False, True))
+def test_bundles_hear_what_torchaudio_hears(normalise: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published weights have outputs that no bundle's model has; torchaudio leaves them out, and so must we."""
+    bundle = publish(monkeypatch, tmp_path, normalise)
+    with torch.no_grad():
+        expected = bundle.get_model()(torch.from_numpy(WAVE)[None])[0][0]
+    recogniser = build_recogniser("torchaudio:SMALL_ASR")
+    assert isinstance(recogniser, TorchaudioCTC) and recogniser.labels == bundle.get_labels()
+    assert torch.allclose(recogniser.emissions(WAVE), expected, atol=1e-5) and float(expected.std()) > 0.05
+    text = recogniser.transcribe(WAVE)
+    assert text == text_by_hand(expected) and len(set(text)) > 2
+    assert recogniser.transcribe(WAVE[:1500]) == "" and not recogniser.hears_laughter
+    torch.save(bundle.get_model().state_dict(), tmp_path / "own.pth")
+    if not normalise:  # whose model is wrapped
+        own = build_recogniser(f"torchaudio:SMALL_ASR={tmp_path / 'own.pth'}")
+        assert own is not recogniser and own.transcribe(WAVE) == text
+
+
+def test_long_speech_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bursts of 0.7 s and silences of 0.3 s: the model hears at most 2 s at once, and no burst is cut."""
+    publish(monkeypatch, tmp_path)
+    recogniser = build_recogniser(RecogniserOptions("torchaudio:SMALL_ASR", 2.0))
+    assert isinstance(recogniser, TorchaudioCTC)
+    heard: list[int] = []
+    recogniser.model.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0].shape[1]))
+    rng = np.random.default_rng(0)
+    bursts = np.zeros((12, 16000), np.float32)
+    bursts[:, :11200] = 0.3 * rng.standard_normal((12, 11200))
+    wave = bursts.reshape(-1)
+    text = recogniser.transcribe(wave)
+    assert sum(heard) == len(wave) and max(heard) <= 32000 and len(heard) <= 12
+    bounds = np.cumsum([0, *heard])
+    assert all(bound % 16000 >= 11200 for bound in bounds[1:-1])
+    with torch.no_grad():
+        parts = [recogniser.model(torch.from_numpy(wave[a:b])[None])[0][0] for a, b in pairwise(bounds)]
+    assert text == " ".join(filter(None, map(text_by_hand, parts))) and text
+    said = transcribe_stretches(recogniser, wave, [(0.0, 5.0), (7.0, 7.7)])
+    assert " ".join(part["text"] for part in said[:-1]) and said[-1]["start"] == 7.0
+    assert said[0]["start"] == 0 and all(part["end"] - part["start"] <= 2 for part in said)
+    assert [one["end"] for one in said[:-2]] == [other["start"] for other in said[1:-1]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 60000), st.floats(1, 3), st.integers(0, 9))
+def test_pieces_are_the_wave_and_none_is_too_long(samples: int, longest: float, seed: int) -> None:
+    wave = np.random.default_rng(seed).standard_normal(samples).astype(np.float32)
+    pieces = cut_at_silences(wave, 1000, longest)
+    assert pieces[0][0] == 0 and pieces[-1][1] == samples
+    assert all(one[1] == other[0] for one, other in pairwise(pieces))
+    lengths = [last - first for first, last in pieces]
+    most = round(1000 * longest)
+    assert max(lengths) <= most and (len(lengths) == 1 or min(lengths) >= most // 4)
+    for first, last in pieces[:-1]:  # nowhere near is it quieter, by brute force
+        sums = [np.sum(wave[k - 100 : k + 100].astype(float) ** 2)
+                for k in range(first + most // 2 + 100, min(first + most, samples - most // 4) - 99, 10)]  # fmt: skip
+        assert np.sum(wave[last - 100 : last + 100].astype(float) ** 2) == pytest.approx(min(sums), rel=1e-6)
+
+
+def test_margins_stop_halfway_to_the_next_speech() -> None:
+    """So that no word is heard twice."""
+
+    class Sum:
+        name, files, longest, hears_laughter = "sum", (), 30.0, False
+
+        def transcribe(self, wave: np.ndarray) -> str:
+            return f"{wave[0]:.0f}-{wave[-1] + 1:.0f}"
+
+    wave = np.arange(32000, dtype=np.float32)
+    said = transcribe_stretches(Sum(), wave, [(0.05, 0.5), (0.6, 1.0), (1.5, 1.95)])
+    assert [part["text"] for part in said] == ["0-8800", "8800-17600", "22400-32000"]
+    assert [(part["start"], part["end"]) for part in said] == [(0.05, 0.5), (0.6, 1.0), (1.5, 1.95)]
+
+
+def test_weights_that_change_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(monkeypatch, tmp_path)
+    first = build_recogniser("torchaudio:SMALL_ASR")
+    assert build_recogniser("torchaudio:SMALL_ASR") is first
+    write_weights(tmp_path / "hub" / "checkpoints" / "small_asr.pth", 2)
+    other = build_recogniser("torchaudio:SMALL_ASR")
+    assert other is not first and other.transcribe(WAVE) != first.transcribe(WAVE)
+
+
+def test_real_recognition(shared: Path) -> None:
+    pytest.importorskip("pocketsphinx")
+    wave, _ = read_audio(shared / "speech" / "ljspeech" / "LJ001-0008.flac", 16000, channels=1)
+    recogniser = build_recogniser("pocketsphinx")
+    assert build_recogniser("pocketsphinx") is recogniser
+    said = transcribe_stretches(recogniser, wave[0].numpy(), [(0.0, 1.8)])
+    rates = error_rates(["has never been surpassed."], [said[0]["text"]])
+    assert rates["words"]["hits"] >= 3 and rates["words"]["corpus"] <= 0.5 and rates["characters"]["corpus"] < 0.3
+    assert recogniser.transcribe(np.zeros(100, np.float32)) == ""
+
+
+def test_greedy_decoding() -> None:
+    labels = ("-", "|", "A", "B")
+    frames = [2, 2, 0, 2, 3, 1, 1, 0, 3, 3, 0]
+    emissions = torch.nn.functional.one_hot(torch.tensor(frames), 4).float()
+    assert greedy_text(emissions, labels) == "AAB B"
+    assert greedy_text(emissions[:0], labels) == ""
+
+
+def test_recognisers_that_cannot_be_had(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such CTC bundle; there are .*WAV2VEC2_ASR_BASE_960H") as unknown:
+        build_recogniser("torchaudio:NONE")
+    assert "MMS_FA" not in str(unknown.value)  # aligns, and has no sign between words
+    with pytest.raises(InputError, match="no such CTC bundle"):
+        build_recogniser("torchaudio:MMS_FA")
+    with pytest.raises(InputError, match="weights of WAV2VEC2_ASR_BASE_960H are not there; nothing is downloaded"):
+        build_recogniser(f"torchaudio:WAV2VEC2_ASR_BASE_960H={tmp_path / 'none.pth'}")
+    torch.save({"other.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="not the weights of WAV2VEC2_ASR_BASE_960H"):
+        build_recogniser(f"torchaudio:WAV2VEC2_ASR_BASE_960H={tmp_path / 'other.pth'}")
+    for spec in ("", "whisper", "torchaudio", "pocketsphinx:large"):
+        with pytest.raises(InputError, match="--asr"):
+            build_recogniser(spec)
+    for seconds in (0.5, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="--asr-seconds"):
+            RecogniserOptions("pocketsphinx", seconds)
