@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, TypeAlias
+
+from tests.ports import free_port
 
 Process: TypeAlias = "CompletedProcess[str]"
 
@@ -116,7 +117,7 @@ class Battery:
             words.append(f"common.user_dir={self.user_dir}")
         elif user_dir:
             words += ["--user-dir", str(self.user_dir)]
-        return Done(folder, self.run_command(words, cwd=folder, env={"OMP_NUM_THREADS": "1"}, timeout=300, **options))
+        return Done(folder, self.run_command(words, cwd=folder, env={"OMP_NUM_THREADS": "1"}, timeout=600, **options))
 
 
 def write_corpus(folder: Path) -> None:
@@ -200,17 +201,11 @@ def _two_ranks(step: str, folder_of: str, epochs: int) -> Callable[[Battery, boo
         save_dir = "{folder}/checkpoints"
         if folder_of != step:
             save_dir = str(battery.get(folder_of, user_dir).folder / "checkpoints")
-        launcher = ["torchrun", "--nproc_per_node", "2", "--master_port", str(_free_port()), "-m", "fairseq_cli.train"]
+        launcher = ["torchrun", "--nproc_per_node", "2", "--master_port", str(free_port()), "-m", "fairseq_cli.train"]
         words = [*launcher, _data(battery), *TRANSLATION, "--save-dir", save_dir, "--max-epoch", str(epochs)]
         return battery.make(step, user_dir, *words)
 
     return run
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _score(battery: Battery, user_dir: bool) -> Done:

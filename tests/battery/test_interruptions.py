@@ -17,6 +17,7 @@ import torch
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.compat.fairseq.saving import is_whole
 from tests.battery.steps import TRANSLATION, Battery
+from tests.training.processes import newest
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,7 @@ def _training(battery: Battery, save_dir: Path) -> list[str]:
     return ["fairseq-train", data, *TRANSLATION, *often, "--save-dir", str(save_dir)]
 
 
-def _wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
+def _wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not path.exists() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
@@ -62,11 +63,12 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(battery: Batt
     for _ in range(KILLS):
         process = _start(_training(battery, killed), tmp_path)
         _wait_for(killed / "checkpoint_last.pt", process)
-        newest = max((path.stat().st_mtime for path in killed.glob("*.pt")), default=0.0)
-        while process.poll() is None and not any(path.stat().st_mtime > newest for path in _there(killed)):
+        before = newest(killed)
+        while process.poll() is None and newest(killed) <= before:
             time.sleep(0.005)  # until this run, too, has saved something
         time.sleep(moments.uniform(0, 0.4))
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:  # else it was done before this process was woken
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert all(is_whole(path) for path in killed.glob("checkpoint*.pt"))
     process = _start(_training(battery, killed), tmp_path)
@@ -76,10 +78,6 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(battery: Batt
     expected, found = _weights(undisturbed), _weights(killed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
-
-
-def _there(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*.pt") if path.exists()]
 
 
 def test_a_cut_checkpoint_is_noticed_and_the_newest_whole_one_taken(
@@ -110,7 +108,7 @@ def test_control_c_is_one_line(battery: Battery, tmp_path: Path) -> None:
     process = _start(words, tmp_path)
     _wait_for(tmp_path / "run" / "checkpoint_last.pt", process)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 130, output[-3000:]
     assert "Traceback" not in output
     assert output.strip().splitlines()[-1] == "fairseq-train: interrupted"

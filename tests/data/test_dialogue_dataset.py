@@ -165,10 +165,10 @@ def test_ten_thousand_hours_open_without_reading_the_frames(tmp_path: Path) -> N
             file.write(np.full(lines, length, np.int32).tobytes())
             file.write((np.arange(lines, dtype=np.int64) * length * 2).tobytes())
     tracemalloc.start()
-    begun = time.perf_counter()
+    begun = time.process_time()
     data = DialogueDataset([UnitStream(str(tmp_path / name)) for name in ("c0", "c1")], toy_dictionary(), 6144)
     assert len(data) == -(-lines * length // 6144)
     assert len(data[len(data) // 2]["target"]) == 6144
-    assert time.perf_counter() - begun < 20
+    assert time.process_time() - begun < 20
     assert tracemalloc.get_traced_memory()[1] < 200e6  # the frames are 3.6e9 bytes a channel
     tracemalloc.stop()

@@ -202,16 +202,19 @@ def test_bad_sound_costs_a_line_each(work: Path, tmp_path: Path, folder: Path, h
     assert made["8_bit"]["unitA"] == whole["8_bit"]["unitA"] and len(made["96_kHz"]["unitA"].split()) == 50
 
 
-# The command as it is, but that each result takes a while, so that it can be killed in between.
+# The command as it is, but that each result takes a while, the last but one until it is killed: it cannot end before.
 SLOW = """
 import runpy, sys, time
 from speechdlm_ext.journal import Journal
 add = Journal.add
+count = int(sys.argv[1])
 def slow(journal, key, value):
+    global count
     add(journal, key, value)
-    time.sleep(0.03)
+    count -= 1
+    time.sleep(0.03 if count else 600)
 Journal.add = slow
-sys.argv = sys.argv[1:]
+sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -225,7 +228,8 @@ def test_killed_at_any_moment_nothing_is_lost(work: Path, tmp_path: Path, checko
     chance = random.Random(os.urandom(8))
     before = b""
     for goal in sorted(chance.sample(range(2, 15), 2)):
-        process = subprocess.Popen([sys.executable, "-c", SLOW, *command], cwd=checkout, env=environment)
+        left = 14 - max(before.count(b"\n") - 1, 0)
+        process = subprocess.Popen([sys.executable, "-c", SLOW, str(left), *command], cwd=checkout, env=environment)
         while process.poll() is None and not (partial.exists() and partial.read_bytes().count(b"\n") >= goal):
             time.sleep(0.002)
         time.sleep(chance.random() * 0.03)

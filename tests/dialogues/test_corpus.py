@@ -27,7 +27,7 @@ def make(
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "data_prep" / "make_dialogues.py"), str(folder), *shlex.split(options)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
 
 
 def digest(folder: Path) -> dict[str, bytes]:

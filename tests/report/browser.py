@@ -15,6 +15,7 @@ _FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # a container's is small
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -56,14 +57,14 @@ def open_page(driver: Any, path: Path, width: int = 1280, scheme: str = "light")
     ]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     driver.get(path.resolve().as_uri())
-    driver.set_script_timeout(30)
+    driver.set_script_timeout(120)
     driver.execute_async_script(
         "const done = arguments[0], all = [...document.querySelectorAll('audio')];"
         "const ready = () => all.every((a) => a.readyState >= 1 || a.error) ? done() : setTimeout(ready, 50); ready();"
     )
 
 
-def wait_until(driver: Any, condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(driver: Any, condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for something to become true; an error of selenium's if it does not."""
     from selenium.webdriver.support.wait import WebDriverWait
 

@@ -176,22 +176,26 @@ def test_plays_seeks_and_follows(driver: Any, page: Path, corpora: list[Corpus],
         time = driver.execute_script(NOW) - data["offset"]
         assert time == pytest.approx(share * length, abs=0.004 * length)
         head = driver.find_element("css selector", "[data-dialogues] .playhead")
-        assert head.rect["x"] == pytest.approx(track.rect["x"] + share * width, abs=8)
+        place = pytest.approx(track.rect["x"] + share * width, abs=8)
+        browser.wait_until(driver, lambda: head.rect["x"] == place)  # noqa: B023
     before = driver.execute_script(NOW)
     driver.execute_script(  # elements that are not on the page play, too
         "window.played = []; const play = HTMLMediaElement.prototype.play;"
         "HTMLMediaElement.prototype.play = function () { window.played.push(this); return play.call(this); };"
     )
-    moved = driver.execute_async_script(
-        "const done = arguments[0], all = [...document.querySelectorAll('[data-dialogues] audio')], a = all[0];"
+    paused, audios, told, now, played = driver.execute_async_script(
+        "const [offset, done] = arguments, all = [...document.querySelectorAll('[data-dialogues] audio')], a = all[0];"
         "const h = document.querySelector('[data-dialogues] .playhead'), s = a.currentTime, left = h.style.left;"
-        "a.play(); const wait = () => a.currentTime > s + 0.5 ?"
-        " done([a.paused, h.style.left !== left, all.length]) : setTimeout(wait, 20); wait();"
+        # The page follows by and by; how soon depends on how busy the machine is.
+        "const track = document.querySelector('[data-dialogues] .track'), told = () => +track.ariaValueNow;"
+        "const apart = () => Math.max(...window.played.map((b) => Math.abs(b.currentTime - a.currentTime)));"
+        "const follows = () => h.style.left !== left && told() + offset > s + 0.4 && apart() < 0.15;"
+        "a.play(); const wait = () => a.currentTime > s + 0.5 && follows() ?"
+        " done([a.paused, all.length, told() + offset, a.currentTime,"
+        " window.played.map((b) => [b.paused, b.currentTime, b.controls])]) : setTimeout(wait, 20); wait();",
+        data["offset"],
     )
-    assert moved == [False, True, 1]
-    after = float(track.get_attribute("aria-valuenow")) + data["offset"]
-    assert before + 0.4 < after < before + 3
-    played = driver.execute_script("return window.played.map((a) => [a.paused, a.currentTime, a.controls]);")
+    assert not paused and audios == 1 and before + 0.4 < told < now + 0.1
     assert len(played) == len(data["sources"]) == (2 if name == "two files" else 1)
     for paused, time, controls in played[1:]:  # along with the first one, whose controls are for both
         assert not paused and not controls and time == pytest.approx(played[0][1], abs=0.15)

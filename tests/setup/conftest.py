@@ -33,7 +33,7 @@ class Environment:
         """This environment's Python, away from the checkout and without the variables that change what it imports."""
         clean = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "PYTHONUTF8": "1", **(env or {})}
         command = [self.python, *arguments]
-        return subprocess.run(command, cwd=self.folder, env=clean, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=self.folder, env=clean, capture_output=True, text=True, timeout=600)
 
     def pip(self, *arguments: str) -> None:
         done = self.run("-m", "pip", "--disable-pip-version-check", "--no-input", *arguments)

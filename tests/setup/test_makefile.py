@@ -19,7 +19,7 @@ def _make(checkout: Path, *arguments: str, **environment: str) -> subprocess.Com
     outer = ("MAKE", "MFLAGS", "ARGS", "AUDIO", "PYTHON", "TORCH")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
     command = ["make", "--no-print-directory", "-C", str(checkout), *arguments]
-    return subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, timeout=600)
 
 
 def _executable(path: Path, code: str) -> str:

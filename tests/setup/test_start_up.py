@@ -53,7 +53,7 @@ def test_modules_run_by_name_and_spawned_processes_are_served(installed):
         "    queue = context.Queue()\n"
         "    process = context.Process(target=child, args=(queue,))\n"
         "    process.start()\n"
-        "    print(queue.get(timeout=60))\n"
+        "    print(queue.get(timeout=300))\n"
         "    process.join()\n"
     )
     installed.add_package("omegaconf")

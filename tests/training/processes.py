@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from tests.ports import free_port
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
@@ -34,10 +35,8 @@ class Command:
     """A command that runs in ``ranks`` processes, as torchrun starts them; its output goes into a file for each."""
 
     def __init__(self, words: Sequence[object], folder: Path, ranks: int = 1) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)} if ranks > 1 else {}
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
+        place = place if ranks > 1 else {}
         folder.mkdir(parents=True, exist_ok=True)
         self.outputs = [folder / f"rank{rank}.log" for rank in range(ranks)]
         self.processes: list[BaseProcess] = []
@@ -59,7 +58,7 @@ class Command:
         for process in self.processes:
             process.join()
 
-    def wait(self, seconds: float = 120) -> str:
+    def wait(self, seconds: float = 600) -> str:
         """Wait until it has ended well; returns the first rank's output."""
         for process in self.processes:
             process.join(seconds)
@@ -69,3 +68,14 @@ class Command:
             self.kill()
         assert codes == [0] * len(codes), f"{codes}\n" + "\n".join(path.read_text()[-3000:] for path in self.outputs)
         return output
+
+
+def newest(folder: Path) -> float:
+    """When the newest checkpoint in a folder was written that a run may be renaming files in, 0 without one."""
+    times = [0.0]
+    for path in folder.glob("*.pt"):
+        try:
+            times.append(path.stat().st_mtime)
+        except FileNotFoundError:  # renamed since
+            pass
+    return max(times)

@@ -12,7 +12,7 @@ import torch
 
 from speechdlm_ext.compat.fairseq.saving import is_whole
 from tests.training.conftest import MODEL, UPDATE, weights_in
-from tests.training.processes import Command
+from tests.training.processes import Command, newest
 
 KILLS = int(os.environ.get("SPEECHDLM_KILLS", "2"))
 # New orders in each epoch, with dropout and Adam's state: there is much that could get lost.
@@ -27,16 +27,6 @@ def _train(data: Path, folder: Path, ranks: int) -> Command:
     return Command(words, folder, ranks)
 
 
-def _newest(folder: Path) -> float:
-    times = [0.0]
-    for path in folder.glob("*.pt"):
-        try:
-            times.append(path.stat().st_mtime)
-        except FileNotFoundError:  # renamed since
-            pass
-    return max(times)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(data: Path, tmp_path: Path, ranks: int) -> None:
@@ -44,10 +34,10 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(data: Path, t
     checkpoints = tmp_path / "killed" / "run"
     moments = random.Random(ranks)
     for _ in range(KILLS):
-        before = _newest(checkpoints)
+        before = newest(checkpoints)
         command = _train(data, tmp_path / "killed", ranks)
-        end = time.monotonic() + 120
-        while command.running and _newest(checkpoints) <= before and time.monotonic() < end:
+        end = time.monotonic() + 300
+        while command.running and newest(checkpoints) <= before and time.monotonic() < end:
             time.sleep(0.005)  # until this run, too, has saved something
         time.sleep(moments.uniform(0, 0.3))
         command.kill()
