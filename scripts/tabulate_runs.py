@@ -19,15 +19,11 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    from speechdlm_ext.manifest import atomic_write
-    from speechdlm_ext.report.training_runs import read_runs, tabulate
+    from speechdlm_ext.report.training_runs import write_results
 
-    table = tabulate(read_runs(options.runs))
-    out = options.out or options.runs / "results.md"
-    with atomic_write(out) as file:
-        file.write(table)
+    table, path = write_results(options.runs, options.out)
     print(table, end="")
-    print(f"written to {out}")
+    print(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from .numpy import REPAIRS as NUMPY
 from .python import REPAIRS as PYTHON
 from .registry import REPAIRS as REGISTRY
 from .repair import Repair
+from .sweeps import REPAIRS as SWEEPS
 from .torch import REPAIRS as TORCH
 from .torchaudio import REPAIRS as TORCHAUDIO
 
-REPAIRS: list[Repair] = [*PYTHON, *HYDRA, *NUMPY, *TORCH, *TORCHAUDIO, *FAIRSEQ, *REGISTRY, *COMMANDS]
+REPAIRS: list[Repair] = [*PYTHON, *HYDRA, *NUMPY, *TORCH, *TORCHAUDIO, *FAIRSEQ, *REGISTRY, *COMMANDS, *SWEEPS]

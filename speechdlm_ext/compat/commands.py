@@ -16,7 +16,7 @@ from .repair import Repair, always
 _IN_A_CHILD = re.compile(r"^(?:\S*\.)?InputError: (.+)$", re.MULTILINE)
 
 
-def _command_name() -> str | None:
+def command_name() -> str | None:
     """ "fairseq-train" if that is what runs, as a command, as ``python -m`` or by its path; None for other programs."""
     program = Path(sys.argv[0] if sys.argv else "")
     if program.name.startswith("fairseq-"):
@@ -68,7 +68,7 @@ def _end(name: str, said: str, status: int) -> NoReturn:
 
 def _end_in_one_line(error: BaseException) -> None:
     """Leave the interpreter if this error of one of fairseq's commands can be told in one line; else return."""
-    name = _command_name()
+    name = command_name()
     if name is None:
         return
     if isinstance(error, KeyboardInterrupt):

@@ -10,6 +10,7 @@ from typing import Any
 
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.manifest import atomic_write
 
 BEST = "checkpoint_best.pt"
 # Options that differ because runs lie in different places.
@@ -66,6 +67,22 @@ def read_runs(folder: Path) -> list[TrainingRun]:
             "(checkpoint.best_checkpoint_metric)"
         )
     return sorted(runs, key=lambda run: (math.isnan(run.best), -run.best if run.greatest else run.best, run.name))
+
+
+def write_results(folder: Path, out: Path | None = None) -> tuple[str, Path]:
+    """Write the table of the runs in a folder to ``out`` (default: ``results.md`` among them), whole or not at all.
+
+    Returns:
+        The table, and where it was written.
+
+    Raises:
+        InputError: as :func:`read_runs`.
+    """
+    table = tabulate(read_runs(folder))
+    path = out or folder / "results.md"
+    with atomic_write(path) as file:
+        file.write(table)
+    return table, path
 
 
 def _read(place: Path, name: str) -> TrainingRun:

@@ -70,15 +70,18 @@ def test_the_published_recipe(composed: dict[str, Any]) -> None:
         assert schedule.step_update(update) == pytest.approx(wanted, rel=1e-3)
 
 
+TINY = {"128,256": "4,8", "256,512": "6", "2,3": "2", "0.1,0.2": "0.2"}
+ALL = {"128,256": "4,8", "256,512": "6,7", "2,3": "1,2", "0.1,0.2": "0.0,0.2"}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("sizes", [TINY, pytest.param(ALL, marks=pytest.mark.long)], ids=["2", "16"])
 def test_a_grid_in_one_command_ends_in_its_table(
-    checkout: Path, run_command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sizes: dict[str, str], checkout: Path, run_command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command is the one that the configuration names, with tiny sizes, and two of its grid of 16."""
+    """The command is the one that the configuration names, with tiny sizes: two of its grid of 16, or all."""
     text = (checkout / "configs" / "unit_lstm.yaml").read_text()
-    lines = re.search(
-        r"#   (fairseq-hydra-train --multirun.*?)\n#   (python scripts/tabulate_runs.py runs)", text, re.S
-    )
+    lines = re.search(r"#   (fairseq-hydra-train --multirun.*?)\n(?!#  )", text, re.S)
     assert lines is not None
     words = shlex.split(re.sub(r"\\\n# +", "", lines[1]))
     grid = {word.split("=")[0]: word.split("=")[1].split(",") for word in words if "," in word}
@@ -88,32 +91,38 @@ def test_a_grid_in_one_command_ends_in_its_table(
     data = write_corpus(tmp_path / "data", lines_of_units)
     for ending in ("bin", "idx"):
         (data / f"valid.{ending}").write_bytes((data / f"train.{ending}").read_bytes())
-    tiny = {
-        "128,256": "4,8",
-        "256,512": "6",
-        "2,3": "2",
-        "0.1,0.2": "0.2",
-        "$PWD/data-bin": str(data),
-        "configs": str(checkout / "configs"),
-    }
+    tiny = {**sizes, "$PWD/data-bin": str(data), "configs": str(checkout / "configs")}
     words = [next((word.replace(old, new) for old, new in tiny.items() if old in word), word) for word in words]
     monkeypatch.setenv("SPEECHDLM_USER_DIR", str(checkout / "speechdlm_ext"))
     monkeypatch.chdir(tmp_path)
     words += ["optimization.max_epoch=30", "optimization.lr=[0.0]", "checkpoint.patience=1", "dataset.num_workers=0"]
-    Command([*words, "common.cpu=true"], tmp_path / "output").wait()
+    output = Command([*words, "common.cpu=true"], tmp_path / "output").wait()
+    table = (tmp_path / "runs" / "results.md").read_text()
+    assert output.endswith(f"{table}written to {tmp_path / 'runs' / 'results.md'}\n")
     runs = read_runs(tmp_path / "runs")
-    assert sorted(run.name for run in runs) == ["lstm_h6_e4_l2_d0.2", "lstm_h6_e8_l2_d0.2"]
+    values = [value.split(",") for value in sizes.values()]
+    names = {f"lstm_h{h}_e{e}_l{layers}_d{d}" for e, h, layers, d in itertools.product(*values)}
+    assert {run.name for run in runs} == names and len(runs) == len(names) == (16 if sizes is ALL else 2)
     assert [run.best for run in runs] == sorted(run.best for run in runs)
     for run in runs:  # nothing was learnt, so that the second of 30 epochs, which is as good, stopped each run
         assert run.epoch == run.updates == 2 and run.metric == "nll_loss"
-        assert run.figures["bits_per_unit"] > 0 and run.options["model.dropout"] == 0.2
-    (tmp_path / "runs" / "failed" / ".hydra").mkdir(parents=True)
-    done = run_command(["python", checkout / "scripts" / "tabulate_runs.py", tmp_path / "runs"])
-    table = (tmp_path / "runs" / "results.md").read_text()
-    assert done.stdout.startswith(table)
+        assert run.figures["bits_per_unit"] > 0 and str(run.options["model.dropout"]) in run.name
     head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-    assert head[:3] == ["run", "model.decoder_embed_dim", "parameters"] and "nll_loss" in head
-    assert [row[0] for row in rows] == [*(run.name for run in runs), "failed"]
-    assert rows[0][head.index("nll_loss")] == f"{runs[0].best:.4f}" and "no checkpoint" in rows[-1]
+    differing = [name for name, value in zip(grid, values, strict=True) if len(value) > 1]
+    assert sorted(head[1 : head.index("parameters")]) == sorted(differing) and "nll_loss" in head
+    assert [row[0] for row in rows] == [run.name for run in runs]
+    assert rows[0][head.index("nll_loss")] == f"{runs[0].best:.4f}"
+    if sizes is ALL:
+        return
+    # A sweep that ends in an error has the table of what was trained, and a fault of the table spoils no sweep.
+    (tmp_path / "runs" / "results.md").unlink()
+    broken = [word.replace("=4,8", "=12,0") for word in words]
+    failed = Command([*broken, "common.cpu=true"], tmp_path / "failed")
+    failed.processes[0].join(120)
+    assert failed.processes[0].exitcode and not failed.outputs[0].read_text().endswith("results.md\n")
+    written = (tmp_path / "runs" / "results.md").read_text().splitlines()
+    assert len(written) == 2 + 4 and "lstm_h6_e0_l2_d0.2 |" in written[-1] and "no checkpoint" in written[-1]
+    done = run_command(["python", checkout / "scripts" / "tabulate_runs.py", tmp_path / "runs"])
+    assert done.stdout.splitlines()[:6] == written
     missing = run_command(["python", checkout / "scripts" / "tabulate_runs.py", data], check=False)
     assert missing.returncode == 2 and "no run in it" in missing.stderr
