@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
 from speechdlm_ext.errors import run_command
@@ -93,6 +94,7 @@ def main() -> None:
         prompts = PromptOptions(
             table, options.prompt_seconds, options.continuation_seconds, not options.continuations_only
         )
+    bar = partial(tqdm, unit="dialogue", disable=None)
     evaluation = evaluate(
         EvaluationOptions(
             generated=options.generated,
@@ -113,12 +115,19 @@ def main() -> None:
             bootstrap=BootstrapOptions(max(1, options.resamples), seed=options.seed),
         ),
         options.out,
-        progress=lambda items, total: tqdm(items, "measuring", total, unit="dialogue", disable=None),
+        progress=lambda items, total: bar(items, "measuring", total),
     )
     for line in evaluation.result["left_out"]:
         text = f"left out: {line['corpus']} {line['dialogue']}: {line['reason']}"
         print(text.encode("utf-8", "replace").decode("utf-8"))
-    for path in write_evaluation(evaluation, options.out, max(1, options.jobs), options.embed_megabytes):
+    files = write_evaluation(
+        evaluation,
+        options.out,
+        max(1, options.jobs),
+        options.embed_megabytes,
+        progress=lambda items, total: bar(items, "writing the page", total),
+    )
+    for path in files:
         print(path)
 
 

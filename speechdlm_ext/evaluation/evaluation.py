@@ -182,7 +182,11 @@ def _left_out(corpora: Mapping[str, Corpus]) -> list[dict[str, str]]:
 
 
 def write_evaluation(
-    evaluation: Evaluation, out: str | os.PathLike[str], jobs: int = 1, embed_megabytes: float = 24.0
+    evaluation: Evaluation,
+    out: str | os.PathLike[str],
+    jobs: int = 1,
+    embed_megabytes: float = 24.0,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> list[Path]:
     """Write metrics.json, metrics.csv and index.html, each whole or not at all.
 
@@ -191,6 +195,7 @@ def write_evaluation(
         out: folder.
         jobs: files that are read at once for the page.
         embed_megabytes: of sound in the page; files of further dialogues are linked.
+        progress: wraps the dialogues of the page; its second argument is their number.
 
     Returns:
         The files.
@@ -214,5 +219,7 @@ def write_evaluation(
         names = [dialogue.name for dialogue in side.dialogues]
         speakers = [evaluation.speakers.get((name, dialogue.name), ()) for dialogue in side.dialogues]
         corpora.append(PageCorpus(name, names, side.events, recordings, dialogue_figures(side), speakers))
-    write_page(files[2], evaluation.result, corpora, PageOptions(embed_megabytes=embed_megabytes, jobs=jobs))
+    write_page(
+        files[2], evaluation.result, corpora, PageOptions(embed_megabytes=embed_megabytes, jobs=jobs, progress=progress)
+    )
     return files

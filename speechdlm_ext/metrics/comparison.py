@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions, draw_weights, percentile_interval, ratios
 from speechdlm_ext.metrics.events import KINDS, EventList, Events, select_conversations
-from speechdlm_ext.metrics.summary import counts_and_seconds, observed_minutes, summarise, why_unknown
+from speechdlm_ext.metrics.summary import NO_INTERVAL, counts_and_seconds, observed_minutes, summarise, why_unknown
 
 DIFFERENCES = ("per_minute", "seconds_per_minute", "mean", "median")
 _BIN = 0.01  # seconds, of the histograms that distances are resampled with
@@ -60,6 +60,8 @@ def compare(generated: Events, reference: Events, bootstrap: BootstrapOptions | 
             minutes = observed_minutes(generated, name), observed_minutes(reference, name)
             known = weights is not None and not unknown
             figures["interval"] = _intervals(kinds, minutes, weights, bootstrap) if known and weights else None
+            if weights is None and not figures["reason"]:
+                figures["reason"] = NO_INTERVAL
         distance[name] = figures
     return distance
 

@@ -15,6 +15,7 @@ from speechdlm_ext.metrics.bootstrap import BootstrapOptions, draw_weights, perc
 from speechdlm_ext.metrics.events import KINDS, EventList, Events
 
 QUANTILES = (0.1, 0.25, 0.75, 0.9)
+NO_INTERVAL = "intervals need two conversations or more"
 # What only a conversation of two or more channels can have: others do not count as time observed.
 OF_SEVERAL_CHANNELS = frozenset(
     ("gap", "overlap", "overlap_within", "overlap_between", "backchannel", "interruption", "floor_transfer_offset")
@@ -39,7 +40,7 @@ def describe(durations: Sequence[float] | NDArray[np.float64], minutes: float, r
     if known and not len(values):
         reason = "there is none"
     return {
-        "n": len(values),
+        "n": len(values) if known else None,
         "per_minute": len(values) / minutes if known else None,
         "seconds_per_minute": float(values.sum()) / minutes if known else None,
         "mean": float(values.mean()) if known and len(values) else None,
@@ -57,7 +58,7 @@ def summarise(events: Events, bootstrap: BootstrapOptions | None = None) -> dict
     Args:
         events: of one conversation or several.
         bootstrap: where given, each kind of event gets ``interval``: confidence intervals of ``per_minute``,
-            ``seconds_per_minute`` and ``mean``, by resampling conversations; None with fewer than two conversations.
+            ``seconds_per_minute`` and ``mean``, by resampling conversations; None, with a reason, with fewer than two.
 
     Returns:
         For each kind of event (``ipu``, ``pause``, ``gap``, …, ``floor_transfer_offset``, whose seconds are signed) the
@@ -76,6 +77,8 @@ def summarise(events: Events, bootstrap: BootstrapOptions | None = None) -> dict
         if bootstrap is not None:
             known = figures[name]["per_minute"] is not None and weights is not None
             figures[name]["interval"] = _intervals(kind, observed, weights, bootstrap) if known else None
+            if weights is None and not figures[name]["reason"]:
+                figures[name]["reason"] = NO_INTERVAL
     return figures
 
 

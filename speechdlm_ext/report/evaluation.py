@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from html import escape
@@ -68,11 +68,13 @@ class Corpus:
 @dataclass(frozen=True)
 class PageOptions:
     """``embed_megabytes``: of the page that sound may take, first dialogues first; the others' files are linked by
-    their paths relative to the page. ``jobs``: files that are read at once."""
+    their paths relative to the page. ``jobs``: files that are read at once. ``progress``: wraps the dialogues as they
+    are written; its second argument is their number."""
 
     title: str = "Generated and real conversation"
     embed_megabytes: float = 24.0
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items
 
 
 @dataclass
@@ -179,7 +181,8 @@ def _write_dialogues(file: IO[str], corpora: Sequence[Corpus], folder: Path, opt
     firsts = np.cumsum([0, *(corpus.events.conversations for corpus in corpora)]).tolist()
     values = [figure_rows(columns, corpus.events, corpus.figures) for corpus in corpora]
     report = PageReport()
-    for side, index, sound in _read_sounds(corpora, folder, options, report):
+    sounds = options.progress(_read_sounds(corpora, folder, options, report), firsts[-1])
+    for side, index, sound in sounds:
         corpus, number = corpora[side], firsts[side] + index
         file.write(json_script(_timeline(corpus, index, sound).data(), f"dialogue-{number}") + "\n")
         rows[number] = {"id": number, "corpus": corpus.name, "name": corpus.names[index], "values": values[side][index]}

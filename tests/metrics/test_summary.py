@@ -49,7 +49,7 @@ def test_nothing_to_say(talks: list, reason: str) -> None:
     figures = summarise(find_events_of_many(talks), BootstrapOptions(resamples=10))
     for name in KINDS.values():
         assert figures[name]["reason"] == reason
-        assert all(figures[name][key] is None for key in ("per_minute", "seconds_per_minute", "mean", "interval"))
+        assert all(figures[name][key] is None for key in ("n", "per_minute", "seconds_per_minute", "mean", "interval"))
     json.dumps(figures, allow_nan=False)
 
 
@@ -58,6 +58,9 @@ def test_one_channel_has_no_gaps_to_count() -> None:
     figures = summarise(find_events_of_many([alone]))
     assert figures["pause"]["per_minute"] == 2 and figures["turn"]["n"] == 1
     assert figures["gap"]["per_minute"] is None and figures["gap"]["reason"] == "one channel only"
+    assert figures["gap"]["n"] is None  # not 0: nobody could have left one
+    one = summarise(find_events_of_many([alone]), BootstrapOptions(10))["pause"]
+    assert one["interval"] is None and one["reason"] == "intervals need two conversations or more"
     # Beside a conversation of two channels it says nothing about the second one.
     pair = find_events_of_many([alone, ([[(0, 1)], [(1, 4)]], 10.0)])
     assert summarise(pair)["speech_share"] == [pytest.approx(4 / 40), 0.3]

@@ -64,10 +64,14 @@
     if (row === chosen) line.setAttribute("aria-current", "true");
     return line;
   };
-  const render = () => {
-    body.replaceChildren(...order.slice(0, shown).map(renderRow));
-    count.textContent = `${order.length} of ${rows.length} dialogues`;
+  const addRows = (first) => {
+    body.append(...order.slice(first, shown).map(renderRow));
     more.hidden = order.length <= shown;
+  };
+  const render = () => {
+    body.replaceChildren();
+    addRows(0);
+    count.textContent = `${order.length} of ${rows.length} dialogues`;
     heads.forEach((head, number) => {
       const direction = number - 1 !== sorting.column ? "none" : sorting.descending ? "descending" : "ascending";
       head.setAttribute("aria-sort", direction);
@@ -148,7 +152,7 @@
   more.addEventListener("click", () => {
     const first = shown;
     shown += MORE;
-    render();
+    addRows(first); // those above stay: all of a thousand would be drawn again and again
     body.rows[first].querySelector("button").focus();
   });
 
