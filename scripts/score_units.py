@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.sharding import add_shard_option, find_shard
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -16,10 +17,16 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog="Stopped anywhere and started again, it goes on. scripts/evaluate_scores.py makes accuracies of scores.",
+        epilog="Stopped anywhere and started again, it goes on. Shards are joined by data_prep/merge_manifest.py. "
+        "scripts/evaluate_scores.py makes accuracies of scores.",
     )
     parser.add_argument("units", type=Path, help="unit file: JSON lines, or the published dict lines")
-    parser.add_argument("scores", type=Path, help="file to write: lines of 'key log-likelihood' in nats")
+    parser.add_argument(
+        "scores",
+        type=Path,
+        help="file to write: lines of 'key log-likelihood' in nats; SCORES.shard-I-of-N with --shard; a row without "
+        "units is nan, and SCORES.errors says why",
+    )
     parser.add_argument(
         "--checkpoint",
         required=True,
@@ -33,6 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--deduplicate", action="store_true", help="make one unit of a run of equal ones")
     parser.add_argument("--batch-units", type=int, default=12288, help="units that go through the model together")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    add_shard_option(parser)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
     machine.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="precision")
@@ -42,8 +50,10 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     args = get_parser().parse_args()
-    if args.scores.exists() and not args.overwrite:  # told before a model is loaded
-        raise InputError(f"{args.scores} is there already: pass --overwrite to replace it")
+    shard = find_shard(args.shard)
+    output = args.scores if shard is None else shard.path(args.scores)
+    if output.exists() and not args.overwrite:  # told before a model is loaded
+        raise InputError(f"{output} is there already: pass --overwrite to replace it")
 
     import fairseq  # noqa: F401 - before the package's rooms
     import torch
@@ -51,6 +61,7 @@ def main() -> None:
 
     from speechdlm_ext.hub.kinds import checkpoint_files, load_model
     from speechdlm_ext.likelihoods import score_unit_file
+    from speechdlm_ext.manifest import errors_path
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -76,12 +87,13 @@ def main() -> None:
             made_by=made_by,
             overwrite=args.overwrite,
             progress=bar.update,
+            shard=shard,
         )
     empty = [score.key for score in scores if score.reason]
-    print(f"{args.scores}: {len(scores) - len(empty)} scored")
+    print(f"{output}: {len(scores) - len(empty)} scored")
     if empty:
         shown = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
-        print(f"without units, nan in the file: {len(empty)} ({shown})")
+        print(f"without units, nan in the file: {len(empty)} ({shown}); {errors_path(output)}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from speechdlm_ext.hub.dialogues import channel_texts
 from speechdlm_ext.hub.model import DialogueModel
 from speechdlm_ext.hub.unit_model import UnitModel
 from speechdlm_ext.journal import Journal
-from speechdlm_ext.metrics.likelihood_files import Likelihood, write_likelihoods
+from speechdlm_ext.metrics.likelihood_files import Likelihood, row_keys, write_likelihoods
+from speechdlm_ext.sharding import Shard
 from speechdlm_ext.units.files import read_unit_file, row_channels
 
 # Units that are scored between two entries of the journal.
@@ -35,6 +36,7 @@ def score_unit_file(
     overwrite: bool = False,
     progress: Callable[[int], object] = lambda units: None,
     say: Callable[[str], object] = print,
+    shard: Shard | None = None,
 ) -> list[Likelihood]:
     """Score every row of a unit file, in their order.
 
@@ -52,6 +54,7 @@ def score_unit_file(
         overwrite: replace an output that is there.
         progress: called with the number of units done since the last call.
         say: called with lines of text for the user.
+        shard: score its rows alone, into its own file; :func:`.merge_likelihoods` joins them.
 
     Returns:
         What was written.
@@ -60,13 +63,15 @@ def score_unit_file(
         InputError: the output is there already; ids that are doubled or have blanks in them; a row that the model does
             not understand.
     """
-    output = Path(output)
+    output = Path(output) if shard is None else shard.path(output)
     if output.exists() and not overwrite:
         raise InputError(f"{output} is there already: pass --overwrite to replace it")
     if batch_units < 1:
         raise InputError(f"--batch-units {batch_units}: 1 or more is wanted")
     rows = read_unit_file(units)
-    keys = _keys(rows, os.fspath(units))
+    keys = row_keys(rows, os.fspath(units))
+    if shard is not None:
+        rows, keys = shard.take(rows), shard.take(keys)
     if isinstance(model, DialogueModel):
         if channel or deduplicate:
             raise InputError("--channel and --deduplicate are for models of one channel; this one is of dialogues")
@@ -94,17 +99,6 @@ def score_unit_file(
         write_likelihoods(output, results)
         journal.remove()
     return results
-
-
-def _keys(rows: Sequence[Mapping[str, Any]], where: str) -> list[str]:
-    keys = [str(row.get("audio", number)) for number, row in enumerate(rows, 1)]
-    for key in keys:
-        if len(key.split()) != 1 or "#" in key:
-            raise InputError(f"{where}: id {key!r}: a file of scores has no place for blanks and # in ids; rename it")
-    if len(set(keys)) < len(keys):
-        doubled = next(key for i, key in enumerate(keys) if key in keys[:i])
-        raise InputError(f"{where}: id {doubled} is there twice")
-    return keys
 
 
 def _dialogue(row: Mapping[str, Any], model: DialogueModel, key: str) -> tuple[str, ...]:

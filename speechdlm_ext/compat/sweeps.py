@@ -72,7 +72,7 @@ def _follow_sweeps(module: ModuleType) -> None:
         sweeper.sweep = _tabulated(sweeper.sweep, config, folder, lambda table: print(table, end="", flush=True))
         return sweeper
 
-    module.Plugins.instantiate_sweeper = instantiate_sweeper  # type: ignore[attr-defined]
+    module.Plugins.instantiate_sweeper = instantiate_sweeper
 
 
 REPAIRS = [

@@ -1,0 +1,90 @@
+"""N-grams of unit files: counted in one, held against another."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.metrics.unit_ngrams import KneserNey, NgramFigures, has_repeats, measure_ngram
+from speechdlm_ext.units.files import draw_out, parse_units, read_unit_file, row_channels
+from speechdlm_ext.units.segments import frame_rate
+
+
+def measure_unit_files(
+    train: str | os.PathLike[str],
+    held_out: str | os.PathLike[str],
+    orders: Sequence[int],
+    units: int | None = None,
+    channel: str | None = None,
+    copies: bool = True,
+) -> list[NgramFigures]:
+    """Figures of an n-gram of each order.
+
+    Args:
+        train: unit file to count.
+        held_out: unit file to predict.
+        units: size of the codebook; by default one more than the greatest unit of both.
+        channel: the one to read, of rows with several.
+        copies: count copies at other speeds (``copy_of``) as well.
+
+    Raises:
+        InputError: a file that cannot be read, or in which there are no units.
+    """
+    counted = [row for row in read_unit_file(train) if copies or "copy_of" not in row]
+    predicted = read_unit_file(held_out)
+    known = [line for row in counted if (line := _units(row, channel))]
+    lines = [line for row in predicted if (line := _units(row, channel))]
+    for path, found in ((train, known), (held_out, lines)):
+        if not found:
+            raise InputError(f"{os.fspath(path)}: no units in it")
+    greatest = max(map(max, known + lines))
+    if units is not None and greatest >= units:
+        raise InputError(f"--units {units}: there is a unit {greatest}, the codebook has more")
+    seconds = sum(_seconds(row, channel) for row in predicted)
+    without_repeats = not has_repeats(known + lines)
+    return [
+        measure_ngram(KneserNey(known, order, units or greatest + 1, without_repeats), lines, seconds)
+        for order in orders
+    ]
+
+
+def _channel(row: Mapping[str, Any], channel: str | None) -> str:
+    names = row_channels(row)
+    if channel is None and len(names) > 1:
+        raise InputError(f"row {row.get('audio', '?')}: channels {', '.join(names)}: choose with --channel")
+    name = channel or names[0]
+    if name not in row:
+        raise InputError(f"row {row.get('audio', '?')}: no channel {name} in it, only {', '.join(names)}")
+    return name
+
+
+def _units(row: Mapping[str, Any], channel: str | None) -> list[int]:
+    return parse_units(row[_channel(row, channel)])
+
+
+def _seconds(row: Mapping[str, Any], channel: str | None) -> float:
+    """How long a row lasts, by its units' durations or else one frame each."""
+    return len(draw_out(row)[_channel(row, channel)].split()) / frame_rate(row)
+
+
+def tabulate_figures(figures: Sequence[NgramFigures]) -> str:
+    """The figures as a table in Markdown."""
+    lines = ["| n | bits per unit | bits per second | nll_loss | units |\n", "| --- | --- | --- | --- | --- |\n"]
+    for found in figures:
+        per_second = f"{found.bits_per_second:.2f}"
+        lines.append(
+            f"| {found.order} | {found.bits_per_unit:.4f} | {per_second} | {found.nll_loss:.4f} | {found.units:,} |\n"
+        )
+    return "".join(lines)
+
+
+def write_figures(path: str | os.PathLike[str], figures: Sequence[NgramFigures]) -> None:
+    """Write the figures as JSON, whole or not at all."""
+    with atomic_write(path) as file:
+        json.dump([asdict(found) for found in figures], file, indent=2)
+        file.write("\n")
