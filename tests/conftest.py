@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -105,6 +105,22 @@ def run_command() -> RunCommand:
     return _run
 
 
+@pytest.fixture(scope="session")
+def run_loaded() -> RunCommand:
+    """The same as ``run_command`` for programs in Python, in a fork of a process that has torch and fairseq loaded.
+
+    For tests of what commands do, not of how they start: that takes 4 of a small command's 5 seconds.
+    """
+    from tests.training import processes
+
+    def run(arguments: Sequence[str | os.PathLike[str]], check: bool = True, **options: Any) -> Any:
+        first, *rest = arguments
+        done = processes.run_loaded(rest if first == "python" else arguments, **options)
+        return _checked(done, check)
+
+    return run
+
+
 def _run(
     arguments: Sequence[str | os.PathLike[str]],
     cwd: str | os.PathLike[str] | None = None,
@@ -133,7 +149,11 @@ def _run(
         encoding="utf-8",
         errors="replace",
     )
+    return _checked(done, check)
+
+
+def _checked(done: subprocess.CompletedProcess[str], check: bool) -> subprocess.CompletedProcess[str]:
     if check and done.returncode != 0:
         tail = (done.stdout + done.stderr)[-4000:]
-        pytest.fail(f"status {done.returncode} from {' '.join([first, *rest])}\n{tail}")
+        pytest.fail(f"status {done.returncode} from {' '.join(map(str, done.args))}\n{tail}")
     return done

@@ -45,13 +45,13 @@ def write_units(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, run_command: Any, checkout: Path) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, run_command: Any, run_loaded: Any, checkout: Path) -> Path:
     """A folder with raw units, binarized data (as fairseq-preprocess names it), and a trained checkpoint."""
     folder = tmp_path_factory.mktemp("speech_dlm")
     write_units(folder / "raw")
     places = {"RAW_DATA_DIR": folder / "raw", "BIN_DATA_DIR": folder / "bin"}
     for published in (PREPROCESS_A, PREPROCESS_B):
-        run_command(words(published, places, "--workers", 2))
+        run_loaded(words(published, places, "--workers", 2))
     train(run_command, checkout, folder, "checkpoints")
     return folder
 
@@ -83,7 +83,7 @@ def test_training_learns_and_curves_are_written(trained: Path) -> None:
 
 
 def test_validation_is_the_same_for_every_batch_size_number_of_workers_and_name_of_the_data(
-    trained: Path, checkout: Path, run_command: Any
+    trained: Path, checkout: Path, run_command: Any, run_loaded: Any
 ) -> None:
     """As published, and with the data renamed as published; blocks are as long as in training, whatever fits in."""
     renamed = trained / "renamed"
@@ -94,14 +94,14 @@ def test_validation_is_the_same_for_every_batch_size_number_of_workers_and_name_
     for data, options in (("bin", []), ("renamed", ["--max-tokens", "100", "--num-workers", "2"])):
         places = {"BIN_DATA_DIR": trained / data, "CHECKPOINT_PATH": trained / "checkpoints/checkpoint_best.pt"}
         more = ["--user-dir", checkout / "speechdlm_ext", "--log-format", "json", *options]
-        done = run_command(words(VALIDATE, places, *more))
+        done = run_loaded(words(VALIDATE, places, *more))
         output = done.stdout + done.stderr
         keys = ("valid_loss", "valid_edge_token_loss", "valid_edge_duration_loss")
         figures.append({key: logged(output, key)[-1] for key in keys})
     assert figures[0] == pytest.approx(figures[1], abs=2e-3)
 
 
-def test_generate_continues_prompts_cut_from_the_data(trained: Path, checkout: Path, run_command: Any) -> None:
+def test_generate_continues_prompts_cut_from_the_data(trained: Path, checkout: Path, run_loaded: Any) -> None:
     options = [
         "--gen-subset",
         "valid",
@@ -115,7 +115,7 @@ def test_generate_continues_prompts_cut_from_the_data(trained: Path, checkout: P
         "--max-tokens",
         "400",
     ]
-    done = run_command(command(trained, checkout, "fairseq-generate", *options))
+    done = run_loaded(command(trained, checkout, "fairseq-generate", *options))
     lines = dict(line.split("\t", 1) for line in done.stdout.splitlines() if re.match(r"[STHDP]-\d+\t", line))
     assert {f"{kind}-0" for kind in "STHDP"} <= lines.keys()
     prompt, continued = lines["S-0"].split(" | "), lines["H-0"].split("\t")[1].split(" | ")
@@ -127,17 +127,17 @@ def test_generate_continues_prompts_cut_from_the_data(trained: Path, checkout: P
 
 
 def test_interactive_serves_lines_explains_bad_ones_and_reads_its_own_output(
-    trained: Path, checkout: Path, run_command: Any
+    trained: Path, checkout: Path, run_loaded: Any
 ) -> None:
     options = command(trained, checkout, "fairseq-interactive", "--max-len-b", "30", "--beam", "3")
     lines = "1 1 2 2 | 3 3 3 4\n1 1 | 2\nnonsense\n5 5 5 | 6 6 <pad>\n7 7 8 | 9 9 9\n"
-    done = run_command(options, input=lines)
+    done = run_loaded(options, input=lines)
     found = {line.split("\t")[0]: line.split("\t")[-1] for line in done.stdout.splitlines() if line.startswith("H-")}
     assert list(found) == ["H-0", "H-4"]
     assert found["H-0"].startswith("1 1 2 2 ") and "| 3 3 3 4 " in found["H-0"]
     explained = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
     assert len(explained) == 3 and "2 in unitA, 1 in unitB" in explained[0] and "unit <pad> of unitB" in explained[2]
-    again = run_command(options[:-4] + ["--max-len-b", "40", "--beam", "1"], input=found["H-0"] + "\n")
+    again = run_loaded(options[:-4] + ["--max-len-b", "40", "--beam", "1"], input=found["H-0"] + "\n")
     assert found["H-0"].split(" | ")[0] in again.stdout
 
 
@@ -150,11 +150,11 @@ def test_interactive_serves_lines_explains_bad_ones_and_reads_its_own_output(
     ],
 )
 def test_broken_data_is_explained_in_one_line(
-    trained: Path, checkout: Path, run_command: Any, tmp_path: Path, break_it: Any, message: str
+    trained: Path, checkout: Path, run_loaded: Any, tmp_path: Path, break_it: Any, message: str
 ) -> None:
     shutil.copytree(trained / "bin", tmp_path / "bin")
     break_it(tmp_path / "bin")
-    done = train(run_command, checkout, tmp_path, "checkpoints", "--max-update", "1", check=False)
+    done = train(run_loaded, checkout, tmp_path, "checkpoints", "--max-update", "1", check=False)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("fairseq-train: error: ") and message in last and "Traceback" not in done.stderr
@@ -176,7 +176,7 @@ def shorten(path: Path) -> None:
 
 
 def test_hydra_trains_a_published_config_once_for_each_seed(
-    trained: Path, checkout: Path, run_command: Any, tmp_path: Path
+    trained: Path, checkout: Path, run_loaded: Any, tmp_path: Path
 ) -> None:
     import torch
 
@@ -186,7 +186,7 @@ def test_hydra_trains_a_published_config_once_for_each_seed(
         "optimization.update_freq=[2] common.fp16=false common.cpu=true hydra.sweep.dir=runs"
     )
     config = ["--config-dir", checkout / "configs", "--config-name", "speech_dlm_edge_delayed_duration"]
-    run_command(
+    run_loaded(
         [
             "fairseq-hydra-train",
             "--multirun",
@@ -209,7 +209,7 @@ def test_hydra_trains_a_published_config_once_for_each_seed(
 
 
 def test_the_sampling_script_resumes_and_gives_the_same(
-    trained: Path, checkout: Path, run_command: Any, tmp_path: Path
+    trained: Path, checkout: Path, run_loaded: Any, tmp_path: Path
 ) -> None:
     rows = [{"audio": f"d{i}", "speaker": "kept", "unitA": "1 1 2 2 3 3", "unitB": "4 4 4 5 5 5"} for i in range(3)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]) + f"{rows[2]}\n")
@@ -236,16 +236,16 @@ def test_the_sampling_script_resumes_and_gives_the_same(
         "cpu",
     ]
     script = ["python", checkout / "scripts/sample_speech_dlm.py", *arguments, *options]
-    run_command([*script, "--out-file", tmp_path / "whole.jsonl"])
+    run_loaded([*script, "--out-file", tmp_path / "whole.jsonl"])
     whole = [json.loads(line) for line in (tmp_path / "whole.jsonl").read_text().splitlines()]
     assert [row["audio"] for row in whole] == [f"d{i}-s{k}" for i in range(3) for k in (1, 2)]
     assert [row["seed"] for row in whole] == list(range(123, 129)) and {row["speaker"] for row in whole} == {"kept"}
     assert all(
         len(row[c].split()) == 30 and row[c].startswith(rows[0][c][:7]) for row in whole for c in ("unitA", "unitB")
     )
-    refused = run_command([*script, "--out-file", tmp_path / "whole.jsonl"], check=False)
+    refused = run_loaded([*script, "--out-file", tmp_path / "whole.jsonl"], check=False)
     assert refused.returncode == 2 and "is there already" in refused.stderr.splitlines()[-1]
-    bad = run_command([*script, "--out-file", tmp_path / "x.jsonl", "--temperature", "0"], check=False)
+    bad = run_loaded([*script, "--out-file", tmp_path / "x.jsonl", "--temperature", "0"], check=False)
     assert bad.returncode == 2 and bad.stderr.splitlines()[-1].endswith("--temperature 0.0: a number above 0 is wanted")
     assert not (tmp_path / "x.jsonl").exists()
 

@@ -1,34 +1,92 @@
-"""fairseq's commands in processes of their own, one or more ranks, without the seconds that it takes to import them.
+"""Commands in processes of their own, one or more ranks, without the seconds that it takes to import torch and fairseq.
 
-A server process imports fairseq once and is forked for each rank: a real process that can be killed.
+A server process imports them once and is forked for each rank: a real process that can be killed.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import random
+import runpy
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from subprocess import CompletedProcess, TimeoutExpired
 
 from tests.ports import free_port
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+# Not our package: with --user-dir a command imports it by itself.
 _CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "fairseq_cli.train", "fairseq_cli.validate", "speechdlm_ext.tasks.speech_dlm_task"]
+    ["torch._dynamo", *(f"fairseq_cli.{name}" for name in ("train", "validate", "generate", "interactive"))]
 )
 
 
-def _run(words: list[str], environment: dict[str, str], output: str) -> None:
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+def _begin(output: str, errors: str, environment: Mapping[str, str]) -> None:
+    for name, descriptor in ((output, 1), (errors, 2)):
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, descriptor)
+        os.close(file)
     os.environ.update(environment)
+    random.seed()
     multiprocessing.set_start_method("fork", force=True)  # of a loader's workers, as in a command started by hand
+
+
+def _run(words: list[str], environment: dict[str, str], output: str) -> None:
+    _begin(output, output, environment)
+    import_module("speechdlm_ext")
     sys.argv = words
     import_module("fairseq_cli." + words[0].removeprefix("fairseq-").replace("-", "_")).cli_main()
+
+
+def _run_program(words: list[str], environment: dict[str, str], folder: str, cwd: str) -> None:
+    _begin(f"{folder}/out", f"{folder}/err", environment)
+    os.dup2(os.open(f"{folder}/in", os.O_RDONLY), 0)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # as with PYTHONUTF8
+    os.chdir(cwd)
+    sys.argv = words
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+    except SystemExit:
+        raise
+    except BaseException:  # what Python does at the end of a program; the repairs of fairseq put their hands on it
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        raise SystemExit(1) from None
+
+
+def run_loaded(
+    arguments: Sequence[str | os.PathLike[str]],
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 600,
+    input: str | None = None,
+) -> CompletedProcess[str]:
+    """A program in Python, ``fairseq-train`` or a path, in a fork of the server: its status and what it said."""
+    words = [os.fspath(argument) for argument in arguments]
+    if os.sep not in words[0]:
+        words[0] = str(Path(sys.executable).parent / words[0])
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "in").write_text(input or "", encoding="utf-8")
+        place = os.getcwd() if cwd is None else os.fspath(cwd)
+        process = _CONTEXT.Process(target=_run_program, args=(words, {**os.environ, **(env or {})}, folder, place))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise TimeoutExpired(words, timeout)
+        said = ["", ""]
+        for number, name in enumerate(("out", "err")):
+            with suppress(FileNotFoundError):  # it did not get that far
+                said[number] = Path(folder, name).read_text(encoding="utf-8", errors="replace")
+        return CompletedProcess(words, process.exitcode, *said)
 
 
 class Command:
