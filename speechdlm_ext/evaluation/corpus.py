@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from speechdlm_ext.audio import SUFFIXES, audio_info
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.manifest import read_jsonl
@@ -29,14 +32,14 @@ class Dialogue:
     Attributes:
         name: like no other in its corpus.
         files: its sound: one file of all channels, or one for each; none for units and RTTM alone.
-        units: the units of each channel, with repetitions; empty where there are none.
+        units: the units (T,) of each channel, with repetitions; empty where there are none.
         frame_rate: of the units, in Hz.
         row: what a manifest or a unit file says about it.
     """
 
     name: str
     files: tuple[str, ...] = ()
-    units: tuple[tuple[int, ...], ...] = ()
+    units: tuple[NDArray[np.int32], ...] = field(default=(), compare=False)
     frame_rate: float = 0.0
     row: Mapping[str, Any] = field(default_factory=dict)
 
@@ -154,7 +157,8 @@ def _read_rows(path: Path, frame_rate: float) -> Corpus:
             continue
         seen.add(name)
         rate = float(row.get("frame_rate") or frame_rate)
-        corpus.dialogues.append(Dialogue(name, (), tuple(map(tuple, units)), rate, _without_units(row)))
+        arrays = tuple(np.asarray(channel, np.int32) for channel in units)
+        corpus.dialogues.append(Dialogue(name, (), arrays, rate, _without_units(row)))
     return corpus
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speechdlm_ext.evaluation.corpus import Dialogue
 from speechdlm_ext.evaluation.measurement import Measurement
@@ -39,13 +40,13 @@ class Side:
             talks.append(([shift_intervals(part, -start) for part in parts], seconds))
         self.events = find_events_of_many(talks, options)
 
-    def units(self) -> list[list[np.ndarray]]:
+    def units(self) -> list[list[NDArray[np.int32]]]:
         """The units of each dialogue's channels within its window; empty where there are none."""
         found = []
         for dialogue, (start, seconds) in zip(self.dialogues, self.windows, strict=True):
             rate = dialogue.frame_rate
             first, last = round(start * rate), round((start + seconds) * rate)
-            found.append([np.asarray(channel[first:last], np.int64) for channel in dialogue.units])
+            found.append([channel[first:last] for channel in dialogue.units])
         return found
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Units = NDArray[np.int64]
+_MOST = 2**62
 Dialogue = Sequence[ArrayLike]  # for each channel its units (T,), with repetitions
 
 
@@ -74,7 +75,7 @@ def _figures(sequences: Sequence[ArrayLike], frame_rate: float, ngram: int) -> d
     lengths = np.concatenate([own for _, own in runs])
     kinds, place = np.unique(units, return_inverse=True)
     counts = np.bincount(place)
-    pairs = np.unique(np.stack([units, lengths]), axis=1, return_counts=True)[1]
+    pairs = np.unique(place * (int(lengths.max()) + 1) + lengths, return_counts=True)[1]
     repeated, grams = (sum(values) for values in zip(*(_repetition(own, ngram) for own, _ in runs), strict=True))
     rate = len(units) / seconds
     values = (
@@ -95,16 +96,24 @@ def _figures(sequences: Sequence[ArrayLike], frame_rate: float, ngram: int) -> d
     }
 
 
-def _grams(units: Units, length: int) -> Units:
-    """All n-grams (N - n + 1, n)."""
-    if len(units) < length:
-        return np.zeros((0, length), np.int64)
-    return np.lib.stride_tricks.sliding_window_view(units, length)
+def _gram_numbers(sequences: Sequence[Units], length: int) -> tuple[Units, Units]:
+    """All n-grams as numbers, (N,), equal for equal ones, and the place of each one's sequence, (N,)."""
+    units = np.concatenate([np.zeros(0, np.int64), *sequences])
+    owner = np.repeat(np.arange(len(sequences), dtype=np.int32), [len(sequence) for sequence in sequences])
+    count = max(0, len(units) - length + 1)
+    inside = owner[:count] == owner[length - 1 :]  # what begins in one sequence and ends in another is none
+    numbers = units[:count][inside]
+    for place in range(1, length):
+        size = int(units.max(initial=0)) + 1
+        if int(numbers.max(initial=0)) >= _MOST // size:  # would no longer fit into 64 bits
+            numbers = np.unique(numbers, return_inverse=True)[1]
+        numbers = numbers * size + units[place : place + count][inside]
+    return numbers, owner[:count][inside]
 
 
 def _repetition(units: Units, ngram: int) -> tuple[int, int]:
-    grams = _grams(units, ngram)
-    return len(grams) - len(np.unique(grams, axis=0)) if len(grams) else 0, len(grams)
+    numbers, _ = _gram_numbers([units], ngram)
+    return len(numbers) - len(np.unique(numbers)), len(numbers)
 
 
 def compare_units(generated: Sequence[Dialogue], reference: Sequence[Dialogue], ngram: int = 4) -> dict[str, Any]:
@@ -132,12 +141,14 @@ def _compare(mine: list[Units], theirs: list[Units], ngram: int) -> dict[str, An
         return {"jensen_shannon": None, "novelty": None, "reason": f"{missing[0]}: there are no units"}
     size = 1 + int(max(runs.max() for runs in (*mine, *theirs) if len(runs)))
     first, second = (np.bincount(np.concatenate(runs), minlength=size) for runs in (mine, theirs))
-    known = {gram.tobytes() for runs in theirs for gram in _grams(runs, ngram)}
-    grams = [gram.tobytes() for runs in mine for gram in _grams(runs, ngram)]
+    numbers, owner = _gram_numbers([*mine, *theirs], ngram)
+    grams, known = (np.unique(numbers[part], return_counts=True) for part in (owner < len(mine), owner >= len(mine)))
+    total, some = int(grams[1].sum()), bool(len(known[0]))
+    new = int(grams[1][~np.isin(grams[0], known[0], assume_unique=True)].sum())
     return {
         "jensen_shannon": jensen_shannon(first, second),
-        "novelty": sum(gram not in known for gram in grams) / len(grams) if grams and known else None,
-        "reason": None if grams and known else f"no channel has {ngram} runs",
+        "novelty": new / total if total and some else None,
+        "reason": None if total and some else f"no channel has {ngram} runs",
     }
 
 

@@ -47,9 +47,9 @@ def test_manifests_and_unit_files(tmp_path: Path) -> None:
         '{"audio": "y", "unitA": "1 1", "unitB": "2 2"}\n{"audio": "z", "unitA": "1 1", "unitB": "2"}\n'
     )
     corpus = read_corpus(tmp_path / "u.jsonl")
-    assert [(d.name, d.units, d.frame_rate) for d in corpus.dialogues] == [
-        ("x", ((1, 1, 2), (3, 3, 3)), 25),
-        ("y", ((1, 1), (2, 2)), 50),
+    assert [(d.name, [u.tolist() for u in d.units], d.frame_rate) for d in corpus.dialogues] == [
+        ("x", [[1, 1, 2], [3, 3, 3]], 25),
+        ("y", [[1, 1], [2, 2]], 50),
     ]
     assert [name for name, _ in corpus.left_out] == ["y", "z"] and "unequal length" in corpus.left_out[1][1]
 

@@ -76,3 +76,24 @@ def test_comparison() -> None:
     assert distance["novelty"] == 0.5 and 0 < distance["jensen_shannon"] < 1
     assert compare_units(real, real)["all"] == {"jensen_shannon": 0, "novelty": 0, "reason": None}
     assert compare_units([[[7, 8, 7, 8]]], real)["channels"][0]["jensen_shannon"] == pytest.approx(1)
+
+
+@settings(deadline=None)
+@given(st.lists(units, max_size=4), st.lists(units, max_size=4), st.integers(1, 5), st.sampled_from((1, 10**6)))
+def test_ngrams_by_brute_force(mine: list[list[int]], theirs: list[list[int]], ngram: int, scale: int) -> None:
+    """Counted as tuples; with large units, too, whose n-grams do not fit into a number at once."""
+
+    def grams(sequence: list[int]) -> list[tuple[int, ...]]:
+        runs = deduplicate(sequence)[0].tolist()
+        return [tuple(runs[k : k + ngram]) for k in range(len(runs) - ngram + 1)]
+
+    scaled = [[scale * unit for unit in sequence] for sequence in mine]
+    all_of_mine = [gram for sequence in mine for gram in grams(sequence)]
+    figures = unit_figures([[sequence] for sequence in scaled], 50, ngram)["all"]
+    repeated = sum(len(grams(sequence)) - len(set(grams(sequence))) for sequence in mine)
+    assert figures["repetition"] == (repeated / len(all_of_mine) if all_of_mine else None)
+    known = {gram for sequence in theirs for gram in grams(sequence)}
+    if scale == 1:
+        found = compare_units([[sequence] for sequence in mine], [[sequence] for sequence in theirs], ngram)["all"]
+        new = sum(gram not in known for gram in all_of_mine)
+        assert found["novelty"] == (new / len(all_of_mine) if all_of_mine and known else None)
