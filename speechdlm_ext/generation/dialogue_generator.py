@@ -99,7 +99,8 @@ class DialogueGenerator:
         # Made anew at each call, as weights may have changed since the last.
         rows = len(prompts) * self.options.beam
         self.readers = [model.decoder.reader(rows) for model in self.models]
-        self.positions = min(model.max_decoder_positions() for model in self.models)
+        windows = [model.max_decoder_positions() for model in self.models]
+        self.positions = min([*windows, *([] if self.options.window is None else [self.options.window])])
         for limit in sorted(set(limits)):
             members = [i for i, own in enumerate(limits) if own == limit]
             batch = _Batch(self, [prompts[i] for i in members], [seeds[i] for i in members], limit)

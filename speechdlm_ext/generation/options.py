@@ -29,6 +29,9 @@ class DecodingOptions:
         len_penalty: scores are divided by (length + 1) to this power.
         normalize_scores: whether they are.
         slide: continue beyond the model's window by encoding its last half anew; else that is an error.
+        window: the greatest number of frames that a frame is predicted from, where that is fewer than the model's own
+            window: memory and time per frame stay constant however long the sequence. With rotary positions it is
+            exact; the model's window slides. An LSTM, whose state has one size, has no window.
 
     Raises:
         InputError: a value out of range.
@@ -48,6 +51,7 @@ class DecodingOptions:
     len_penalty: float = 1.0
     normalize_scores: bool = True
     slide: bool = True
+    window: int | None = None
 
     def __post_init__(self) -> None:
         if self.beam < 1:
@@ -64,6 +68,8 @@ class DecodingOptions:
             raise InputError("--sampling-topk and --sampling-topp need --sampling")
         if not (math.isfinite(self.max_len_a) and self.max_len_a >= 0):
             raise InputError(f"--max-len-a {self.max_len_a}: 0 or more is wanted")
+        if self.window is not None and self.window < 2:
+            raise InputError(f"a window of {self.window} units was asked for, 2 is the least")
         if self.max_frames is not None and self.max_frames < 1:
             raise InputError(f"a length of {self.max_frames} frames was asked for, 1 is the least")
 

@@ -39,7 +39,13 @@ class Reading(Protocol):
 
 
 class Reader(Protocol):
-    """A decoder made ready for decoding; it does not see later changes of the weights."""
+    """A decoder made ready for decoding; it need not see later changes of the weights.
+
+    Attributes:
+        rolls: whether what it reads may be longer than the capacity, the oldest positions being forgotten one by one.
+    """
+
+    rolls: bool
 
     def start(self, capacity: int) -> Reading:
         """Begin sequences of up to ``capacity`` positions."""
@@ -52,11 +58,13 @@ class RecurrentReader(Reader):
         decoder: a :class:`~speechdlm_ext.models.unit_lstm.UnitLSTMDecoder` in evaluation mode.
     """
 
+    rolls = True
+
     def __init__(self, decoder: Any) -> None:
         self.decoder = decoder
 
     def start(self, capacity: int) -> RecurrentReading:
-        """Begin sequences; the state has no capacity."""
+        """Begin sequences; the state has no capacity: nothing is forgotten."""
         return RecurrentReading(self.decoder)
 
 
@@ -126,10 +134,3 @@ def speak(decoder: Any, states: Tensor) -> tuple[Tensor, Tensor | None]:
     head = decoder.output_duration
     durations = None if head is None else F.linear(states, head.weight, head.bias)
     return decoder.output(states).unsqueeze(2), durations
-
-
-def visible(start: int, count: int, device: torch.device) -> Tensor | None:
-    """What ``count`` positions after ``start`` others may attend to, ``(count, start + count)``; None if causal."""
-    if not start or count == 1:
-        return None
-    return torch.ones(count, start + count, dtype=torch.bool, device=device).tril(start)

@@ -25,6 +25,8 @@ class SteppingDecoder(Reader):
         rows: about how many batch rows there will be.
     """
 
+    rolls = False
+
     def __init__(self, decoder: Any, rows: int) -> None:
         self.decoder = decoder
         rows *= decoder.channels

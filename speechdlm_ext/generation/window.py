@@ -16,8 +16,9 @@ from speechdlm_ext.generation.reading import Reader
 class ModelWindow:
     """An ensemble of models over a growing history of units.
 
-    When the window (the frames that the models were built for) is full, its second half is encoded anew as the
-    beginning of a fresh window, as blocks of training data begin: memory and mean time per frame stay constant.
+    When the window (the frames that the models were built for, or fewer) is full, its second half is encoded anew as the
+    beginning of a fresh window, as blocks of training data begin; or, where the models can do so, the oldest frame is
+    forgotten. Memory and mean time per frame stay constant.
 
     Args:
         readers: the models' decoders, made ready, over the same dictionary.
@@ -33,7 +34,7 @@ class ModelWindow:
                 "ask for less, or let the window slide"
             )
         self.size = min(limit, length)
-        self.slides = length > limit
+        self.slides = length > limit and not all(reader.rolls for reader in readers)
         self.readings = [reader.start(self.size) for reader in readers]
         self.history: Tensor = torch.zeros(0)
 
@@ -51,13 +52,15 @@ class ModelWindow:
         parts = []
         if self.slides:
             self.history = torch.cat([self.history, units], 1)[:, -2 * self.size :] if self.history.numel() else units
-        while units.size(1):
+        while self.slides and units.size(1):
             room = self.size - self.readings[0].length
             if not room:
                 self._slide(units.size(1))
                 room = self.size - self.readings[0].length
             parts.append(self._run(units[:, :room], temperature))
             units = units[:, room:]
+        if units.size(1):
+            parts.append(self._run(units, temperature))
         if len(parts) == 1:
             return parts[0]
         lprobs = torch.cat([part[0] for part in parts], 1)

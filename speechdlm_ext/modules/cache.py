@@ -16,6 +16,11 @@ class AttentionCache:
         self._both = like.new_zeros((2, rows, heads, capacity, head_dim))
 
     @property
+    def both(self) -> Tensor:
+        """Keys and values, ``(2, rows, heads, capacity, head dimension)``; another tensor after :meth:`select`."""
+        return self._both
+
+    @property
     def keys(self) -> Tensor:
         """The keys; what is behind the positions written so far means nothing."""
         return self._both[0]
