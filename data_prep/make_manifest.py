@@ -6,15 +6,22 @@ import argparse
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.sharding import add_shard_option, find_shard
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Stopped anywhere and started again, it goes on with the files not read yet."
+        description=__doc__,
+        epilog="Stopped anywhere and started again, it goes on with the files not read yet. Shards are joined by "
+        "data_prep/merge_manifest.py MANIFEST.",
     )
     parser.add_argument("folder", type=Path, help="recordings: wav, flac, ogg, mp3, at any depth")
-    parser.add_argument("manifest", type=Path, help="file to write; MANIFEST.errors names the files left out")
+    parser.add_argument(
+        "manifest",
+        type=Path,
+        help="file to write; MANIFEST.shard-I-of-N with --shard; MANIFEST.errors names the files left out",
+    )
     parser.add_argument("--channels", type=int, help="a recording must have (default: any number)")
     parser.add_argument(
         "--min-seconds",
@@ -22,6 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
         default=0.02,
         help="shorter recordings are left out (default: %(default)s, a frame of units)",
     )
+    add_shard_option(parser)
     parser.add_argument("--workers", type=int, default=0, help="files read at a time (default: one for each core)")
     parser.add_argument("--overwrite", action="store_true", help="replace a manifest that says something else")
     return parser
@@ -30,6 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
+    shard = find_shard(options.shard)
     if options.channels is not None and options.channels < 1:
         raise InputError(f"--channels {options.channels}: at least 1 is wanted")
     from tqdm import tqdm
@@ -47,12 +56,16 @@ def main() -> None:
         options.overwrite,
         progress=lambda items, number: count(items, number, "reading", "file", tqdm.write),
         say=tqdm.write,
+        shard=shard,
     )
     hours = sum(row["duration"] for row in used) / 3600
     channels = sum(row["channels"] * row["duration"] for row in used) / 3600
-    print(f"{len(used)} of {files} recordings, {hours:.3f} h, {channels:.3f} h of channels: {options.manifest}")
+    manifest, which = options.manifest, ""
+    if shard is not None:
+        manifest, which = shard.path(manifest), f"shard {shard}: "
+    print(f"{which}{len(used)} of {files} recordings, {hours:.3f} h, {channels:.3f} h of channels: {manifest}")
     if len(used) < files:
-        print(f"{files - len(used)} others, and why: {errors_path(options.manifest)}")
+        print(f"{files - len(used)} others, and why: {errors_path(manifest)}")
 
 
 if __name__ == "__main__":

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.sharding import add_shard_option, find_shard
 from speechdlm_ext.units.choice import add_encoder_options, encoder_options, place_encoder
 
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Stopped anywhere and started again, it goes on after the last whole recording."
+        description=__doc__,
+        epilog="Stopped anywhere and started again, it goes on after the last whole recording. With --shard it makes "
+        "the features of a part of the recordings only, which takes the time; when all shards are done, the same "
+        "command without --shard takes them together and trains: on one machine, after the array's tasks.",
     )
     parser.add_argument("manifest", type=Path, help="as data_prep/make_manifest.py writes it")
     parser.add_argument("codebook", type=Path, help="safetensors file to write")
@@ -43,6 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--features", type=Path, help="NumPy file to keep the features in (default: one that goes when all is done)"
     )
+    add_shard_option(parser)
     parser.add_argument("--workers", type=int, default=2, help="threads that read ahead (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a codebook that is there")
     return parser
@@ -51,6 +57,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
+    shard = find_shard(options.shard)
     named = encoder_options(options)
     if options.codebook.exists() and not options.overwrite:
         raise InputError(f"{options.codebook} is there already: pass --overwrite to replace it")
@@ -65,7 +72,8 @@ def main() -> None:
     from speechdlm_ext.locking import exclusive
     from speechdlm_ext.progress import follow
     from speechdlm_ext.units.encoder import build_encoder
-    from speechdlm_ext.units.feature_dump import count_frames, dump_features, remove_dump
+    from speechdlm_ext.units.feature_draw import count_frames
+    from speechdlm_ext.units.feature_dump import dump_features, remove_dump
     from speechdlm_ext.units.kmeans import check_algorithm, train_codebook
     from speechdlm_ext.units.recordings import read_manifest
 
@@ -79,7 +87,8 @@ def main() -> None:
             f"{options.clusters} units from about {share * frames:.0f} frames: take fewer units or more frames"
         )
     dump = options.features or options.codebook.with_name(options.codebook.name + ".features.npy")
-    with exclusive(options.codebook):
+    # Shards keep out of each other's way by the locks of their own files.
+    with nullcontext() if shard is not None else exclusive(options.codebook):
         features, levels = dump_features(
             rows,
             encoder,
@@ -90,7 +99,12 @@ def main() -> None:
             say=tqdm.write,
             workers=max(1, options.workers),
             dtype=options.dtype,
+            shard=shard,
         )
+        if shard is not None:
+            recordings = len(shard.take(rows))
+            print(f"shard {shard}: {len(features)} frames of {recordings} recordings: {shard.path(dump)}")
+            return
         print(f"k-means: {options.clusters} units from {len(features)} frames of width {encoder.dim}", flush=True)
         codebook = train_codebook(features, encoder, options.clusters, options.seed, levels, options.algorithm)
         codebook.save(options.codebook)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,6 +35,32 @@ class InputError(Exception):
     """
 
 
+class ShortOfMemory(InputError):
+    """There is too little memory: no fault of the item in hand, which is therefore not left out for it."""
+
+
+# What allocators say: torch's of the CPU, CUDA's, and those of cuBLAS and cuDNN.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, the CPU's allocator or a GPU's had no memory to give (``torch.OutOfMemoryError``, …)."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    )
+
+
+@contextmanager
+def memory_for(what: str, fix: str) -> Iterator[None]:
+    """Raise :class:`ShortOfMemory`, "not enough memory for <what>: <fix>", where the block runs out of it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ShortOfMemory(f"not enough memory for {what}: {fix}") from None
+
+
 def one_line(error: BaseException) -> str:
     """The message of ``error`` without line breaks."""
     if isinstance(error, OSError) and error.strerror:
@@ -45,9 +72,9 @@ def one_line(error: BaseException) -> str:
 def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's ``main`` and leave the interpreter with its status.
 
-    Status 0 for success (``None`` or 0), 2 for an :class:`InputError` or a refusal of the operating system (no
-    permission, disk full, …), 130 after Ctrl-C, 141 when the reader of our output went away. Each of these prints
-    one line at most on standard error. Any other exception is a fault of ours and keeps its traceback.
+    Status 0 for success (``None`` or 0), 2 for an :class:`InputError`, a refusal of the operating system (no
+    permission, disk full, …) or too little memory, 130 after Ctrl-C, 141 when the reader of our output went away. Each
+    of these prints one line at most on standard error. Any other exception is a fault of ours and keeps its traceback.
     """
     name = Path(sys.argv[0]).name
     try:
@@ -64,6 +91,10 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         if error.errno not in _SYSTEM_ERRORS:
             raise
         status = _say(name, f"error: {one_line(error)}", 2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        status = _say(name, f"error: not enough memory ({one_line(error)[:200]}): smaller batches need less", 2)
     sys.exit(status)
 
 

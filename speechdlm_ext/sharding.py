@@ -85,6 +85,24 @@ def find_shard(option: str | None, environment: Mapping[str, str] = os.environ) 
     return Shard(index, count)
 
 
+def shard_of(path: str | os.PathLike[str]) -> tuple[Path, Shard] | None:
+    """The output and the shard that a file is named after; None where it is not the result of a shard."""
+    path = Path(path)
+    name = _NAME.fullmatch(path.name)
+    if not name or int(name["index"]) >= int(name["count"]):
+        return None
+    return path.with_name(name["output"]), Shard(int(name["index"]), int(name["count"]))
+
+
+def remove_shards(output: str | os.PathLike[str]) -> None:
+    """Delete the results of all shards of ``output``, with what lies beside them (``.partial``)."""
+    output = Path(output)
+    for path in list(output.parent.glob("*")) if output.parent.is_dir() else ():
+        found = shard_of(path.with_name(path.name.removesuffix(".partial")))
+        if found and found[0].name == output.name:
+            path.unlink(missing_ok=True)
+
+
 def shard_paths(output: str | os.PathLike[str]) -> list[Path]:
     """The results of all shards of ``output`` that are there, by number.
 

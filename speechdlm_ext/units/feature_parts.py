@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError, ShortOfMemory, one_line
 from speechdlm_ext.units.encoder import Encoder
 from speechdlm_ext.units.grouping import group_by_length
 from speechdlm_ext.units.reading import Reading, read_ahead
@@ -44,7 +44,7 @@ def feature_parts(
         rows, encoder, batch_seconds, workers: as :func:`speechdlm_ext.units.encoding.encode_rows` has them.
 
     Raises:
-        InputError: the device has no memory for a batch; what is wrong with a recording is its part's ``error``.
+        ShortOfMemory: the encoder has not enough; what is wrong with a recording is its part's ``error``.
     """
     groups = [[place] for place in range(len(rows))]
     if batch_seconds > 0:
@@ -72,6 +72,8 @@ def _stream(reading: Reading, encoder: Encoder) -> Iterator[FeaturePart]:
     try:
         for features in encoder.stream(reading):
             yield FeaturePart(reading.row, list(features), last=False)
+    except ShortOfMemory:
+        raise
     except (InputError, OSError) as error:
         yield FeaturePart(reading.row, error=explain(reading.row, one_line(error)))
     else:
@@ -110,13 +112,7 @@ def _batches(
     for places in group_by_length([(part.seconds, len(wave)) for part, wave in good], batch_seconds):
         batch = [good[place] for place in places]
         waves = [channel.to(encoder.device) for _, wave in batch for channel in wave]
-        try:
-            features = iter(encoder.encode_batch(waves))
-        except torch.OutOfMemoryError:
-            seconds = len(waves) * batch[0][0].seconds
-            raise InputError(
-                f"{encoder.device} has no memory for a batch of {seconds:.0f} s: pass a smaller --batch-seconds"
-            ) from None
+        features = iter(encoder.encode_batch(waves))
         for part, wave in batch:
             part.features = [next(features) for _ in wave]
         yield [part for part, _ in batch]

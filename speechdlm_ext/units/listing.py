@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.journal import Journal
 from speechdlm_ext.locking import exclusive
 from speechdlm_ext.manifest import errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.sharding import Shard
 from speechdlm_ext.units.recordings import make_ids, stamp
 
 FRAME_SECONDS = 0.02  # of units: a recording that is shorter gives none
 
 
 def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
-    """All wav, flac, ogg and mp3 files below a folder, absolute and in order of their names.
+    """All wav, flac, ogg and mp3 files below a folder, absolute and in order of their names (:func:`file_order`).
 
     Raises:
         InputError: the folder is missing, is none, cannot be read, or has no such file.
@@ -40,31 +42,51 @@ def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths += [Path(place, name) for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-    paths.sort()
+    paths.sort(key=lambda path: (file_order(shown(path)), path))
     if not paths:
         raise InputError(f"{folder} has no audio files ({', '.join(SUFFIXES)}), nor have the folders in it")
     return paths
 
 
+def shown(path: str | os.PathLike[str]) -> str:
+    """The path as text that can be printed and kept, also where the name is not UTF-8."""
+    return os.fsencode(path).decode(errors="replace")
+
+
+def file_order(path: str) -> Path:
+    """By what files are sorted, from their names as manifests and errors files have them: folder by folder."""
+    return Path(path)
+
+
 def scan_recordings(
-    paths: list[Path], channels: int | None = None, min_seconds: float = FRAME_SECONDS, workers: int = 0
-) -> Iterator[dict[str, Any]]:
-    """Read every file through and say what it is, in the order of ``paths``.
+    paths: Sequence[Path],
+    ids: Sequence[str],
+    channels: int | None = None,
+    min_seconds: float = FRAME_SECONDS,
+    workers: int = 0,
+) -> Generator[tuple[int, dict[str, Any]], None, None]:
+    """Read every file through and say what it is, each as soon as that is known, so that none waits for another.
 
     Args:
         paths: audio files.
+        ids: their names.
         channels: number of channels that a recording must have; None for any number.
         min_seconds: shorter recordings are left out.
         workers: files read at a time; 0 is one for each core.
 
     Yields:
-        A manifest row ``{"id", "audio_filepath", "duration" (s), "channels", "sample_rate"}``, with ``"notes"`` where
-        something is odd but harmless; or ``{"audio_filepath", "error"}`` for a file that is of no use.
+        The file's place in ``paths``, with a manifest row ``{"id", "audio_filepath", "duration" (s), "channels",
+        "sample_rate"}``, with ``"notes"`` where something is odd but harmless; or with ``{"audio_filepath", "error"}``
+        for a file that is of no use.
     """
-    ids = make_ids(paths)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         try:
-            yield from pool.map(lambda name, path: _scan(name, path, channels, min_seconds), ids, paths)
+            places = {
+                pool.submit(_scan, name, path, channels, min_seconds): place
+                for place, (name, path) in enumerate(zip(ids, paths, strict=True))
+            }
+            for done in as_completed(places):
+                yield places.pop(done), done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -79,15 +101,17 @@ def make_manifest(
     overwrite: bool = False,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, count: items,
     say: Callable[[str], object] = print,
+    shard: Shard | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Scan a folder and write its manifest; ``PATH.partial`` keeps what was read, should it be stopped.
 
     Args:
         folder: searched to its depths.
-        path: the manifest.
+        path: the manifest; that of a shard is ``PATH.shard-<index>-of-<count>``.
         channels, min_seconds, workers: as :func:`scan_recordings` has them.
         overwrite, say: as :func:`write_manifest` has them.
-        progress: wraps the files as they are read, and is told how many there are still to read.
+        progress: wraps what :func:`scan_recordings` gives, and is told how many files there are still to read.
+        shard: the part of the files to read, by their order; ids are those of one run.
 
     Returns:
         The rows of the manifest, and the number of audio files.
@@ -96,6 +120,9 @@ def make_manifest(
         InputError: as :func:`find_audio` and :func:`write_manifest`.
     """
     path, paths = Path(path), find_audio(folder)
+    ids = make_ids(paths)
+    if shard is not None:
+        path, paths, ids = shard.path(path), shard.take(paths), shard.take(ids)
     partial = path.with_name(path.name + ".partial")
     with Journal(partial, {"channels": channels, "min_seconds": min_seconds}) as journal:
         stamps = [stamp(os.fspath(file)) for file in paths]
@@ -104,16 +131,20 @@ def make_manifest(
         to_do = [place for place, done in enumerate(known) if not done]
         if len(to_do) < len(paths):
             say(f"{len(paths) - len(to_do)} of {len(paths)} files were read before")
-        scanned = scan_recordings([paths[place] for place in to_do], channels, min_seconds, workers)
-        for place, row in zip(to_do, progress(scanned, len(to_do)), strict=True):
-            journal.add(names[place], {"stamp": stamps[place], "row": row})
+        scanned = scan_recordings(
+            [paths[place] for place in to_do], [ids[place] for place in to_do], channels, min_seconds, workers
+        )
+        with closing(scanned):
+            for number, row in progress(scanned, len(to_do)):
+                place = to_do[number]
+                journal.add(names[place], {"stamp": stamps[place], "row": row})
         rows = [dict(journal.entries[name]["row"]) for name in names]
-        for name, row in zip(make_ids(paths), rows, strict=True):
+        for name, row in zip(ids, rows, strict=True):
             if "error" not in row:
                 row["id"] = name
         if all("error" in row for row in rows):
             journal.remove()  # there is nothing to go on with
-        used = write_manifest(path, rows, overwrite, say)
+        used = write_manifest(path, rows, overwrite, say, may_be_empty=shard is not None)
         journal.remove()
     return used, len(paths)
 
@@ -123,14 +154,16 @@ def write_manifest(
     rows: Sequence[dict[str, Any]],
     overwrite: bool = False,
     say: Callable[[str], object] = print,
+    may_be_empty: bool = False,
 ) -> list[dict[str, Any]]:
     """Write what :func:`scan_recordings` found: usable recordings to ``path``, the others to ``path.errors``.
 
     Args:
         path: the manifest.
-        rows: as scanned.
+        rows: as scanned, in order.
         overwrite: replace a manifest that says something else.
         say: called with a line of text for each file left out and for each oddity.
+        may_be_empty: write a manifest without rows where no file can be used, as for one shard of several.
 
     Returns:
         The rows of the manifest.
@@ -149,7 +182,7 @@ def write_manifest(
     rates = sorted({row["sample_rate"] for row in used} - {16000})
     if rates:
         say(f"note: recordings at {', '.join(map(str, rates))} Hz will be resampled by the encoder to its own rate")
-    if not used:
+    if not used and not may_be_empty:
         raise InputError(f"none of {len(rows)} audio files can be used; the first: {left_out[0]['error']}")
     with exclusive(path):
         if path.exists() and not overwrite and read_jsonl(path) != used:
@@ -167,8 +200,7 @@ def _scan(name: str, path: Path, channels: int | None, min_seconds: float) -> di
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(path).decode(errors="replace")
-        return {"audio_filepath": shown, "error": f"{shown}: a file name that is not UTF-8; rename it"}
+        return {"audio_filepath": shown(path), "error": f"{shown(path)}: a file name that is not UTF-8; rename it"}
     try:
         info = audio_info(path)
         peaks, clipped = [0.0] * info.channels, 0

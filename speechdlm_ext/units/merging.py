@@ -13,6 +13,7 @@ from speechdlm_ext.locking import exclusive
 from speechdlm_ext.manifest import errors_path, read_jsonl, write_jsonl
 from speechdlm_ext.sharding import shard_paths
 from speechdlm_ext.units.files import DURATIONS
+from speechdlm_ext.units.listing_shards import are_listings, join_listings
 from speechdlm_ext.units.recordings import audio_paths, read_manifest
 
 _NAMED = 5  # items that a message names
@@ -48,6 +49,8 @@ def merge(
 ) -> list[dict[str, Any]]:
     """Join shards into the manifest that they were made from, or into one file of their own.
 
+    Shards of the manifest itself, which are not results for its recordings, become the manifest of one run.
+
     A shard is a unit file, whose rows are named by ``audio``, or any JSON lines that are named by ``id`` or
     ``audio_filepath``. The output of a sharded command stands for all of its shards (``units.jsonl`` for
     ``units.jsonl.shard-0-of-2`` and ``units.jsonl.shard-1-of-2``). Items that the shards' ``.errors`` files account
@@ -55,7 +58,7 @@ def merge(
 
     Args:
         manifest: the recordings.
-        shards: files of results.
+        shards: files of results; by default those of the manifest itself.
         output: where to write; by default the manifest itself.
         into: ``"manifest"``: its rows with the fields of the results added, none dropped; ``"units"``: the rows of the
             unit files as they are, as one run would have written them. By default units where the shards are unit
@@ -71,12 +74,13 @@ def merge(
         InputError: items are missing, doubled with different results, or not in the manifest; something else is there.
     """
     target = Path(manifest if output is None else output)
+    paths = [path for name in shards for path in _paths(name)] if shards else _own_shards(manifest)
+    if into != "units" and are_listings(manifest, paths):
+        return join_listings(paths, target, allow_missing, overwrite, say)
     with exclusive(target):
         wanted = read_manifest(manifest)
         ids = [row["id"] for row in wanted]
-        found = _read(
-            [path for name in shards for path in _paths(name)], wanted, os.path.dirname(os.path.abspath(manifest)), say
-        )
+        found = _read(paths, wanted, os.path.dirname(os.path.abspath(manifest)), say)
         are_units = all("audio" in row and "unitA" in row for row in found.rows.values())
         into = into or ("units" if are_units and output is not None else "manifest")
         _check(found, ids, allow_missing, say)
@@ -101,6 +105,13 @@ def _paths(name: str | os.PathLike[str]) -> list[Path]:
     found = [Path(name)] if os.path.isfile(name) else shard_paths(name)
     if not found:
         raise InputError(f"{name}: no such file, nor {name}.shard-0-of-…")
+    return found
+
+
+def _own_shards(manifest: str | os.PathLike[str]) -> list[Path]:
+    found = shard_paths(manifest)
+    if not found:
+        raise InputError(f"no {manifest}.shard-0-of-…: name the shards, or the output that they are of")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.errors import InputError, memory_for
 from speechdlm_ext.units.frame_grid import Chunks, FrameGrid, batches
 from speechdlm_ext.units.normalization import normalized_blocks
 from speechdlm_ext.units.speech_model import SpeechModel
@@ -183,10 +183,14 @@ class PretrainedEncoder:
         lengths = [len(sound) for sound in sounds]
         seconds = self._options["batch_seconds"] or _BATCH_SECONDS[self.device.type == "cuda"]
         for batch in batches(lengths, round(seconds * self.sample_rate)):
-            padded = torch.zeros(len(batch), lengths[batch[0]], device=self.device)
-            for row, number in enumerate(batch):
-                padded[row, : lengths[number]] = sounds[number]
-            features = self.model(padded, [lengths[number] for number in batch]).float().cpu()
+            longest = lengths[batch[0]]
+            what = f"{len(batch) * longest / self.sample_rate:.0f} s of sound at once on {self.device}"
+            option = "batch_seconds" if len(batch) > 1 else "chunk_seconds"
+            with memory_for(what, f"give the {self.name} encoder a smaller {option} (--encoder-options)"):
+                padded = torch.zeros(len(batch), longest, device=self.device)
+                for row, number in enumerate(batch):
+                    padded[row, : lengths[number]] = sounds[number]
+                features = self.model(padded, [lengths[number] for number in batch]).float().cpu()
             for row, number in enumerate(batch):
                 results[number] = features[row, : self.grid.padded_frames(lengths[number])]
         return [results[number] for number in range(len(sounds))]

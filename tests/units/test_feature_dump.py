@@ -13,8 +13,10 @@ import torch
 
 from speechdlm_ext.audio import read_audio
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.sharding import Shard
 from speechdlm_ext.units import LogMelEncoder
-from speechdlm_ext.units.feature_dump import dump_features, remove_dump, sampling_share
+from speechdlm_ext.units.feature_draw import sampling_share
+from speechdlm_ext.units.feature_dump import dump_features, remove_dump
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
 
 
@@ -115,3 +117,39 @@ def test_minibatches_find_what_all_frames_find(tmp_path: Path) -> None:
     else:
         found = train_codebook(mapped, LogMelEncoder(), 5, 1, algorithm="faiss")
         torch.testing.assert_close(found.centroids, wanted, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("count", [2, 11])
+def test_shards_of_features_are_those_of_one_run(tmp_path: Path, rows: list[dict[str, Any]], count: int) -> None:
+    """Made in any order, stopped in between, one recording of no use: the same frames, and then the same codebook."""
+    encoder, path = LogMelEncoder(), tmp_path / "features.npy"
+    Path(rows[5]["audio_filepath"]).write_text("no sound")
+    expected, levels = dump_features(rows, encoder, tmp_path / "one.npy", 0.4, 3, say=quiet)
+    book = train_codebook(expected, encoder, 10, 1, levels)
+    for index in reversed(range(count)):
+        shard = Shard(index, count)
+        if index == 1:
+            with pytest.raises(Stop):
+                dump_features(rows, encoder, path, 0.4, 3, stopping_after(0), quiet, shard=shard)
+            with pytest.raises(InputError, match=rf"lacks shard 0 of {count}: run it with --shard 0/{count}"):
+                dump_features(rows, encoder, path, 0.4, 3, say=quiet)
+        if index == 0 and count == 2:
+            dump_features(rows, encoder, path, 0.4, 4, say=quiet, shard=shard)
+            with pytest.raises(InputError, match="shard-0-of-2 is of other recordings or settings: run --shard 0/2"):
+                dump_features(rows, encoder, path, 0.4, 3, say=quiet)
+        dump_features(rows, encoder, path, 0.4, 3, say=quiet, shard=shard)
+    if count == 2:
+        dump_features(rows, encoder, path, 0.4, 4, say=quiet, shard=Shard(1, 2))
+        with pytest.raises(Stop):
+            dump_features(rows, encoder, path, 0.4, 3, stopping_after(1), quiet, shard=Shard(1, 2))
+        with pytest.raises(InputError, match="shard-1-of-2 has 1 of 4 recordings: run --shard 1/2 to its end"):
+            dump_features(rows, encoder, path, 0.4, 3, say=quiet)
+        dump_features(rows, encoder, path, 0.4, 3, say=quiet, shard=Shard(1, 2))
+    with pytest.raises(Stop):  # a kill while they are taken together
+        dump_features(rows, encoder, path, 0.4, 3, stopping_after(2), quiet)
+    found, found_levels = dump_features(rows, encoder, path, 0.4, 3, say=quiet)
+    assert path.read_bytes() == (tmp_path / "one.npy").read_bytes() and found_levels == levels
+    train_codebook(found, encoder, 10, 1, found_levels).save(tmp_path / "shards.safetensors")
+    book.save(tmp_path / "one.safetensors")
+    assert (tmp_path / "shards.safetensors").read_bytes() == (tmp_path / "one.safetensors").read_bytes()
+    assert not list(tmp_path.glob("*shard-*"))

@@ -18,6 +18,13 @@ from speechdlm_ext.units.listing import find_audio, make_manifest, scan_recordin
 from speechdlm_ext.units.recordings import make_ids, read_manifest
 
 
+def scan(folder: Path) -> list[dict]:
+    """All files of a folder, in their order."""
+    paths = find_audio(folder)
+    found = dict(scan_recordings(paths, make_ids(paths), channels=2, min_seconds=2))
+    return [found[place] for place in range(len(paths))]
+
+
 def noise(seconds: float, rate: int = 16000, channels: int = 2, seed: int = 1) -> np.ndarray:
     return 0.1 * np.random.default_rng(seed).standard_normal((round(seconds * rate), channels))
 
@@ -65,7 +72,7 @@ def test_good_and_bad_files(tmp_path: Path) -> None:
     (tmp_path / "j empty.mp3").touch()
     soundfile.write(tmp_path / "k cut.flac", good, 16000)
     (tmp_path / "k cut.flac").write_bytes((tmp_path / "k cut.flac").read_bytes()[:30000])
-    rows = list(scan_recordings(find_audio(tmp_path), channels=2, min_seconds=2))
+    rows = scan(tmp_path)
     said: list[str] = []
     manifest = tmp_path / "out" / "manifest.jsonl"
     used = write_manifest(manifest, rows, say=said.append)
@@ -100,7 +107,7 @@ def test_good_and_bad_files(tmp_path: Path) -> None:
 
 def test_none_usable(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "mono.wav", noise(3)[:, 0], 16000)
-    rows = list(scan_recordings(find_audio(tmp_path), channels=2, min_seconds=2))
+    rows = scan(tmp_path)
     with pytest.raises(InputError, match="none of 1 audio files can be used.*1 channel"):
         write_manifest(tmp_path / "manifest.jsonl", rows, say=lambda line: None)
     assert not (tmp_path / "manifest.jsonl").exists()
@@ -128,10 +135,13 @@ def test_stopped_and_started_again_reads_what_is_left(tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 
+    done: set[str] = set()
+
     def stopping(items, count):
         for number, item in enumerate(items):
             if number == 4:
                 raise Stop
+            done.add(Path(item[1]["audio_filepath"]).name)
             yield item
 
     with pytest.raises(Stop):
@@ -140,15 +150,16 @@ def test_stopped_and_started_again_reads_what_is_left(tmp_path: Path) -> None:
     soundfile.write(folder / "1" / "1.wav", noise(2), 16000)
     soundfile.write(folder / "5" / "0.wav", noise(1), 16000)
     read: list[str] = []
+    left = sorted(["0.wav", "1.wav", *({f"{number}.wav" for number in range(6)} - done - {"1.wav"})])
 
     def telling(items, count):
-        assert count == 4
+        assert count == len(left)
         for item in items:
-            read.append(Path(item["audio_filepath"]).name)
+            read.append(Path(item[1]["audio_filepath"]).name)
             yield item
 
     made, _ = make_manifest(folder, tmp_path / "m.jsonl", progress=telling, say=lambda line: None)
-    assert read == ["1.wav", "4.wav", "0.wav", "5.wav"] and not list(tmp_path.glob("m.jsonl.*"))
+    assert sorted(read) == left and not list(tmp_path.glob("m.jsonl.*"))
     assert [row["id"] for row in made] == ["0-0", "1", "2", "3", "4", "5-0", "5"]
     assert made == make_manifest(folder, tmp_path / "again.jsonl", say=lambda line: None)[0]
     assert {**made[1], "duration": 1.0} == {**whole[1], "channels": 2} and made[2:5] == whole[2:5]
