@@ -13,6 +13,9 @@ from torch import Tensor
 
 from speechdlm_ext.errors import InputError
 
+# Positions that go through the model together on a GPU.
+BATCH = 12288
+
 
 @dataclass(frozen=True, eq=False)
 class UnitScore:
@@ -49,7 +52,7 @@ def score_units(
     sequences: Sequence[Tensor],
     boundary: int,
     ending: bool = False,
-    batch_units: int = 12288,
+    batch_units: int | None = None,
     progress: Callable[[int], object] = lambda units: None,
 ) -> list[UnitScore]:
     """Score sequences with the mean of the models' probabilities.
@@ -59,7 +62,8 @@ def score_units(
         sequences: rows of the vocabulary ``(T,)``, one or more each.
         boundary: the row before the first unit and after the last.
         ending: score the boundary after the last unit as well.
-        batch_units: positions that go through the model together; a longer sequence goes alone.
+        batch_units: positions that go through the model together (default: 12,288, or what the models say for
+            a CPU); a longer sequence goes alone.
         progress: called with the number of units done since the last call.
 
     Returns:
@@ -70,12 +74,16 @@ def score_units(
     """
     scores: list[UnitScore | None] = [None] * len(sequences)
     device = next(models[0].parameters()).device
+    places = sum(map(len, sequences)) + len(sequences)
+    predict = [model.decoder.scorer(places) for model in models]
+    if batch_units is None:
+        batch_units = min(model.decoder.scored_on_cpu for model in models) if device.type == "cpu" else BATCH
     for batch in _batches(sequences, batch_units):
         edge = sequences[batch[0]].new_full((1,), boundary)
         targets = [torch.cat([sequences[i], edge]) if ending else sequences[i] for i in batch]
         source = torch.cat([torch.cat([edge, target[:-1]]) for target in targets]).to(device)
         lengths = [len(target) for target in targets]
-        lprobs = _predict(models, source, torch.cat(targets).to(device), lengths)
+        lprobs = _predict(predict, source, torch.cat(targets).to(device), lengths)
         for i, own in zip(batch, lprobs.split(lengths), strict=True):
             scores[i] = UnitScore(own, ending)
             progress(len(sequences[i]))
@@ -97,12 +105,13 @@ def _batches(sequences: Sequence[Tensor], units: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _predict(models: Sequence[Any], source: Tensor, target: Tensor, lengths: list[int]) -> Tensor:
+def _predict(
+    models: Sequence[Callable[[Tensor, Sequence[int]], Tensor]], source: Tensor, target: Tensor, lengths: list[int]
+) -> Tensor:
     """Log-probabilities of ``target`` ``(N,)`` in fp32, on the CPU."""
     lprobs = []
     for model in models:
-        logits, _ = model(source, src_lengths=lengths)
-        lprobs.append(-F.cross_entropy(logits.float(), target, reduction="none"))
+        lprobs.append(-F.cross_entropy(model(source, lengths).float(), target, reduction="none"))
     mean = lprobs[0] if len(lprobs) == 1 else torch.logsumexp(torch.stack(lprobs), 0) - math.log(len(lprobs))
     if bool(torch.isnan(mean).any()):
         raise InputError(

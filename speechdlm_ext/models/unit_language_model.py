@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,9 @@ class UnitDecoder(FairseqDecoder):
     channels = 1
     delayed_durations = False
     durations_repeat = False
+    # Places that go through the model together on a CPU: in training (None: the whole batch), and in scoring.
+    trained_on_cpu: int | None = None
+    scored_on_cpu = 12288
 
     def __init__(self, dictionary: UnitDictionary, dim: int, durations: bool) -> None:
         super().__init__(dictionary)
@@ -44,6 +47,10 @@ class UnitDecoder(FairseqDecoder):
     def reader(self, rows: int) -> Reader:
         """This decoder made ready for decoding about ``rows`` sequences at a time."""
         raise NotImplementedError
+
+    def scorer(self, places: int) -> Callable[[Tensor, Sequence[int]], Tensor]:
+        """What makes logits ``(N, K + 1)`` of tokens ``(N,)`` and lengths, for about ``places`` tokens in all."""
+        return lambda tokens, lengths: self(tokens, lengths)[0]
 
     def forward(
         self, src_tokens: Tensor, src_lengths: Sequence[int] | Tensor | None = None, **unused: Any

@@ -1,5 +1,6 @@
 """Transformer language model of units: DP-SLM's architecture (RMSNorm, rotary positions, SwiGLU, no biases)."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -14,12 +15,16 @@ from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.rotary_stepping import RotaryReader
 from speechdlm_ext.models.unit_language_model import UnitDecoder, UnitLanguageModel
+from speechdlm_ext.modules.packed_linear import PackedLinear
+from speechdlm_ext.modules.packed_rotary import PackedRotaryLayers
 from speechdlm_ext.modules.packing import Packing
 from speechdlm_ext.modules.rms_norm import RMSNorm
 from speechdlm_ext.modules.rotary import Rotation
 from speechdlm_ext.modules.rotary_layer import RotaryLayer
 
 INIT_STD = 0.02
+# Below so many places, packing the weights for a CPU takes longer than it saves.
+WORTH_PACKING = 4096
 
 
 @dataclass
@@ -54,6 +59,10 @@ class UnitLMDecoder(UnitDecoder):
         args: options as in :class:`UnitLMConfig`.
         dictionary: the vocabulary.
     """
+
+    # Layers of more places no longer stay in the caches; when training, memory grows with them.
+    trained_on_cpu = 1024
+    scored_on_cpu = 2048
 
     def __init__(self, args: Any, dictionary: UnitDictionary) -> None:
         super().__init__(dictionary, args.decoder_embed_dim, args.durations)
@@ -97,6 +106,21 @@ class UnitLMDecoder(UnitDecoder):
                 x = layer(x, turn, packing.attend)
         normed: Tensor = self.norm(x)
         return normed
+
+    def scorer(self, places: int) -> Callable[[Tensor, Sequence[int]], Tensor]:
+        """See :meth:`UnitDecoder.scorer`; on a CPU with weights packed for it, if they are many."""
+        weight = self.output.weight
+        if weight.device.type != "cpu" or places < WORTH_PACKING or self.training:
+            return super().scorer(places)
+        layers = PackedRotaryLayers(self.tok_embeddings.weight, self.layers, self.scored_on_cpu)
+        output = PackedLinear([self.output], self.scored_on_cpu)
+
+        def logits(tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+            packing = Packing(lengths, tokens.device)
+            turn = Rotation(packing.positions, self.head_dim, self.args.rope_theta)
+            return output(self.norm(layers.states(tokens, turn, packing.attend)))
+
+        return logits
 
     def reader(self, rows: int) -> RotaryReader:
         """See :meth:`UnitDecoder.reader`."""

@@ -30,6 +30,13 @@ class Rotation:
         pairs = torch.view_as_complex(precise.unflatten(-1, (-1, 2)))  # (…, heads, d/2)
         return torch.view_as_real(pairs * self._turn(precise.dtype)).flatten(-2).type_as(x)
 
+    def turn_in_place(self, x: Tensor) -> Tensor:
+        """The same, written over ``x`` where its precision allows that; ``x`` is lost in any case."""
+        if x.dtype not in (torch.float32, torch.float64):
+            return self(x)
+        torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(self._turn(x.dtype))
+        return x
+
     def _turn(self, dtype: torch.dtype) -> Tensor:
         """The turns as complex numbers of a precision, ``(…, 1, d/2)``; made once."""
         if dtype not in self._turns:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechdlm_ext.modules.dropout import add_dropped
+from speechdlm_ext.modules.gated_linear import gated_linear
 from speechdlm_ext.modules.rms_norm import RMSNorm
 from speechdlm_ext.modules.rotary import Rotation
 
@@ -48,8 +48,7 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(…, D)`` to the same."""
-        out: Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))
-        return out
+        return gated_linear(self.w1(x), self.w3(x), self.w2.weight)
 
 
 class RotaryLayer(nn.Module):

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -13,6 +14,7 @@ from fairseq.tasks import register_task
 from omegaconf import II
 from torch import Tensor
 
+from speechdlm_ext.data.batch_pieces import cut_batch
 from speechdlm_ext.data.corpus_folder import CorpusFolder
 from speechdlm_ext.data.dialogue_dataset import PromptDataset
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
@@ -161,6 +163,34 @@ class UnitLanguageModelingTask(ContinuingTask):
             data_buffer_size=data_buffer_size,
         )
         return batches.next_epoch_itr(shuffle=False)
+
+    def train_step(
+        self,
+        sample: dict[str, Any],
+        model: Any,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> tuple[Tensor, Any, dict[str, Any]]:
+        """Forward and backward pass of a batch; on a CPU, piece by piece where the model wants that.
+
+        The gradients and logged sums are those of the whole batch, and what is kept for the backward pass is that of a
+        piece, however large ``--max-tokens`` is. Several processes exchange gradients once, after the last piece.
+        """
+        places = model.decoder.trained_on_cpu if sample and sample["target"].device.type == "cpu" else None
+        pieces = [sample] if places is None else list(cut_batch(sample, places, self.dictionary.pad()))
+        loss, size = torch.zeros((), device=sample["target"].device), 0
+        logs: dict[str, Any] = {}
+        for number, piece in enumerate(pieces, 1):
+            alone = number < len(pieces) and hasattr(model, "no_sync")
+            with model.no_sync() if alone else nullcontext():
+                of_piece, places_in, log = super().train_step(
+                    piece, model, criterion, optimizer, update_num, ignore_grad
+                )
+            loss, size = loss + of_piece.detach(), size + places_in
+            logs = {key: logs.get(key, 0) + value for key, value in log.items()}
+        return loss, size, logs
 
     def start_symbol(self) -> int:
         """The boundary."""

@@ -14,7 +14,7 @@ from fairseq.data import Dictionary
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import UnitModel
-from speechdlm_ext.models.unit_lm import UnitLM
+from speechdlm_ext.models.unit_lm import WORTH_PACKING, UnitLM
 from speechdlm_ext.models.unit_lstm import UnitLSTM
 from tests.unit_checkpoints import utterances, write_corpus, write_unit_checkpoint
 from tests.unit_models import toy_unit_lm, toy_unit_lstm
@@ -51,6 +51,22 @@ def test_batches_of_mixed_lengths_score_as_one_at_a_time(build: Any, ending: boo
         assert score.bits_per_unit == pytest.approx(-score.total / (len(line) + ending) / math.log(2))
     as_text = hub.score(" ".join(map(str, lines[0])), ending=ending)
     assert as_text.total == pytest.approx(together[0].total, abs=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float64, 2e-5), (torch.bfloat16, 0.25)])
+def test_many_sequences_score_as_by_the_layers_themselves(dtype: torch.dtype, tolerance: float) -> None:
+    """So many that a CPU gets its weights packed; grouped heads, and heads wider than the embedding's share."""
+    model = toy_unit_lm(decoder_attention_heads=4, decoder_kv_heads=2, decoder_head_dim=6).eval().to(dtype)
+    lines = utterances([1 + number % 37 for number in range(250)])
+    assert sum(map(len, lines)) > WORTH_PACKING
+    before = [parameter.clone() for parameter in model.parameters()]
+    scores = UnitModel([model]).score(lines, batch_units=500)
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+    for line, score in list(zip(lines, scores, strict=True))[::20]:
+        with torch.no_grad():
+            logits, _ = model(torch.tensor([0, *(unit + 1 for unit in line[:-1])]), src_lengths=[len(line)])
+        wanted = logits.double().log_softmax(-1)[range(len(line)), [unit + 1 for unit in line]]
+        assert torch.allclose(score.log_probabilities.double(), wanted, atol=tolerance)
 
 
 def test_an_ensembles_probabilities_are_the_mean() -> None:

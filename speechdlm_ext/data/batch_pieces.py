@@ -1,0 +1,64 @@
+"""Cutting a packed batch into smaller ones with the same gradients in sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any
+
+from torch import Tensor
+
+
+def cut_batch(sample: dict[str, Any], places: int, padding: int) -> Iterator[dict[str, Any]]:
+    """Cut a batch of :class:`~speechdlm_ext.data.utterance_dataset.UtteranceDataset` between its items.
+
+    Every sum over the pieces is that over the batch: losses, ``ntokens``, ``nsentences``, ``frames``.
+
+    Args:
+        sample: packed; an empty or a padded one is one piece.
+        places: of a piece at most; a longer item makes a piece of its own.
+        padding: the target where nothing is trained on.
+
+    Yields:
+        Batches like ``sample``, of about equal size, one or more.
+    """
+    if not sample or sample["target"].dim() != 1 or len(sample["target"]) <= places:
+        yield sample
+        return
+    bounds = _bounds(sample["net_input"]["src_lengths"], places)
+    ends = [0, *accumulate(sample["net_input"]["src_lengths"])]
+    for first, last in zip(bounds, bounds[1:], strict=False):
+        span = slice(ends[first], ends[last])
+        target: Tensor = sample["target"][span]
+        piece = {
+            **sample,
+            "id": sample["id"][first:last],
+            "nsentences": last - first,
+            "ntokens": int(target.ne(padding).sum()),
+            "frames": 0 if first else sample["frames"],  # no more than a sum for the logs
+            "net_input": {
+                "src_tokens": sample["net_input"]["src_tokens"][span],
+                "src_lengths": sample["net_input"]["src_lengths"][first:last],
+            },
+            "target": target,
+        }
+        if "durations" in sample:
+            piece["durations"] = sample["durations"][span]
+        yield piece
+
+
+def _bounds(lengths: list[int], places: int) -> list[int]:
+    """Numbers of the items that begin a piece, and at the end their number.
+
+    Pieces as equal as may be: two of 1,100 places rather than one of 2,000 and a rest of 200.
+    """
+    pieces = -(-sum(lengths) // places)
+    share = sum(lengths) / pieces
+    bounds, size, done = [0], 0, 0
+    for number, length in enumerate(lengths):
+        if size and (size + length > places or done + length / 2 > share * len(bounds)):
+            bounds.append(number)
+            size = 0
+        size += length
+        done += length
+    return [*bounds, len(lengths)]
