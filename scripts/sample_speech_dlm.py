@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.model_command import add_machine_options, add_search_options, made_by, open_device, search_options
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -32,18 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     prompts.add_argument("--samples", type=int, default=1, help="continuations of each prompt")
     prompts.add_argument("--batch-size", "--batch-max-sentences", type=int, default=8, help="prompts at a time")
-    search = parser.add_argument_group("search")
-    search.add_argument(
-        "--sampling", nargs="?", const="True", default="True", choices=("True", "False"), help="draw at random"
-    )
-    search.add_argument("--beam-search", action="store_true", help="the same as --sampling False")
-    search.add_argument("--beam-size", "--beam", type=int, default=5, help="hypotheses, of which the likeliest is kept")
-    search.add_argument("--sampling-topk", type=int, default=-1, help="draw from the k likeliest units; -1 for all")
-    search.add_argument("--sampling-topp", type=float, default=-1.0, help="draw from the likeliest share p; -1 for all")
-    search.add_argument("--temperature", type=float, default=1.0, help="divides the logits")
-    search.add_argument(
-        "--duration-temperature", "--dur-temperature", type=float, default=1.0, help="divides durations"
-    )
+    search = add_search_options(parser, beam=5)
     search.add_argument("--max-len-a", type=float, default=0.0, help="total frames: a times those of the prompt …")
     search.add_argument(
         "--max-len-b",
@@ -58,9 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     search.add_argument(
         "--seed", type=int, default=123, help="of the first prompt's first sample; counted up from there"
     )
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
-    machine.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="precision")
+    add_machine_options(parser)
     return parser.parse_args()
 
 
@@ -75,17 +63,11 @@ def main() -> None:
     from speechdlm_ext.hub import load_speech_dlm
     from speechdlm_ext.hub.sampling import AS_LONG_AS_THE_PROMPT
 
-    sampling = args.sampling == "True" and not args.beam_search
     length = {"max_len_a": args.max_len_a, "max_len_b": getattr(args, "max_len_b", 500)}
     if args.condition_on and not args.max_len_a and not hasattr(args, "max_len_b"):
         length = AS_LONG_AS_THE_PROMPT
     options = DecodingOptions(
-        beam=args.beam_size,
-        sampling=sampling,
-        sampling_topk=args.sampling_topk,
-        sampling_topp=args.sampling_topp,
-        temperature=args.temperature,
-        duration_temperature=args.duration_temperature,
+        **search_options(args),
         min_len=args.min_len,
         slide=not args.no_slide,
         **length,
@@ -95,21 +77,12 @@ def main() -> None:
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: no such checkpoint")
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: not available here ({str(error).splitlines()[0]})") from None
+    device = open_device(args.device)
     if folder:
         model = load_speech_dlm(folder)
     else:
         model = load_speech_dlm(paths[0].parent, ":".join(str(path.resolve()) for path in paths), args.data)
     model.to(device=device, dtype=getattr(torch, args.dtype))
-    made_by = {
-        "checkpoints": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths],
-        "dtype": args.dtype,
-        "device": torch.device(device).type,
-    }
     with tqdm(unit=" frames", desc="sampling", mininterval=1.0) as bar:
         rows = continue_unit_file(
             model,
@@ -121,7 +94,7 @@ def main() -> None:
             prompt_frames=args.prompt_frames,
             condition_on=args.condition_on,
             batch_size=args.batch_size,
-            made_by=made_by,
+            made_by=made_by(paths, device, args.dtype),
             overwrite=args.overwrite,
             progress=bar.update,
         )

@@ -1,0 +1,108 @@
+"""Continue the rows of a unit file with a trained model: sequences of one channel's units, or dialogues."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.model_command import add_machine_options, add_search_options, made_by, open_device, search_options
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="Stopped anywhere and started again, it goes on. scripts/synthesize.py speaks what it writes.",
+    )
+    parser.add_argument("units", type=Path, help="unit file of prompts; a row without units begins an utterance")
+    parser.add_argument("out", type=Path, help="unit file to write: prompts with their continuations")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="of fairseq-train, or as published, or a folder of save_pretrained or of AMELA, or a published model's "
+        "name; several files, separated by colons, make an ensemble",
+    )
+    parser.add_argument("--data", default=".", help="a SpeechDLM's folder with dict.<channel>.txt, if not beside it")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    prompts = parser.add_argument_group("prompts")
+    prompts.add_argument(
+        "--prompt-units", "--prompt-frames", type=int, help="cut each prompt to its first units (of dialogues: frames)"
+    )
+    prompts.add_argument("--channel", help="the one to continue, of rows with several, with a model of one")
+    prompts.add_argument("--samples", type=int, default=1, help="continuations of each prompt")
+    prompts.add_argument("--batch-size", type=int, default=8, help="prompts at a time")
+    prompts.add_argument(
+        "--seed", type=int, default=1, help="of the first prompt's first sample; counted up from there"
+    )
+    add_search_options(parser, beam=1)
+    length = parser.add_argument_group("length")
+    length.add_argument(
+        "--max-len-b",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="greatest number of units, prompt included (default: 500; with --max-seconds, as many as they can be)",
+    )
+    length.add_argument(
+        "--max-seconds",
+        type=float,
+        help="seconds at which a sequence ends, prompt included, as long as the model says that its units last; for "
+        "models of one channel",
+    )
+    length.add_argument(
+        "--frame-rate", type=float, help="frames a second, for the seconds of units that are not deduplicated"
+    )
+    length.add_argument("--min-len", type=int, default=1, help="least number of units, which no end comes before")
+    add_machine_options(parser)
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    args = get_parser().parse_args()
+    if args.out.exists() and not args.overwrite:  # told before a model is loaded
+        raise InputError(f"{args.out} is there already: pass --overwrite to replace it")
+
+    import fairseq  # noqa: F401 - before the package's rooms
+    import torch
+    from tqdm import tqdm
+
+    from speechdlm_ext.continuation import continue_unit_file
+    from speechdlm_ext.hub import UnitModel
+    from speechdlm_ext.hub.kinds import checkpoint_files, load_model
+    from speechdlm_ext.hub.sampling import decoding_options
+
+    device = open_device(args.device)
+    model = load_model(args.checkpoint, args.data)
+    settings = {**search_options(args), "min_len": args.min_len}
+    settings.update({"max_len_b": args.max_len_b} if hasattr(args, "max_len_b") else {})
+    if isinstance(model, UnitModel):
+        model.frame_rate = args.frame_rate or model.frame_rate
+        settings = model.with_seconds({**settings, "stop_at_end": True}, args.max_seconds)
+    elif args.max_seconds or args.frame_rate:
+        raise InputError("--max-seconds and --frame-rate are for models of one channel: --max-len-b counts frames")
+    beam = settings.pop("beam")
+    with tqdm(unit=" units", desc="sampling", mininterval=1.0, disable=None) as bar:
+        rows = continue_unit_file(
+            model.to(device=device, dtype=getattr(torch, args.dtype)),
+            args.units,
+            args.out,
+            decoding_options({"max_len_b": 500, **settings}, beam),
+            seed=args.seed,
+            samples=args.samples,
+            prompt_frames=args.prompt_units,
+            batch_size=args.batch_size,
+            made_by=made_by(checkpoint_files(args.checkpoint), device, args.dtype),
+            overwrite=args.overwrite,
+            progress=bar.update,
+            channel=args.channel,
+        )
+    print(f"{args.out}: {len(rows)} continued")
+
+
+if __name__ == "__main__":
+    run_command(main)

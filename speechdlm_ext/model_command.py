@@ -1,0 +1,76 @@
+"""Options that the commands which run a trained model have in common: how to search, on what machine."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speechdlm_ext.errors import InputError
+
+if TYPE_CHECKING:  # torch is imported where it is needed, so that a command's --help does not wait for it
+    import torch
+
+
+def add_search_options(parser: argparse.ArgumentParser, beam: int) -> argparse._ArgumentGroup:
+    """The options of :class:`.DecodingOptions` but the lengths, read by :func:`search_options`; ``beam`` by default."""
+    search = parser.add_argument_group("search")
+    search.add_argument(
+        "--sampling", nargs="?", const="True", default="True", choices=("True", "False"), help="draw at random"
+    )
+    search.add_argument("--beam-search", action="store_true", help="the same as --sampling False")
+    search.add_argument(
+        "--beam-size", "--beam", type=int, default=beam, help="hypotheses, of which the likeliest is kept"
+    )
+    search.add_argument("--sampling-topk", type=int, default=-1, help="draw from the k likeliest units; -1 for all")
+    search.add_argument("--sampling-topp", type=float, default=-1.0, help="draw from the likeliest share p; -1 for all")
+    search.add_argument("--temperature", type=float, default=1.0, help="divides the logits")
+    search.add_argument(
+        "--duration-temperature", "--dur-temperature", type=float, default=1.0, help="divides durations"
+    )
+    return search
+
+
+def search_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_search_options` was given, by the names of :class:`.DecodingOptions`."""
+    return {
+        "beam": args.beam_size,
+        "sampling": args.sampling == "True" and not args.beam_search,
+        "sampling_topk": args.sampling_topk,
+        "sampling_topp": args.sampling_topp,
+        "temperature": args.temperature,
+        "duration_temperature": args.duration_temperature,
+    }
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """``--device`` and ``--dtype``."""
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
+    machine.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="precision")
+
+
+def open_device(name: str | None) -> torch.device:
+    """The device of that name, by default a GPU where there is one.
+
+    Raises:
+        InputError: it is not available.
+    """
+    import torch
+
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from None
+    return torch.device(name)
+
+
+def made_by(files: Iterable[Path], device: torch.device, dtype: str) -> dict[str, Any]:
+    """What results depend on beside their input: the checkpoint's files, the precision, the kind of device."""
+    return {
+        "checkpoints": [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+        "dtype": dtype,
+        "device": device.type,
+    }
