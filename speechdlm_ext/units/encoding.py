@@ -57,7 +57,10 @@ def encode_rows(
 ) -> Generator[Encoded, None, None]:
     """The units of recordings, each as soon as it is done.
 
-    Threads read and resample what comes next, another one runs the encoder, and quantizing goes on beside it.
+    Threads read and resample what comes next. On a CPU the encoder begins with a recording, or batch, when the units of
+    the one before have been taken, so that whoever keeps them loses no more than the one in hand, whatever happens;
+    quantizing beside the encoder would gain nothing, as both want all cores. On a GPU the encoder is at most one batch
+    ahead of the one that is being quantized.
 
     Args:
         rows: of a manifest.
@@ -73,7 +76,8 @@ def encode_rows(
         One :class:`Encoded` for each row; in the order of ``rows`` when each is alone, else longest first. A recording
         that cannot be read or encoded has an ``error``. Close the iterator when it is not used up.
     """
-    with closing(ahead(feature_parts(rows, encoder, batch_seconds, workers))) as batches:
+    parts = feature_parts(rows, encoder, batch_seconds, workers)
+    with closing(parts if encoder.device.type == "cpu" else ahead(parts)) as batches:
         recording = _Recording(quantizer, deduplicate)
         for batch in batches:
             if len(batch) > 1:

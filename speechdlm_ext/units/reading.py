@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from queue import Empty, Full, Queue
-from threading import Event, Thread
+from threading import Event, Semaphore, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from speechdlm_ext.units.recordings import recording_blocks
@@ -129,9 +129,12 @@ def _work(waiting: Queue[Reading | None]) -> None:
 
 
 def ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
-    """The same items, made by a thread, one ahead of what is taken. Close it when it is not used up."""
+    """The same items, made by a thread, one ahead: it makes the next one while the last that was taken is in use.
+
+    Close it when it is not used up.
+    """
     queue: Queue[tuple[Item | None, BaseException | None] | None] = Queue(1)
-    closed = Event()
+    taken, closed = Semaphore(0), Event()
 
     def work() -> None:
         error: BaseException | None = None
@@ -139,6 +142,7 @@ def ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
             with closing(items):
                 for item in items:
                     queue.put((item, None))
+                    taken.acquire()
                     if closed.is_set():
                         break
         except BaseException as raised:  # told to whoever takes the items
@@ -152,9 +156,11 @@ def ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
             item, error = found
             if error is not None:
                 raise error
+            taken.release()
             yield item  # type: ignore[misc]  # None only beside an error
     finally:
         closed.set()
+        taken.release()
         while thread.is_alive():  # what it has in hand must not outlive the interpreter
             while not queue.empty():
                 queue.get_nowait()

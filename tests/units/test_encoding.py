@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import soundfile
 import torch
 
 from speechdlm_ext.audio import read_audio
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.errors import InputError, ShortOfMemory, memory_for
 from speechdlm_ext.units import Codebook, DPDPQuantizer, LogMelEncoder
 from speechdlm_ext.units.corpus import encode_recordings
 from speechdlm_ext.units.encoding import encode_rows
+from speechdlm_ext.units.feature_dump import dump_features
 from speechdlm_ext.units.files import draw_out, parse_units, read_unit_file
 from speechdlm_ext.units.speeds import with_speeds
 
@@ -302,3 +304,99 @@ def test_an_encoder_that_breaks_is_no_fault_of_the_recording(rows: list, codeboo
 
     with pytest.raises(ZeroDivisionError):
         list(encode_rows(rows, Broken(), codebook))
+
+
+class Watching(LogMelEncoder):
+    """Notes, whenever a forward pass begins, what a kill at that moment would leave: the file as it is on the disk."""
+
+    def __init__(self, partial: Path, device: str) -> None:
+        super().__init__()
+        self.partial, self.device = partial, torch.device(device)
+        self.kept: list[int] = []
+
+    def encode_blocks(self, blocks):
+        self.kept.append(self.partial.read_bytes().count(b"\n") - 1)
+        return super().encode_blocks(blocks)
+
+    def encode_batch(self, waves):
+        self.kept.append(self.partial.read_bytes().count(b"\n") - 1)
+        return [super(Watching, self).encode_blocks([wave[None].cpu()])[0] for wave in waves]
+
+
+class Slow(DPDPQuantizer):
+    """Takes its time, so that an encoder that does not wait for it is ahead."""
+
+    def units_batch(self, features):
+        time.sleep(0.05)
+        return super().units_batch(features)
+
+    def search(self):
+        time.sleep(0.05)
+        return super().search()
+
+
+@pytest.mark.parametrize(
+    ("device", "batch_seconds", "kept"),
+    [
+        # On a CPU, all that was encoded is kept before the next forward pass begins: one recording, or batch, is lost.
+        ("cpu", 0.0, [0, 1, 2, 3, 4, 5]),
+        ("cpu", 4.5, [0, 2, 4, 5]),
+        # On a GPU the next one is encoded while one is quantized: these two are in hand, and no third.
+        ("cuda", 0.0, [0, 0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_kill_at_the_worst_moment_costs_what_is_in_hand(
+    tmp_path: Path, rows: list, codebook: Codebook, device: str, batch_seconds: float, kept: list[int]
+) -> None:
+    encoder = Watching(tmp_path / "units.jsonl.partial", device)
+    made = encode_recordings(
+        rows,
+        codebook,
+        tmp_path / "units.jsonl",
+        say=quiet,
+        encoder=encoder,
+        quantizer=Slow(codebook, 300.0),
+        batch_seconds=batch_seconds,
+    )
+    assert len(made) == len(rows)
+    if device == "cpu":
+        assert encoder.kept == kept
+    else:
+        assert len(encoder.kept) == len(kept) and all(a >= b for a, b in zip(encoder.kept, kept, strict=True))
+
+
+class Short(LogMelEncoder):
+    """Has no memory for a recording, as allocators say it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def stream(self, blocks):
+        with memory_for("60 s of sound at once on cpu", "give the encoder a smaller chunk_seconds"):
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried …"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_too_little_memory_is_no_fault_of_the_recording(
+    tmp_path: Path, rows: list, codebook: Codebook, error: Exception
+) -> None:
+    """It ends the run with a line that says what to do, instead of leaving the recording out, of units or features."""
+    message = "not enough memory for 60 s of sound at once on cpu: give the encoder a smaller chunk_seconds"
+    for work in (
+        lambda: encode_recordings(rows, codebook, tmp_path / "u.jsonl", say=quiet, encoder=Short(error)),
+        lambda: dump_features(rows, Short(error), tmp_path / "f.npy", 1.0, 1, say=quiet),
+    ):
+        with pytest.raises(ShortOfMemory, match=message):
+            work()
+    assert not (tmp_path / "u.jsonl.errors").exists()
+    with pytest.raises(ZeroDivisionError):
+        list(encode_rows(rows, Short(ZeroDivisionError()), codebook))
