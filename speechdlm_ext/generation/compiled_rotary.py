@@ -107,8 +107,8 @@ def _torch_threads() -> Iterator[None]:
     """As many threads as torch would use."""
     import numba
 
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    before, most = numba.get_num_threads(), getattr(numba.config, "NUMBA_NUM_THREADS", 1)
+    numba.set_num_threads(min(torch.get_num_threads(), most))
     try:
         yield
     finally:

@@ -134,7 +134,7 @@ class RotaryReading(CachedReading):
         return Rotation(positions, self.decoder.head_dim, self.decoder.args.rope_theta)
 
     def _extend(self, number: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add keys and values ``(rows, heads, n, d)`` of a layer; those that were there, the oldest first, and these."""
+        """Add keys and values ``(rows, heads, n, d)`` of a layer; those that it had, the oldest first, and these."""
         block, capacity = self.cache.block(number, "self", keys), self.cache.capacity
         start, count = self.position, keys.size(2)
         if start + count <= capacity:

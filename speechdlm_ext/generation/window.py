@@ -16,9 +16,9 @@ from speechdlm_ext.generation.reading import Reader
 class ModelWindow:
     """An ensemble of models over a growing history of units.
 
-    When the window (the frames that the models were built for, or fewer) is full, its second half is encoded anew as the
-    beginning of a fresh window, as blocks of training data begin; or, where the models can do so, the oldest frame is
-    forgotten. Memory and mean time per frame stay constant.
+    When the window (the frames that the models were built for, or fewer) is full, its second half is encoded anew as
+    the beginning of a fresh window, as blocks of training data begin; or, where the models can do so, the oldest frame
+    is forgotten. Memory and mean time per frame stay constant.
 
     Args:
         readers: the models' decoders, made ready, over the same dictionary.

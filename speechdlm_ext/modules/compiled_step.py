@@ -2,8 +2,8 @@
 
 With one or two rows a step costs what reading the weights costs. These loops read them where they are, at the memory's
 speed, in fp32 or bf16 (as the bits, ``uint16``), and add up in fp32. No function takes a slice of an array, as counting
-references to it would cost as much as a row. All are in one file, as what numba keeps on disk is made anew only when the
-file of the outermost function changes.
+references to it would cost as much as a row. All are in one file, as what numba keeps on disk is made anew only when
+the file of the outermost function changes.
 """
 
 from __future__ import annotations
