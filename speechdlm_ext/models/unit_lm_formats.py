@@ -66,10 +66,9 @@ def is_amela(state: Any) -> bool:
 
 def from_dpslm(state: Mapping[str, Any], where: str) -> Form:
     """Read DP-SLM's form; raises :class:`InputError` where options and weights disagree, or are not whole."""
-    args, published = state["model_args"], state["model_state_dict"]
-    missing = [name for name in (*MODEL_ARGS, "vocab_size") if name not in args]
-    if missing:
-        raise InputError(f"{where}: model_args has no {missing[0]}: not a checkpoint of DP-SLM's unit language model")
+    args, published = _model_args(state["model_args"], where), state["model_state_dict"]
+    if not isinstance(published, Mapping) or not all(isinstance(tensor, Tensor) for tensor in published.values()):
+        raise InputError(f"{where}: model_state_dict is not made of tensors by name: the file is damaged")
     rows = published.get("tok_embeddings.weight")
     if rows is None or len(rows) != args["vocab_size"]:
         found = "no" if rows is None else f"{len(rows)} rows of"
@@ -81,6 +80,21 @@ def from_dpslm(state: Mapping[str, Any], where: str) -> Form:
     options = {ours: args[name] for name, ours in MODEL_ARGS.items()}
     weights = {PREFIX + name: tensor for name, tensor in published.items()}
     return Form("unit_lm", args["vocab_size"] - 1, {**options, "checkpoint_activations": False}, weights)
+
+
+def _model_args(given: Any, where: str) -> dict[str, Any]:
+    """The published options by their names: a dictionary, a namespace, or a dataclass of a file that is trusted."""
+    args = dict(given) if isinstance(given, Mapping) else dict(getattr(given, "__dict__", {}))
+    missing = [name for name in (*MODEL_ARGS, "vocab_size") if name not in args]
+    if missing:
+        raise InputError(f"{where}: model_args has no {missing[0]}: not a checkpoint of DP-SLM's unit language model")
+    for name in (*MODEL_ARGS, "vocab_size"):
+        fraction = name in ("dropout", "norm_eps", "rope_theta")
+        value = args[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float) if fraction else int):
+            wanted = "a number" if fraction else "a whole number"
+            raise InputError(f"{where}: model_args.{name} is {value!r}, {wanted} is wanted")
+    return args
 
 
 def to_dpslm(form: Form, where: str) -> dict[str, Any]:

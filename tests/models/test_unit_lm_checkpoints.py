@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,26 @@ def test_dpslms_form_is_read_and_written_back(tmp_path: Path) -> None:
     assert same(again["model_state_dict"], published["model_state_dict"])
     with pytest.raises(InputError, match=r"again\.pt is there already"):
         write_form(form, tmp_path / "again.pt", "dpslm", "published.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_options_in_a_namespace_and_weights_of_half_precision(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Such weights are computed with in fp32, and none of their bits is lost on the way back."""
+    published = dpslm_file(tmp_path / "whole.pt")
+    halves = {name: tensor.to(dtype) for name, tensor in published["model_state_dict"].items()}
+    torch.save(
+        {"model_args": Namespace(**published["model_args"]), "model_state_dict": halves}, tmp_path / "published.pt"
+    )
+    form = read_form(tmp_path / "published.pt")
+    model = build(form, "published.pt")
+    rows = torch.randint(0, 21, (15,))
+    with torch.no_grad():
+        found, _ = model(rows, src_lengths=[15])
+    wanted = plain_logits(halves, rows.tolist(), 4, 2)
+    assert found.dtype == torch.float32 and float((found - wanted).abs().max() / wanted.abs().max()) < 1e-4
+    write_form(form, tmp_path / "again.pt", "dpslm", "published.pt")
+    again = torch.load(tmp_path / "again.pt", weights_only=True)
+    assert again["model_args"] == published["model_args"] and same(again["model_state_dict"], halves)
 
 
 @pytest.mark.parametrize("name", ["published.pt", "fairseq.pt"])
@@ -176,6 +197,12 @@ def test_files_that_will_not_do_are_explained(tmp_path: Path) -> None:
     broken(r"no weights decoder\.norm\.weight", norm__weight=None)
     broken("has weights decoder.other", other=torch.zeros(1))
     broken("an acoustic model", output__bias=torch.zeros(21))
+    broken("model_args.dim is '16', a whole number is wanted", dim="16")
+    broken("model_state_dict is not made of tensors", norm__weight=3)
+    for args in (None, [1, 2]):
+        torch.save({**published, "model_args": args}, tmp_path / "b.pt")
+        with pytest.raises(InputError, match="model_args has no dim"):
+            read_form(tmp_path / "b.pt")
     amela_folder(tmp_path / "lstm")
     (tmp_path / "lstm" / "config.json").write_text('{"model_type": "lstm", "sos_token_id": 40}')
     with pytest.raises(InputError, match="31 rows, SOS in row 40"):
