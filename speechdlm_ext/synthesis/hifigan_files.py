@@ -17,10 +17,8 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import atomic_write
 from speechdlm_ext.modules.unit_generator import UnitGenerator
 from speechdlm_ext.synthesis.published_vocoders import VOCODERS, fetch_vocoder
+from speechdlm_ext.weight_norm import fold_weight_norm
 
-# Weight norm keeps a length g and a direction v for each weight: names of the published files, and of torch since 2.0.
-_LENGTH = (".weight_g", ".parametrizations.weight.original0")
-_DIRECTION = (".weight_v", ".parametrizations.weight.original1")
 _TABLES = {"dict.weight": "num_embeddings", "spkr.weight": "num_speakers", "style.weight": "num_styles"}
 
 
@@ -91,7 +89,7 @@ def load_generator(path: Path, config: Mapping[str, Any]) -> UnitGenerator:
         InputError: as :func:`read_weights` and :class:`UnitGenerator`, or a weight is missing, is one too many, is of
             another shape or is not a finite number.
     """
-    weights = fold_weights(read_weights(path), str(path))
+    weights = fold_weight_norm(read_weights(path), str(path))
     config = dict(config)
     for name, option in _TABLES.items():
         if name in weights and weights[name].dim() == 2:
@@ -101,27 +99,6 @@ def load_generator(path: Path, config: Mapping[str, Any]) -> UnitGenerator:
     _check_weights(generator, weights, str(path))
     generator.load_state_dict(weights, strict=True)
     return generator.eval().requires_grad_(False)
-
-
-def fold_weights(weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Weights without weight norm, in float32: ``g · v / |v|``, from either form of the names; others as they are."""
-    folded = {}
-    for name, tensor in weights.items():
-        stem = next((name.removesuffix(end) for end in _DIRECTION if name.endswith(end)), None)
-        if stem is not None:
-            lengths = [weights[stem + end] for end in _LENGTH if stem + end in weights]
-            if not lengths:
-                raise InputError(f"{where} has {name} without {stem}{_LENGTH[0]}")
-            if len(lengths[0]) != len(tensor):
-                raise InputError(f"{where}: {stem}{_LENGTH[0]} and {name} are of different sizes")
-            folded[f"{stem}.weight"] = torch._weight_norm(tensor.float(), lengths[0].float(), 0)
-        elif not name.endswith(_LENGTH):
-            folded[name] = tensor.float()
-        elif not any(
-            name[: -len(end)] + other in weights for end in _LENGTH if name.endswith(end) for other in _DIRECTION
-        ):
-            raise InputError(f"{where} has {name} without its {_DIRECTION[0].lstrip('.')}")
-    return folded
 
 
 def _check_weights(generator: UnitGenerator, weights: Mapping[str, Tensor], where: str) -> None:

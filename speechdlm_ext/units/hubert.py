@@ -73,7 +73,8 @@ class HubertEncoder(PretrainedEncoder):
         facts = {name: options[name] for name in FACTS} | {"encoder_layers": layer}
         digest = digest_weights(weights, facts)
         model = HubertBlocks({**options, "encoder_layers": layer}, batch_norm)
-        load_strictly(model, positions_as_here(weights, batch_norm), path, str if batch_norm else name_in_file)
+        there = positions_as_here(weights, batch_norm, str(path))
+        load_strictly(model, there, path, str if batch_norm else name_in_file)
         given = os.fspath(checkpoint)
         super().__init__(
             model,

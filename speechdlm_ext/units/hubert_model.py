@@ -13,8 +13,9 @@ from torch import nn
 
 from speechdlm_ext.chatter import quiet
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.model_weights import Weights, fold_weight_norm
+from speechdlm_ext.units.model_weights import Weights
 from speechdlm_ext.units.speech_model import SpeechModel
+from speechdlm_ext.weight_norm import fold_weight_norm
 
 # The options that make the model what it is, and which weights do not show; the rest concerns its training.
 FACTS = ("extractor_mode", "conv_feature_layers", "conv_bias", "conv_pos", "conv_pos_groups", "layer_norm_first") + (
@@ -84,13 +85,13 @@ def _norm(layer: nn.Sequential) -> nn.Module | None:
     return layer[2] if len(layer) == 4 else None
 
 
-def positions_as_here(weights: Weights, batch_norm: bool) -> Weights:
+def positions_as_here(weights: Weights, batch_norm: bool, where: str = "the checkpoint") -> Weights:
     """A checkpoint's weights under the names of :class:`HubertBlocks`, the weight norm folded."""
     if batch_norm:
         return weights
     return {
         name.replace("encoder.pos_conv.0.", "encoder.pos_conv.1."): value
-        for name, value in fold_weight_norm(weights).items()
+        for name, value in fold_weight_norm(weights, where).items()
     }
 
 

@@ -14,15 +14,11 @@ from torch import Tensor, nn
 
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.weight_norm import older_name
 
 Weights = dict[str, Tensor]
 
 _POSITIONS = "encoder.pos_conv.0."
-# Newer versions of torch call the two parts of a normed weight by other names.
-_PARAMETRIZED = {
-    f"{_POSITIONS}parametrizations.weight.original0": f"{_POSITIONS}weight_g",
-    f"{_POSITIONS}parametrizations.weight.original1": f"{_POSITIONS}weight_v",
-}
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], Weights]:
@@ -37,18 +33,11 @@ def read_weights(path: Path) -> tuple[dict[str, Any], Weights]:
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         found = ", ".join(map(str, list(state)[:8])) if isinstance(state, dict) else type(state).__name__
         raise InputError(f"{path} has no weights under 'model' (it has: {found}): a checkpoint of fairseq is wanted")
-    named = {_as_fairseq(str(name)): value.to(torch.float32) for name, value in weights.items()}
+    named = {older_name(str(name)): value.to(torch.float32) for name, value in weights.items()}
     for name, value in named.items():
         if not bool(torch.isfinite(value).all()):
             raise InputError(f"{path}: weights {name} have values that are not finite: the file is damaged")
     return state, named
-
-
-def _as_fairseq(name: str) -> str:
-    for here, there in _PARAMETRIZED.items():
-        if name.endswith(here):  # in fine-tuned models, the pre-trained one has a prefix
-            return name[: -len(here)] + there
-    return name
 
 
 def has_batch_norm(weights: Weights, path: Path) -> bool:
@@ -66,15 +55,6 @@ def has_batch_norm(weights: Weights, path: Path) -> bool:
         f"{path} has no {_POSITIONS}weight_g and weight_v, nor {_POSITIONS}running_mean, for its positional "
         f"convolution (it has: {_names(found) or 'none'}): it is of another model"
     )
-
-
-def fold_weight_norm(weights: Weights) -> Weights:
-    """The weights with the positional convolution's own (D, D/groups, k) in place of its two normed parts."""
-    rest = dict(weights)
-    direction, length = rest.pop(f"{_POSITIONS}weight_v"), rest.pop(f"{_POSITIONS}weight_g")
-    norm = torch.linalg.vector_norm(direction, dim=(0, 1), keepdim=True)
-    rest[f"{_POSITIONS}weight"] = direction * (length / norm)
-    return rest
 
 
 def load_strictly(module: nn.Module, weights: Weights, path: Path, rename: Callable[[str], str] | None = None) -> None:

@@ -11,8 +11,9 @@ import torch
 
 from speechdlm_ext.compat.fairseq.expressions import evaluate
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.model_weights import Weights, fold_weight_norm
+from speechdlm_ext.units.model_weights import Weights
 from speechdlm_ext.units.speech_model import SpeechModel
+from speechdlm_ext.weight_norm import fold_weight_norm
 
 Names = tuple[tuple[str, str], ...]
 # Options that the published code takes where a checkpoint does not say.
@@ -156,7 +157,7 @@ def names_of(options: Mapping[str, Any]) -> Names:
 
 def as_torchaudio(weights: Weights, names: Names, path: Path) -> Weights:
     """The weights under torchaudio's names, with query, key and value of each block in one."""
-    joined = fold_weight_norm(weights)
+    joined = fold_weight_norm(weights, str(path))
     for name in [name for name in joined if ".q_proj." in name]:
         parts = [name.replace(".q_proj.", f".{part}_proj.") for part in "qkv"]
         missing = [part for part in parts if part not in joined]
