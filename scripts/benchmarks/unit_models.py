@@ -7,7 +7,10 @@ Both sides have random weights. Where the feed-forward blocks of ours have three
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import Comparison, in_turns
@@ -20,7 +23,30 @@ UTTERANCES = 1000
 # Units in an utterance: words of a few, sentences of some dozens, as the likelihood tests have them.
 SHORTEST, LONGEST = 5, 60
 UNITS = 500
-MAX_TOKENS = 2048
+# The laptop's recipe, configs/unit_lm_small.yaml.
+RECIPE = [
+    *[
+        "--max-tokens",
+        "4096",
+        "--sample-break-mode",
+        "eos",
+        "--clip-norm",
+        "1.0",
+        "--seed",
+        "1",
+        "--log-format",
+        "none",
+    ],
+    *["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--weight-decay", "0.05", "--lr", "0.001"],
+    *["--lr-scheduler", "cosine", "--warmup-updates", "500", "--max-update", "20000", "--dropout", "0.1"],
+]
+UNIT_LM = ["--task", "unit_language_modeling", "--criterion", "unit_lm_criterion", "--arch", "unit_lm_small"]
+# The same number of parameters; --tokens-per-sample is how long an utterance may be.
+TRANSFORMER_LM = [
+    *["--task", "language_modeling", "--criterion", "cross_entropy", "--arch", "transformer_lm"],
+    *["--decoder-embed-dim", "256", "--decoder-ffn-embed-dim", "1536", "--decoder-layers", "4"],
+    *["--decoder-attention-heads", "4", "--tokens-per-sample", "2048"],
+]
 
 
 def sample(settings: Settings) -> list[Comparison]:
@@ -56,46 +82,68 @@ def score(settings: Settings) -> list[Comparison]:
 
 
 def train(settings: Settings) -> list[Comparison]:
-    """Training on 8,192 units in utterances of 20 to 400, beside fairseq's transformer_lm, with its memory.
+    """Training on 16,384 units in utterances of 20 to 400, beside fairseq's transformer_lm, with the memory of both.
 
-    Both have fairseq's batches: utterances of like length, up to 2,048 units with padding.
+    Both are fairseq's trainer as fairseq-train runs it, over the same folder of binarized data, with the criterion and
+    the batches of each side: up to 4,096 units, as in configs/unit_lm_small.yaml.
     """
-    batches: list[list[int]] = []
-    for length in sorted(_lengths()):
-        if not batches or length * (len(batches[-1]) + 1) > MAX_TOKENS:
-            batches.append([])
-        batches[-1].append(length)
-    return _train("train-units", settings, "transformer_lm_small", "unit_lm_small", batches)
+    settings.check()
+    with tempfile.TemporaryDirectory() as temporary:
+        data = _binarized(Path(temporary))
+        with (
+            _side("fairseq", settings, work="train", epoch=True, options=[data, *RECIPE, *TRANSFORMER_LM]) as other,
+            _side("ours", settings, work="train", epoch=True, options=[data, *RECIPE, *UNIT_LM]) as own,
+        ):
+            return _train("train-units", settings, other, own)
 
 
 def train_lstm(settings: Settings) -> list[Comparison]:
     """Training the LSTM on 8,192 units in utterances of 20 to 400 in one batch, packed beside padded."""
-    return _train("train-lstm", settings, "unit_lstm-padded", "unit_lstm", [_lengths()])
-
-
-def _train(name: str, settings: Settings, baseline: str, ours: str, batches: list[list[int]]) -> list[Comparison]:
     settings.check()
-    peaks: dict[str, list[float]] = {"baseline": [], "ours": []}
+    work = {"work": "unit-train", "lengths": _lengths(8192)}
     with (
-        _side("the baseline", settings, work="unit-train", model=baseline, batches=batches) as other,
-        _side("ours", settings, work="unit-train", model=ours, batches=batches) as own,
+        _side("the padded one", settings, **work, model="unit_lstm-padded") as other,
+        _side("ours", settings, **work, model="unit_lstm") as own,
     ):
-
-        def rate(who: str) -> float:
-            measured = (own if who == "ours" else other).round()
-            peaks[who].append(measured["memory"])
-            return measured["units"] / measured["seconds"]
-
-        rates = in_turns(lambda: rate("baseline"), lambda: rate("ours"), settings.rounds or ROUNDS, warm_up=1)
-    memory = [max(peaks["baseline"])], [max(peaks["ours"])]
-    return [Comparison(name, *rates, "units/s", more_is_better=True), Comparison(f"{name}-memory", *memory, "GB")]
+        return _train("train-lstm", settings, other, own)
 
 
-def _lengths() -> list[int]:
-    """Utterances of 8,192 units together, not sorted by length."""
+def _train(name: str, settings: Settings, baseline: Side, ours: Side) -> list[Comparison]:
+    """Units a second; the peak of each process; and what of it came after model and data were loaded."""
+    peaks: dict[str, list[float]] = {"baseline": [], "ours": []}
+
+    def rate(who: str) -> float:
+        measured = (ours if who == "ours" else baseline).round()
+        peaks[who].append(measured["memory"])
+        return measured["units"] / measured["seconds"]
+
+    rates = in_turns(lambda: rate("baseline"), lambda: rate("ours"), settings.rounds or ROUNDS, warm_up=1)
+    before = baseline.about["memory"], ours.about["memory"]
+    memory = max(peaks["baseline"]), max(peaks["ours"])
+    return [
+        Comparison(name, *rates, "units/s", more_is_better=True),
+        Comparison(f"{name}-memory", [memory[0]], [memory[1]], "GB"),
+        Comparison(f"{name}-memory-steps", [memory[0] - before[0]], [memory[1] - before[1]], "GB"),
+    ]
+
+
+def _binarized(folder: Path) -> str:
+    """Utterances of random units, 16,384 together, as fairseq-preprocess writes them."""
+    draw = random.Random(3)
+    lines = [" ".join(str(draw.randrange(UNITS)) for _ in range(length)) for length in _lengths(16384)]
+    (folder / "units").write_text("\n".join(lines) + "\n", encoding="ascii")
+    (folder / "dict.txt").write_text("".join(f"{unit} 1\n" for unit in range(UNITS)), encoding="ascii")
+    command = [sys.executable, "-c", "from fairseq_cli.preprocess import cli_main; cli_main()", "--only-source"]
+    command += ["--srcdict", str(folder / "dict.txt"), "--trainpref", str(folder / "units")]
+    subprocess.run([*command, "--destdir", str(folder / "data")], check=True, capture_output=True)
+    return str(folder / "data")
+
+
+def _lengths(units: int) -> list[int]:
+    """Utterances of so many units together, not sorted by length."""
     draw = random.Random(2)
     lengths: list[int] = []
-    while sum(lengths) < 8192:
+    while sum(lengths) < units:
         lengths.append(draw.randint(20, 400))
     return lengths
 

@@ -70,35 +70,33 @@ def scoring(settings: dict[str, Any]) -> Work:
 
 
 def training(settings: dict[str, Any]) -> Work:
-    """Forward and backward pass and a step of Adam over ``batches`` of utterances of given lengths."""
-    model, dictionary = build(settings)
+    """Forward and backward pass and a step of Adam on utterances of given ``lengths``, packed, or ``-padded``."""
+    model, _ = build(settings)
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    batches = [_batch(settings, dictionary, lengths) for lengths in settings["batches"]]
+    inputs, target, ignored, more = _batch(settings, settings["lengths"])
 
     def step() -> None:
-        for inputs, target, ignored, more in batches:
-            logits = model(inputs, **more)[0].flatten(0, -2)
-            F.cross_entropy(logits.float(), target, ignore_index=ignored).backward()
+        logits = model(inputs, **more)[0].flatten(0, -2)
+        F.cross_entropy(logits.float(), target, ignore_index=ignored).backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    return timed(settings, step, sum(map(sum, settings["batches"])))
+    return timed(settings, step, sum(settings["lengths"]))
 
 
-def _batch(settings: dict[str, Any], dictionary: Any, lengths: list[int]) -> tuple[Any, Any, int, dict[str, Any]]:
+def _batch(settings: dict[str, Any], lengths: list[int]) -> tuple[Any, Any, int, dict[str, Any]]:
     """Random units of such lengths: inputs, targets, what stands for none, and what else the model takes."""
     random = torch.Generator().manual_seed(1)
     rows = [torch.randint(5, settings["units"], (n + 1,), generator=random) for n in lengths]
     inputs, targets = [row[:-1] for row in rows], [row[1:] for row in rows]
     device = settings["device"]
-    if dictionary is None and not settings["model"].endswith("-padded"):
+    if not settings["model"].endswith("-padded"):
         return torch.cat(inputs).to(device), torch.cat(targets).to(device), -100, {"src_lengths": lengths}
-    pad = settings["units"] + 1 if dictionary is None else dictionary.pad()
     # The LSTM over a padded batch goes on through the padding, which it takes for a unit.
-    source = torch.nn.utils.rnn.pad_sequence(inputs, True, 0 if dictionary is None else pad)
-    target = torch.nn.utils.rnn.pad_sequence(targets, True, pad).flatten()
-    return source.to(device), target.to(device), pad, {}
+    source = torch.nn.utils.rnn.pad_sequence(inputs, True, 0)
+    target = torch.nn.utils.rnn.pad_sequence(targets, True, -100).flatten()
+    return source.to(device), target.to(device), -100, {}
 
 
 def build(settings: dict[str, Any]) -> tuple[Any, Any]:

@@ -33,30 +33,33 @@ def main() -> None:
         importlib.import_module(name)
     kinds = {"train": training, "sample": sampling, "steps": steps, "unit": with_units}
     work = kinds[settings["work"].split("-")[0]](settings)
-    _answer(answers, {"ready": True, "torch": torch.__version__, "threads": torch.get_num_threads()})
+    about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "memory": peak_memory(settings)}
+    _answer(answers, {"ready": True, **about})
     for _ in sys.stdin:
         _answer(answers, work())
 
 
 def training(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
-    """A step of fairseq's trainer: forward, backward, clipping, Adam.
+    """A step of fairseq's trainer: forward, backward, clipping, Adam; or, with ``epoch``, one with each batch.
 
-    Settings: ``options`` of fairseq-train, and ``weights``, a file of tensors to begin with.
+    Settings: ``options`` of fairseq-train, and ``weights``, a file of tensors to begin with (or its own random ones).
     """
     trainer, batches = _trainer(settings)
-    position = 0
+    position, steps = 0, len(batches) if settings.get("epoch") else 1
 
     def step() -> dict[str, float]:
         nonlocal position
-        batch = batches[position % len(batches)]
-        position += 1
+        chosen = [batches[(position + more) % len(batches)] for more in range(steps)]
+        position += steps
         wait(settings)
         start = time.perf_counter()
-        logs = trainer.train_step([batch])
+        for batch in chosen:
+            logs = trainer.train_step([batch])
         wait(settings)
         seconds = time.perf_counter() - start
         loss = float(logs["loss"]) if logs else float("nan")
-        return {"seconds": seconds, "loss": loss, "memory": peak_memory(settings)}
+        units = sum(batch["ntokens"] for batch in chosen)
+        return {"seconds": seconds, "loss": loss, "units": units, "memory": peak_memory(settings)}
 
     return step
 
@@ -135,7 +138,8 @@ def _trainer(settings: dict[str, Any]) -> tuple[Any, list[Any]]:
     torch.manual_seed(cfg.common.seed)
     task = tasks.setup_task(cfg.task)
     model = task.build_model(cfg.model)
-    model.load_state_dict(torch.load(settings["weights"], weights_only=True), strict=True)
+    if "weights" in settings:
+        model.load_state_dict(torch.load(settings["weights"], weights_only=True), strict=True)
     trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
     task.load_dataset("train")
     epochs = trainer.get_train_iterator(epoch=1, load_dataset=False)
