@@ -28,6 +28,12 @@ def get_parser() -> argparse.ArgumentParser:
         help="write a unit for each frame of deduplicated ones, too, as a SpeechDLM wants them; else they stay as they "
         "are, with <part>.<channel>.durations beside them",
     )
+    parser.add_argument(
+        "--jsonl-only",
+        action="store_true",
+        help="write no other files than {train,valid}.jsonl, which is what a vocoder is trained on; mono and stereo "
+        "recordings may then be mixed",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the choice of recordings (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace another split that is there")
     return parser
@@ -42,8 +48,10 @@ def main() -> None:
     rows = read_unit_file(options.units)
     if options.frames:
         rows = [draw_out(row) for row in rows]
-    split = split_rows(rows, options.valid, options.segment_seconds, seed=options.seed, test=options.test)
-    write_split(options.out_dir, split, options.overwrite)
+    split = split_rows(
+        rows, options.valid, options.segment_seconds, seed=options.seed, test=options.test, mixed=options.jsonl_only
+    )
+    write_split(options.out_dir, split, options.overwrite, options.jsonl_only)
     what = "whole recordings" if split.by_recording else "the end of each recording"
     for name, rows in split.parts().items():
         print(f"{name}: {len(rows)} segments, {sum(row['duration'] for row in rows):.1f} s")

@@ -46,6 +46,7 @@ def split_rows(
     min_seconds: float = 2.0,
     seed: int = 1,
     test: float = 0.0,
+    mixed: bool = False,
 ) -> Split:
     """Hold out a share of the recordings, and cut all into segments.
 
@@ -64,6 +65,7 @@ def split_rows(
         min_seconds: a held-out tail is not shorter than this, in seconds.
         seed: of the choice.
         test: share of the time to hold out beside that, in whole recordings: none of it is seen before the end.
+        mixed: whether rows may have different channels, as for training a vocoder.
 
     Raises:
         InputError: a row is not right, channels differ between rows, or there is too little to hold anything out.
@@ -74,7 +76,7 @@ def split_rows(
         raise InputError(f"--test {test}: a share from 0 on is wanted, and less than 1 together with --valid {valid}")
     if not segment_seconds > 0:
         raise InputError(f"--segment-seconds {segment_seconds}: more than 0 is wanted")
-    _check(rows)
+    _check(rows, mixed)
     frames = {row["audio"]: len(row_units(draw_out(row))[0]) for row in rows}
     originals = [row for row in rows if "copy_of" not in row]
     lengths = {row["audio"]: frames[row["audio"]] / frame_rate(row) for row in originals}
@@ -108,7 +110,9 @@ def split_rows(
     return split
 
 
-def write_split(folder: str | os.PathLike[str], split: Split, overwrite: bool = False) -> None:
+def write_split(
+    folder: str | os.PathLike[str], split: Split, overwrite: bool = False, jsonl_only: bool = False
+) -> None:
     """Write ``{train,valid}.jsonl``, ``{train,valid}.<channel>`` and ``dict.txt`` into a folder.
 
     The text files have one segment a line and are what ``fairseq-preprocess`` reads; of deduplicated units there are
@@ -119,26 +123,27 @@ def write_split(folder: str | os.PathLike[str], split: Split, overwrite: bool = 
         folder: where to write.
         split: what to write.
         overwrite: replace another split that is there.
+        jsonl_only: write nothing but the ``.jsonl`` files, whose rows may have different channels.
 
     Raises:
         InputError: another split is there.
     """
     folder = Path(folder)
-    channels = row_channels(split.train[0])
     parts = split.parts()
+    channels = list(dict.fromkeys(name for rows in parts.values() for row in rows for name in row_channels(row)))
     for name in ("train", "valid", "test"):
         path = folder / f"{name}.jsonl"
         if not overwrite and path.exists() and read_unit_file(path) != parts.get(name):
             raise InputError(f"{folder} has another split already: pass --overwrite to replace it")
-    counts = Counter(unit for rows in parts.values() for row in rows for name in channels for unit in row[name].split())
-    with atomic_write(folder / "dict.txt") as file:
-        file.writelines(
-            f"{unit} {counts[unit]}\n" for unit in sorted(counts, key=lambda unit: (-counts[unit], int(unit)))
-        )
-    streams = [name for channel in channels for name in (channel, channel + DURATIONS) if name in split.train[0]]
+    if jsonl_only:
+        (folder / "dict.txt").unlink(missing_ok=True)
+    else:
+        _write_dictionary(folder / "dict.txt", parts, channels)
+    streams = [name for channel in channels for name in (channel, channel + DURATIONS)]
+    there = [name for name in streams if name in split.train[0] and not jsonl_only]
     for name in ("test", "valid", "train"):
         for stream in streams:
-            if name in parts:
+            if name in parts and stream in there:
                 with atomic_write(folder / f"{name}.{stream}") as file:
                     file.writelines(row[stream] + "\n" for row in parts[name])
             else:
@@ -149,20 +154,29 @@ def write_split(folder: str | os.PathLike[str], split: Split, overwrite: bool = 
             (folder / f"{name}.jsonl").unlink(missing_ok=True)
 
 
-def _check(rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_dictionary(path: Path, parts: Mapping[str, Sequence[Mapping[str, Any]]], channels: Sequence[str]) -> None:
+    counts = Counter(unit for rows in parts.values() for row in rows for name in channels for unit in row[name].split())
+    with atomic_write(path) as file:
+        file.writelines(
+            f"{unit} {counts[unit]}\n" for unit in sorted(counts, key=lambda unit: (-counts[unit], int(unit)))
+        )
+
+
+def _check(rows: Sequence[Mapping[str, Any]], mixed: bool) -> None:
     if not rows:
         raise InputError("no rows to split")
-    channels = row_channels(rows[0])
     seen: set[str] = set()
     for row in rows:
         name = row.get("audio")
         if not isinstance(name, str) or not name or name in seen:
             raise InputError(f'"audio": {name!r}: a name that no other row has is wanted')
         seen.add(name)
-        if row_channels(row) != channels:
+        channels = row_channels(row)
+        if channels != row_channels(rows[0]) and not mixed:
             raise InputError(
-                f"row {name} has the channels {', '.join(row_channels(row))}, "
-                f"row {rows[0]['audio']} has {', '.join(channels)}"
+                f"row {name} has the channels {', '.join(channels)}, row {rows[0]['audio']} has "
+                f"{', '.join(row_channels(rows[0]))}: to train a vocoder, pass --jsonl-only; for other models, list "
+                "and encode the recordings of each number of channels by themselves (make_manifest.py --channels)"
             )
         timed = [channel + DURATIONS in row for channel in channels]
         if len({*timed, channels[0] + DURATIONS in rows[0]}) > 1:
