@@ -34,8 +34,10 @@ LONG = (
     "tests/battery/test_commands.py",
     "tests/tasks/test_speech_dlm_commands.py",
     "tests/data_prep/test_commands.py",
+    "tests/tasks/",
     "tests/training/",
     "tests/battery/",
+    "tests/evaluation/",
     "tests/setup/",
 )
 
@@ -113,9 +115,14 @@ def run_loaded() -> RunCommand:
     """
     from tests.training import processes
 
-    def run(arguments: Sequence[str | os.PathLike[str]], check: bool = True, **options: Any) -> Any:
+    def run(
+        arguments: Sequence[str | os.PathLike[str]],
+        env: Mapping[str, str] | None = None,
+        check: bool = True,
+        **options: Any,
+    ) -> subprocess.CompletedProcess[str]:
         first, *rest = arguments
-        done = processes.run_loaded(rest if first == "python" else arguments, **options)
+        done = processes.run_loaded(rest if first == "python" else arguments, env=_environment(env), **options)
         return _checked(done, check)
 
     return run
@@ -135,12 +142,10 @@ def _run(
         first = sys.executable
     elif os.sep not in first and beside.is_file():
         first = str(beside)
-    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", **(env or {})}
     done = subprocess.run(
         [first, *rest],
         cwd=cwd,
-        env=environment,
+        env=_environment(env),
         timeout=timeout,
         input=input,
         stdin=subprocess.DEVNULL if input is None else None,
@@ -150,6 +155,11 @@ def _run(
         errors="replace",
     )
     return _checked(done, check)
+
+
+def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", **(env or {})}
 
 
 def _checked(done: subprocess.CompletedProcess[str], check: bool) -> subprocess.CompletedProcess[str]:

@@ -80,26 +80,26 @@ def test_from_a_folder_to_units_and_back(work: Path, folder: Path) -> None:
         assert 0.005 < np.sqrt((wave**2).mean()) < 0.2 and abs(wave).max() < 1
 
 
-def test_commands_done_are_not_done_again(work: Path, folder: Path, run_command) -> None:
+def test_commands_done_are_not_done_again(work: Path, folder: Path, run_loaded) -> None:
     before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file() and path.name[0] != "."}
     book = ["--codebook", work / "book.safetensors"]
     for script, source, result, said in (
         ("data_prep/encode_units.py", work / "manifest.jsonl", work / "units.jsonl", "complete already"),
         ("scripts/synthesize.py", work / "data" / "valid.jsonl", work / "wav", "are there already"),
     ):
-        again = run_command(["python", script, source, result, *book], env=QUIET)
+        again = run_loaded(["python", script, source, result, *book], env=QUIET)
         assert said in again.stdout + again.stderr
-    done = run_command(
+    done = run_loaded(
         ["python", "data_prep/train_codebook.py", work / "manifest.jsonl", work / "book.safetensors", "--units", "40"],
         check=False,
     )
     assert done.returncode == 2 and "--overwrite" in done.stderr
     split = ["python", "data_prep/split_units.py", work / "units.jsonl", work / "data", "--segment-seconds"]
-    done = run_command([*split, "3"], check=False)
+    done = run_loaded([*split, "3"], check=False)
     assert done.returncode == 2 and "--overwrite" in done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in before}
     contents = {path: path.read_bytes() for path in (work / "data").iterdir()}
-    run_command([*split, "5"])
+    run_loaded([*split, "5"])
     assert contents == {path: path.read_bytes() for path in (work / "data").iterdir()}
 
 
@@ -121,20 +121,20 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_killed_and_started_again_gives_the_same_files(work: Path, tmp_path: Path, run_command) -> None:
+def test_killed_and_started_again_gives_the_same_files(work: Path, tmp_path: Path, run_command, run_loaded) -> None:
     """kill -9 in the middle, for encoding between two recordings, for synthesis before a noted file is there."""
     book = ["--codebook", work / "book.safetensors"]
     command = ["data_prep/encode_units.py", work / "manifest.jsonl", tmp_path / "units.jsonl", *book]
     done = run_command(["python", "-c", SIGNALLED, "9", "7", *command], env=QUIET, check=False)
     assert done.returncode == -9 and not (tmp_path / "units.jsonl").exists()
-    done = run_command(["python", *command], env=QUIET)
+    done = run_loaded(["python", *command], env=QUIET)
     assert "7 of 12 recordings are done already" in done.stdout + done.stderr
     assert (tmp_path / "units.jsonl").read_bytes() == (work / "units.jsonl").read_bytes()
 
     command = ["scripts/synthesize.py", work / "data" / "valid.jsonl", tmp_path / "wav", *book]
     done = run_command(["python", "-c", SIGNALLED, "9", "2", *command], env=QUIET, check=False)
     assert done.returncode == -9 and len(list((tmp_path / "wav").glob("*.wav"))) == 1
-    run_command(["python", *command], env=QUIET)
+    run_loaded(["python", *command], env=QUIET)
     sounds = [{path.name: path.read_bytes() for path in (folder / "wav").glob("*.wav")} for folder in (tmp_path, work)]
     assert sounds[0] == sounds[1] and len(sounds[0]) >= 2
 
@@ -167,7 +167,7 @@ def _refused(done: subprocess.CompletedProcess, expected: str, status: int = 2) 
         (["scripts/synthesize.py", "{tmp}/slash.jsonl", "{tmp}/out/w", *BOOK], "name of a wav"),
     ],
 )  # fmt: skip
-def test_bad_input_in_one_line(work: Path, tmp_path: Path, run_command, arguments: list[str], expected: str) -> None:
+def test_bad_input_in_one_line(work: Path, tmp_path: Path, run_loaded, arguments: list[str], expected: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "mono").mkdir()
     soundfile.write(tmp_path / "mono" / "a b.wav", np.ones(50000) * 0.1, 16000)
@@ -177,7 +177,7 @@ def test_bad_input_in_one_line(work: Path, tmp_path: Path, run_command, argument
     )
     (tmp_path / "slash.jsonl").write_text('{"audio": "../a", "unitA": "1 4", "unitB": "2 3"}\n')
     filled = [argument.format(tmp=tmp_path, work=work) for argument in arguments]
-    done = run_command(["python", *filled], env=QUIET, check=False)
+    done = run_loaded(["python", *filled], env=QUIET, check=False)
     # What is said about single files is on standard output; the error is the one line on standard error.
     _refused(done, expected)
     left = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != ".synthesized"]
@@ -202,7 +202,7 @@ def test_no_write_permission(work: Path, tmp_path: Path, run_command) -> None:
         ("scripts/synthesize.py", ["{work}/units.jsonl", "{out}/wav", *BOOK]),
     ],
 )  # fmt: skip
-def test_disk_full(work: Path, tmp_path: Path, run_command, script: str, arguments: list[str]) -> None:
+def test_disk_full(work: Path, tmp_path: Path, run_command, run_loaded, script: str, arguments: list[str]) -> None:
     """A limit on the size of files stands for the disk: one line, nothing half-written, and it goes on with room."""
     filled = [str(argument).format(work=work, out=tmp_path) for argument in arguments]
     limited = (
@@ -218,7 +218,7 @@ def test_disk_full(work: Path, tmp_path: Path, run_command, script: str, argumen
     assert not [path for path in whole if path.suffix not in (".partial",) and path.stat().st_size >= 6000]
     assert not list(tmp_path.rglob("*.tmp"))
     if script.endswith("encode_units.py"):
-        run_command(["python", script, *filled], env=QUIET)
+        run_loaded(["python", script, *filled], env=QUIET)
         assert (tmp_path / "units.jsonl").read_bytes() == (work / "units.jsonl").read_bytes()
 
 

@@ -68,10 +68,10 @@ def test_the_released_checkpoint_loads_samples_and_scores(released: Path) -> Non
     assert legacy.task.targets == ["edge", "duration"] and legacy.task.delayed_duration_target
 
 
-def test_the_released_checkpoint_validates(released: Path, run_command: Any, checkout: Path) -> None:
+def test_the_released_checkpoint_validates(released: Path, run_loaded: Any, checkout: Path) -> None:
     arguments = [released, "--user-dir", checkout / "speechdlm_ext", "--task", "speech_dlm_task", "--cpu"]
     path = ["--path", released / "speech_dlm_base.pt", "--max-tokens", "128", "--log-format", "json"]
-    done = run_command(["fairseq-validate", *arguments, *path])
+    done = run_loaded(["fairseq-validate", *arguments, *path])
     output = done.stdout + done.stderr
     model = load_speech_dlm(released, "today.pt")
     stream = torch.cat([torch.cat([line, torch.full((1, 2), 2)]) for line in toy_lines(2, [40, 64, 7, 33])])

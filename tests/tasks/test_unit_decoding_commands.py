@@ -40,11 +40,11 @@ def command(toy: Path, checkout: Path, name: str, model: str, *options: Any) -> 
     return [name, toy, *task, "--path", toy / f"{model}.pt", *options]
 
 
-def test_generate_continues_the_beginnings_of_utterances(toy: Path, checkout: Path, run_command: Any) -> None:
+def test_generate_continues_the_beginnings_of_utterances(toy: Path, checkout: Path, run_loaded: Any) -> None:
     options = shlex.split(
         "--gen-subset valid --prompt-units 10 --max-len-b 40 --min-len 40 --sampling --beam 2 --nbest 2"
     )
-    done = run_command(command(toy, checkout, "fairseq-generate", "lstm", *options))
+    done = run_loaded(command(toy, checkout, "fairseq-generate", "lstm", *options))
     lines: dict[str, list[list[str]]] = {}
     for line in done.stdout.splitlines():
         if re.match(r"[STHP]-\d+\t", line):
@@ -63,11 +63,11 @@ def test_generate_continues_the_beginnings_of_utterances(toy: Path, checkout: Pa
 
 
 def test_interactive_serves_lines_explains_bad_ones_and_stops_by_seconds(
-    toy: Path, checkout: Path, run_command: Any
+    toy: Path, checkout: Path, run_loaded: Any
 ) -> None:
     options = ["--max-seconds", "0.5", "--durations", "--frame-rate", "40", "--beam", "2"]
     lines = "1 2 3\n99 1\n\n4 5 6 7\n"
-    done = run_command(command(toy, checkout, "fairseq-interactive", "transformer", *options), input=lines)
+    done = run_loaded(command(toy, checkout, "fairseq-interactive", "transformer", *options), input=lines)
     found = {line.split("\t")[0]: line.split("\t")[-1] for line in done.stdout.splitlines() if line.startswith("H-")}
     assert list(found) == ["H-0", "H-3"]
     (explained,) = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]

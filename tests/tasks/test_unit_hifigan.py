@@ -71,7 +71,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def train(run_command: Any, checkout: Path, corpus: Path, save_dir: Path, *options: str, check: bool = True) -> Any:
+def train(run_loaded: Any, checkout: Path, corpus: Path, save_dir: Path, *options: str, check: bool = True) -> Any:
     command = (
         f"fairseq-train {corpus} --user-dir {checkout / 'speechdlm_ext'} --cpu --task unit_hifigan_task "
         f"--manifest {corpus / 'manifest.jsonl'} --codebook {corpus / 'codebook.safetensors'} --speaker-field speaker "
@@ -80,16 +80,16 @@ def train(run_command: Any, checkout: Path, corpus: Path, save_dir: Path, *optio
         f"--no-epoch-checkpoints --best-checkpoint-metric mel_loss --save-dir {save_dir} --log-format json "
         "--log-interval 1 --seed 1 --num-workers 0"
     )
-    return run_command([*command.split(), "--adam-betas", "(0.8, 0.99)", *options], check=check)
+    return run_loaded([*command.split(), "--adam-betas", "(0.8, 0.99)", *options], check=check)
 
 
 @pytest.fixture(scope="module")
 def trained(
-    corpus: Path, checkout: Path, run_command: Any, tmp_path_factory: pytest.TempPathFactory
+    corpus: Path, checkout: Path, run_loaded: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     """Checkpoints after half of the updates and after all, and the log."""
     folder = tmp_path_factory.mktemp("trained")
-    return folder, train(run_command, checkout, corpus, folder).stdout
+    return folder, train(run_loaded, checkout, corpus, folder).stdout
 
 
 def untrained_loss(corpus: Path) -> float:
@@ -121,10 +121,10 @@ def test_the_mel_loss_falls(trained: tuple[Path, str], corpus: Path) -> None:
 
 
 def test_going_on_gives_the_same_weights(
-    trained: tuple[Path, str], corpus: Path, checkout: Path, run_command: Any, tmp_path: Path
+    trained: tuple[Path, str], corpus: Path, checkout: Path, run_loaded: Any, tmp_path: Path
 ) -> None:
     (half,) = trained[0].glob(f"checkpoint_*_{UPDATES // 2}.pt")
-    train(run_command, checkout, corpus, tmp_path, "--restore-file", str(half))
+    train(run_loaded, checkout, corpus, tmp_path, "--restore-file", str(half))
     states = [torch.load(folder / "checkpoint_last.pt", weights_only=False) for folder in (trained[0], tmp_path)]
     assert [state["optimizer_history"][-1]["num_updates"] for state in states] == [UPDATES, UPDATES]
     for name, tensor in states[0]["model"].items():

@@ -5,21 +5,26 @@ A server process imports them once and is forked for each rank: a real process t
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import random
 import runpy
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 
 from tests.ports import free_port
 
+_guard = threading.Lock()
 _CONTEXT = multiprocessing.get_context("forkserver")
 # Not our package: with --user-dir a command imports it by itself.
 _CONTEXT.set_forkserver_preload(
@@ -51,6 +56,7 @@ def _run_program(words: list[str], environment: dict[str, str], folder: str, cwd
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # as with PYTHONUTF8
     os.chdir(cwd)
+    sys.path.insert(0, str(Path(words[0]).resolve().parent))
     sys.argv = words
     try:
         runpy.run_path(words[0], run_name="__main__")
@@ -59,12 +65,14 @@ def _run_program(words: list[str], environment: dict[str, str], folder: str, cwd
     except BaseException:  # what Python does at the end of a program; the repairs of fairseq put their hands on it
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         raise SystemExit(1) from None
+    finally:
+        atexit._run_exitfuncs()  # such as that which closes the files of TensorBoard; forked processes leave them out
 
 
 def run_loaded(
     arguments: Sequence[str | os.PathLike[str]],
     cwd: str | os.PathLike[str] | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str] = os.environ,
     timeout: float = 600,
     input: str | None = None,
 ) -> CompletedProcess[str]:
@@ -75,18 +83,26 @@ def run_loaded(
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "in").write_text(input or "", encoding="utf-8")
         place = os.getcwd() if cwd is None else os.fspath(cwd)
-        process = _CONTEXT.Process(target=_run_program, args=(words, {**os.environ, **(env or {})}, folder, place))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise TimeoutExpired(words, timeout)
+        process = _CONTEXT.Process(target=_run_program, args=(words, dict(env), folder, place))
+        # Starting looks at all processes, and only one thread may read how one has ended.
+        with _guard:
+            process.start()
+        end = time.monotonic() + timeout
+        while (status := _status(process)) is None:
+            if time.monotonic() > end:
+                process.kill()
+                raise TimeoutExpired(words, timeout)
+            wait([process.sentinel], 1)
         said = ["", ""]
         for number, name in enumerate(("out", "err")):
             with suppress(FileNotFoundError):  # it did not get that far
                 said[number] = Path(folder, name).read_text(encoding="utf-8", errors="replace")
-        return CompletedProcess(words, process.exitcode, *said)
+        return CompletedProcess(words, status, *said)
+
+
+def _status(process: BaseProcess) -> int | None:
+    with _guard:
+        return process.exitcode
 
 
 class Command:
@@ -103,7 +119,8 @@ class Command:
             environment = {**os.environ, **(place and {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)})}
             arguments = ([str(word) for word in words], environment, str(output))
             self.processes.append(_CONTEXT.Process(target=_run, args=arguments))
-            self.processes[-1].start()
+            with _guard:
+                self.processes[-1].start()
 
     @property
     def running(self) -> bool:
