@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # torch is imported where it is needed, so that a command's -
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 BLOCK_SECONDS = 30.0
+_BLOCK_SAMPLES = 1 << 20  # of each channel, written at a time
+_LARGEST_WAV = (1 << 32) - 1 - 44  # bytes of samples: sizes in the header have 32 bits
 # Half length of the resampling filter, in periods of the slower of the two rates.
 _FILTER_PERIODS = 10
 
@@ -170,31 +172,33 @@ def write_audio(path: str | os.PathLike[str], wave: torch.Tensor, sample_rate: i
         InputError: there are no samples, or one is not a finite number.
         OSError: the folder cannot be written to, or the disk is full.
     """
+    import wave as wav_files
+
     import numpy as np
-    import soundfile
     import torch
 
     wave = wave.detach().to("cpu", torch.float32)
     wave = wave[None] if wave.dim() == 1 else wave
     if not wave.numel():
         raise InputError(f"{path}: no samples to write")
-    peak = float(wave.abs().max())
+    lowest, highest = (float(bound) for bound in wave.aminmax())
+    peak = max(-lowest, highest)
     if not math.isfinite(peak):
         raise InputError(f"{path}: samples to write are not all finite numbers")
+    if 2 * wave.numel() > _LARGEST_WAV:
+        raise InputError(
+            f"{path}: {wave.shape[1] / sample_rate / 3600:.1f} h are more than a wav file can hold (4 GiB)"
+        )
     gain = 1.0 if peak <= 1 else 1.0 / peak
-    samples = np.rint(wave.numpy().T * (gain * 32767)).astype(np.int16)
-    with atomic_write(path, "wb") as file:
-        # libsndfile cannot tell a full disk from other faults, so the bytes are made in memory and written by Python.
-        file.write(_wav_bytes(soundfile, samples, sample_rate))
+    # By Python, as libsndfile cannot tell a full disk from other faults; block by block, as hours of sound are large.
+    with atomic_write(path, "wb") as target, wav_files.open(target, "wb") as file:
+        file.setnchannels(len(wave))
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.setnframes(wave.shape[1])  # known in advance: the header is not written twice
+        for block in wave.split(_BLOCK_SAMPLES, dim=1):
+            file.writeframesraw(np.rint(block.numpy().T * (gain * 32767)).astype("<i2").tobytes())
     return gain
-
-
-def _wav_bytes(soundfile: Any, samples: Any, sample_rate: int) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, sample_rate, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()
 
 
 def _ratio(from_hz: int, to_hz: int) -> tuple[int, int]:

@@ -104,6 +104,16 @@ def test_too_loud_is_turned_down_not_clipped(tmp_path: Path) -> None:
     torch.testing.assert_close(read_audio(tmp_path / "a.wav")[0], wave / 2, rtol=0, atol=1e-4)
 
 
+def test_long_sound_is_the_file_that_libsndfile_writes(tmp_path: Path) -> None:
+    """Byte by byte, over more than one of the blocks that it is written in, and with the gain of the whole."""
+    wave = torch.randn(2, 1_100_000, generator=torch.Generator().manual_seed(1)) * 0.1
+    wave[1, -1] = -2.0
+    assert write_audio(tmp_path / "a.wav", wave, 22050) == 0.5
+    samples = np.rint(wave.numpy().T * (0.5 * 32767)).astype(np.int16)
+    soundfile.write(tmp_path / "b.wav", samples, 22050, subtype="PCM_16")
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
 @pytest.mark.parametrize("wave", [torch.zeros(2, 0), torch.tensor([0.0, float("nan")])])
 def test_unwritable_sound(tmp_path: Path, wave: torch.Tensor) -> None:
     with pytest.raises(InputError):

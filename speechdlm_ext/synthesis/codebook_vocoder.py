@@ -19,7 +19,12 @@ from speechdlm_ext.units.logmel import LogMelEncoder, mel_bands
 _USUAL_LEVEL, _HIGHEST_LEVEL = -26.0, -24.0
 # Seconds of sound made at a time, and the overlap in which one piece fades into the next.
 _PIECE_SECONDS, _FADE_SECONDS = 20.0, 0.1
-PITCHES = (120.0, 190.0)
+# Between a man's and a woman's voice, which is what the codebook's are in the mean: detectors of speech take sound for
+# speech more often than at 120 Hz (docs/vocoders.md).
+PITCHES = (150.0, 190.0)
+# What is below the encoder's floor may be anything. As silence it is this share of the floor's power: with less, the
+# noise that comes and goes around the floor would have more contrast than it had in the recording.
+_SILENCE = 0.2
 
 
 class CodebookVocoder:
@@ -29,7 +34,7 @@ class CodebookVocoder:
     changes of units do not click. The source (``synthesis.source``) is voiced as far as the centroid looks voiced.
     Phases are the source's and those of the envelope as a minimum-phase filter; with ``iterations`` they are found by
     Griffin and Lim (1984) instead, which costs several times the computing and is no more intelligible. Bands at the
-    encoder's floor become silence.
+    encoder's floor become noise 7 dB below it.
 
     Args:
         codebook: of ``logmel`` features.
@@ -115,12 +120,16 @@ class CodebookVocoder:
                 f"unit {lowest if lowest < 0 else highest} is not in the codebook, which has 0 to "
                 f"{self.codebook.units - 1}: take the codebook that the units were made with"
             )
-        return torch.stack([torch.stack([self._decode(row, c) for c, row in enumerate(item.T)]) for item in units])
+        batch, length, channels = units.shape
+        sound = torch.zeros(batch, channels, length * self.samples_per_frame)
+        for item, made in zip(units, sound, strict=True):
+            for channel in range(channels):
+                self._decode(item[:, channel], channel, made[channel])
+        return sound
 
-    def _decode(self, units: torch.Tensor, channel: int) -> torch.Tensor:
-        """Sound (N,) of one channel (T,), piece by piece: the memory for spectra does not grow with T."""
+    def _decode(self, units: torch.Tensor, channel: int, sound: torch.Tensor) -> None:
+        """Sound of one channel (T,) into ``sound`` (N,), piece by piece: memory for spectra does not grow with T."""
         size, fade = int(_PIECE_SECONDS * self.frame_rate), int(_FADE_SECONDS * self.frame_rate)
-        sound = torch.zeros(len(units) * self.samples_per_frame)
         ramp = torch.linspace(0, 1, fade * self.samples_per_frame).sqrt()  # unlike sounds: powers add
         for start in range(0, len(units), size):
             first, last = max(0, start - fade), min(len(units), start + size)
@@ -130,7 +139,6 @@ class CodebookVocoder:
                 piece[: len(ramp)] *= ramp
                 sound[begin : begin + len(ramp)] *= ramp.flip(0)
             sound[begin : begin + len(piece)] += piece
-        return sound
 
     def _decode_piece(self, units: torch.Tensor, channel: int, place: int) -> torch.Tensor:
         features = self._interpolate(self.codebook.centroids[units])
@@ -174,7 +182,7 @@ class CodebookVocoder:
 
     def _magnitudes(self, features: torch.Tensor, gain: float | None = None) -> torch.Tensor:
         """Magnitudes (n, n_fft // 2 + 1) of the envelope, from features (n, D) in dB."""
-        power = (10 ** (features / 10) - self._floor).clamp_min(0.01 * self._floor)
+        power = (10 ** (features / 10) - self._floor).clamp_min(_SILENCE * self._floor)
         # Bands are means of power over bins; a bin is between the middles of two of them, on a line in dB.
         magnitudes = torch.exp(0.5 * power.log() @ self._band_weights.T) * (self._band_weights.sum(dim=1) > 0)
         return magnitudes * (self._gain if gain is None else gain)

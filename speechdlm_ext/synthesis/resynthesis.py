@@ -19,13 +19,15 @@ from speechdlm_ext.manifest import write_jsonl
 from speechdlm_ext.sharding import Shard
 from speechdlm_ext.synthesis.accounts import is_made, replace_sound
 from speechdlm_ext.synthesis.framing import predict_frames
+from speechdlm_ext.synthesis.loudness import active_levels, match_levels
 from speechdlm_ext.synthesis.mirroring import mirror_paths
 from speechdlm_ext.synthesis.speaking import speak
 from speechdlm_ext.synthesis.vocoder import Vocoder
 from speechdlm_ext.units.choice import UnitChoice
 from speechdlm_ext.units.corpus import unit_facts
 from speechdlm_ext.units.encoding import Encoded, encode_rows
-from speechdlm_ext.units.recordings import audio_paths, recording_seconds, recording_stamp
+from speechdlm_ext.units.logmel import LogMelEncoder
+from speechdlm_ext.units.recordings import audio_paths, recording_blocks, recording_seconds, recording_stamp
 
 JOURNAL = ".resynthesized"
 
@@ -61,6 +63,7 @@ def resynthesize(
 ) -> Resynthesis:
     """Make a wav file for every recording of a manifest, as long as the recording and with as many channels.
 
+    Channels are as loud as in the recording where the units are of ``logmel``, which do not say how loud speech was.
     What is there already from the same recording and settings is kept, of which ``<output>/<dataset>/.resynthesized*``
     keep account.
 
@@ -93,6 +96,10 @@ def resynthesize(
         "sound": vocoder.settings,
         "durations": "predicted" if predict_durations else "kept",
     }
+    # Units of features relative to the level do not say how loud the speech was.
+    keep_levels = choice.encoder.name == LogMelEncoder.name
+    if keep_levels:
+        settings["levels"] = "kept"
     account = folder / JOURNAL if shard is None else shard.path(folder / JOURNAL)
     made = Resynthesis()
     # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
@@ -119,6 +126,10 @@ def resynthesize(
                     say(f"left out: {result.error}")
                     continue
                 sound = _sound(result, vocoder, predict_durations)
+                if keep_levels:
+                    rate = choice.encoder.sample_rate
+                    levels = active_levels(recording_blocks(result.row, rate), rate)
+                    sound = match_levels(sound, vocoder.sample_rate, levels)
                 key, source = path.relative_to(folder).as_posix(), recording_stamp(result.row)
                 replace_sound(journal, key, source, path, sound, vocoder.sample_rate, say)
                 made.seconds += sound.shape[1] / vocoder.sample_rate
@@ -143,7 +154,8 @@ def _sound(result: Encoded, vocoder: Vocoder, predict_durations: bool) -> torch.
     sound = speak(vocoder, [units.tolist() for units in result.units])
     # An encoder's frames may leave out up to a frame and a half of the end.
     length = round(result.seconds * vocoder.sample_rate)
-    return torch.nn.functional.pad(sound, (0, max(0, length - sound.shape[1])))[:, :length]
+    missing = length - sound.shape[1]
+    return torch.nn.functional.pad(sound, (0, missing)) if missing > 0 else sound[:, :length]
 
 
 def _missing(
