@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from speechdlm_ext.synthesis.vocoder import Vocoder
     from speechdlm_ext.units.codebook import Codebook
 
-PITCHES = (120.0, 190.0)
+PITCHES = (150.0, 190.0)
 
 
 def add_vocoder_options(parser: argparse.ArgumentParser, *aliases: str, device: bool = True) -> None:
@@ -37,7 +37,7 @@ def add_vocoder_options(parser: argparse.ArgumentParser, *aliases: str, device: 
         nargs="+",
         default=list(PITCHES),
         metavar="HZ",
-        help="codebook: of the voices, one for each channel (default: 120 190)",
+        help="codebook: of the voices, one for each channel (default: 150 190)",
     )
     group.add_argument(
         "--iterations",

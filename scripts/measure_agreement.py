@@ -1,0 +1,53 @@
+"""How well resynthesis keeps speech and silence where they were: the recordings of a manifest beside their sound."""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+from speechdlm_ext.errors import InputError, run_command
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Prints a table with a line for each folder. Chance is the better of saying always speech, always silence.",
+    )
+    parser.add_argument("manifest", type=Path, help="as it was given to scripts/resynthesize.py")
+    parser.add_argument("dataset", help="likewise")
+    parser.add_argument("--output-dir", type=Path, default=Path("output"), help="likewise (default: %(default)s)")
+    parser.add_argument("--vad", choices=("energy", "silero"), default="energy", help="(default: %(default)s)")
+    parser.add_argument(
+        "--worst", type=int, default=5, help="channels to name, the lowest first (default: %(default)s)"
+    )
+    return parser
+
+
+def main() -> None:
+    """Run the command."""
+    options = get_parser().parse_args()
+    if options.worst < 0:
+        raise InputError(f"--worst {options.worst}: 0 or more is wanted")
+    from tqdm import tqdm
+
+    from speechdlm_ext.evaluation.detection import Detection
+    from speechdlm_ext.metrics.agreement import agreement_table
+    from speechdlm_ext.synthesis.comparison import compare_resynthesis
+    from speechdlm_ext.units.recordings import read_manifest
+
+    rows = read_manifest(options.manifest)
+    listen = Detection(options.vad).listen
+    groups, named = defaultdict(list), []
+    compared = compare_resynthesis(rows, options.dataset, options.output_dir, listen)
+    for name, folder, channels in tqdm(compared, total=len(rows), unit="recording", disable=None):
+        groups[folder] += channels
+        named += [(one.share, f"{name}, channel {place}", one) for place, one in enumerate(channels)]
+    print(agreement_table(groups))
+    for share, name, one in sorted(named, key=lambda item: item[0])[: options.worst]:
+        print(f"{share:.1%} {name}: {one.speech:.0%} speech, {one.made_speech:.0%} in what was made")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,32 @@
+"""How loud resynthesized speech is: as loud as the recording, where its units do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from speechdlm_ext.units.level import LevelMeter
+
+_FRAMES = 50  # a second, in which levels are measured
+_HIGHEST_PEAK = 0.99  # re full scale
+
+
+def active_levels(blocks: Iterable[torch.Tensor], sample_rate: int) -> list[float]:
+    """The active level of each channel in dB re full scale (``units.level.active_level``), from blocks (C, n)."""
+    meter = LevelMeter(sample_rate // _FRAMES)
+    for _ in meter.watch(blocks):
+        pass
+    return meter.levels()
+
+
+def match_levels(sound: torch.Tensor, sample_rate: int, levels: Sequence[float]) -> torch.Tensor:
+    """Sound (C, N) with these active levels in dB re full scale, one for each channel; never beyond full scale.
+
+    Features that are relative to the level of the speech give the same units for a loud and a soft voice. In
+    resynthesis the recording is at hand, and a far voice in a meeting stays as soft as it was.
+    """
+    found = torch.tensor(active_levels([sound], sample_rate))
+    gains = 10 ** ((torch.tensor(levels) - found) / 20)
+    highest = _HIGHEST_PEAK / sound.abs().amax(dim=1).clamp_min(1e-9)
+    return sound * torch.minimum(gains, highest)[:, None]
