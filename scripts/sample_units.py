@@ -50,8 +50,8 @@ def get_parser() -> argparse.ArgumentParser:
     length.add_argument(
         "--max-seconds",
         type=float,
-        help="seconds at which a sequence ends, prompt included, as long as the model says that its units last; for "
-        "models of one channel",
+        help="seconds at which a sequence ends, prompt included, as long as the model says that its units last (and "
+        "the row, of those of the prompt); for models of one channel",
     )
     length.add_argument(
         "--frame-rate", type=float, help="frames a second, for the seconds of units that are not deduplicated"

@@ -75,7 +75,14 @@ def continue_unit_file(
     jobs = _jobs(read_unit_file(prompts), kind, seed, samples)
     # All of them before the first is continued: hours of work should not end at a unit that nobody knows.
     encoded = [kind.encode(job) for job in jobs]
+    durations = [kind.durations(job) for job in jobs]
     limits = [options.limit(len(prompt)) for prompt in encoded]
+    for job, frames in zip(jobs, durations, strict=True):
+        if options.max_frames is not None and int(frames.sum()) > options.max_frames:
+            raise InputError(
+                f"row {job['audio']}: the prompt lasts for {int(frames.sum())} frames, {options.max_frames} are "
+                "allowed in all, prompt included: raise --max-seconds, or cut it with --prompt-units"
+            )
     if isinstance(model, DialogueModel) and condition_on is not None:
         check_free(encoded, options, (model.task.dictionary.pad(), model.task.dictionary.unk()))
     settings = {"options": vars(options), "made_by": dict(made_by or {}), "batch_size": batch_size, "jobs": jobs}
@@ -90,7 +97,7 @@ def continue_unit_file(
                 progress(sum(limits[batch]))
             else:
                 with FrameProgress(limits[batch], progress) as report:
-                    rows = _continue_batch(model, kind, jobs[batch], encoded[batch], options, report)
+                    rows = _continue_batch(model, kind, jobs[batch], encoded[batch], durations[batch], options, report)
                 for row in rows:
                     journal.add(row["audio"], row)
         results = [journal.entries[job["audio"]] for job in jobs]
@@ -126,8 +133,9 @@ def _continue_batch(
     kind: Prompts,
     batch: Sequence[Mapping[str, Any]],
     prompts: Sequence[Tensor],
+    durations: Sequence[Tensor],
     options: DecodingOptions,
     progress: Callable[[int], None],
 ) -> list[dict[str, Any]]:
-    found = model.generate(prompts, options, [job["seed"] for job in batch], progress)
+    found = model.generate(prompts, options, [job["seed"] for job in batch], progress, durations)
     return [kind.answer(job, hypotheses[0]) for job, hypotheses in zip(batch, found, strict=True)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.dialogue_generator import Hypothesis
 from speechdlm_ext.hub import DialogueModel, UnitModel
 from speechdlm_ext.hub.dialogues import channel_texts, column
-from speechdlm_ext.units.files import DURATIONS, row_channels
+from speechdlm_ext.units.files import DURATIONS, format_units, parse_units, row_channels
 
 Row = Mapping[str, Any]
 
@@ -24,6 +25,9 @@ class Prompts(Protocol):
 
     def encode(self, job: Row) -> Tensor:
         """What :meth:`cut` has made of a row, as ids ``(T, C)``."""
+
+    def durations(self, job: Row) -> Tensor:
+        """How long the prompt's units last in frames, as far as that is known, ``(T, C)``."""
 
     def answer(self, job: Row, found: Hypothesis) -> dict[str, Any]:
         """The row of the output."""
@@ -58,6 +62,10 @@ class DialoguePrompts:
     def encode(self, job: Row) -> Tensor:
         """See :class:`Prompts`."""
         return self.model.encode(dict(job), f"dialogue {job['audio']}", self.condition_on)
+
+    def durations(self, job: Row) -> Tensor:
+        """See :class:`Prompts`; a unit is a frame."""
+        return torch.zeros(0, len(self.model.channels), dtype=torch.long)
 
     def answer(self, job: Row, found: Hypothesis) -> dict[str, Any]:
         """See :class:`Prompts`."""
@@ -96,16 +104,23 @@ class SequencePrompts:
         name = f"row {job['audio']}"
         return self.model.encode(job[self._channel(job, name)], name).unsqueeze(1)
 
+    def durations(self, job: Row) -> Tensor:
+        """See :class:`Prompts`; those that the row gives."""
+        name = self._channel(job, str(job["audio"])) + DURATIONS
+        try:
+            frames = parse_units(str(job.get(name, "")))
+        except InputError as error:
+            raise InputError(f"row {job['audio']}, {name}: {error}") from None
+        return torch.tensor(frames, dtype=torch.long).unsqueeze(1)
+
     def answer(self, job: Row, found: Hypothesis) -> dict[str, Any]:
         """See :class:`Prompts`."""
         channel = self._channel(job, str(job["audio"]))
-        given = str(job.get(channel + DURATIONS, "")).split()
         others = {name + ending for name in row_channels(job) for ending in ("", DURATIONS)}
         row = {key: value for key, value in job.items() if key not in others}
         row[channel] = self.model.decode(found.units[:, 0])
         if found.durations is not None:
-            said = [str(frames) for frames in found.durations[:, 0].tolist()]
-            row[channel + DURATIONS] = " ".join(given + said[len(given) :])
+            row[channel + DURATIONS] = format_units(found.durations[:, 0].tolist())
             if self.model.frame_rate is not None:
                 row.setdefault("frame_rate", self.model.frame_rate)
         return {**row, "score": round(found.score, 6), "ended": found.ended}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import wave
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def timed_model() -> UnitModel:
     """A transformer whose units last for about three frames."""
     transformer = toy_unit_lm(durations=True)
     with torch.no_grad():
-        transformer.decoder.output_duration.bias.fill_(3.0)
+        said = transformer.decoder.output_duration
+        assert said is not None
+        said.bias.fill_(3.0)
     return UnitModel([transformer], frame_rate=50.0)
 
 
@@ -61,12 +64,15 @@ def test_the_command_continues_sequences_that_are_spoken_at_their_own_pace(
         assert (row["prompt_units"], row["seed"], row["speaker"]) == (len(prompt), 5 + number, "x")
         assert units[: len(prompt)] == prompt and len(units) == len(frames) >= 10
         assert frames[: len(prompt)] == [int(word) for word in given["unitA.durations"].split()[:6]]
-        options = {"sampling": True, "max_seconds": 1.2, "min_len": 10, "details": True}
-        wanted = model.sample(" ".join(prompt), seed=5 + number, **options)
-        assert units == [str(unit) for unit in wanted.units.tolist()] and row["ended"] == wanted.ended
-        assert frames[len(prompt) :] == wanted.durations.tolist()[len(prompt) :]
-        assert row["score"] == pytest.approx(wanted.score, abs=1e-5)
-        assert row["ended"] or sum(wanted.durations.tolist()) == 60
+        wanted = model.sample(" ".join(prompt), seed=5 + number, sampling=True, max_len_b=60, min_len=10, details=True)
+        assert units == [str(unit) for unit in wanted.units.tolist()][: len(units)]
+        assert frames[len(prompt) : -1] == wanted.durations.tolist()[len(prompt) : len(units) - 1]
+        if row["ended"]:
+            assert sum(frames) <= 60 and len(units) == len(wanted.units)
+            assert row["score"] == pytest.approx(wanted.score, abs=1e-5)
+        else:  # 1.2 s, of which the prompt has as much as it really lasts
+            assert sum(frames) == 60
+    assert not all(row["ended"] for row in made)
     refused = run_command(command, check=False)
     assert refused.returncode == 2 and "pass --overwrite" in refused.stderr
     encoder = LogMelEncoder()
@@ -111,17 +117,17 @@ def test_one_channel_of_several_and_dialogues_by_the_same_function(tmp_path: Pat
     assert found["unitB.durations"].startswith("1 2 1 ")
     write_checkpoint(tmp_path)
     dialogues = load_model(tmp_path / "model.pt")
-    options = DecodingOptions(sampling=True, max_len_b=12)
-    (both,) = continue_unit_file(dialogues, path, tmp_path / "d.jsonl", options, 1, prompt_frames=2)
+    twelve = DecodingOptions(sampling=True, max_len_b=12)
+    (both,) = continue_unit_file(dialogues, path, tmp_path / "d.jsonl", twelve, 1, prompt_frames=2)
     assert both["prompt_frames"] == 2 and len(both["unitA"].split()) == len(both["unitB"].split()) == 12
-    for model, options, message in (
+    for model, given, message in (
         (dialogues, {"channel": "unitA"}, "--channel is for models of one channel"),
         (timed_model(), {"condition_on": "unitA"}, "--condition-on is for models of dialogues"),
         (timed_model(), {}, "row a: channels unitA, unitB, the model is of one: choose with --channel"),
         (timed_model(), {"channel": "unitC"}, "row a: no channel unitC in it, only unitA, unitB"),
     ):
         with pytest.raises(InputError, match=message):
-            continue_unit_file(model, path, tmp_path / "x.jsonl", SAMPLING, 1, **options)
+            continue_unit_file(model, path, tmp_path / "x.jsonl", SAMPLING, 1, **given)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +135,8 @@ def test_one_channel_of_several_and_dialogues_by_the_same_function(tmp_path: Pat
     [
         ({"audio": "a", "unitA": "1 20"}, "row a: 20 is no unit"),
         ({"audio": "a", "unitA": "1 2", "unitA.durations": "3"}, "row a, unitA: 2 units, but 1 durations"),
+        ({"audio": "a", "unitA": "1 2", "unitA.durations": "3 x"}, "row a, unitA.durations: unit 'x'"),
+        ({"audio": "a", "unitA": "1 2", "unitA.durations": "30 21"}, "row a: the prompt lasts for 51 frames, 50 are"),
         ({"audio": "a", "unitA": " ".join(["1", "2"] * 30)}, "the prompt has 60 frames"),
     ],
 )
@@ -136,5 +144,5 @@ def test_bad_prompts_are_one_line_before_anything_is_continued(row: dict, messag
     path = tmp_path / "prompts.jsonl"
     path.write_text(json.dumps({"audio": "good", "unitA": "1 2"}) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(InputError, match=message):
-        continue_unit_file(timed_model(), path, tmp_path / "out.jsonl", SAMPLING, 1)
+        continue_unit_file(timed_model(), path, tmp_path / "out.jsonl", replace(SAMPLING, max_frames=50), 1)
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]

@@ -79,7 +79,11 @@ class DialogueGenerator:
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Tensor], seeds: Sequence[int], progress: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Tensor],
+        seeds: Sequence[int],
+        progress: Callable[[int], None] | None = None,
+        durations: Sequence[Tensor] | None = None,
     ) -> list[list[Hypothesis]]:
         """Continue each prompt.
 
@@ -87,6 +91,8 @@ class DialogueGenerator:
             prompts: ``(T_i, C)`` unit ids, not necessarily equally long.
             seeds: one for each prompt: a sample depends on its prompt and its seed, not on the rest of the batch.
             progress: called with the number of frames done, at each frame.
+            durations: of each prompt's units in frames, ``(T_i, C)``, where they are known; 0 and what is not there are
+                what the model says. For models whose units are runs.
 
         Returns:
             For each prompt ``options.beam`` hypotheses, the likeliest first.
@@ -103,7 +109,8 @@ class DialogueGenerator:
         self.positions = min([*windows, *([] if self.options.window is None else [self.options.window])])
         for limit in sorted(set(limits)):
             members = [i for i, own in enumerate(limits) if own == limit]
-            batch = _Batch(self, [prompts[i] for i in members], [seeds[i] for i in members], limit)
+            given = None if durations is None else [durations[i] for i in members]
+            batch = _Batch(self, [prompts[i] for i in members], [seeds[i] for i in members], limit, given)
             for i, hypotheses in zip(members, batch.run(progress), strict=True):
                 results[i] = hypotheses
         return results
@@ -115,7 +122,14 @@ class _Batch:
     Rows of the state are prompts, then prompts × beam once hypotheses differ.
     """
 
-    def __init__(self, generator: DialogueGenerator, prompts: list[Tensor], seeds: Sequence[int], limit: int) -> None:
+    def __init__(
+        self,
+        generator: DialogueGenerator,
+        prompts: list[Tensor],
+        seeds: Sequence[int],
+        limit: int,
+        durations: list[Tensor] | None = None,
+    ) -> None:
         self.generator, self.options, self.limit = generator, generator.options, limit
         self.size, self.channels = len(prompts), len(generator.dictionary.channels)
         device, pad, unk = generator.device, generator.dictionary.pad(), generator.dictionary.unk()
@@ -131,9 +145,9 @@ class _Batch:
         self.counter = DurationCounter(
             self.size, self.channels, generator.delayed, self.options.duration_temperature, device
         )
-        self.endings = Endings(
-            torch.tensor([len(prompt) for prompt in prompts], device=device), limit, self.channels, self.options
-        )
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        given = None if durations is None else pad_right(durations, 0).to(device)
+        self.endings = Endings(lengths, limit, self.channels, self.options, given)
         self.uniform = self._uniform(seeds) if self.options.sampling else None
 
     def _uniform(self, seeds: Sequence[int]) -> Tensor:

@@ -15,6 +15,7 @@ class Endings:
         prompts: units of each row's prompt, ``(rows,)``, which are never cut.
         limit: units at which every row ends.
         channels: C.
+        given: frames of the prompts' units, ``(rows, P, C)``, 0 where the model is to say; ``None`` for all of them.
 
     Attributes:
         ended: ``(rows,)`` bool.
@@ -23,8 +24,10 @@ class Endings:
         durations: frames of each unit, ``(rows, limit, C)``; ``None`` until any were said.
     """
 
-    def __init__(self, prompts: Tensor, limit: int, channels: int, options: DecodingOptions) -> None:
-        self.prompts, self.limit, self.channels, self.options = prompts, limit, channels, options
+    def __init__(
+        self, prompts: Tensor, limit: int, channels: int, options: DecodingOptions, given: Tensor | None = None
+    ) -> None:
+        self.prompts, self.limit, self.channels, self.options, self.given = prompts, limit, channels, options, given
         self.ended = torch.zeros_like(prompts, dtype=torch.bool)
         self.by_symbol = self.ended.clone()
         self.lengths = torch.full_like(prompts, limit)
@@ -41,6 +44,9 @@ class Endings:
         if self.durations is None:
             self.durations = torch.zeros(len(said), self.limit, self.channels, dtype=torch.long, device=said.device)
         frames = (said / self.options.duration_temperature).round().long().clamp(min=1)
+        if self.given is not None and length <= self.given.size(1):
+            known = self.given[:, length - 1]
+            frames = torch.where(known > 0, known, frames)
         self.durations[:, length - 1] = frames.masked_fill(self.ended.unsqueeze(-1), 0)
 
     def full(self, length: int) -> Tensor | None:
@@ -90,7 +96,7 @@ class Endings:
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows, in that order, repeated where named twice."""
-        for name in ("prompts", "ended", "by_symbol", "lengths", "durations"):
+        for name in ("prompts", "ended", "by_symbol", "lengths", "durations", "given"):
             values = getattr(self, name)
             if values is not None:
                 setattr(self, name, values[rows])

@@ -42,9 +42,11 @@ class Ensemble(nn.Module):
         options: DecodingOptions,
         seeds: Sequence[int],
         progress: Callable[[int], None] | None = None,
+        durations: Sequence[Tensor] | None = None,
     ) -> list[list[Hypothesis]]:
         """Continue prompts ``(T, C)`` of ids; see :meth:`DialogueGenerator.generate`."""
-        return DialogueGenerator(list(self.models), self._vocabulary, options).generate(prompts, seeds, progress)
+        generator = DialogueGenerator(list(self.models), self._vocabulary, options)
+        return generator.generate(prompts, seeds, progress, durations)
 
     def continue_prompts(
         self, prompts: Sequence[Tensor], options: DecodingOptions, seed: int | Sequence[int], what: str, verbose: bool
