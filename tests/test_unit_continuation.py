@@ -120,12 +120,13 @@ def test_one_channel_of_several_and_dialogues_by_the_same_function(tmp_path: Pat
     twelve = DecodingOptions(sampling=True, max_len_b=12)
     (both,) = continue_unit_file(dialogues, path, tmp_path / "d.jsonl", twelve, 1, prompt_frames=2)
     assert both["prompt_frames"] == 2 and len(both["unitA"].split()) == len(both["unitB"].split()) == 12
-    for model, given, message in (
+    refused: list[tuple[Any, dict[str, Any], str]] = [
         (dialogues, {"channel": "unitA"}, "--channel is for models of one channel"),
         (timed_model(), {"condition_on": "unitA"}, "--condition-on is for models of dialogues"),
         (timed_model(), {}, "row a: channels unitA, unitB, the model is of one: choose with --channel"),
         (timed_model(), {"channel": "unitC"}, "row a: no channel unitC in it, only unitA, unitB"),
-    ):
+    ]
+    for model, given, message in refused:
         with pytest.raises(InputError, match=message):
             continue_unit_file(model, path, tmp_path / "x.jsonl", SAMPLING, 1, **given)
 
