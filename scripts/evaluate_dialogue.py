@@ -41,6 +41,10 @@ def get_parser() -> argparse.ArgumentParser:
     activity.add_argument(
         "--silence-units", type=int, nargs="+", default=[], metavar="N", help="default: found from data"
     )
+    activity.add_argument(
+        "--units", type=Path, metavar="FILE", help="unit file that goes with generated sound, by name"
+    )
+    activity.add_argument("--reference-units", type=Path, metavar="FILE", help="the same, of the reference")
     activity.add_argument("--frame-rate", type=float, default=50.0, help="of units whose file does not say, Hz")
     activity.add_argument("--ipu-silence", type=float, default=0.2, help="that ends a unit of speech, s (default: 0.2)")
     activity.add_argument("--backchannel-longest", type=float, default=1.0, help="seconds (default: 1)")
@@ -62,7 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="MB",
         help="of sound in index.html; the files of further dialogues are linked (default: 24)",
     )
-    parser.add_argument("--checkpoint", type=Path, help="of a dialogue model: how likely are the units of unit files")
+    parser.add_argument("--checkpoint", type=Path, help="of a dialogue model: how likely are the units")
     parser.add_argument("--data", type=Path, metavar="DATA_BIN", help="folder with the checkpoint's dictionaries")
     parser.add_argument(
         "--full-duplex-bench",
@@ -103,6 +107,8 @@ def main() -> None:
             vad=options.vad,
             rttm=options.rttm,
             silence_units=options.silence_units,
+            units=options.units,
+            reference_units=options.reference_units,
             frame_rate=options.frame_rate,
             asr=RecogniserOptions(options.asr, options.asr_seconds),
             checkpoint=options.checkpoint,

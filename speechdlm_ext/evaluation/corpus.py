@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +160,33 @@ def _read_rows(path: Path, frame_rate: float) -> Corpus:
         arrays = tuple(np.asarray(channel, np.int32) for channel in units)
         corpus.dialogues.append(Dialogue(name, (), arrays, rate, _without_units(row)))
     return corpus
+
+
+def add_units(corpus: Corpus, path: Path, frame_rate: float = 50.0) -> None:
+    """Give the dialogues of a corpus of sound the units of a unit file, whose rows have their names.
+
+    Those that get none, and rows that cannot be read, are named in ``left_out``.
+
+    Args:
+        corpus: whose dialogues are replaced.
+        path: of the unit file.
+        frame_rate: in Hz, of rows that do not say.
+
+    Raises:
+        InputError: there is no such file, or it has no units of any of them.
+    """
+    found = _read_rows(path, frame_rate)
+    rows = {dialogue.name: dialogue for dialogue in found.dialogues if dialogue.units}
+    corpus.left_out += found.left_out
+    for place, dialogue in enumerate(corpus.dialogues):
+        own = rows.get(dialogue.name, rows.get(Path(dialogue.name).name))
+        if own is None:
+            corpus.left_out.append((dialogue.name, f"{path} has no units of it; its sound is measured"))
+        else:
+            corpus.dialogues[place] = replace(dialogue, units=own.units, frame_rate=own.frame_rate)
+    if not any(dialogue.units for dialogue in corpus.dialogues):
+        first, other = corpus.dialogues[0].name, next(iter(rows), "nothing")
+        raise InputError(f"{path} has no units of {corpus.path}: a row {first} is wanted; it has {other}")
 
 
 def _without_units(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def choose_detection(
     dialogues = [(side, dialogue) for side, corpus in corpora.items() for dialogue in corpus.dialogues]
     if method is None:
         method = "silero"
-        if all(dialogue.units for _, dialogue in dialogues):
+        if all(dialogue.units and not dialogue.files for _, dialogue in dialogues):
             method = "units"
         elif all(corpus.path.suffix.lower() == ".rttm" for corpus in corpora.values()):
             method = "rttm"
@@ -115,7 +115,9 @@ def _by_units(corpora: Mapping[str, Corpus], silence: Sequence[int]) -> Detectio
     for corpus in corpora.values():
         for dialogue in corpus.dialogues:
             if not dialogue.units:
-                raise InputError(f"{corpus.path}, {dialogue.name}: no units; --vad units wants unit files")
+                raise InputError(
+                    f"{corpus.path}, {dialogue.name}: no units; --vad units wants unit files, or --units beside sound"
+                )
             rates.add(dialogue.frame_rate)
             books.add(str(dialogue.row.get("codebook", "")))
     if len(rates) > 1 or len(books - {""}) > 1:

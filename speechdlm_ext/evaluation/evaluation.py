@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.evaluation.corpus import Corpus, read_corpus, unmatched_names
+from speechdlm_ext.evaluation.corpus import Corpus, add_units, read_corpus, unmatched_names
 from speechdlm_ext.evaluation.detection import choose_detection
 from speechdlm_ext.evaluation.figures import (
     MEASURES,
@@ -21,7 +21,7 @@ from speechdlm_ext.evaluation.figures import (
     yardstick_figures,
 )
 from speechdlm_ext.evaluation.full_duplex import timing_figures, write_layout
-from speechdlm_ext.evaluation.measuring import FORMAT, measure_corpora
+from speechdlm_ext.evaluation.measuring import FORMAT, drop_units_of_other_length, measure_corpora
 from speechdlm_ext.evaluation.prompts import PromptOptions, pair_dialogues
 from speechdlm_ext.evaluation.sides import Side, continuation_side, whole_side
 from speechdlm_ext.evaluation.tables import dialogue_figures, write_csv
@@ -44,6 +44,7 @@ class EvaluationOptions:
         vad: as :func:`choose_detection` takes it.
         rttm: files with speech, for ``vad`` rttm.
         silence_units: for ``vad`` units; found from the data where empty.
+        units, reference_units: unit files that go with corpora of sound.
         frame_rate: in Hz, of units whose file does not say.
         asr: who listens for words.
         checkpoint: of a dialogue model that says how likely the units of both corpora are.
@@ -60,6 +61,8 @@ class EvaluationOptions:
     vad: str | None = None
     rttm: Sequence[Path] = ()
     silence_units: Sequence[int] = ()
+    units: Path | None = None
+    reference_units: Path | None = None
     frame_rate: float = 50.0
     asr: RecogniserOptions = field(default_factory=RecogniserOptions)
     checkpoint: Path | None = None
@@ -99,9 +102,7 @@ def evaluate(
     """
     if options.prompts and options.reference is None:
         raise InputError("--prompts: what really followed them is wanted, too: pass --reference")
-    corpora = {"generated": read_corpus(options.generated, options.frame_rate)}
-    if options.reference is not None:
-        corpora["reference"] = read_corpus(options.reference, options.frame_rate)
+    corpora = _read_corpora(options)
     listener = build_recogniser(options.asr) if options.asr.spec else None  # says at once what is missing
     detection = choose_detection(options.vad, corpora, options.rttm, options.silence_units)
     made_by = {"format": FORMAT, "detection": [detection.method, dict(detection.options)]}
@@ -111,6 +112,7 @@ def evaluate(
         if not found[side]:
             why = f"; the first, {corpus.left_out[0][0]}: {corpus.left_out[0][1]}" if corpus.left_out else ""
             raise InputError(f"{corpus.path}: no dialogue could be measured{why}")
+        drop_units_of_other_length(corpus, found[side])
     pairs = None
     if options.prompts:
         pairs = pair_dialogues(found["generated"], found["reference"], options.prompts)
@@ -145,13 +147,26 @@ def evaluate(
     return Evaluation(result, sides, detection.speakers)
 
 
+def _read_corpora(options: EvaluationOptions) -> dict[str, Corpus]:
+    corpora = {"generated": read_corpus(options.generated, options.frame_rate)}
+    if options.reference is not None:
+        corpora["reference"] = read_corpus(options.reference, options.frame_rate)
+    for side, path in (("generated", options.units), ("reference", options.reference_units)):
+        if path is not None:
+            if side not in corpora:
+                raise InputError(f"--reference-units {path}: pass --reference, too")
+            add_units(corpora[side], path, options.frame_rate)
+    return corpora
+
+
 def _add_likelihood(result: dict[str, Any], sides: Mapping[str, Side], options: EvaluationOptions) -> None:
     from speechdlm_ext.evaluation.likelihood import likelihood_figures, load_model
 
     assert options.checkpoint is not None
     for name, side in sides.items():
         if not any(dialogue.units for dialogue in side.dialogues):
-            raise InputError(f"--checkpoint: the {name} corpus has no units for the model to judge: pass unit files")
+            how = "unit files, or " + ("--units" if name == "generated" else "--reference-units") + " FILE beside sound"
+            raise InputError(f"--checkpoint: the {name} corpus has no units for the model to judge: pass {how}")
     model = load_model(options.checkpoint, options.data)
     for name, side in sides.items():
         result[name]["likelihood"] = likelihood_figures(model, side)
@@ -164,6 +179,8 @@ def _settings(options: EvaluationOptions) -> dict[str, Any]:
     return {
         "generated": str(options.generated),
         "reference": str(options.reference) if options.reference else None,
+        "units": str(options.units) if options.units else None,
+        "reference_units": str(options.reference_units) if options.reference_units else None,
         "prompts": prompts,
         "turn_taking": asdict(options.turn_taking),
         "bootstrap": asdict(options.bootstrap),

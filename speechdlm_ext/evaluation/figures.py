@@ -22,11 +22,13 @@ from speechdlm_ext.metrics.unit_figures import compare_units, unit_figures
 
 VERSION = 1  # of the schema: counted up when a name or a meaning changes
 MEASURES = {
-    "n": "events",
+    "conversations": "conversations",
+    "n": "events; of correlations, prompts",
+    "splits": "times that the reference is halved",
     "per_minute": "events a minute of conversation",
     "seconds_per_minute": "seconds a minute of conversation",
     "mean": "seconds",
-    "median": "seconds",
+    "median": "seconds; of error rates, errors over reference length",
     "quantiles": "seconds, by share of the events",
     "interval": "of the measure named, [low, high]",
     "wasserstein": "seconds",
@@ -34,6 +36,9 @@ MEASURES = {
     "speech_share": "share of the time, for each channel",
     "floor_transfer_offset": "signed seconds, negative for overlaps",
     "minutes": "minutes",
+    "frames": "frames, all channels together",
+    "seconds": "seconds, all channels together",
+    "different": "units that occur",
     "unit_rate": "runs of equal units a second",
     "mean_run": "seconds",
     "entropy": "bits a run",
@@ -50,18 +55,24 @@ MEASURES = {
     "bandwidth": "Hz",
     "dc": "share of full scale",
     "snr": "dB",
+    "edges": "units that differ from the one before them",
     "edge_bits": "bits a unit that differs from the one before it",
     "unit_bits": "bits a frame",
     "duration_error": "frames",
+    "samples": "dialogues in which the user speaks",
     "take_over_rate": "share of the samples",
     "early_take_over_rate": "share of the samples",
     "latency": "seconds",
     "median_latency": "seconds",
     "backchannel_frequency": "backchannels a second of the user's turn",
+    "words": "words",
     "words_per_minute": "words a minute of one channel",
     "words_per_minute_of_speech": "words a minute of speech",
     "filler_share": "share of the words",
     "laughter_per_minute": "laughs a minute of one channel",
+    "utterances": "texts that were compared",
+    "reference": "words, or characters",
+    "hits": "words, or characters",
     "insertions": "words, or characters",
     "deletions": "words, or characters",
     "substitutions": "words, or characters",
@@ -98,7 +109,7 @@ def _by_channel(figures: Mapping[str, Any]) -> dict[str, Any]:
 def difference(mine: Any, theirs: Any) -> Any:
     """Numbers of one nested value less those of another, where both have them; None where one has none."""
     if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-        both = {key: difference(mine[key], theirs[key]) for key in mine if key in theirs and key != "reason"}
+        both = {key: difference(mine[key], theirs[key]) for key in mine if key in theirs and key not in _NO_FIGURES}
         return {key: value for key, value in both.items() if value is not _NOTHING}
     numbers = [isinstance(value, (int, float)) and not isinstance(value, bool) for value in (mine, theirs)]
     if all(numbers):
@@ -107,6 +118,8 @@ def difference(mine: Any, theirs: Any) -> Any:
 
 
 _NOTHING = object()
+# How much was measured, and words about it: their difference says nothing.
+_NO_FIGURES = ("reason", "normalisation", "frames", "seconds", "edges", "utterances", "reference", "hits")
 
 
 def distance_figures(generated: Side, reference: Side, mine: Mapping[str, Any], theirs: Mapping[str, Any],

@@ -24,6 +24,7 @@ from speechdlm_ext.evaluation.measurement import (
 from speechdlm_ext.journal import Journal
 from speechdlm_ext.metrics.recognisers import RecogniserOptions, describe_recogniser
 
+_APART = 0.5  # seconds by which units and sound may differ in length
 _AHEAD = 4  # dialogues that wait for each process
 FORMAT = 2  # counted up when the same dialogue would be measured otherwise
 
@@ -73,6 +74,8 @@ def measure_corpora(
     for side, corpus in corpora.items():
         for dialogue in corpus.dialogues:
             given = detection.given.get((side, dialogue.name))
+            if detection.method == "units":
+                given = detection.read_units(dialogue)
             if detection.given and given is None:
                 corpus.left_out.append((dialogue.name, f"no speech is given for it ({detection.method})"))
             elif not dialogue.files:
@@ -85,7 +88,8 @@ def measure_corpora(
                 if known and whole:
                     results[side][dialogue.name] = known
                 else:
-                    waiting.append(Job(key, dialogue, own, recogniser, given, known))
+                    job = Job(key, replace(dialogue, units=()), own, recogniser, given, known)
+                    waiting.append(job)
     for key, found in progress(_run(waiting, jobs), len(waiting)):
         side, name = owners[key]
         if isinstance(found, str):
@@ -94,6 +98,16 @@ def measure_corpora(
             journal.add(key, {"source": stamps[key], "listener": listener, "measurement": asdict(found)})
             results[side][name] = found
     return results
+
+
+def drop_units_of_other_length(corpus: Corpus, found: Mapping[str, Measurement]) -> None:
+    """Units that are not as long as the sound they go with are of something else: they are named, and left out."""
+    for place, dialogue in enumerate(corpus.dialogues):
+        if dialogue.units and dialogue.files and dialogue.name in found:
+            own, seconds = len(dialogue.units[0]) / dialogue.frame_rate, found[dialogue.name].duration
+            if abs(own - seconds) > _APART:
+                corpus.left_out.append((dialogue.name, f"units of {own:.2f} s go with {seconds:.2f} s of sound"))
+                corpus.dialogues[place] = replace(dialogue, units=())
 
 
 def _known(entry: Mapping[str, Any], source: Any, listener: Any) -> tuple[Measurement | None, bool]:

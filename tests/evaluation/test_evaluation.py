@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,6 @@ from speechdlm_ext.metrics.events import KINDS
 from speechdlm_ext.metrics.rttm import SpeakerTurn, read_rttm, write_rttm
 from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
-from tests.conftest import RunCommand
 from tests.evaluation.talks import take_turns, write_talk
 
 QUICK = BootstrapOptions(resamples=50)
@@ -230,30 +228,6 @@ def test_units(tmp_path: Path) -> None:
     units = result["distance"]["units"]["all"]
     assert units["novelty"] > 0.9 and 0 < units["jensen_shannon"] < 0.1 and units["unit_rate"] > 5
     assert result["generated"]["units"]["A"]["bitrate"] > 0 and "sound" not in result["generated"]
-
-
-def test_the_command(shared: Path, tmp_path: Path, run_command: RunCommand) -> None:
-    """Real calls by silero, all cores, as a user runs it; then what a user may do wrong."""
-    command = ["python", "scripts/evaluate_dialogue.py"]
-    calls = shared / "speech" / "calls"
-    for name in ("google_two_channel", "azure_katiesteve"):
-        (tmp_path / "calls").mkdir(exist_ok=True)
-        (tmp_path / "calls" / f"{name}.flac").symlink_to(calls / f"{name}.flac")
-    done = run_command([*command, tmp_path / "calls", "--reference", tmp_path / "calls", "--out", tmp_path / "out",
-                        "--jobs", "2"], cwd=Path(__file__).parents[2])  # fmt: skip
-    assert done.stdout.split() == [str(tmp_path / "out" / n) for n in ("metrics.json", "metrics.csv", "index.html")]
-    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert result["activity"]["method"] == "silero" and result["activity"]["frame_shift"] == 0.032
-    assert result["distance"]["ipu"]["per_minute"] == result["distance"]["ipu"]["wasserstein"] == 0
-    assert 5 < result["generated"]["ipu"]["per_minute"] < 60 and math.isclose(
-        result["generated"]["minutes"], 0.44, abs_tol=0.05
-    )
-    assert (tmp_path / "out" / "index.html").read_text(encoding="utf-8").count("<h2") >= 4
-    wrong = run_command([*command, tmp_path / "calls", "--out", tmp_path / "out", "--asr",
-                         f"torchaudio:WAV2VEC2_ASR_BASE_960H={tmp_path}/none.pth"],
-                        cwd=Path(__file__).parents[2], check=False)  # fmt: skip
-    assert wrong.returncode == 2 and "weights of WAV2VEC2_ASR_BASE_960H are not there" in wrong.stderr
-    assert wrong.stderr.count("\n") == 1
 
 
 def test_one_who_says_nothing_is_a_channel_all_the_same(tmp_path: Path) -> None:
