@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.processors import side_by_side
 
 # Positions that go through the model together on a GPU.
 BATCH = 12288
@@ -78,13 +79,17 @@ def score_units(
     predict = [model.decoder.scorer(places) for model in models]
     if batch_units is None:
         batch_units = min(model.decoder.scored_on_cpu for model in models) if device.type == "cpu" else BATCH
-    for batch in _batches(sequences, batch_units):
-        edge = sequences[batch[0]].new_full((1,), boundary)
+    edge = torch.tensor([boundary])
+
+    def score(batch: list[int]) -> tuple[Tensor, ...]:
         targets = [torch.cat([sequences[i], edge]) if ending else sequences[i] for i in batch]
         source = torch.cat([torch.cat([edge, target[:-1]]) for target in targets]).to(device)
         lengths = [len(target) for target in targets]
-        lprobs = _predict(predict, source, torch.cat(targets).to(device), lengths)
-        for i, own in zip(batch, lprobs.split(lengths), strict=True):
+        return _predict(predict, source, torch.cat(targets).to(device), lengths).split(lengths)
+
+    batches = list(_batches(sequences, batch_units))[::-1]
+    for batch, found in side_by_side(score, batches, device.type == "cpu"):
+        for i, own in zip(batch, found, strict=True):
             scores[i] = UnitScore(own, ending)
             progress(len(sequences[i]))
     return [score for score in scores if score is not None]

@@ -61,6 +61,12 @@ def test_many_sequences_score_as_by_the_layers_themselves(dtype: torch.dtype, to
     assert sum(map(len, lines)) > WORTH_PACKING
     before = [parameter.clone() for parameter in model.parameters()]
     scores = UnitModel([model]).score(lines, batch_units=500)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    again = UnitModel([model]).score(lines, batch_units=500)
+    torch.set_num_threads(threads)
+    if threads == 1:  # each batch has one thread then as now
+        assert [score.total for score in again] == [score.total for score in scores]
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
     for line, score in list(zip(lines, scores, strict=True))[::20]:
         with torch.no_grad():
