@@ -59,7 +59,7 @@ def _write_hostile(battery: Battery, path: Path, kind: str, place: str, marker: 
 
 @pytest.mark.parametrize(("command", "kind", "place"), CASES, ids=[case[0] for case in CASES])
 def test_a_hostile_checkpoint_is_refused(
-    battery: Battery, run_command: Any, tmp_path: Path, command: str, kind: str, place: str
+    battery: Battery, run_command: Any, run_loaded: Any, tmp_path: Path, command: str, kind: str, place: str
 ) -> None:
     """By default nothing runs; the same command with the switch runs the payload, so the test can fail."""
 
@@ -73,12 +73,13 @@ def test_a_hostile_checkpoint_is_refused(
         for trust, folder in folders.items()
     }
 
-    def run(trust: str) -> Any:
+    def start(trust: str) -> Any:
         environment = {"OMP_NUM_THREADS": "1", "SPEECHDLM_TRUST_CHECKPOINTS": trust}
-        return run_command(commands[trust], cwd=folders[trust], check=False, env=environment)
+        run = run_loaded if trust else run_command
+        return run(commands[trust], cwd=folders[trust], check=False, env=environment)
 
     with ThreadPoolExecutor(2) as pool:
-        done, _ = pool.map(run, folders)
+        done, _ = pool.map(start, folders)
     folder, trusting, words = folders[""], folders["1"], commands[""]
     assert (trusting / "marker").exists()
     assert not (folder / "marker").exists()
