@@ -152,13 +152,15 @@ def _read_rows(path: Path, frame_rate: float) -> Corpus:
                 raise InputError(f"the name {name!r} must be text that no other row has")
             whole = draw_out(row)
             units = row_units(whole, row_channels(whole))
+            rate = row.get("frame_rate") or frame_rate
+            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < float("inf"):
+                raise InputError(f"a frame_rate in Hz, more than 0, is wanted, found {rate!r}")
         except InputError as error:
             corpus.left_out.append((name, one_line(error)))
             continue
         seen.add(name)
-        rate = float(row.get("frame_rate") or frame_rate)
         arrays = tuple(np.asarray(channel, np.int32) for channel in units)
-        corpus.dialogues.append(Dialogue(name, (), arrays, rate, _without_units(row)))
+        corpus.dialogues.append(Dialogue(name, (), arrays, float(rate), _without_units(row)))
     return corpus
 
 

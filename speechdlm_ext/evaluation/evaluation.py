@@ -21,7 +21,7 @@ from speechdlm_ext.evaluation.figures import (
     yardstick_figures,
 )
 from speechdlm_ext.evaluation.full_duplex import timing_figures, write_layout
-from speechdlm_ext.evaluation.measuring import FORMAT, drop_units_of_other_length, measure_corpora
+from speechdlm_ext.evaluation.measuring import FORMAT, check_lengths, measure_corpora
 from speechdlm_ext.evaluation.prompts import PromptOptions, pair_dialogues
 from speechdlm_ext.evaluation.sides import Side, continuation_side, whole_side
 from speechdlm_ext.evaluation.tables import dialogue_figures, write_csv
@@ -109,10 +109,10 @@ def evaluate(
     with Journal(Path(out) / JOURNAL, made_by) as journal:
         found = measure_corpora(corpora, detection, journal, options.asr, options.jobs, progress)
     for side, corpus in corpora.items():
+        check_lengths(side, corpus, found[side], detection)
         if not found[side]:
             why = f"; the first, {corpus.left_out[0][0]}: {corpus.left_out[0][1]}" if corpus.left_out else ""
             raise InputError(f"{corpus.path}: no dialogue could be measured{why}")
-        drop_units_of_other_length(corpus, found[side])
     pairs = None
     if options.prompts:
         pairs = pair_dialogues(found["generated"], found["reference"], options.prompts)
@@ -142,7 +142,11 @@ def evaluate(
     result["settings"] = _settings(options)
     result["measures"] = MEASURES
     result["left_out"] = _left_out(corpora)
-    if "reference" in sides and not pairs:
+    if pairs:
+        used = {pair.generated for pair in pairs.pairs}, {pair.reference for pair in pairs.pairs}
+        rest = {side: set(corpus.names()) - names for (side, corpus), names in zip(corpora.items(), used, strict=True)}
+        result["unmatched"] = {side: sorted(names) for side, names in rest.items()}
+    elif "reference" in sides:
         result["unmatched"] = unmatched_names(corpora["generated"].names(), corpora["reference"].names())
     return Evaluation(result, sides, detection.speakers)
 

@@ -74,10 +74,9 @@ def timing_figures(side: Side, options: TurnTakingOptions) -> dict[str, Any]:
         ipus = side.events.ipus
         own = ipus.conversation == number
         sample = _sample(_spans(ipus, own, 0), _spans(ipus, own, 1), options)
-        if sample is not None:
-            task = dialogue.name.split("/")[0] if "/" in dialogue.name else "all"
-            for group in {"all", task}:
-                tasks.setdefault(group, []).append(sample)
+        task = dialogue.name.split("/")[0] if "/" in dialogue.name else "all"
+        for group in {"all", task}:
+            tasks.setdefault(group, []).extend([] if sample is None else [sample])
     return {**{task: _pool(samples) for task, samples in tasks.items()}, "not_computed": list(LEFT_OUT)}
 
 

@@ -24,7 +24,7 @@ from speechdlm_ext.evaluation.measurement import (
 from speechdlm_ext.journal import Journal
 from speechdlm_ext.metrics.recognisers import RecogniserOptions, describe_recogniser
 
-_APART = 0.5  # seconds by which units and sound may differ in length
+_APART = 0.5  # seconds by which sound may differ in length from its units or the speech that is given
 _AHEAD = 4  # dialogues that wait for each process
 FORMAT = 2  # counted up when the same dialogue would be measured otherwise
 
@@ -100,14 +100,27 @@ def measure_corpora(
     return results
 
 
-def drop_units_of_other_length(corpus: Corpus, found: Mapping[str, Measurement]) -> None:
-    """Units that are not as long as the sound they go with are of something else: they are named, and left out."""
+def check_lengths(side: str, corpus: Corpus, found: dict[str, Measurement], detection: Detection) -> None:
+    """Name in ``left_out`` what is not as long as the sound that it goes with.
+
+    Units of another length are of something else, and are left out, as is all of a dialogue whose speech they told; of
+    speech that was given, what is beyond the end.
+    """
     for place, dialogue in enumerate(corpus.dialogues):
-        if dialogue.units and dialogue.files and dialogue.name in found:
-            own, seconds = len(dialogue.units[0]) / dialogue.frame_rate, found[dialogue.name].duration
-            if abs(own - seconds) > _APART:
-                corpus.left_out.append((dialogue.name, f"units of {own:.2f} s go with {seconds:.2f} s of sound"))
-                corpus.dialogues[place] = replace(dialogue, units=())
+        if not dialogue.files or dialogue.name not in found:
+            continue
+        seconds = found[dialogue.name].duration
+        speech = detection.given.get((side, dialogue.name), [])
+        last = max((end for channel in speech for _, end in channel), default=0.0)
+        if last > seconds + _APART:
+            why = f"speech is given until {last:.2f} s, beyond the end of its sound, {seconds:.2f} s, where it is cut"
+            corpus.left_out.append((dialogue.name, why))
+        if dialogue.units and abs(len(dialogue.units[0]) / dialogue.frame_rate - seconds) > _APART:
+            own = len(dialogue.units[0]) / dialogue.frame_rate
+            corpus.left_out.append((dialogue.name, f"units of {own:.2f} s go with {seconds:.2f} s of sound"))
+            corpus.dialogues[place] = replace(dialogue, units=())
+            if detection.method == "units":
+                del found[dialogue.name]
 
 
 def _known(entry: Mapping[str, Any], source: Any, listener: Any) -> tuple[Measurement | None, bool]:

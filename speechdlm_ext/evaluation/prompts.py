@@ -119,12 +119,21 @@ def _pair(
         raise InputError(f"the reference has no dialogue {other}")
     prompt = options.prompt_seconds
     if "prompt_frames" in row:
-        prompt = float(row["prompt_frames"]) / float(row.get("frame_rate") or 50.0)
-    prompt = float(row.get("prompt_seconds", prompt))
+        prompt = _number(row, "prompt_frames") / _number(row, "frame_rate", 50.0, least=1e-3)
+    prompt = _number(row, "prompt_seconds", prompt)
     lead = prompt if options.included else 0.0
-    begin = float(row.get("start", 0.0)) + prompt
+    begin = _number(row, "start", 0.0) + prompt
     rest = min(generated[name].duration - lead, reference[other].duration - begin)
     seconds = min(options.continuation_seconds, rest)
     if seconds < _SHORTEST:
         raise InputError(f"after {prompt:g} s of prompt, {max(0.0, rest):.2f} s are left on the shorter side")
     return Pair(name, other, lead, begin, seconds, lead)
+
+
+def _number(row: Mapping[str, Any], key: str, default: float = 0.0, least: float = 0.0) -> float:
+    value = row.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
+        raise InputError(f"its row has {value!r} as {key}: a number, {least:g} or more, is wanted")
+    return float(value)

@@ -73,7 +73,7 @@ def test_on_what_the_demo_makes(demo: Path, tmp_path: Path, run_command: RunComm
     command = [*COMMAND, demo / "samples", "--units", demo / "samples.jsonl", "--out", out, "--vad", "energy",
                "--reference", demo / "corpus" / "manifest.jsonl", "--reference-units", demo / "units.jsonl",
                "--prompts", demo / "samples.jsonl", "--checkpoint", demo / "model.pt", "--data", demo,
-               "--full-duplex-bench", tmp_path / "bench", "--jobs", "2", "--resamples", "50"]  # fmt: skip
+               "--full-duplex-bench", tmp_path / "bench", "--jobs", "1", "--resamples", "50"]  # fmt: skip
     done = run_command(command, cwd=checkout)
     assert done.stdout.split() == [str(out / name) for name in ("metrics.json", "metrics.csv", "index.html")]
     result = json.loads((out / "metrics.json").read_text())
@@ -96,10 +96,6 @@ def test_on_what_the_demo_makes(demo: Path, tmp_path: Path, run_command: RunComm
     text = (out / "index.html").read_text(encoding="utf-8")
     timelines = [json.loads(part) for part in re.findall(r'id="dialogue-\d+"[^>]*>(.*?)</script>', text)]
     assert len(timelines) == 9 and {row["lead"] for row in timelines} == {PROMPT / 50, 0}
-    # Again, with nothing left to measure; and what is written is the same.
-    before = (out / "measurements.jsonl").read_bytes(), (out / "metrics.json").read_bytes()
-    run_command(command, cwd=checkout)
-    assert before == ((out / "measurements.jsonl").read_bytes(), (out / "metrics.json").read_bytes())
 
 
 def test_on_real_calls(shared: Path, tmp_path: Path, run_command: RunCommand, checkout: Path) -> None:

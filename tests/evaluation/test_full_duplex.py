@@ -18,6 +18,7 @@ SAMPLES: dict[str, list[Stretches]] = {
     "turn/2": [[(1, 5)], [(5.5, 6.2)]],
     "pause/1": [[(0.5, 3), (6, 8)], [(3.5, 5.5)]],
     "pause/2": [[(0.5, 5)], [(4, 8)]],
+    "mute/1": [[], [(4, 6)]],
 }
 
 
@@ -45,6 +46,7 @@ def test_measures(bench: Path, tmp_path: Path) -> None:
     assert pause["take_over_rate"] == 0.5 and pause["early_take_over_rate"] == 1
     assert pause["latency"] is None and pause["reason"] == "the model never answers after the user"
     assert both["take_over_rate"] == 0.5 and both["median_latency"] == turn["latency"]
+    assert figures["mute"]["take_over_rate"] is None and figures["mute"]["reason"] == "the user says nothing"
     assert any("GPT-4o" in line for line in figures["not_computed"])
 
 
