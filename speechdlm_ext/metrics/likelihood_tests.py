@@ -113,7 +113,7 @@ def _read_gold(path: Path, folder: Path) -> LikelihoodTest:
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a table with a header, and the lines that they are on."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets begin with a mark
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
             if missing:

@@ -70,6 +70,9 @@ def by_hand(rows: list[dict[str, Any]], scores: dict[str, Likelihood]) -> tuple[
 @pytest.mark.parametrize(("columns", "groups"), [(LEXICAL, []), (SYNTACTIC, ["t0", "t1", "t2"])])
 def test_accuracies_are_those_counted_by_hand(columns: list[str], groups: list[str], tmp_path: Path) -> None:
     rows = write_gold(tmp_path / "test", columns, 40)
+    if columns is LEXICAL:  # a table that went through a spreadsheet begins with a mark
+        gold = tmp_path / "test" / "gold.csv"
+        gold.write_bytes(b"\xef\xbb\xbf" + gold.read_bytes())
     (test,) = read_tests(tmp_path / "test")
     scores = random_scores([row["filename"] for row in rows])
     gone = [rows[3]["filename"], rows[77]["filename"]]
