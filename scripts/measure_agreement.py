@@ -13,7 +13,7 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Prints a table with a line for each folder. Chance is the better of saying always speech, always silence.",
+        epilog="A line for each folder; chance is the better of two constant answers, all speech and all silence.",
     )
     parser.add_argument("manifest", type=Path, help="as it was given to scripts/resynthesize.py")
     parser.add_argument("dataset", help="likewise")
@@ -33,13 +33,14 @@ def main() -> None:
     from tqdm import tqdm
 
     from speechdlm_ext.evaluation.detection import Detection
-    from speechdlm_ext.metrics.agreement import agreement_table
+    from speechdlm_ext.metrics.agreement import Agreement, agreement_table
     from speechdlm_ext.synthesis.comparison import compare_resynthesis
     from speechdlm_ext.units.recordings import read_manifest
 
     rows = read_manifest(options.manifest)
     listen = Detection(options.vad).listen
-    groups, named = defaultdict(list), []
+    groups: dict[str, list[Agreement]] = defaultdict(list)
+    named = []
     compared = compare_resynthesis(rows, options.dataset, options.output_dir, listen)
     for name, folder, channels in tqdm(compared, total=len(rows), unit="recording", disable=None):
         groups[folder] += channels

@@ -24,7 +24,7 @@ _PIECE_SECONDS, _FADE_SECONDS = 20.0, 0.1
 PITCHES = (150.0, 190.0)
 # What is below the encoder's floor may be anything. As silence it is this share of the floor's power: with less, the
 # noise that comes and goes around the floor would have more contrast than it had in the recording.
-_SILENCE = 0.2
+_SILENCE = 0.04
 
 
 class CodebookVocoder:
@@ -34,7 +34,7 @@ class CodebookVocoder:
     changes of units do not click. The source (``synthesis.source``) is voiced as far as the centroid looks voiced.
     Phases are the source's and those of the envelope as a minimum-phase filter; with ``iterations`` they are found by
     Griffin and Lim (1984) instead, which costs several times the computing and is no more intelligible. Bands at the
-    encoder's floor become noise 7 dB below it.
+    encoder's floor become noise 14 dB below it.
 
     Args:
         codebook: of ``logmel`` features.

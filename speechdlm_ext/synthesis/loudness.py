@@ -9,6 +9,7 @@ import torch
 from speechdlm_ext.units.level import LevelMeter
 
 _FRAMES = 50  # a second, in which levels are measured
+_BLOCK_SECONDS = 60
 _HIGHEST_PEAK = 0.99  # re full scale
 
 
@@ -21,12 +22,16 @@ def active_levels(blocks: Iterable[torch.Tensor], sample_rate: int) -> list[floa
 
 
 def match_levels(sound: torch.Tensor, sample_rate: int, levels: Sequence[float]) -> torch.Tensor:
-    """Sound (C, N) with these active levels in dB re full scale, one for each channel; never beyond full scale.
+    """Give sound (C, N) these active levels in dB re full scale, one for each channel; never beyond full scale.
 
     Features that are relative to the level of the speech give the same units for a loud and a soft voice. In
     resynthesis the recording is at hand, and a far voice in a meeting stays as soft as it was.
+
+    Returns:
+        The sound, changed in place: hours of it are not held twice.
     """
-    found = torch.tensor(active_levels([sound], sample_rate))
+    found = torch.tensor(active_levels(sound.split(_BLOCK_SECONDS * sample_rate, dim=1), sample_rate))
     gains = 10 ** ((torch.tensor(levels) - found) / 20)
-    highest = _HIGHEST_PEAK / sound.abs().amax(dim=1).clamp_min(1e-9)
-    return sound * torch.minimum(gains, highest)[:, None]
+    lowest, highest = sound.aminmax(dim=1)
+    peaks = torch.maximum(-lowest, highest).clamp_min(1e-9)
+    return sound.mul_(torch.minimum(gains, _HIGHEST_PEAK / peaks)[:, None])
