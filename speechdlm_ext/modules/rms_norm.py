@@ -43,12 +43,13 @@ class _Normalise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, scale = ctx.saved_tensors
-        normed = _precise(x) * scale
-        of_weight = (gradient * normed.type_as(x)).flatten(0, -2).sum(0)
-        # With n = s·x and s = (mean(x²) + eps)^(-1/2), what arrives at n goes on as s·(g - n·mean(g·n)).
-        arriving = (gradient * weight).to(normed.dtype)
-        mean = (arriving * normed).mean(-1, keepdim=True)
-        of_x = arriving.sub_(normed.mul_(mean)).mul_(scale)
+        precise, size = _precise(x), x.size(-1)
+        gradient, exact = gradient.to(precise.dtype), weight.to(precise.dtype)
+        products = gradient * precise
+        of_weight = scale.flatten() @ products.view(-1, size)
+        # With n = s·x and s = (mean(x²) + eps)^(-1/2), what arrives at n, a = g·w, goes on as s·a - s·n·mean(a·n).
+        share = (products @ exact).unsqueeze(-1).mul_(scale.pow(3) / -size)
+        of_x = (gradient * exact).mul_(scale).addcmul_(precise, share)
         return of_x.type_as(x), of_weight.type_as(weight), None
 
 
