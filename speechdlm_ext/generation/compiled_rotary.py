@@ -104,11 +104,14 @@ def _numba() -> bool:
 
 @contextmanager
 def _torch_threads() -> Iterator[None]:
-    """As many threads as torch would use."""
+    """As many threads as torch would use; torch keeps its number, which numba changes when it starts its threads."""
     import numba
 
+    threads = torch.get_num_threads()
     before, most = numba.get_num_threads(), getattr(numba.config, "NUMBA_NUM_THREADS", 1)
-    numba.set_num_threads(min(torch.get_num_threads(), most))
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, most))
     try:
         yield
     finally:
