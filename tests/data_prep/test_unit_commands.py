@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 import random
-import runpy
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -56,23 +52,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     (root / "empty.wav").touch()
     (root / "text.mp3").write_text("not sound")
     return root
-
-
-@pytest.fixture(scope="module")
-def here(checkout: Path) -> Callable[..., tuple[int, str, str]]:
-    """``here(script, *arguments)``: status and output of a command in this process, where torch is loaded already."""
-
-    def run(script: str, *arguments: object) -> tuple[int, str, str]:
-        before, sys.argv = sys.argv, [script, *map(str, arguments)]
-        out, err = io.StringIO(), io.StringIO()
-        try:
-            with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-                runpy.run_path(str(checkout / script), run_name="__main__")
-        finally:
-            sys.argv = before
-        return int(ended.value.code or 0), out.getvalue(), err.getvalue()
-
-    return run
 
 
 @pytest.fixture(scope="module")
