@@ -44,11 +44,19 @@ def toy_unit_lstm(units: int = 20, seed: int = 0, **options: Any) -> UnitLSTM:
     return model
 
 
-def plain_logits(weights: dict[str, Tensor], rows: list[int], heads: int, kv_heads: int, eps: float = 1e-6) -> Tensor:
+def plain_logits(
+    weights: dict[str, Tensor],
+    rows: list[int],
+    heads: int,
+    kv_heads: int,
+    eps: float = 1e-6,
+    window: int | None = None,
+) -> Tensor:
     """The published transformer's logits ``(T, K + 1)`` for one sequence, formula by formula in fp64, without packing.
 
     Args:
         weights: by published names.
+        window: positions that each attends to, itself and those before it; all, if not given.
     """
     w = {name: tensor.double() for name, tensor in weights.items()}
 
@@ -76,8 +84,9 @@ def plain_logits(weights: dict[str, Tensor], rows: list[int], heads: int, kv_hea
             queries = torch.stack([turn(q[t, mine], t) for t in range(len(rows))])
             keys = torch.stack([turn(k[t, theirs : theirs + d], t) for t in range(len(rows))])
             for t in range(len(rows)):
-                attention = torch.softmax(keys[: t + 1] @ queries[t] / math.sqrt(d), 0)
-                out[t, mine] = attention @ v[: t + 1, theirs : theirs + d]
+                seen = slice(0 if window is None else max(t + 1 - window, 0), t + 1)
+                attention = torch.softmax(keys[seen] @ queries[t] / math.sqrt(d), 0)
+                out[t, mine] = attention @ v[seen, theirs : theirs + d]
         x = x + out @ w[p + "attention.wo.weight"].t()
         h = norm(x, w[p + "ffn_norm.weight"])
         gate = h @ w[p + "feed_forward.w1.weight"].t()
