@@ -16,7 +16,7 @@ import pytest
 BLOCK = re.compile(r"<!-- runnable -->\n```bash\n(.*?)```", re.DOTALL)
 # The same commands, cut down from minutes to seconds. Each left side must occur, so that this list cannot go stale.
 SMALLER = {
-    "--minutes 12": "--minutes 1 --conversation-seconds 15",
+    "--minutes 12": "--minutes 1 --conversation-seconds 7.5",
     "--max-update 400": "--max-update 3",
     "--total-num-update 400": "--total-num-update 3",
     "--warmup-updates 60": "--warmup-updates 1",
@@ -59,7 +59,7 @@ def test_every_runnable_block_runs(checkout, copy):
         assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
         assert "Traceback" not in done.stderr, done.stderr[-3000:]
     recordings = list((copy / "exp" / "corpus").glob("*.wav"))
-    assert len(recordings) == 4
+    assert len(recordings) == 8
     split = {"dict.txt", "train.jsonl", "train.unitA", "train.unitB", "valid.jsonl", "valid.unitA", "valid.unitB"}
     assert {path.name for path in (copy / "exp" / "split").iterdir()} == split
     samples = [line for line in (copy / "exp" / "samples.jsonl").read_text().splitlines() if line]
