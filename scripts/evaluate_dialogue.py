@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -91,7 +92,9 @@ def main() -> None:
     from speechdlm_ext.metrics.bootstrap import BootstrapOptions
     from speechdlm_ext.metrics.recognisers import RecogniserOptions
     from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
+    from speechdlm_ext.report.evaluation import PageOptions
 
+    page = PageOptions(embed_megabytes=options.embed_megabytes, jobs=max(1, options.jobs))
     prompts = None
     if options.prompts is not None:
         table = Path(options.prompts) if options.prompts else None
@@ -118,7 +121,7 @@ def main() -> None:
             turn_taking=TurnTakingOptions(
                 options.ipu_silence, options.backchannel_longest, options.interruption_overlap
             ),
-            bootstrap=BootstrapOptions(max(1, options.resamples), seed=options.seed),
+            bootstrap=BootstrapOptions(options.resamples, seed=options.seed),
         ),
         options.out,
         progress=lambda items, total: bar(items, "measuring", total),
@@ -126,14 +129,8 @@ def main() -> None:
     for line in evaluation.result["left_out"]:
         text = f"left out: {line['corpus']} {line['dialogue']}: {line['reason']}"
         print(text.encode("utf-8", "replace").decode("utf-8"))
-    files = write_evaluation(
-        evaluation,
-        options.out,
-        max(1, options.jobs),
-        options.embed_megabytes,
-        progress=lambda items, total: bar(items, "writing the page", total),
-    )
-    for path in files:
+    page = replace(page, progress=lambda items, total: bar(items, "writing the page", total))
+    for path in write_evaluation(evaluation, options.out, page):
         print(path)
 
 

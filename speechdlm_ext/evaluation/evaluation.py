@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import Corpus, add_units, read_corpus, unmatched_names
@@ -30,6 +31,9 @@ from speechdlm_ext.manifest import atomic_write
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.recognisers import RecogniserOptions, build_recogniser
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
+
+if TYPE_CHECKING:
+    from speechdlm_ext.report.evaluation import PageOptions
 
 JOURNAL = "measurements.jsonl"
 
@@ -71,6 +75,15 @@ class EvaluationOptions:
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     turn_taking: TurnTakingOptions = field(default_factory=TurnTakingOptions)
     bootstrap: BootstrapOptions = field(default_factory=BootstrapOptions)
+
+    def __post_init__(self) -> None:
+        for name, value in {**asdict(self.turn_taking), "frame_rate": self.frame_rate}.items():
+            if not (0 < value < math.inf if name == "frame_rate" else 0 <= value < math.inf):
+                least = "more than 0" if name == "frame_rate" else "0 or more"
+                raise InputError(f"--{name.replace('_', '-')} {value:g}: {least} is wanted")
+        if self.bootstrap.seed < 0 or self.bootstrap.resamples < 1:
+            found = f"--resamples {self.bootstrap.resamples}, --seed {self.bootstrap.seed}"
+            raise InputError(f"{found}: 1 or more, and 0 or more, are wanted")
 
 
 @dataclass
@@ -203,26 +216,20 @@ def _left_out(corpora: Mapping[str, Corpus]) -> list[dict[str, str]]:
 
 
 def write_evaluation(
-    evaluation: Evaluation,
-    out: str | os.PathLike[str],
-    jobs: int = 1,
-    embed_megabytes: float = 24.0,
-    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+    evaluation: Evaluation, out: str | os.PathLike[str], page: PageOptions | None = None
 ) -> list[Path]:
     """Write metrics.json, metrics.csv and index.html, each whole or not at all.
 
     Args:
         evaluation: what was found.
         out: folder.
-        jobs: files that are read at once for the page.
-        embed_megabytes: of sound in the page; files of further dialogues are linked.
-        progress: wraps the dialogues of the page; its second argument is their number.
+        page: how much sound it takes, and the like.
 
     Returns:
         The files.
     """
     from speechdlm_ext.report.evaluation import Corpus as PageCorpus
-    from speechdlm_ext.report.evaluation import PageOptions, write_page
+    from speechdlm_ext.report.evaluation import write_page
     from speechdlm_ext.report.sound import Recording
 
     out = Path(out)
@@ -240,7 +247,5 @@ def write_evaluation(
         names = [dialogue.name for dialogue in side.dialogues]
         speakers = [evaluation.speakers.get((name, dialogue.name), ()) for dialogue in side.dialogues]
         corpora.append(PageCorpus(name, names, side.events, recordings, dialogue_figures(side), speakers))
-    write_page(
-        files[2], evaluation.result, corpora, PageOptions(embed_megabytes=embed_megabytes, jobs=jobs, progress=progress)
-    )
+    write_page(files[2], evaluation.result, corpora, page)
     return files

@@ -76,6 +76,10 @@ class PageOptions:
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.embed_megabytes < float("inf"):
+            raise InputError(f"--embed-megabytes {self.embed_megabytes:g}: a finite number, 0 or more, is wanted")
+
 
 @dataclass
 class PageReport:

@@ -13,7 +13,8 @@ from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
 from speechdlm_ext.evaluation.prompts import PromptOptions
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.rttm import SpeakerTurn, write_rttm
-from speechdlm_ext.metrics.turn_taking import find_events_of_many
+from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events_of_many
+from speechdlm_ext.report.evaluation import PageOptions
 from tests.evaluation.talks import Stretches, take_turns, write_talk
 
 
@@ -97,3 +98,18 @@ def test_rows_of_prompts_that_will_not_do(tmp_path: Path) -> None:
     rest = sorted(found)
     assert result["unmatched"] == {"generated": rest, "reference": rest}
     assert result["generated"]["conversations"] == 1
+
+
+def test_settings_that_will_not_do() -> None:
+    for options, found in (
+        ({"turn_taking": TurnTakingOptions(ipu_silence=float("nan"))}, "--ipu-silence nan: 0 or more"),
+        ({"turn_taking": TurnTakingOptions(backchannel_longest=-1)}, "--backchannel-longest -1: 0 or more"),
+        ({"frame_rate": 0.0}, "--frame-rate 0: more than 0"),
+        ({"bootstrap": BootstrapOptions(0)}, "--resamples 0, --seed 1: 1 or more"),
+        ({"bootstrap": BootstrapOptions(seed=-3)}, "--seed -3: 1 or more, and 0 or more"),
+    ):
+        with pytest.raises(InputError, match=found):
+            EvaluationOptions(Path("made"), **options)
+    for room in (float("nan"), -1.0, float("inf")):
+        with pytest.raises(InputError, match="--embed-megabytes"):
+            PageOptions(embed_megabytes=room)
