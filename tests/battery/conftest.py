@@ -1,7 +1,8 @@
-"""The battery is shared by all its tests: each command runs once in a process of pytest."""
+"""The battery is shared by all its tests, whatever process of pytest they run in: each command runs once."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ from tests.battery.steps import Battery
 
 
 @pytest.fixture(scope="session")
-def battery(run_command: Any, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Battery]:
+def battery(
+    run_command: Any, run_loaded: Any, checkout: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Battery]:
     """Every stock command, run once on a small corpus."""
-    made = Battery(run_command, tmp_path_factory.mktemp("battery"), checkout / "speechdlm_ext")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "battery"
+    folder.mkdir(exist_ok=True)
+    made = Battery(run_command, run_loaded, folder, checkout / "speechdlm_ext")
     yield made
     made.close()
 

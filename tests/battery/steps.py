@@ -1,13 +1,14 @@
-"""The battery's commands, each run once and on demand: real subprocesses on a corpus made to be learnt in seconds."""
+"""The battery's commands, each run once and on demand: real processes on a corpus made to be learnt in seconds."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
 import re
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -59,29 +60,48 @@ class Done:
         return [json.loads(row) for row in rows]
 
 
-class Battery:
-    """Runs each step once, whoever asks first; two at a time when it is told to run ahead."""
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Held by one thread at a time, of whatever process."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
-    def __init__(self, run_command: Callable[..., Process], folder: Path, user_dir: Path) -> None:
+
+class Battery:
+    """Runs each step once, whoever asks first; two at a time when it is told to run ahead.
+
+    Several processes may share a folder: what one has run, the others read. ``run_command`` starts a command as a user
+    does; ``run_loaded`` runs it in a fork of a process that has fairseq loaded, which takes a fraction of the time.
+    """
+
+    def __init__(
+        self,
+        run_command: Callable[..., Process],
+        run_loaded: Callable[..., Process],
+        folder: Path,
+        user_dir: Path,
+    ) -> None:
         self.run_command = run_command
+        self.run_loaded = run_loaded
         self.folder = folder
         self.user_dir = user_dir
-        self._locks: dict[tuple[str, bool], threading.Lock] = {}
         self._results: dict[tuple[str, bool], Done | BaseException] = {}
-        self._guard = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._stopped = False
-        write_corpus(folder)
+        with _locked(folder / "corpus.lock"):
+            if not (folder / "corpus.done").exists():
+                write_corpus(folder)
+                (folder / "corpus.done").touch()
 
     def get(self, step: str, user_dir: bool = False) -> Done:
-        """The result of a step, which is run now if nobody has; a failure is raised for everyone who asks."""
+        """The result of a step, which is run now if nobody has; a failure is raised for everyone who asks here."""
         key = (step, user_dir)
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
+        name = _name(step, user_dir)
+        with _locked(self.folder / f"{name}.lock"):
             if key not in self._results:
                 try:
-                    self._results[key] = STEPS[step](self, user_dir)
+                    self._results[key] = self._find(name) or STEPS[step](self, user_dir)
                 except BaseException as error:  # pytest's own failures are no Exceptions
                     self._results[key] = error
         result = self._results[key]
@@ -89,12 +109,20 @@ class Battery:
             raise result
         return result
 
-    def run_ahead(self) -> None:
-        """Start every step, two at a time."""
+    def _find(self, name: str) -> Done | None:
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            return None
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return Done(self.folder / name, CompletedProcess(**kept))
+
+    def run_ahead(self, apart: bool) -> None:
+        """Start every step, two at a time; ``apart``: also those that only `make test-long` asks for."""
         self._pool = ThreadPoolExecutor(2)
         for step in STEPS:
             for user_dir in (False,) if step in ONCE else (False, True):
-                self._pool.submit(self._try, step, user_dir)
+                if apart or user_dir or step not in APART:
+                    self._pool.submit(self._try, step, user_dir)
 
     def _try(self, step: str, user_dir: bool) -> None:
         if not self._stopped:
@@ -108,16 +136,34 @@ class Battery:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def make(self, step: str, user_dir: bool, *arguments: str | Path, **options: Any) -> Done:
-        """Run a command in a folder of its own; ``{folder}`` in an argument stands for it."""
-        folder = self.folder / f"{step}{'-user-dir' if user_dir else ''}"
+    def make(self, step: str, user_dir: bool, *arguments: str | Path, ranks: int = 1, **options: Any) -> Done:
+        """Run a command in a folder of its own, ``{folder}`` in arguments, on one rank or as torchrun starts more."""
+        name = _name(step, user_dir)
+        folder = self.folder / name
         folder.mkdir(exist_ok=True)
         words = [str(argument).replace("{folder}", str(folder)) for argument in arguments]
         if user_dir and "fairseq-hydra-train" in words:
             words.append(f"common.user_dir={self.user_dir}")
         elif user_dir:
             words += ["--user-dir", str(self.user_dir)]
-        return Done(folder, self.run_command(words, cwd=folder, env={"OMP_NUM_THREADS": "1"}, timeout=600, **options))
+        # As users start it: all that is stock, but variations of it, and what starts processes of its own.
+        loaded = (user_dir or step in LOADED) and words[0].startswith("fairseq-")
+        run = self.run_loaded if loaded else self.run_command
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
+
+        def start(rank: int) -> Process:
+            where = {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}
+            return run(words, cwd=folder, env={"OMP_NUM_THREADS": "1", **where}, timeout=600, **options)
+
+        with ThreadPoolExecutor(ranks) as pool:
+            process, *_ = pool.map(start, range(ranks))
+        kept = {"args": words, "returncode": process.returncode, "stdout": process.stdout, "stderr": process.stderr}
+        (self.folder / f"{name}.json").write_text(json.dumps(kept), encoding="utf-8")
+        return Done(folder, process)
+
+
+def _name(step: str, user_dir: bool) -> str:
+    return f"{step}{'-user-dir' if user_dir else ''}"
 
 
 def write_corpus(folder: Path) -> None:
@@ -201,9 +247,11 @@ def _two_ranks(step: str, folder_of: str, epochs: int) -> Callable[[Battery, boo
         save_dir = "{folder}/checkpoints"
         if folder_of != step:
             save_dir = str(battery.get(folder_of, user_dir).folder / "checkpoints")
+        words = [_data(battery), *TRANSLATION, "--save-dir", save_dir, "--max-epoch", str(epochs)]
+        if user_dir and step != "two_ranks":  # torchrun itself is a start of three more processes
+            return battery.make(step, user_dir, "fairseq-train", *words, ranks=2)
         launcher = ["torchrun", "--nproc_per_node", "2", "--master_port", str(free_port()), "-m", "fairseq_cli.train"]
-        words = [*launcher, _data(battery), *TRANSLATION, "--save-dir", save_dir, "--max-epoch", str(epochs)]
-        return battery.make(step, user_dir, *words)
+        return battery.make(step, user_dir, *launcher, *words)
 
     return run
 
@@ -246,4 +294,7 @@ STEPS: dict[str, Callable[[Battery, bool], Done]] = {
     "fp16": _train("fp16", *_ALL_EPOCHS, "--fp16", check=False),
     "fully_sharded": _train("fully_sharded", *_ALL_EPOCHS, "--ddp-backend", "fully_sharded", check=False),
 }
+# Without --user-dir these are variations that take long.
+APART = frozenset(("train_one_epoch", "resume", "multirun", "two_ranks", "two_ranks_one_epoch", "two_ranks_resume"))
+LOADED = frozenset(("activations", "amp", "bf16"))
 ONCE = frozenset(("score", "activations", "amp", "bf16", "fp16", "fully_sharded"))

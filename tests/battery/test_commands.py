@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def run_ahead(battery: Battery, request: pytest.FixtureRequest) -> None:
     """When most of this module's tests run, their commands run ahead of them, two at a time."""
     if sum(item.path == request.path for item in request.session.items) > 20:
-        battery.run_ahead()
+        battery.run_ahead(apart=any(item.get_closest_marker("long") for item in request.session.items))
 
 
 def checkpoint(done: Done | Path, name: str = "checkpoint_last.pt") -> dict[str, Any]:
