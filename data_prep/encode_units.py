@@ -59,6 +59,8 @@ def main() -> None:
         raise InputError(f"--workers {options.workers}: 1 or more is wanted")
     if options.batch_seconds is not None and not options.batch_seconds >= 0:
         raise InputError(f"--batch-seconds {options.batch_seconds:g}: 0 or more is wanted")
+    if options.units.resolve() == options.manifest.resolve():
+        raise InputError(f"{options.units} is the manifest: name another file for the units")
     from tqdm import tqdm
 
     from speechdlm_ext.manifest import errors_path

@@ -41,6 +41,8 @@ def main() -> None:
     shard = find_shard(options.shard)
     if options.channels is not None and options.channels < 1:
         raise InputError(f"--channels {options.channels}: at least 1 is wanted")
+    if not 0 <= options.min_seconds < float("inf"):
+        raise InputError(f"--min-seconds {options.min_seconds:g}: 0 or more is wanted")
     from tqdm import tqdm
 
     from speechdlm_ext.manifest import errors_path

@@ -65,6 +65,8 @@ def main() -> None:
         raise InputError(f"--clusters {options.clusters}: at least 1 is wanted")
     if options.share is not None and not 0 < options.share <= 1:
         raise InputError(f"--share {options.share:g}: more than 0, and 1 at most, is wanted")
+    if not 0 <= options.seed < 1 << 32:
+        raise InputError(f"--seed {options.seed}: a number from 0 to {(1 << 32) - 1} is wanted")
     if options.max_frames < 1:
         raise InputError(f"--max-frames {options.max_frames}: at least 1 is wanted")
     from tqdm import tqdm
