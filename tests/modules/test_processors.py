@@ -21,7 +21,7 @@ def two_threads() -> Iterator[None]:
 
 
 def test_each_thread_works_alone_and_without_gradients() -> None:
-    together = threading.Barrier(2, timeout=30)  # passed by two threads at a time only
+    together = threading.Barrier(2, timeout=300)  # passed by two threads at a time only
     weight = torch.ones(3, requires_grad=True)
 
     def work(item: int) -> tuple[int, int, bool]:
@@ -44,7 +44,7 @@ def test_an_error_ends_the_work() -> None:
     def work(item: int) -> None:
         if item == 1:
             raise ValueError("item 1")
-        time.sleep(0.001)
+        time.sleep(0.01)
         done.append(item)
 
     with pytest.raises(ValueError, match="item 1"):

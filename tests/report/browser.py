@@ -39,11 +39,21 @@ def open_browser() -> Iterator[Any]:
         for flag in (*_FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path))
+        driver = _start(lambda: webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path)))
         try:
             yield driver
         finally:
             driver.quit()
+
+
+def _start(make: Callable[[], Any]) -> Any:
+    """Start a browser, and once more where it did not come up: on a busy machine it may not within its minute."""
+    from selenium.common.exceptions import WebDriverException
+
+    try:
+        return make()
+    except WebDriverException:
+        return make()
 
 
 def open_page(driver: Any, path: Path, width: int = 1280, scheme: str = "light") -> None:
