@@ -176,7 +176,7 @@ def shorten(path: Path) -> None:
 
 
 def test_hydra_trains_a_published_config_once_for_each_seed(
-    trained: Path, checkout: Path, run_loaded: Any, tmp_path: Path
+    trained: Path, checkout: Path, run_command: Any, tmp_path: Path
 ) -> None:
     import torch
 
@@ -186,7 +186,7 @@ def test_hydra_trains_a_published_config_once_for_each_seed(
         "optimization.update_freq=[2] common.fp16=false common.cpu=true hydra.sweep.dir=runs"
     )
     config = ["--config-dir", checkout / "configs", "--config-name", "speech_dlm_edge_delayed_duration"]
-    run_loaded(
+    run_command(
         [
             "fairseq-hydra-train",
             "--multirun",
