@@ -130,33 +130,44 @@ class CodebookVocoder:
     def _decode(self, units: torch.Tensor, channel: int, sound: torch.Tensor) -> None:
         """Sound of one channel (T,) into ``sound`` (N,), piece by piece: memory for spectra does not grow with T."""
         size, fade = int(_PIECE_SECONDS * self.frame_rate), int(_FADE_SECONDS * self.frame_rate)
-        ramp = torch.linspace(0, 1, fade * self.samples_per_frame).sqrt()  # unlike sounds: powers add
+        ramp = torch.linspace(0, 1, fade * self.samples_per_frame)
+        if self.iterations:
+            ramp = ramp.sqrt()  # phases of their own make unlike sounds: powers add
+        phase, tail = 0.0, torch.zeros(0)
         for start in range(0, len(units), size):
             first, last = max(0, start - fade), min(len(units), start + size)
-            piece = self._decode_piece(units[first:last], channel, start)
+            # Every channel has noise of its own, the same whatever batch it is in, and the same where pieces overlap.
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + channel) * 1_000_003 + start)
+            noise = torch.cat((tail, torch.randn((last - start) * self.samples_per_frame, generator=generator)))
+            piece, phase = self._decode_piece(units[first:last], channel, noise, phase, len(ramp))
+            tail = noise[-len(ramp) :]
             begin = first * self.samples_per_frame
             if first < start:
                 piece[: len(ramp)] *= ramp
                 sound[begin : begin + len(ramp)] *= ramp.flip(0)
             sound[begin : begin + len(piece)] += piece
 
-    def _decode_piece(self, units: torch.Tensor, channel: int, place: int) -> torch.Tensor:
+    def _decode_piece(
+        self, units: torch.Tensor, channel: int, noise: torch.Tensor, phase: float, overlap: int
+    ) -> tuple[torch.Tensor, float]:
+        """Sound (N,) of units (T,) with this noise (N,), and its pulses' phase ``overlap`` samples before the end.
+
+        ``phase`` is that at the beginning, in periods.
+        """
         features = self._interpolate(self.codebook.centroids[units])
         length = len(units) * self.samples_per_frame
         voiced = voicing(features, *self._low_and_high)
         pitch = pitch_contour(voiced, self.pitches[channel % len(self.pitches)], self.sample_rate / self.hop)
         pitch = pitch.repeat_interleave(self.hop)[self.hop // 2 :][:length]
-        # Every channel and piece has noise of its own, the same whatever batch it is in.
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + channel) * 1_000_003 + place)
-        noise = torch.randn(length, generator=generator)
+        later = (phase + float(pitch[: max(0, length - overlap)].double().sum()) / self.sample_rate) % 1
         share = harmonic_share(voiced, torch.linspace(0, self.sample_rate / 2, self.n_fft // 2 + 1))
-        source = share.sqrt() * self._spectrum(pulses(pitch, self.sample_rate))
+        source = share.sqrt() * self._spectrum(pulses(pitch, self.sample_rate, phase))
         source += (1 - share).sqrt() * self._spectrum(noise)
         magnitudes = self._magnitudes(features)
         if self.iterations:
-            return self._reconstruct(source.abs() * magnitudes.T, length)
+            return self._reconstruct(source.abs() * magnitudes.T, length), later
         spectrum = source * minimum_phase(magnitudes).T
-        return torch.istft(spectrum, self.n_fft, self.hop, window=self._window, length=length)
+        return torch.istft(spectrum, self.n_fft, self.hop, window=self._window, length=length), later
 
     def _reconstruct(self, magnitudes: torch.Tensor, length: int) -> torch.Tensor:
         from torchaudio.functional import griffinlim

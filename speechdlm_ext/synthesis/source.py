@@ -45,20 +45,21 @@ def pitch_contour(voiced: torch.Tensor, pitch: float, rate: float) -> torch.Tens
     return pitch * (1 + _INTONATION * (2 * phrase - 1))
 
 
-def pulses(pitch: torch.Tensor, sample_rate: int) -> torch.Tensor:
+def pulses(pitch: torch.Tensor, sample_rate: int, phase: float = 0.0) -> torch.Tensor:
     """A train of pulses with a mean square of 1.
 
     Args:
         pitch: of every sample (N,), in Hz.
         sample_rate: in Hz.
+        phase: before the first sample, in periods.
 
     Returns:
         Samples (N,); a pulse between two samples is shared by them.
     """
-    phase = torch.cumsum(pitch.double() / sample_rate, dim=0)
-    number = phase.floor()
+    phases = torch.cumsum(pitch.double() / sample_rate, dim=0) + phase
+    number = phases.floor()
     starts = torch.nonzero(number[1:] > number[:-1])[:, 0] + 1
-    late = ((phase[starts] - number[starts]) * sample_rate / pitch[starts]).clamp(0, 1).float()
+    late = ((phases[starts] - number[starts]) * sample_rate / pitch[starts]).clamp(0, 1).float()
     height = (sample_rate / pitch[starts]).sqrt()
     train = torch.zeros(len(pitch))
     train[starts] += height * (1 - late)
