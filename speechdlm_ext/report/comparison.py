@@ -73,13 +73,17 @@ def rate_chart(result: Figures, names: Sequence[str]) -> str:
 
 
 def reasons(result: Figures, names: Sequence[str]) -> list[list[str]]:
-    """Corpus, kinds of events and reason of what could not be said."""
+    """Corpus (or ``correlation``), kinds of events and reason of what could not be said."""
     found: dict[tuple[str, str], list[str]] = {}
     for name in names:
         for kind, term in EVENTS.items():
             figures = _of(result, name, kind)
             if figures.get("reason") and figures.get("per_minute") is None:
                 found.setdefault((spell(name), str(figures["reason"])), []).append(term.label)
+    for kind, term in EVENTS.items():
+        figures = _of(result, "correlation", kind)
+        if figures.get("reason") and figures.get("r") is None:
+            found.setdefault(("correlation", str(figures["reason"])), []).append(term.label)
     return [[corpus, "; ".join(labels), reason] for (corpus, reason), labels in found.items()]
 
 

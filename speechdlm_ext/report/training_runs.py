@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,19 @@ def _read(place: Path, name: str) -> TrainingRun:
     path = next((p for p in (place / "checkpoints" / BEST, place / BEST) if p.is_file()), None)
     if path is None:
         return TrainingRun(name)
+    run = _read_checkpoint(path, path.stat().st_mtime_ns)
+    return replace(run, name=name)
+
+
+@cache  # the table of a sweep is written anew after each of its runs
+def _read_checkpoint(path: Path, changed: int) -> TrainingRun:
+    """The run whose best checkpoint this is, as of the time of its last change."""
     state = load_checkpoint(path)
     try:
         options = dict(_flat(state["cfg"]))
         extra, history = state["extra_state"], state["optimizer_history"][-1]
         run = TrainingRun(
-            name,
+            "",
             options,
             str(options["checkpoint.best_checkpoint_metric"]),
             float(extra["val_loss"]),
@@ -107,6 +115,7 @@ def _read(place: Path, name: str) -> TrainingRun:
         raise InputError(f"{path}: not a checkpoint of a run with validation") from None
     if extra["train_iterator"].get("iterations_in_epoch") == 0:
         run.epoch -= 1  # saved at the end of one, it names the next
+    place = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     run.figures = _figures(place / "tensorboard" / "valid", run.updates)
     return run
 

@@ -86,6 +86,9 @@ def test_summary_has_both_corpora_the_distance_and_the_yardstick() -> None:
         assert f"<small>{text}</small>" in html
     assert "pause (−5.0 a minute)" in plain_differences(result) and "gap" not in plain_differences(result)
     assert reasons(result, ["generated", "reference"]) == [["reference", "Gap", "one channel only"]]
+    few = {"r": None, "n": 1, "interval": None, "reason": "3 prompts are needed"}
+    result["correlation"] |= {"gap": few, "turn": few}
+    assert reasons(result, ["generated"]) == [["correlation", "Gap; Turn", "3 prompts are needed"]]
     result["distance"]["pause"]["interval"]["per_minute"] = [-7.0, 0.0]
     assert plain_differences(result).startswith("No rate")
     assert plain_differences({"generated": {}}) == ""

@@ -152,7 +152,7 @@
   more.addEventListener("click", () => {
     const first = shown;
     shown += MORE;
-    addRows(first); // those above stay: all of a thousand would be drawn again and again
+    addRows(first);
     body.rows[first].querySelector("button").focus();
   });
 
