@@ -57,11 +57,11 @@ class SpeechSource(Protocol):
 
 
 def clean_speech(wave: Wave, depth: float = 40.0, bridge: float = 0.2) -> list[Segment]:
-    """Speech in a clip without noise: where its level is within ``depth`` dB of its own peak.
+    """Speech in a clip with little noise: where its level is within ``depth`` dB of its own peak.
 
     The level is taken every 5 ms. Silences shorter than ``bridge`` seconds (stop closures) count as speech: 0.2 s is
-    the silence that bounds an inter-pausal unit. For digitally silent backgrounds only; recordings are
-    measured by :mod:`speechdlm_ext.metrics.activity`.
+    the silence that bounds an inter-pausal unit. Where the background is not ``depth`` dB below the peak, all of
+    the clip is speech.
 
     Returns:
         Stretches (start, end) in seconds.

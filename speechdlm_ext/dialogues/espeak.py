@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,16 +50,18 @@ class EspeakSource:
     calls give the same samples only from a fresh process on: each conversation is made in a process of its own.
 
     Args:
-        voices: how many of :data:`VOICES`; conversations draw two of them.
+        voices: how many of :data:`VOICES`, or which; conversations draw two of them.
 
     Raises:
-        InputError: fewer than 2 or more than there are, or espeakng-loader is not installed.
+        InputError: fewer than 2 or more than there are, no such voice, or espeakng-loader is not installed.
     """
 
-    def __init__(self, voices: int = len(VOICES)) -> None:
-        if not 2 <= voices <= len(VOICES):
-            raise InputError(f"--voices {voices}: 2 to {len(VOICES)} is wanted")
-        self._voices = list(VOICES)[:voices]
+    def __init__(self, voices: int | Sequence[str] = len(VOICES)) -> None:
+        names = list(VOICES)[: max(0, voices)] if isinstance(voices, int) else list(dict.fromkeys(voices))
+        if len(names) < 2 or not set(names) <= set(VOICES) or (isinstance(voices, int) and voices > len(VOICES)):
+            given = voices if isinstance(voices, int) else " ".join(voices)
+            raise InputError(f"--voices {given}: 2 to {len(VOICES)} is wanted (they are {', '.join(VOICES)})")
+        self._voices = names
         self._library_path, self._data_path = _find_library()
         self._library: ctypes.CDLL | None = None
         self._chunks: list[bytes] = []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechdlm_ext.dialogues.clips import SAMPLE_RATE, Clip, Wave, make_clip
+from speechdlm_ext.dialogues.clips import SAMPLE_RATE, Clip, Wave, clean_speech, make_clip
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.metrics.activity import ActivityOptions, detect_speech
 
@@ -27,6 +27,9 @@ _CUT = ActivityOptions(
     lowest_level=-60.0,
     shortest_silence=0.2,
     shortest_speech=0.2,
+    window=0.03,
+    swell=0.0,
+    fade=0.0,
 )
 
 
@@ -95,7 +98,9 @@ class RecordingSource:
         pieces = self._talking[voice] if cut else pieces
         piece = pieces[int(rng.integers(len(pieces)))]
         wave = _read_mono(piece.path)[round(piece.start * SAMPLE_RATE) : round(piece.end * SAMPLE_RATE)]
-        clip = make_clip(wave, [(0.0, len(wave) / SAMPLE_RATE)], "", kind)
+        # Windows of 30 ms, which cut the piece, reach over 10 ms on either side of every sound: they lengthen its ends,
+        # and take silences of a little more than 200 ms within it for shorter ones. What it says is looked at closely.
+        clip = make_clip(wave, clean_speech(wave), "", kind)
         return clip.cut(float(rng.uniform(0.3, 0.6))) if cut else clip
 
 

@@ -54,7 +54,7 @@ class Detection:
             return silero.detect_speech_silero(wave, sample_rate, silero.SileroOptions(**self.options))
         if self.method == "energy":
             options = activity.ActivityOptions(**self.options)
-            return [activity.detect_speech(channel, sample_rate, options) for channel in wave]
+            return activity.detect_speech_of_channels(wave, sample_rate, options)
         raise ValueError(f"{self.method} does not listen")
 
     def read_units(self, dialogue: Dialogue) -> Speech:

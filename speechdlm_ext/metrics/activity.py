@@ -7,71 +7,43 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from speechdlm_ext.metrics.intervals import Interval, bridge_silences
-
-FRAME_SHIFT = 0.01  # seconds between two decisions
-_WINDOW = 0.03  # seconds that one decision looks at
-_SILENT = -100.0  # dB re full scale: what digital silence counts as
+from speechdlm_ext.metrics.intervals import Interval, bridge_silences, widen_intervals
+from speechdlm_ext.metrics.levels import FRAME_SHIFT, SILENT, ChannelLevels, measure_levels
 
 
 @dataclass(frozen=True)
 class ActivityOptions:
     """Thresholds of :func:`detect_speech`; levels in dB, times in seconds.
 
-    Speech begins where the level rises above ``floor + rise`` and goes on while it stays above ``floor + fall``
-    (hysteresis keeps weak endings). ``rise`` and ``fall`` are shares of the channel's dynamic range (its loud level
-    less its noise floor), so that one setting serves quiet and noisy lines; a channel whose range is below
-    ``least_range`` has no speech. Speech also ends ``below_loud`` under loud speech, however quiet the noise is, and
-    ``above_noise`` over the floor. They were chosen for boundaries within 100 ms of the truth and for true rates in
-    made conversations, with noise of -75 to -45 dB and levels 20 dB apart (docs/evaluation.md).
+    Speech is where a channel is ``above_noise`` over its noise, taken in bands, and not ``below_loud`` under its loud
+    speech, in stretches that somewhere rise above ``floor + rise`` (hysteresis keeps weak endings) and, where there
+    are other channels, to less than ``weakest`` under loud speech: what leaks in from them does not. ``rise`` and
+    ``fall`` are shares of the channel's dynamic range (its loud level less its noise floor), so that one setting serves
+    quiet and noisy lines; a channel whose range is below ``least_range`` has no speech.
+
+    What of a beginning or an end lies below the noise cannot be heard, but it is known to be there: speech swells and
+    fades within ``swell`` and ``fade`` seconds a dB, and stretches are that much longer for each dB by which noise, not
+    ``below_loud``, sets the threshold. Without it, noise makes pauses longer, and makes more of them.
+
+    Chosen on made conversations (docs/evaluation.md says how, and how good they are on others).
     """
 
     floor_percentile: float = 10.0  # of the frame levels: the noise floor
     loud_percentile: float = 99.0  # of the frame levels: loud speech
-    rise: float = 0.4
-    fall: float = 0.1
-    above_noise: float = 4.0
-    below_loud: float = 34.0
+    rise: float = 0.45
+    fall: float = 0.0
+    above_noise: float = 3.0  # 0: bands are not looked at
+    below_loud: float = 37.0
+    weakest: float = 25.0
     least_range: float = 15.0
     highest_floor: float = -35.0  # dB re full scale: a higher percentile is speech, not noise
     muted_floor: float = -70.0  # dB re full scale: what counts as the floor where the background is digital silence
     lowest_level: float = -70.0  # dB re full scale: nothing below this is speech, however quiet the background
     shortest_speech: float = 0.06
-    shortest_silence: float = 0.1
-
-
-def frame_levels(wave: ArrayLike, sample_rate: int) -> NDArray[np.float64]:
-    """Level of each frame in dB re full scale.
-
-    Only what lies between 100 and 3700 Hz counts: below it are hum and handling noise, above it a telephone line
-    carries nothing, so that calls which were sampled at 8 kHz are judged like all others.
-
-    Args:
-        wave: one channel, shape (N,), full scale 1.
-        sample_rate: Hz.
-
-    Returns:
-        Levels (T,), one every 10 ms, over windows of 30 ms centred on the middle of the frame.
-    """
-    samples = np.asarray(wave, dtype=np.float64).reshape(-1)
-    shift = round(FRAME_SHIFT * sample_rate)
-    frames = len(samples) // shift
-    if not frames:
-        return np.zeros(0)
-    samples = _band_pass(samples - samples.mean(), sample_rate)
-    margin = (round(_WINDOW * sample_rate) - shift) // 2
-    energy = np.concatenate(([0.0], np.cumsum(samples**2)))
-    starts = np.arange(frames) * shift
-    first, last = np.maximum(starts - margin, 0), np.minimum(starts + shift + margin, len(samples))
-    power = (energy[last] - energy[first]) / (last - first)
-    return 10 * np.log10(np.maximum(power, 10 ** (_SILENT / 10)))
-
-
-def _band_pass(samples: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
-    from scipy.signal import butter, sosfilt
-
-    high = min(3700.0, 0.46 * sample_rate)
-    return np.asarray(sosfilt(butter(4, (100.0, high), "bandpass", fs=sample_rate, output="sos"), samples))
+    shortest_silence: float = 0.15
+    window: float = FRAME_SHIFT  # seconds that one decision looks at
+    swell: float = 0.0005  # seconds a dB
+    fade: float = 0.0022  # seconds a dB
 
 
 def noise_floor(levels: NDArray[np.float64], options: ActivityOptions | None = None) -> float:
@@ -81,41 +53,68 @@ def noise_floor(levels: NDArray[np.float64], options: ActivityOptions | None = N
     that is above ``highest_floor`` it is speech: the floor is then ``highest_floor``, or the digital silence.
     """
     options = options or ActivityOptions()
-    heard = levels[levels > _SILENT + 5]
+    heard = levels[levels > SILENT + 5]
     if not len(heard):
-        return _SILENT
+        return SILENT
     floor = float(np.percentile(heard, options.floor_percentile))
     if floor <= options.highest_floor:
         return floor
     return options.highest_floor if len(heard) == len(levels) else options.muted_floor
 
 
-def detect_speech(wave: ArrayLike, sample_rate: int, options: ActivityOptions | None = None) -> list[Interval]:
+def detect_speech_of_channels(
+    wave: NDArray[np.float32], sample_rate: int, options: ActivityOptions | None = None
+) -> list[list[Interval]]:
+    """When somebody speaks on each channel of a recording (C, N): see :func:`detect_speech`."""
+    return [detect_speech(channel, sample_rate, options, others=len(wave) > 1) for channel in wave]
+
+
+def detect_speech(
+    wave: ArrayLike, sample_rate: int, options: ActivityOptions | None = None, others: bool = False
+) -> list[Interval]:
     """When somebody speaks on one channel.
 
     Args:
         wave: one channel, shape (N,), full scale 1.
         sample_rate: Hz.
         options: thresholds.
+        others: whether other channels hold other people, so that what is weak here is theirs.
 
     Returns:
-        Stretches of speech, (start, end) in seconds on a grid of 10 ms; silences below ``shortest_silence`` are part
-        of them.
+        Stretches of speech, (start, end) in seconds on a grid of 10 ms, but for what is added to them where noise hides
+        weak speech; silences below ``shortest_silence`` are part of them.
     """
     options = options or ActivityOptions()
-    levels = frame_levels(wave, sample_rate)
+    channel = measure_levels(wave, sample_rate, options.window)
+    levels = channel.level
     if not len(levels):
         return []
     floor = noise_floor(levels, options)
-    loud = float(np.percentile(levels[levels > _SILENT + 5], options.loud_percentile)) if floor > _SILENT else floor
+    loud = float(np.percentile(levels[levels > SILENT + 5], options.loud_percentile)) if floor > SILENT else floor
     if loud - floor < options.least_range:
         return []
-    end = floor + max(options.above_noise, options.fall * (loud - floor))
-    fall = max(end, loud - options.below_loud, options.lowest_level)
-    rise = max(floor + options.rise * (loud - floor), fall)
-    return speech_stretches(
-        levels, FRAME_SHIFT, SpeechRule(rise, fall, options.shortest_speech, options.shortest_silence)
-    )
+    fall = max(floor + options.fall * (loud - floor), loud - options.below_loud, options.lowest_level)
+    rise = max(floor + options.rise * (loud - floor), loud - options.weakest if others else fall, fall)
+    audible = loud - fall
+    if options.above_noise > 0:
+        over = _over_noise(channel, floor, options)
+        audible = min(audible, float(np.percentile(over, options.loud_percentile)) - options.above_noise)
+        levels = np.where(over > options.above_noise, levels, SILENT)
+    rule = SpeechRule(rise, fall, options.shortest_speech, options.shortest_silence)
+    hidden = max(0.0, options.below_loud - audible)
+    found = speech_stretches(levels, FRAME_SHIFT, rule)
+    return widen_intervals(found, options.swell * hidden, options.fade * hidden, len(levels) * FRAME_SHIFT)
+
+
+def _over_noise(channel: ChannelLevels, floor: float, options: ActivityOptions) -> NDArray[np.float64]:
+    """Level of each frame over the noise in dB, 0 at the floor's percentile: (T,)."""
+    heard = channel.level > SILENT + 5
+    smooth = np.apply_along_axis(np.convolve, 1, channel.powers, np.full(3, 1 / 3), "same")
+    noise = np.percentile(smooth[:, heard], options.floor_percentile, axis=1)
+    over = channel.over_noise(noise)
+    own = float(np.percentile(channel.level[heard], options.floor_percentile))
+    # Where noise_floor says that the percentile is speech, the bands' percentiles are, too.
+    return over - float(np.percentile(over[heard], options.floor_percentile)) + max(0.0, own - floor)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Beginnings and ends of speech to 10 ms, by the level of the sound around where a network has found them.
+"""Beginnings, ends and short silences of speech to 10 ms, by the level of the sound where a network has found speech.
 
 A network that looks at windows of 32 ms, and that remembers, knows where there is speech, but not to within a few
-hundredths of a second when it begins and ends. The level does, once it is known what is speech and what is noise.
+hundredths of a second when it begins and ends, and it talks over silences of a fifth of a second. The level knows
+these, once it is known what is speech and what is noise.
 """
 
 from __future__ import annotations
@@ -12,89 +13,181 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.metrics.activity import FRAME_SHIFT
-from speechdlm_ext.metrics.intervals import Interval
+from speechdlm_ext.metrics.activity import ActivityOptions
+from speechdlm_ext.metrics.intervals import Interval, bridge_silences, widen_intervals
+from speechdlm_ext.metrics.levels import FRAME_SHIFT, ChannelLevels
 
 
 @dataclass(frozen=True)
 class EdgeOptions:
     """Where speech begins and ends: levels in dB, times in seconds.
 
-    Speech is what lies above a share of the way from the noise to loud speech, ``above_noise`` over the noise or more,
-    and ``below_loud`` under loud speech or less, within ``reach`` of where the network has it begin or end.
+    A frame is audible that is ``above_noise`` over the noise, taken in bands, and less than ``below_loud`` under loud
+    speech. Speech begins and ends with what is audible within ``reach`` of where the network has it begin and end, and
+    is parted by silences of ``shortest_silence`` or more in which the network doubts. ``swell`` and ``fade`` are as
+    in :class:`.activity.ActivityOptions`.
     """
 
-    share: float = 0.17
-    above_noise: float = 6.0
-    below_loud: float = 34.0
-    reach: float = 0.2
-    least_range: float = 15.0  # of loud speech over noise; with less, the level does not say where speech ends
+    above_noise: float = 3.0
+    below_loud: float = 37.0
+    reach: float = 0.3
+    shortest_silence: float = 0.15
+    doubt: float = 0.5  # the network's probability below which a silence inside its speech is believed
+    swell: float = ActivityOptions.swell
+    fade: float = 0.0017
+    least_range: float = 12.0  # of loud speech over noise; with less, the level does not say where speech ends
     start_shift: float = -0.01  # added to beginnings where the level says nothing
     end_shift: float = -0.06  # likewise to ends: the network lets go late
+    crosstalk: float = 27.0  # another channel that much nearer to its own loud speech is what is heard
 
 
 _MARGIN = 0.1  # seconds around speech that are neither speech nor noise
-_FEWEST = 50  # frames of noise from which its level is known
-_LOWEST = -70.0  # dB re full scale: nothing below this is speech
+_FEWEST = 50  # frames of noise from which it is known
+_LAG = 0.064  # seconds by which the network notices late
+_LEAKED = 0.2  # share of a stretch that is another channel's, from which all of it is
+
+
+@dataclass(frozen=True)
+class _Audible:
+    """What the level says of each frame (T,).
+
+    Attributes:
+        frames: whether there is speech, by the level alone.
+        foreign: whether what is heard is another channel.
+        hidden: dB of speech, down to ``below_loud``, that the noise hides.
+    """
+
+    frames: NDArray[np.bool_]
+    foreign: NDArray[np.bool_]
+    hidden: float
 
 
 def refine_edges(
-    stretches: Sequence[Interval], levels: NDArray[np.float64], options: EdgeOptions | None = None
+    stretches: Sequence[Interval],
+    channel: ChannelLevels,
+    options: EdgeOptions | None = None,
+    chances: NDArray[np.float64] | None = None,
+    others: Sequence[ChannelLevels] = (),
 ) -> list[Interval]:
-    """Move each beginning and end to where the level says.
+    """Move each beginning and end to where the level says, and part stretches at silences.
 
     Args:
         stretches: (start, end) in seconds, in order and apart.
-        levels: of the whole channel in dB, a frame every 10 ms, as :func:`.activity.frame_levels` gives them.
+        channel: levels of the whole channel.
         options: thresholds.
+        chances: the network's probability of speech in each frame (T,); None: it never doubts.
+        others: levels of the recording's other channels. What leaks in from them is left out.
 
     Returns:
-        As many stretches or fewer, on a grid of 10 ms where the level decided; neighbours may touch, and do not
-        overlap.
+        (start, end) in seconds, in order; neighbours may touch, and do not overlap.
     """
     options = options or EdgeOptions()
-    above = _frames_of_speech(stretches, levels, options)
-    moved = []
+    audible = _listen(stretches, channel, options, others)
+    moved: list[Interval] = []
     for number, (start, end) in enumerate(stretches):
         # Half of the silence on either side is the neighbour's.
         first = max((stretches[number - 1][1] + start) / 2 if number else 0.0, start - options.reach)
         after = (stretches[number + 1][0] + end) / 2 if number + 1 < len(stretches) else np.inf
-        begin = _first(above, first, min(start + options.reach, end))
-        stop = _last(above, max(end - options.reach, start), min(after, end + options.reach))
-        begin = max(first, start + options.start_shift) if begin is None else begin
-        stop = end + options.end_shift if stop is None else stop
-        if stop > begin:
-            moved.append((begin, stop))
-    return moved
+        if audible is None:
+            moved.append((max(first, start + options.start_shift), end + options.end_shift))
+            continue
+        span = (first, min(after, end + options.reach, len(channel.level) * FRAME_SHIFT))
+        parts = [p for p in _parts(audible.frames, span, options) if p[1] > start and p[0] < end]
+        if not parts:
+            if _share(audible.foreign, start, end) <= _LEAKED:
+                moved.append((max(first, start + options.start_shift), end + options.end_shift))
+            continue
+        moved += _part_where_doubted(_keep_far_edges(parts, (start, end), audible, options), chances, options)
+    if audible is None:
+        return [(start, end) for start, end in moved if end > start]
+    longer = audible.hidden * options.swell, audible.hidden * options.fade
+    return widen_intervals([pair for pair in moved if pair[1] > pair[0]], *longer, len(channel.level) * FRAME_SHIFT)
 
 
-def _frames_of_speech(
-    stretches: Sequence[Interval], levels: NDArray[np.float64], options: EdgeOptions
-) -> NDArray[np.int64]:
-    """Numbers of the frames that are loud enough; none where noise and speech cannot be told apart."""
-    inside = np.zeros(len(levels), bool)
+def _listen(
+    stretches: Sequence[Interval], channel: ChannelLevels, options: EdgeOptions, others: Sequence[ChannelLevels]
+) -> _Audible | None:
+    """Which frames are audible as speech; None where noise and speech cannot be told apart."""
+    level = channel.level
+    inside = np.zeros(len(level), bool)
     for start, end in stretches:
         inside[max(0, round((start - _MARGIN) / FRAME_SHIFT)) : max(0, round((end + _MARGIN) / FRAME_SHIFT))] = True
     if inside.sum() < 1 or (~inside).sum() < _FEWEST:
-        return np.zeros(0, np.int64)
-    noise, loud = float(np.median(levels[~inside])), float(np.percentile(levels[inside], 99))
-    if loud - noise < options.least_range:
-        return np.zeros(0, np.int64)
-    over = noise + max(options.above_noise, options.share * (loud - noise))
-    return np.flatnonzero(levels > max(over, loud - options.below_loud, _LOWEST))
+        return None
+    over = channel.over_noise(channel.powers[:, ~inside].mean(axis=1))
+    over -= np.median(over[~inside])
+    clear, loud = float(np.percentile(over[inside], 99)), float(np.percentile(level[inside], 99))
+    if clear < options.least_range:
+        return None
+    over_noise = over > options.above_noise
+    foreign = over_noise & _leaks(channel, loud, others, options)
+    floor = loud - options.below_loud
+    hidden = max(0.0, options.below_loud - (clear - options.above_noise))
+    # One channel may hold several people, of whom some are further off.
+    floors = np.full(len(level), floor) if others else _floors(stretches, level, floor, options)
+    return _Audible(over_noise & (level > floors) & ~foreign, foreign, hidden)
 
 
-def _first(frames: NDArray[np.int64], start: float, end: float) -> float | None:
-    """When the first of ``frames`` within (start, end) begins, in seconds."""
-    place = int(np.searchsorted(frames, round(start / FRAME_SHIFT)))
-    if place < len(frames) and frames[place] < round(end / FRAME_SHIFT):
-        return float(frames[place]) * FRAME_SHIFT
-    return None
+def _floors(
+    stretches: Sequence[Interval], level: NDArray[np.float64], floor: float, options: EdgeOptions
+) -> NDArray[np.float64]:
+    """``floor``, and around stretches that are less loud as far below their own level: (T,)."""
+    floors = np.full(len(level), floor)
+    for start, end in stretches:
+        own = level[round(start / FRAME_SHIFT) : round(end / FRAME_SHIFT)]
+        if len(own):
+            first, last = round((start - options.reach) / FRAME_SHIFT), round((end + options.reach) / FRAME_SHIFT)
+            part = slice(max(0, first), last)
+            floors[part] = np.minimum(floors[part], np.percentile(own, 90) - options.below_loud)
+    return floors
 
 
-def _last(frames: NDArray[np.int64], start: float, end: float) -> float | None:
-    """When the last of ``frames`` within (start, end) ends, in seconds."""
-    place = (len(frames) if end == np.inf else int(np.searchsorted(frames, round(end / FRAME_SHIFT)))) - 1
-    if place >= 0 and frames[place] >= round(start / FRAME_SHIFT):
-        return float(frames[place] + 1) * FRAME_SHIFT
-    return None
+def _leaks(
+    channel: ChannelLevels, loud: float, others: Sequence[ChannelLevels], options: EdgeOptions
+) -> NDArray[np.bool_]:
+    """Where another channel is nearer to its own loud speech than this one to its own, by ``crosstalk`` dB: (T,)."""
+    leaks = np.zeros(len(channel.level), bool)
+    for other in others:
+        near = other.level - np.percentile(other.level, 99)
+        leaks |= near > channel.level - loud + options.crosstalk
+    return leaks
+
+
+def _parts(frames: NDArray[np.bool_], span: Interval, options: EdgeOptions) -> list[Interval]:
+    """Stretches of ``frames`` within ``span``, in seconds; short silences are bridged."""
+    first, last = round(span[0] / FRAME_SHIFT), round(span[1] / FRAME_SHIFT)
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], frames[first:last].astype(np.int8), [0])))).reshape(-1, 2)
+    runs = [((first + a) * FRAME_SHIFT, (first + b) * FRAME_SHIFT) for a, b in edges.tolist()]
+    return bridge_silences(runs, options.shortest_silence)
+
+
+def _keep_far_edges(
+    parts: list[Interval], stretch: Interval, audible: _Audible, options: EdgeOptions
+) -> list[Interval]:
+    """Where nothing near an edge of the network's is audible, the edge stays: unless another channel is heard there."""
+    (start, end), first, last = stretch, parts[0][0], parts[-1][1]
+    if first > start + options.reach and not _share(audible.foreign, start, first):
+        parts = [(start + options.start_shift, parts[0][1]), *parts[1:]]
+    if last < end - options.reach and not _share(audible.foreign, last, end):
+        parts = [*parts[:-1], (parts[-1][0], end + options.end_shift)]
+    return parts
+
+
+def _part_where_doubted(
+    parts: list[Interval], chances: NDArray[np.float64] | None, options: EdgeOptions
+) -> list[Interval]:
+    """Join neighbours between which the network does not doubt that there is speech."""
+    kept = parts[:1]
+    for start, end in parts[1:]:
+        silence = slice(round(kept[-1][1] / FRAME_SHIFT), round((start + _LAG) / FRAME_SHIFT) + 1)
+        if chances is not None and chances[silence].min(initial=1.0) <= options.doubt:
+            kept.append((start, end))
+        else:
+            kept[-1] = (kept[-1][0], end)
+    return kept
+
+
+def _share(frames: NDArray[np.bool_], start: float, end: float) -> float:
+    """Share of the frames from ``start`` to ``end`` seconds."""
+    part = frames[max(0, round(start / FRAME_SHIFT)) : max(0, round(end / FRAME_SHIFT))]
+    return float(part.mean()) if len(part) else 0.0

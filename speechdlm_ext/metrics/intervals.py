@@ -32,6 +32,21 @@ def bridge_silences(intervals: Sequence[Interval], shortest: float, tolerance: f
     return bridged
 
 
+def widen_intervals(intervals: Sequence[Interval], before: float, after: float, duration: float) -> list[Interval]:
+    """Begin ``before`` and end ``after`` seconds further out, within 0 to ``duration``.
+
+    Half of each silence is the neighbour's. Times are rounded to milliseconds.
+    """
+    if not intervals or (before <= 0 and after <= 0):
+        return list(intervals)
+    middles = [(one[1] + other[0]) / 2 for one, other in zip(intervals, intervals[1:], strict=False)]
+    bounds = zip([0.0, *middles], [*middles, max(duration, 0.0)], intervals, strict=True)
+    return [
+        (round(min(a, max(first, a - before)), 3), round(max(b, min(last, b + after)), 3))
+        for first, last, (a, b) in bounds
+    ]
+
+
 def crop_intervals(intervals: Iterable[Interval], start: float, end: float) -> list[Interval]:
     """What lies between ``start`` and ``end``, on the original clock."""
     return [(max(a, start), min(b, end)) for a, b in intervals if b > start and a < end]

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.metrics.activity import SpeechRule, frame_levels, speech_stretches
+from speechdlm_ext.metrics.activity import SpeechRule, speech_stretches
 from speechdlm_ext.metrics.edges import EdgeOptions, refine_edges
 from speechdlm_ext.metrics.intervals import Interval, bridge_silences
+from speechdlm_ext.metrics.levels import FRAME_SHIFT as LEVEL_SHIFT
+from speechdlm_ext.metrics.levels import ChannelLevels, measure_levels
 
 if TYPE_CHECKING:
     import torch
@@ -35,24 +37,29 @@ class SileroOptions:
     """Thresholds of :func:`detect_speech_silero`; times in seconds.
 
     There is speech where the probability exceeds ``rise``, and while it then exceeds ``fall``; when exactly it begins
-    and ends, the level says (:mod:`.edges`). The package's own defaults (0.5, 0.35, at least 0.25 s, padded by 30 ms)
-    serve recognisers: they lose short backchannels, and let speech end late. Ours were chosen on made conversations
-    of synthetic and of recorded voices, with noise of -75 to -45 dB and levels 20 dB apart, for boundaries within
-    100 ms and for true rates, which were then measured on others (docs/evaluation.md).
+    and ends, and where it pauses, the level says (:mod:`.edges`). The package's own defaults (0.5, 0.35, at least
+    0.25 s, padded by 30 ms) serve recognisers: they lose short backchannels, and let speech end late. Ours were chosen
+    on made conversations for boundaries and for true rates, which were then measured on others (docs/evaluation.md).
     """
 
     rise: float = 0.5
     fall: float = 0.35
     shortest_speech: float = 0.06
     shortest_silence: float = 0.13
-    edge_share: float = EdgeOptions.share
     edge_above_noise: float = EdgeOptions.above_noise
     edge_below_loud: float = EdgeOptions.below_loud
     edge_reach: float = EdgeOptions.reach
+    edge_crosstalk: float = EdgeOptions.crosstalk
 
     def edges(self) -> EdgeOptions:
         """How beginnings and ends are found."""
-        return EdgeOptions(self.edge_share, self.edge_above_noise, self.edge_below_loud, self.edge_reach)
+        return EdgeOptions(
+            above_noise=self.edge_above_noise,
+            below_loud=self.edge_below_loud,
+            reach=self.edge_reach,
+            crosstalk=self.edge_crosstalk,
+            doubt=self.rise,
+        )
 
 
 class SileroNetwork:
@@ -156,20 +163,27 @@ def detect_speech_silero(
         return [[] for _ in samples]
     rule = SpeechRule(options.rise, options.fall, options.shortest_speech, options.shortest_silence)
     probabilities = load_network().probabilities(samples).double().numpy()
+    levels = [measure_levels(channel, SAMPLE_RATE) for channel in samples.numpy()]
     return [
-        _stretches(chances, channel, rule, options.edges(), duration)
-        for chances, channel in zip(probabilities, samples.numpy(), strict=True)
+        _stretches(chances, levels[c], rule, options.edges(), duration, levels[:c] + levels[c + 1 :])
+        for c, chances in enumerate(probabilities)
     ]
 
 
 def _stretches(
-    chances: NDArray[np.float64], wave: NDArray[np.float32], rule: SpeechRule, edges: EdgeOptions, duration: float
+    chances: NDArray[np.float64],
+    channel: ChannelLevels,
+    rule: SpeechRule,
+    edges: EdgeOptions,
+    duration: float,
+    others: list[ChannelLevels],
 ) -> list[Interval]:
-    """Stretches of one channel from its probabilities (T,), and its sound (N,) at 16 kHz."""
+    """Stretches of one channel from its probabilities (T,), its levels, and those of the other channels."""
     rough = speech_stretches(chances, FRAME_SHIFT, rule)
     if not rough:
         return []
-    fine = refine_edges(rough, frame_levels(wave, SAMPLE_RATE), edges)
+    frames = np.minimum((np.arange(len(channel.level)) * (LEVEL_SHIFT / FRAME_SHIFT)).astype(int), len(chances) - 1)
+    fine = refine_edges(rough, channel, edges, chances[frames], others)
     if fine and rough[-1][1] >= duration - FRAME_SHIFT:  # the last window may hold little of the recording
         fine[-1] = (fine[-1][0], duration)
     bridged = bridge_silences(fine, rule.shortest_silence)

@@ -10,8 +10,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.metrics.activity import detect_speech, frame_levels, noise_floor
-from speechdlm_ext.metrics.intervals import bridge_silences, join_intervals
+from speechdlm_ext.metrics.activity import detect_speech, noise_floor
+from speechdlm_ext.metrics.intervals import bridge_silences, join_intervals, widen_intervals
+from speechdlm_ext.metrics.levels import frame_levels, measure_levels
 
 
 def bursts(stretches: list[tuple[float, float]], seconds: float, rate: int, noise: float, level: float) -> np.ndarray:
@@ -30,7 +31,8 @@ def test_boundaries_are_found(rate: int, noise: float, level: float) -> None:
     truth = [(0.5, 1.5), (2.0, 2.3), (3.0, 5.0)]
     found = detect_speech(bursts(truth, 6, rate, noise, level), rate)
     assert len(found) == 3
-    assert np.allclose(found, truth, atol=0.03)
+    # Speech fades, and what noise would hide of it is added; these bursts end at once.
+    assert np.allclose(found, truth, atol=0.03 if level - noise > 25 else 0.04)
 
 
 def test_levels_and_floor() -> None:
@@ -49,6 +51,22 @@ def test_levels_and_floor() -> None:
 @pytest.mark.parametrize("wave", (np.zeros(16000), np.zeros(0), np.zeros(50), np.full(16000, 0.3)))
 def test_nothing_to_hear(wave: np.ndarray) -> None:
     assert detect_speech(wave, 16000) == []
+
+
+def test_noise_in_one_band_hides_nothing_in_the_others() -> None:
+    rate, rng = 16000, np.random.default_rng(3)
+    time = np.arange(6 * rate) / rate
+    hum = sum(0.02 * np.sin(2 * np.pi * 50 * n * time + n) for n in range(3, 9))  # -28 dB
+    tone = 0.01 * np.sin(2 * np.pi * 2500 * time) * ((time > 2) & (time < 3))  # -43 dB
+    loud = 0.2 * np.sin(2 * np.pi * 2500 * time) * ((time > 4) & (time < 5))
+    wave = hum + tone + loud + 1e-4 * rng.standard_normal(len(time))
+    levels = measure_levels(wave, rate)
+    over = levels.over_noise(levels.powers[:, :150].mean(axis=1))
+    assert abs(np.median(over[:150])) < 3 and over[210:290].min() > 20
+    assert np.ptp(frame_levels(wave, rate, 0.1)[50:290]) < 1  # all in one, the tone is not to be seen
+    assert np.allclose(10 * np.log10(levels.powers[2, 450:460]), 10 * np.log10(0.02), atol=0.3)
+    assert np.allclose(levels.level[450:460], 10 * np.log10(0.02), atol=0.5)
+    assert len(measure_levels(wave[::2], 8000).powers) == 3 and measure_levels(wave[:9], rate).level.shape == (0,)
 
 
 def test_noise_alone_is_no_speech() -> None:
@@ -95,3 +113,16 @@ def test_joining_and_bridging(parts: list[tuple[float, float]], shortest: float)
     bridged = bridge_silences(joined, shortest)
     assert all(q[0] - p[1] >= shortest - 1e-6 for p, q in zip(bridged, bridged[1:], strict=False))
     assert bridge_silences(bridged, shortest) == bridged
+    wide = widen_intervals(bridged, shortest, 2 * shortest, 60.0)
+    assert all(p[1] <= q[0] + 1e-3 for p, q in zip(wide, wide[1:], strict=False))
+    for (a, b), (c, d) in zip(bridged, wide, strict=True):
+        assert a - shortest - 1e-3 <= c <= a + 1e-3 and b - 1e-3 <= d <= b + 2 * shortest + 1e-3
+
+
+def test_widening_shares_the_silence_and_stays_within() -> None:
+    assert widen_intervals([(0.5, 1.0), (1.1, 2.0), (3.0, 3.9)], 0.2, 0.3, 4.0) == [
+        (0.3, 1.05),
+        (1.05, 2.3),
+        (2.8, 4.0),
+    ]
+    assert widen_intervals([(0.1, 1.0)], 0.2, 0.0, 4.0) == [(0.0, 1.0)] and widen_intervals([], 1, 1, 4.0) == []

@@ -38,7 +38,16 @@ NOW = "return document.querySelector('[data-dialogues] audio').currentTime;"
 
 
 # Thresholds of this test's own: with them there are events of every kind in the parts that are shown.
-THRESHOLDS = ActivityOptions(rise=0.45, fall=0.22, above_noise=0.0, below_loud=200.0)
+THRESHOLDS = ActivityOptions(
+    rise=0.45,
+    fall=0.22,
+    above_noise=0.0,
+    below_loud=200.0,
+    shortest_silence=0.1,
+    window=0.03,
+    swell=0.0,
+    fade=0.0,
+)
 
 
 @pytest.fixture(scope="module")
