@@ -75,6 +75,8 @@ class DialogueGenerator:
             raise InputError(f"a dialogue of {channels} channels has no end symbol to stop at: leave stop_at_end out")
         self.device = next(models[0].parameters()).device
         self.banned = ~dictionary.emittable().to(self.device)  # (C, V)
+        self.banned_but_eos = self.banned.clone()
+        self.banned_but_eos[:, dictionary.eos()] = False
         self.temperature = torch.tensor(options.temperatures(dictionary.channels), device=self.device)
 
     @torch.no_grad()
@@ -137,6 +139,7 @@ class _Batch:
         free = rows.new_full((self.size, max(limit - rows.size(1), 0), self.channels), pad)
         self.prompt = torch.cat([rows, free], 1)[:, :limit]
         self.forced = self.prompt.ne(pad) & self.prompt.ne(unk)  # (B, limit, C)
+        self.any_forced = self.forced.any(-1).any(0).tolist()  # of each frame
         start = rows.new_full((self.size, 1, self.channels), generator.start_symbol)
         self.units = torch.cat([start, self.prompt], 1)  # (rows, 1 + limit, C)
         self.scores = torch.zeros(self.size, limit + 1, self.channels, device=device)
@@ -163,7 +166,8 @@ class _Batch:
         known = int(self.forced.all(-1).all(0).int().cumprod(0).sum())
         lprobs, repeat = self._read_prompt(known)
         self._widen()
-        lprobs, repeat = (x.repeat_interleave(self.options.beam, 0) for x in (lprobs, repeat))
+        lprobs = lprobs.repeat_interleave(self.options.beam, 0)
+        repeat = None if repeat is None else repeat.repeat_interleave(self.options.beam, 0)
         for frame in range(known, self.limit):
             if self.endings.all_ended():
                 break
@@ -181,14 +185,14 @@ class _Batch:
             self._end(lprobs, durations, frame + 1)
         return self._hypotheses()
 
-    def _read_prompt(self, known: int) -> tuple[Tensor, Tensor]:
+    def _read_prompt(self, known: int) -> tuple[Tensor, Tensor | None]:
         """Read the frames that all prompts force; log-probabilities and repetition at the first that is open."""
         lprobs, durations = self.window.feed(self.units[:, : known + 1], self.generator.temperature)
         self._check(lprobs, durations)
         taken = lprobs[:, :known].gather(-1, self.units[:, 1 : known + 1].unsqueeze(-1)).squeeze(-1)
         self.scores[:, :known] = taken
         self.totals = taken.sum(1)
-        repeat = torch.zeros_like(self.forced[:, 0])
+        repeat = None
         for frame in range(known + 1):
             said = None if durations is None else durations[:, frame]
             repeat = self._repeat(said, frame)
@@ -205,28 +209,31 @@ class _Batch:
             self.scores[:, length] += final
             self.totals = self.totals + final
 
-    def _repeat(self, durations: Tensor | None, frame: int) -> Tensor:
-        """Where the unit of ``frame`` - 1 must be repeated at ``frame``: ``(rows, C)``."""
+    def _repeat(self, durations: Tensor | None, frame: int) -> Tensor | None:
+        """Where the unit of ``frame`` - 1 must be repeated at ``frame``: ``(rows, C)``; ``None`` for nowhere."""
         if durations is None or not self.generator.repeats:
-            return torch.zeros(self.units.size(0), self.channels, dtype=torch.bool, device=self.units.device)
+            return None
         repeated = self.units[:, frame].eq(self.units[:, frame - 1]) if frame else None
         return self.counter.advance(durations, repeated)
 
-    def _constrain(self, lprobs: Tensor, repeat: Tensor, frame: int) -> Tensor:
+    def _constrain(self, lprobs: Tensor, repeat: Tensor | None, frame: int) -> Tensor:
         """Log-probabilities ``(rows, C, V)`` of what may follow: units, or the one unit that must."""
+        may_end = self.options.stop_at_end and frame >= self.options.min_len
+        banned = self.generator.banned_but_eos if may_end else self.generator.banned
+        if repeat is not None or self.any_forced[frame]:
+            lprobs = self._fix(lprobs, repeat, frame, banned)
+        else:
+            lprobs = lprobs.masked_fill(banned, -torch.inf)
+        return self.endings.hold(lprobs, self.generator.dictionary.eos())
+
+    def _fix(self, lprobs: Tensor, repeat: Tensor | None, frame: int, banned: Tensor) -> Tensor:
+        """The same where some prompts go on, or units are repeated."""
         beam = self.options.beam
         forced = self.forced[:, frame].repeat_interleave(beam, 0)
         only = torch.where(forced, self.prompt[:, frame].repeat_interleave(beam, 0), self.units[:, frame])
-        fixed = forced | repeat
-        if frame == 0:
-            fixed = forced
+        fixed = forced if repeat is None or frame == 0 else forced | repeat
         others = torch.ones_like(lprobs, dtype=torch.bool).scatter(-1, only.unsqueeze(-1), False)
-        eos, banned = self.generator.dictionary.eos(), self.generator.banned
-        if self.options.stop_at_end and frame >= self.options.min_len:
-            banned = banned.clone()
-            banned[:, eos] = False
-        lprobs = lprobs.masked_fill(torch.where(fixed.unsqueeze(-1), others, banned), -torch.inf)
-        return self.endings.hold(lprobs, eos)
+        return lprobs.masked_fill(torch.where(fixed.unsqueeze(-1), others, banned), -torch.inf)
 
     def _draw(self, lprobs: Tensor, uniform: Tensor, frame: int) -> None:
         kept = keep_likeliest(lprobs, self.options.sampling_topk, self.options.sampling_topp)

@@ -14,13 +14,16 @@ from speechdlm_ext.generation.options import DecodingOptions
 DEFAULT_LENGTH = 200  # fairseq's --max-len-b
 
 
-def decoding_options(args: Any, stop_at_end: bool = False, max_frames: int | None = None) -> DecodingOptions:
+def decoding_options(
+    args: Any, stop_at_end: bool = False, max_frames: int | None = None, window: int | None = None
+) -> DecodingOptions:
     """Fairseq's generation options as ours; with ``max_frames``, its default length is no limit."""
     if max_frames is not None and (args.max_len_a, args.max_len_b) == (0, DEFAULT_LENGTH):
         args.max_len_b = max_frames
     return DecodingOptions(
         stop_at_end=stop_at_end,
         max_frames=max_frames,
+        window=window,
         beam=args.beam,
         sampling=args.sampling,
         sampling_topk=args.sampling_topk,
@@ -38,7 +41,7 @@ class FairseqGenerator:
     """:class:`DialogueGenerator` with the interface of fairseq's ``SequenceGenerator``.
 
     Args:
-        options: ``stop_at_end`` and ``max_frames`` of :class:`DecodingOptions`, which fairseq has no options for.
+        options: ``stop_at_end``, ``max_frames`` and ``window`` of :class:`DecodingOptions`, which fairseq has no options for.
     """
 
     # Read by fairseq's commands when they print.

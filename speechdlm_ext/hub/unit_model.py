@@ -111,7 +111,8 @@ class UnitModel(Ensemble):
                 one that does not predict durations, one frame a unit.
             details: return :class:`UnitSample` instead.
             options: of :class:`DecodingOptions`, and fairseq's ``lenpen`` and ``unnormalized``. ``max_len_b`` is the
-                total number of units, prompt included; ``stop_at_end`` (here True) lets the model end a sequence.
+                total number of units, prompt included; ``stop_at_end`` (here True) lets the model end a sequence;
+                with ``window``, memory and time per unit stay constant however long it becomes.
 
         Returns:
             Prompt and continuation of each sequence, in the form of the input.

@@ -70,6 +70,13 @@ class UnitLanguageModelingConfig(FairseqDataclass):
         default=None,
         metadata={"help": "fairseq-generate and -interactive: seconds at which a sequence ends, prompt included"},
     )
+    window: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "fairseq-generate and -interactive: units that a unit is predicted from, at most (an LSTM has no "
+            "such limit): however long the sequence, memory and time per unit stay constant"
+        },
+    )
     seed: int = II("common.seed")
 
 
@@ -224,7 +231,9 @@ class UnitLanguageModelingTask(ContinuingTask):
             dataset.padded = True
         seconds = self.cfg.max_seconds
         max_frames = None if seconds is None else frames_of(seconds, self.frame_rate)
-        return FairseqGenerator(models, self.dictionary, args, stop_at_end=True, max_frames=max_frames)
+        return FairseqGenerator(
+            models, self.dictionary, args, stop_at_end=True, max_frames=max_frames, window=self.cfg.window
+        )
 
 
 def _warn_of_deduplicated(stream: UnitStream) -> None:
