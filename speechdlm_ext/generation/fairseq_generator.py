@@ -41,7 +41,8 @@ class FairseqGenerator:
     """:class:`DialogueGenerator` with the interface of fairseq's ``SequenceGenerator``.
 
     Args:
-        options: ``stop_at_end``, ``max_frames`` and ``window`` of :class:`DecodingOptions`, which fairseq has no options for.
+        options: ``stop_at_end``, ``max_frames`` and ``window`` of :class:`DecodingOptions`, which fairseq has no options
+            for.
     """
 
     # Read by fairseq's commands when they print.

@@ -16,6 +16,8 @@ from fairseq_cli.eval_lm import eval_lm
 from omegaconf import open_dict
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.generation.dialogue_generator import DialogueGenerator
+from speechdlm_ext.generation.options import DecodingOptions
 from tests.unit_checkpoints import utterances, write_corpus, write_unit_checkpoint
 from tests.unit_models import toy_unit_lm, toy_unit_lstm
 
@@ -65,7 +67,7 @@ def test_generate_continues_the_beginnings_of_utterances(toy: Path, checkout: Pa
 def test_interactive_serves_lines_explains_bad_ones_and_stops_by_seconds(
     toy: Path, checkout: Path, run_loaded: Any
 ) -> None:
-    options = ["--max-seconds", "0.5", "--durations", "--frame-rate", "40", "--beam", "2"]
+    options = ["--max-seconds", "0.5", "--durations", "--frame-rate", "40", "--beam", "2", "--window", "3"]
     lines = "1 2 3\n99 1\n\n4 5 6 7\n"
     done = run_loaded(command(toy, checkout, "fairseq-interactive", "transformer", *options), input=lines)
     found = {line.split("\t")[0]: line.split("\t")[-1] for line in done.stdout.splitlines() if line.startswith("H-")}
@@ -77,10 +79,20 @@ def test_interactive_serves_lines_explains_bad_ones_and_stops_by_seconds(
         assert answer.startswith(prompt)
         rows = torch.tensor([0, *(int(unit) + 1 for unit in answer.split())])
         with torch.no_grad():
-            said = model(rows, src_lengths=[len(rows)])[1]["durations"][1:] + 3.0 - model.decoder.output_duration.bias
+            reading = model.decoder.reader(1).start(3)
+            said = reading.read(rows.view(1, -1, 1))[1][0, 1:, 0] + 3.0 - model.decoder.output_duration.bias
         frames = said.round().clamp(min=1).cumsum(0).tolist()
         assert frames[-2] < 20 or len(answer) == len(prompt)  # half a second is 20 frames
         assert frames[-1] >= 20 or len(frames) < 20  # or the boundary came first
+    with torch.no_grad():
+        model.decoder.output_duration.bias.fill_(3.0)
+    wanted = {}
+    for window in (3, None):
+        options = DecodingOptions(beam=2, stop_at_end=True, max_len_b=20, max_frames=20, window=window)
+        core = DialogueGenerator([model], model.decoder.dictionary, options)
+        best = core.generate([model.decoder.dictionary.encode_line("4 5 6 7").unsqueeze(-1)], [0])[0][0]
+        wanted[window] = model.decoder.dictionary.string(best.units[:, 0])
+    assert found["H-3"] == wanted[3] != wanted[None]
 
 
 def test_seconds_without_a_length_of_units_are_refused(toy: Path) -> None:
