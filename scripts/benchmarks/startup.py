@@ -40,10 +40,11 @@ def _environment(folder: Path) -> Path:
 
 def _wheel(folder: Path) -> Path:
     """Build the wheel from a copy, so that no build folder is left in the checkout."""
-    from shutil import copy, copytree
+    from shutil import copy, copytree, ignore_patterns
 
     source = folder / "source"
-    copytree(CHECKOUT / "speechdlm_ext", source / "speechdlm_ext")
+    # What other processes compile meanwhile comes and goes.
+    copytree(CHECKOUT / "speechdlm_ext", source / "speechdlm_ext", ignore=ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "speechdlm_ext_bootstrap.py", "README.md", "LICENSE"):
         if (CHECKOUT / name).is_file():
             copy(CHECKOUT / name, source)

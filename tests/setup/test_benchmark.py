@@ -38,12 +38,33 @@ def test_baseline_and_ours_take_turns_and_change_who_goes_first(comparison):
     assert "".join(order) in ("boob" * 3, "obbo" * 3)
 
 
+# The benchmark as it is, but that a start's time is that of the processor: other processes do not make it longer.
+BY_PROCESSOR = """
+import resource, runpy, sys
+from pathlib import Path
+sys.argv = sys.argv[1:]
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+from benchmarks import startup
+def spent():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+def seconds(work):
+    before = spent()
+    work()
+    return spent() - before
+startup.seconds = seconds
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.mark.slow
 def test_python_starts_at_most_5_ms_later(run_command, checkout, tmp_path):
     results = tmp_path / "results.json"
-    done = run_command(["python", checkout / "scripts" / "benchmark.py", "startup", "--json", results])
+    command = [checkout / "scripts" / "benchmark.py", "startup", "--json", results]
+    done = run_command(["python", "-c", BY_PROCESSOR, *command])
     row = json.loads(results.read_text())["startup"]
     assert row["unit"] == "ms" and row["ours"] - row["baseline"] <= 5.0, done.stdout
+    assert row["baseline"] > 1  # a start takes some
 
 
 def test_an_unknown_part_is_one_line(run_command, checkout):
