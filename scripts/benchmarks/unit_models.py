@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import Comparison, in_turns
-from benchmarks.processor import has_bf16
 from benchmarks.sides import Settings, Side
 
 ROUNDS = 3
@@ -52,7 +51,7 @@ TRANSFORMER_LM = [
 def sample(settings: Settings) -> list[Comparison]:
     """Sampling 1,000 units, batch 1, beside fairseq's transformer_lm and its generator in fp32; in fp32 and bf16."""
     settings.check()
-    dtypes = ["float32", "bfloat16"] if settings.bf16 or settings.device == "cuda" or has_bf16() else ["float32"]
+    dtypes = ["float32", "bfloat16"]  # the compiled steps need no instructions for bf16
     comparisons = []
     with _side("fairseq", settings, work="unit-sample", model="transformer_lm_base", length=LENGTH) as fairseq:
         for dtype in dtypes:

@@ -41,8 +41,7 @@ class FairseqGenerator:
     """:class:`DialogueGenerator` with the interface of fairseq's ``SequenceGenerator``.
 
     Args:
-        options: ``stop_at_end``, ``max_frames`` and ``window`` of :class:`DecodingOptions`, which fairseq has no options
-            for.
+        options: of :class:`DecodingOptions`, those that fairseq does not have: ``stop_at_end``, ``max_frames``, ``window``.
     """
 
     # Read by fairseq's commands when they print.
