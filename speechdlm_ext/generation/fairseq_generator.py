@@ -41,7 +41,7 @@ class FairseqGenerator:
     """:class:`DialogueGenerator` with the interface of fairseq's ``SequenceGenerator``.
 
     Args:
-        options: of :class:`DecodingOptions`, those that fairseq does not have: ``stop_at_end``, ``max_frames``, ``window``.
+        options: ``stop_at_end``, ``max_frames`` and ``window`` of :class:`DecodingOptions`; fairseq has none for them.
     """
 
     # Read by fairseq's commands when they print.
