@@ -19,8 +19,7 @@ from speechdlm_ext.units.logmel import LogMelEncoder, mel_bands
 _USUAL_LEVEL, _HIGHEST_LEVEL = -26.0, -24.0
 # Seconds of sound made at a time, and the overlap in which one piece fades into the next.
 _PIECE_SECONDS, _FADE_SECONDS = 20.0, 0.1
-# Between a man's and a woman's voice, which is what the codebook's are in the mean: detectors of speech take sound for
-# speech more often than at 120 Hz (docs/vocoders.md).
+# With a first voice of 120 Hz, silero took the sound for speech less often (docs/vocoders.md).
 PITCHES = (150.0, 190.0)
 # What is below the encoder's floor may be anything. As silence it is this share of the floor's power: with less, the
 # noise that comes and goes around the floor would have more contrast than it had in the recording.
