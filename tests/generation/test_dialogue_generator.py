@@ -181,9 +181,10 @@ def test_an_ensemble_averages_probabilities() -> None:
     torch.testing.assert_close(best.positional_scores[:-1], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_beyond_the_window_each_frame_sees_half_a_window_or_more() -> None:
-    model = toy_model(tokens_per_sample=16)
-    (best,) = generator(model, max_len_b=100, sampling=True).generate([prompt(5)], [1])[0]
+@pytest.mark.parametrize(("positions", "window"), [(16, None), (16, 500), (64, 16)])
+def test_beyond_the_window_each_frame_sees_half_a_window_or_more(positions: int, window: int | None) -> None:
+    model = toy_model(tokens_per_sample=positions)
+    (best,) = generator(model, max_len_b=100, sampling=True, window=window).generate([prompt(5)], [1])[0]
     assert len(best.units) == 100
     history = torch.cat([torch.full((1, 2), 2), best.units])
     begin, checked = 0, 0
@@ -197,7 +198,7 @@ def test_beyond_the_window_each_frame_sees_half_a_window_or_more() -> None:
         checked += 1
     assert checked == 100
     with pytest.raises(InputError, match="101 frames are asked for, the model's window has 16"):
-        generator(model, max_len_b=100, slide=False).generate([prompt(5)], [1])
+        generator(model, max_len_b=100, slide=False, window=window).generate([prompt(5)], [1])
 
 
 def test_a_prompt_longer_than_the_window_is_read_whole() -> None:
