@@ -39,7 +39,7 @@ def figures(output: str, split: str = "valid") -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def markov(tmp_path_factory: pytest.TempPathFactory, run_command: Any, checkout: Path) -> dict[str, Any]:
+def markov(tmp_path_factory: pytest.TempPathFactory, run_loaded: Any, checkout: Path) -> dict[str, Any]:
     """A model trained from nothing on utterances of the source, binarized by ``fairseq-preprocess``."""
     folder = tmp_path_factory.mktemp("markov")
     lengths = np.random.default_rng(0).integers(100, 129, 7000)
@@ -47,7 +47,7 @@ def markov(tmp_path_factory: pytest.TempPathFactory, run_command: Any, checkout:
     prefixes = ["--trainpref", folder / "raw/train", "--validpref", folder / "raw/valid", "--destdir", folder / "bin"]
     Command(["fairseq-preprocess", "--only-source", *prefixes], folder / "preprocess").wait()
     words = ["fairseq-train", folder / "bin", "--user-dir", checkout / "speechdlm_ext", "--save-dir", folder / "run"]
-    done = run_command([*words, *TASK, *TRAIN], env={"OMP_NUM_THREADS": "1"})
+    done = run_loaded([*words, *TASK, *TRAIN], env={"OMP_NUM_THREADS": "1"})
     return {"folder": folder, "output": done.stdout + done.stderr, "source": source, "valid": valid}
 
 
