@@ -9,7 +9,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.model_command import add_machine_options, add_search_options, made_by, open_device, search_options
+from speechdlm_ext.model_command import (
+    add_machine_options,
+    add_model_options,
+    add_search_options,
+    made_by,
+    open_device,
+    search_options,
+)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -21,13 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("units", type=Path, help="unit file of prompts; a row without units begins an utterance")
     parser.add_argument("out", type=Path, help="unit file to write: prompts with their continuations")
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help="of fairseq-train, or as published, or a folder of save_pretrained or of AMELA, or a published model's "
-        "name; several files, separated by colons, make an ensemble",
-    )
-    parser.add_argument("--data", default=".", help="a SpeechDLM's folder with dict.<channel>.txt, if not beside it")
+    add_model_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     prompts = parser.add_argument_group("prompts")
     prompts.add_argument(

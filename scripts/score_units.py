@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.model_command import add_machine_options, made_by, open_device
+from speechdlm_ext.model_command import add_machine_options, add_model_options, made_by, open_device
 from speechdlm_ext.sharding import add_shard_option, find_shard
 
 
@@ -28,13 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="file to write: lines of 'key log-likelihood' in nats; SCORES.shard-I-of-N with --shard; a row without "
         "units is nan, and SCORES.errors says why",
     )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help="of fairseq-train, or as published, or a folder of save_pretrained or of AMELA, or a published model's "
-        "name; several files, separated by colons, make an ensemble",
-    )
-    parser.add_argument("--data", default=".", help="a SpeechDLM's folder with dict.<channel>.txt, if not beside it")
+    add_model_options(parser)
     parser.add_argument("--normalize", action="store_true", help="divide by the number of units")
     parser.add_argument("--ending", action="store_true", help="score the boundary after the last unit, too")
     parser.add_argument("--channel", help="the one to score, of units with several, with a model of one")

@@ -1,4 +1,4 @@
-"""Options that the commands which run a trained model have in common: how to search, on what machine."""
+"""Options that the commands which run a trained model have in common: which model, how to search, on what machine."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ def search_options(args: argparse.Namespace) -> dict[str, Any]:
         "temperature": args.temperature,
         "duration_temperature": args.duration_temperature,
     }
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """``--checkpoint`` and ``--data``, of models of either kind."""
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="of fairseq-train, or as published, or a folder of save_pretrained or of AMELA, or a published model's "
+        "name; several files, separated by colons, make an ensemble",
+    )
+    parser.add_argument("--data", default=".", help="a SpeechDLM's folder with dict.<channel>.txt, if not beside it")
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
