@@ -17,7 +17,7 @@ from speechdlm_ext.hub.unit_model import UnitModel
 from speechdlm_ext.journal import Journal
 from speechdlm_ext.metrics.likelihood_files import Likelihood, row_keys, write_likelihoods
 from speechdlm_ext.sharding import Shard
-from speechdlm_ext.units.files import read_unit_file, row_channels
+from speechdlm_ext.units.files import choose_channel, read_unit_file
 
 # Units that are scored between two entries of the journal.
 STRETCH = 20_000
@@ -108,13 +108,7 @@ def _dialogue(row: Mapping[str, Any], model: DialogueModel, key: str) -> tuple[s
 
 def _sequence(row: Mapping[str, Any], channel: str | None, deduplicate: bool, key: str) -> tuple[str, ...]:
     """The units of one channel, as a tuple of one text; empty where there are none."""
-    names = row_channels(row)
-    if channel is None and len(names) > 1:
-        raise InputError(f"row {key}: channels {', '.join(names)}, the model is of one: choose with --channel")
-    name = names[0] if channel is None else channel
-    if name not in row:
-        raise InputError(f"row {key}: no channel {name} in it, only {', '.join(names)}")
-    words = str(row[name]).split()
+    words = str(row[choose_channel(row, channel, f"row {key}")]).split()
     if deduplicate:
         words = [unit for unit, _ in groupby(words)]
     return (" ".join(words),) if words else ()

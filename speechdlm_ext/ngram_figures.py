@@ -11,7 +11,7 @@ from typing import Any
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import atomic_write
 from speechdlm_ext.metrics.unit_ngrams import KneserNey, NgramFigures, has_repeats, measure_ngram
-from speechdlm_ext.units.files import draw_out, parse_units, read_unit_file, row_channels
+from speechdlm_ext.units.files import choose_channel, draw_out, parse_units, read_unit_file
 from speechdlm_ext.units.segments import frame_rate
 
 
@@ -54,13 +54,7 @@ def measure_unit_files(
 
 
 def _channel(row: Mapping[str, Any], channel: str | None) -> str:
-    names = row_channels(row)
-    if channel is None and len(names) > 1:
-        raise InputError(f"row {row.get('audio', '?')}: channels {', '.join(names)}: choose with --channel")
-    name = channel or names[0]
-    if name not in row:
-        raise InputError(f"row {row.get('audio', '?')}: no channel {name} in it, only {', '.join(names)}")
-    return name
+    return choose_channel(row, channel, f"row {row.get('audio', '?')}")
 
 
 def _units(row: Mapping[str, Any], channel: str | None) -> list[int]:
@@ -76,7 +70,7 @@ def tabulate_figures(figures: Sequence[NgramFigures]) -> str:
     """The figures as a table in Markdown."""
     lines = ["| n | bits per unit | bits per second | nll_loss | units |\n", "| --- | --- | --- | --- | --- |\n"]
     for found in figures:
-        per_second = f"{found.bits_per_second:.2f}"
+        per_second = "–" if found.bits_per_second is None else f"{found.bits_per_second:.2f}"
         lines.append(
             f"| {found.order} | {found.bits_per_unit:.4f} | {per_second} | {found.nll_loss:.4f} | {found.units:,} |\n"
         )

@@ -12,7 +12,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.dialogue_generator import Hypothesis
 from speechdlm_ext.hub import DialogueModel, UnitModel
 from speechdlm_ext.hub.dialogues import channel_texts, column
-from speechdlm_ext.units.files import DURATIONS, format_units, parse_units, row_channels
+from speechdlm_ext.units.files import DURATIONS, choose_channel, format_units, parse_units, row_channels
 
 Row = Mapping[str, Any]
 
@@ -126,9 +126,4 @@ class SequencePrompts:
         return {**row, "score": round(found.score, 6), "ended": found.ended}
 
     def _channel(self, row: Row, name: str) -> str:
-        names = row_channels(row)
-        if self.channel is None and len(names) > 1:
-            raise InputError(f"row {name}: channels {', '.join(names)}, the model is of one: choose with --channel")
-        if self.channel is not None and self.channel not in names:
-            raise InputError(f"row {name}: no channel {self.channel} in it, only {', '.join(names)}")
-        return self.channel or names[0]
+        return choose_channel(row, self.channel, f"row {name}")

@@ -63,6 +63,20 @@ def row_channels(row: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def choose_channel(row: Mapping[str, Any], channel: str | None, where: str) -> str:
+    """The channel of a row that a model of one is to read: the one that is asked for, or the only one.
+
+    Raises:
+        InputError: there are several and none is asked for, or there is none of that name; ``where`` names the row.
+    """
+    names = row_channels(row)
+    if channel is None and len(names) > 1:
+        raise InputError(f"{where}: channels {', '.join(names)}, the model is of one: choose with --channel")
+    if channel is not None and channel not in names:
+        raise InputError(f"{where}: no channel {channel} in it, only {', '.join(names)}")
+    return channel or names[0]
+
+
 def row_units(
     row: Mapping[str, Any], channels: Sequence[str] | None = None, deduplicated: bool = False
 ) -> list[list[int]]:
