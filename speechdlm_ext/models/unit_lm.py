@@ -67,6 +67,7 @@ class UnitLMDecoder(UnitDecoder):
     def __init__(self, args: Any, dictionary: UnitDictionary) -> None:
         super().__init__(dictionary, args.decoder_embed_dim, args.durations)
         self.args = args
+        self.checkpointed = args.checkpoint_activations  # reading a configuration takes longer than an attribute
         dim, heads = args.decoder_embed_dim, args.decoder_attention_heads
         self.head_dim = args.decoder_head_dim or dim // heads
         self.tok_embeddings = nn.Embedding(len(dictionary), dim)
@@ -99,8 +100,9 @@ class UnitLMDecoder(UnitDecoder):
         """See :meth:`UnitDecoder.extract_packed`."""
         x = self.tok_embeddings(tokens)
         turn = Rotation(packing.positions, self.head_dim, self.args.rope_theta)
+        checkpointed = self.checkpointed and self.training and torch.is_grad_enabled()
         for layer in self.layers:
-            if self.args.checkpoint_activations and self.training and torch.is_grad_enabled():
+            if checkpointed:
                 x = checkpoint(layer, x, turn, packing.attend, use_reentrant=False)
             else:
                 x = layer(x, turn, packing.attend)

@@ -1,4 +1,4 @@
-"""Dropout on a CPU with cheap random numbers that are drawn again in the backward pass instead of being kept."""
+"""Dropout on a CPU with cheap random numbers; the backward pass draws large masks again, which are not kept."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 # Decisions are made by 16 random bits, so that probabilities are multiples of this.
 STEP = 2**-16
+# A mask of up to so many elements is kept for the backward pass, a larger one is drawn again.
+KEPT = 2**19
 
 
 class DropoutMasks:
@@ -57,16 +59,16 @@ def add_dropped(x: Tensor, branch: Tensor, probability: float, training: bool) -
 class _AddDropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, branch: Tensor, probability: float, seed: int) -> Tensor:
-        ctx.probability, ctx.seed = probability, seed
         masks = DropoutMasks(probability, seed)
-        return torch.add(x, masks.draw(_room_for(branch)).mul_(branch), alpha=masks.scale)
+        mask = masks.draw(torch.empty(branch.shape, dtype=branch.dtype))
+        ctx.probability, ctx.seed, ctx.scale = probability, seed, masks.scale
+        ctx.save_for_backward(mask if mask.numel() <= KEPT else None)
+        return torch.addcmul(x, mask, branch, value=masks.scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        masks = DropoutMasks(ctx.probability, ctx.seed)
-        kept = masks.draw(_room_for(gradient))
-        return gradient, kept.mul_(gradient).mul_(masks.scale), None, None
-
-
-def _room_for(x: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype)
+        (kept,) = ctx.saved_tensors
+        if kept is None:
+            room = torch.empty(gradient.shape, dtype=gradient.dtype)
+            kept = DropoutMasks(ctx.probability, ctx.seed).draw(room)
+        return gradient, (kept * gradient).mul_(ctx.scale), None, None

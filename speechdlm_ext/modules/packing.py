@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from speechdlm_ext.modules.packed_attention import LONGEST, packed_attention
+
 # On a GPU a few padded positions cost less than one more kernel: what is attended to together may differ so much in
 # length. On a CPU nothing is padded.
 GPU_SLACK = 0.125
@@ -44,6 +46,9 @@ class Packing:
         Returns:
             ``(N, heads, head dimension)``.
         """
+        if _training_on_cpu(q) and max(self.lengths) <= LONGEST:
+            k, v = (_for_each_head(x, q.size(1)) for x in (k, v))
+            return packed_attention(q, k, v, self.lengths)
         sizes = [sum(group) for group in self.groups]
         pieces = zip(self.groups, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
         heard = [_attend_together(group, *parts) for group, *parts in pieces]
@@ -81,7 +86,16 @@ def _attend_together(lengths: list[int], q: Tensor, k: Tensor, v: Tensor) -> Ten
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Torch's attention over ``(B, T, heads, d)``; keys and values may have fewer heads, each for several of q's."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    if k.size(1) != q.size(1):
-        k, v = (x.repeat_interleave(q.size(1) // x.size(1), 1) for x in (k, v))
+    k, v = (_for_each_head(x, q.size(1)) for x in (k, v))
     causal = mask is None and q.size(2) > 1
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal).transpose(1, 2)
+
+
+def _for_each_head(x: Tensor, heads: int) -> Tensor:
+    """Keys or values, whose heads may be fewer, for each of the queries' heads."""
+    return x if x.size(1) == heads else x.repeat_interleave(heads // x.size(1), 1)
+
+
+def _training_on_cpu(x: Tensor) -> bool:
+    wide = x.dtype in (torch.float32, torch.float64)
+    return wide and x.device.type == "cpu" and torch.is_grad_enabled() and x.requires_grad

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Rotation:
@@ -27,8 +30,8 @@ class Rotation:
     def __call__(self, x: Tensor) -> Tensor:
         """``(…, heads, d)``, turned in fp32 (in fp64 where it is), in x's dtype."""
         precise = x if x.dtype == torch.float64 else x.float()
-        pairs = torch.view_as_complex(precise.unflatten(-1, (-1, 2)))  # (…, heads, d/2)
-        return torch.view_as_real(pairs * self._turn(precise.dtype)).flatten(-2).type_as(x)
+        turned: Tensor = _Turned.apply(precise, self._turn(precise.dtype))
+        return turned.type_as(x)
 
     def turn_in_place(self, x: Tensor) -> Tensor:
         """The same, written over ``x`` where its precision allows that; ``x`` is lost in any case."""
@@ -42,3 +45,23 @@ class Rotation:
         if dtype not in self._turns:
             self._turns[dtype] = torch.complex(self.cos.to(dtype), self.sin.to(dtype))
         return self._turns[dtype]
+
+
+class _Turned(torch.autograd.Function):
+    """Products of complex numbers, as one step for autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, turn: Tensor) -> Tensor:
+        ctx.save_for_backward(turn)
+        return _multiply(x, turn)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (turn,) = ctx.saved_tensors
+        return _multiply(gradient, turn.conj()), None
+
+
+def _multiply(x: Tensor, turn: Tensor) -> Tensor:
+    pairs = torch.view_as_complex(x.contiguous().unflatten(-1, (-1, 2)))  # (…, heads, d/2)
+    return torch.view_as_real(pairs * turn).flatten(-2)

@@ -16,6 +16,7 @@ from torch import Tensor
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.unit_lm import UnitLM, UnitLMConfig
+from speechdlm_ext.modules import packed_attention, packing
 from speechdlm_ext.modules.packing import Packing
 from speechdlm_ext.modules.rotary import Rotation
 from tests.unit_models import plain_logits, toy_unit_lm
@@ -123,13 +124,24 @@ def test_logits_are_those_of_another_implementation() -> None:
 
 
 @given(
-    st.lists(st.integers(1, 9), min_size=1, max_size=6), st.sampled_from([0.0, 0.125, 0.5, 1.0]), st.integers(0, 9999)
+    st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    st.sampled_from([0.0, 0.125, 0.5, 1.0]),
+    st.sampled_from([0, 9]),
+    st.sampled_from([1, 2, 4, 160]),
+    st.integers(0, 9999),
 )
-@settings(max_examples=40, deadline=None)
-def test_packed_attention_is_that_of_each_sequence(lengths: list[int], slack: float, seed: int) -> None:
+@settings(max_examples=60, deadline=None)
+def test_packed_attention_is_that_of_each_sequence(
+    lengths: list[int], slack: float, longest: int, block: int, seed: int
+) -> None:
+    """By torch's attention, and by our own in blocks of so many queries where all sequences are short enough."""
     random = torch.Generator().manual_seed(seed)
     q, k, v = (torch.randn(sum(lengths), heads, 4, generator=random).requires_grad_() for heads in (2, 1, 1))
-    found = Packing(lengths, torch.device("cpu"), slack).attend(q, k, v)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "LONGEST", longest)
+        patch.setattr(packed_attention, "BLOCK", block)
+        found = Packing(lengths, torch.device("cpu"), slack).attend(q, k, v)
+        assert type(found.grad_fn).__name__.startswith("_PackedAttention") == (max(lengths) <= longest)
     weight = torch.randn(found.shape, generator=random)
     gradients = torch.autograd.grad((found * weight).sum(), (q, k, v))
     mask = torch.block_diag(*[torch.ones(n, n).tril() for n in lengths]).bool()

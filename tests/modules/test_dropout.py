@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from speechdlm_ext.modules import dropout
 from speechdlm_ext.modules import dropout_attention as module
 from speechdlm_ext.modules.attention import CausalAttention, causal_mask
 from speechdlm_ext.modules.dropout import DropoutMasks, add_dropped
@@ -28,7 +29,11 @@ def test_masks_drop_as_often_as_asked_and_independently(probability: float) -> N
     assert torch.equal(first, DropoutMasks(probability, seed=3).draw(torch.empty(1000, 300)))
 
 
-def test_a_residual_branch_is_dropped_alike_in_both_directions() -> None:
+@pytest.mark.parametrize("kept_elements", [0, 2000])
+def test_a_residual_branch_is_dropped_alike_in_both_directions(
+    kept_elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dropout, "KEPT", kept_elements)
     x, branch = torch.randn(40, 50, requires_grad=True), torch.randn(40, 50, requires_grad=True)
     torch.manual_seed(5)
     out = add_dropped(x, branch, 0.25, training=True)
