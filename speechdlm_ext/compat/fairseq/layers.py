@@ -1,4 +1,4 @@
-"""Layers with tensors that hold nothing: an abandoned fast path, and buffers that are never filled."""
+"""Layers with tensors that hold nothing: an abandoned fast path, buffers that are never filled, absent biases."""
 
 from __future__ import annotations
 
@@ -60,6 +60,20 @@ def _fill_buffers() -> None:
         after_import(module, functools.partial(_fill_buffer, class_name))
 
 
+def _pass_over_absent_biases(module: ModuleType) -> None:
+    """Leave out the ``None`` of layers without biases, which are all one and no parameter that is shared."""
+    original = module._catalog_shared_params
+
+    @functools.wraps(original)
+    def catalog(model: Any, *rest: Any) -> list[list[str]] | None:
+        shared = original(model, *rest)
+        if shared is None:  # of a part of a model: what was found is in the memo
+            return None
+        return [names for names in shared if module._get_module_by_path(model, names[0]) is not None]
+
+    module._catalog_shared_params = catalog
+
+
 REPAIRS = [
     Repair(
         name="encoder-fast-path",
@@ -76,5 +90,13 @@ REPAIRS = [
         versions="all",
         needed=always,
         apply=_fill_buffers,
+    ),
+    Repair(
+        name="absent-biases",
+        package="fairseq",
+        fault="'detected shared parameter' in the log for every layer that has no bias",
+        versions="all",
+        needed=always,
+        apply=lambda: after_import("fairseq.trainer", _pass_over_absent_biases),
     ),
 ]
