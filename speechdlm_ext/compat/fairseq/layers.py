@@ -71,7 +71,7 @@ def _pass_over_absent_biases(module: ModuleType) -> None:
             return None
         return [names for names in shared if module._get_module_by_path(model, names[0]) is not None]
 
-    module._catalog_shared_params = catalog
+    vars(module)["_catalog_shared_params"] = catalog
 
 
 REPAIRS = [
