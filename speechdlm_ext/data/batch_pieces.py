@@ -16,7 +16,9 @@ def cut_batch(sample: dict[str, Any], places: int, padding: int) -> Iterator[dic
 
     Args:
         sample: packed; an empty or a padded one is one piece.
-        places: of a piece at most; a longer item makes a piece of its own.
+        places: of a piece, about. There are as few pieces as that allows, and they are as equal as neighbours can be
+            put together: none has more than ``places`` and half of its first and its last item,
+            but for an item that is longer by itself.
         padding: the target where nothing is trained on.
 
     Yields:
@@ -50,15 +52,10 @@ def cut_batch(sample: dict[str, Any], places: int, padding: int) -> Iterator[dic
 def _bounds(lengths: list[int], places: int) -> list[int]:
     """Numbers of the items that begin a piece, and at the end their number.
 
-    Pieces as equal as may be: two of 1,100 places rather than one of 2,000 and a rest of 200.
+    The batch is divided evenly, and an item belongs where its middle is.
     """
     pieces = -(-sum(lengths) // places)
     share = sum(lengths) / pieces
-    bounds, size, done = [0], 0, 0
-    for number, length in enumerate(lengths):
-        if size and (size + length > places or done + length / 2 > share * len(bounds)):
-            bounds.append(number)
-            size = 0
-        size += length
-        done += length
-    return [*bounds, len(lengths)]
+    middles = [end - length / 2 for length, end in zip(lengths, accumulate(lengths), strict=True)]
+    belongs = [int(middle / share) for middle in middles]
+    return [0, *(item for item in range(1, len(lengths)) if belongs[item] > belongs[item - 1]), len(lengths)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import torch
+import torch.nn.functional as F
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import register_model, register_model_architecture
 from omegaconf import II
@@ -20,7 +21,7 @@ from speechdlm_ext.modules.packed_rotary import PackedRotaryLayers
 from speechdlm_ext.modules.packing import Packing
 from speechdlm_ext.modules.rms_norm import RMSNorm
 from speechdlm_ext.modules.rotary import Rotation
-from speechdlm_ext.modules.rotary_layer import RotaryLayer
+from speechdlm_ext.modules.rotary_layer import Projected, RotaryLayer
 
 INIT_STD = 0.02
 # Below so many places, packing the weights for a CPU takes longer than it saves.
@@ -101,13 +102,30 @@ class UnitLMDecoder(UnitDecoder):
         x = self.tok_embeddings(tokens)
         turn = Rotation(packing.positions, self.head_dim, self.args.rope_theta)
         checkpointed = self.checkpointed and self.training and torch.is_grad_enabled()
+        projected = self._looked_up(tokens)
         for layer in self.layers:
             if checkpointed:
-                x = checkpoint(layer, x, turn, packing.attend, use_reentrant=False)
+                x = checkpoint(layer, x, turn, packing.attend, projected, use_reentrant=False)
             else:
-                x = layer(x, turn, packing.attend)
+                x = layer(x, turn, packing.attend, projected)
+            projected = None
         normed: Tensor = self.norm(x)
         return normed
+
+    def _looked_up(self, tokens: Tensor) -> Projected | None:
+        """What the first layer makes of its input: it depends on the token alone, and there are fewer of these.
+
+        Not in half precision, in which a CPU would sum the gradients of all places of a token.
+        """
+        embeddings = self.tok_embeddings.weight
+        if tokens.numel() <= len(embeddings) or torch.is_autocast_enabled(tokens.device.type):
+            return None
+        if embeddings.dtype not in (torch.float32, torch.float64):
+            return None
+        first = self.layers[0]
+        assert isinstance(first, RotaryLayer)
+        q, k, v = first.project(embeddings)
+        return F.embedding(tokens, q), F.embedding(tokens, k), F.embedding(tokens, v)
 
     def scorer(self, places: int) -> Callable[[Tensor, Sequence[int]], Tensor]:
         """See :meth:`UnitDecoder.scorer`; on a CPU with weights packed for it, if they are many."""

@@ -42,9 +42,18 @@ class _GatedLinear(torch.autograd.Function):
         # With autocast the weights are in fp32 and all the rest in half precision.
         gradient = gradient.to(gate.dtype)
         inner = gradient @ weight.to(gate.dtype)
-        opened = F.silu(gate)
-        of_hidden = inner * opened
+        if gate.device.type == "cpu" and gate.dtype in (torch.float32, torch.float64):
+            # With s = sigmoid(g), silu is g·s and its slope s + g·s·(1 - s). Torch's own loops for silu and its
+            # gradient take two to three times as long with two threads.
+            share = gate.sigmoid()
+            opened = gate * share
+            slope = torch.lerp(opened, gate.new_ones(()), share, out=share)
+            of_gate = slope.mul_(hidden).mul_(inner)
+            of_hidden = inner.mul_(opened)
+        else:
+            opened = F.silu(gate)
+            of_hidden = inner * opened
+            of_gate = torch.ops.aten.silu_backward(inner.mul_(hidden), gate)
         product = opened.mul_(hidden)
         of_weight = gradient.flatten(0, -2).t() @ product.flatten(0, -2)
-        of_gate = torch.ops.aten.silu_backward(inner.mul_(hidden), gate)
         return of_gate, of_hidden, of_weight.to(weight.dtype)

@@ -38,15 +38,15 @@ class _PackedAttention(torch.autograd.Function):
         q = q * q.size(-1) ** -0.5
         out = torch.empty_like(v)
         hidden = torch.full((BLOCK, BLOCK), -torch.inf, dtype=q.dtype).triu_(1)
-        by_head = [x.transpose(0, 1) for x in (q, k, v, out)]
-        ctx.blocks, probabilities = list(_blocks(lengths)), []
-        for start, first, last in ctx.blocks:
-            queries, keys, values, heard = (x[:, start:last] for x in by_head)
-            new, size = slice(first - start, None), last - first
-            scores = torch.bmm(queries[:, new], keys.transpose(1, 2))
-            scores[:, :, new] += hidden[:size, :size]
-            probabilities.append(scores.softmax(-1))
-            torch.bmm(probabilities[-1], values, out=heard[:, new])
+        ctx.lengths, ctx.blocks, probabilities = lengths, [_blocks(length) for length in lengths], []
+        for blocks, (queries, keys, values, heard) in zip(ctx.blocks, _sequences(lengths, q, k, v, out), strict=True):
+            for first, last in blocks:
+                size = last - first
+                scores = torch.bmm(_span(queries, first, last), _span(keys, 0, last).transpose(1, 2))
+                scores[:, :, first:] += hidden[:size, :size]
+                probabilities.append(scores.softmax(-1))
+                # Torch multiplies head after head where it has to write between them, and all at once where not.
+                _span(heard, first, last).copy_(torch.bmm(probabilities[-1], _span(values, 0, last)))
         ctx.save_for_backward(q, k, v, *probabilities)
         return out
 
@@ -54,24 +54,35 @@ class _PackedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *probabilities = ctx.saved_tensors
-        of_q, of_k, of_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        by_head = [x.transpose(0, 1) for x in (gradient, q, k, v, of_q, of_k, of_v)]
-        for (start, first, last), shares in zip(ctx.blocks, probabilities, strict=True):
-            heard, queries, keys, values, of_queries, of_keys, of_values = (x[:, start:last] for x in by_head)
-            new = slice(first - start, None)
-            of_shares = torch.bmm(heard[:, new], values.transpose(1, 2))
-            of_scores = torch.ops.aten._softmax_backward_data(of_shares, shares, -1, shares.dtype)
-            torch.bmm(of_scores, keys, out=of_queries[:, new])
-            of_keys.baddbmm_(of_scores.transpose(1, 2), queries[:, new])
-            of_values.baddbmm_(shares.transpose(1, 2), heard[:, new])
+        of_q, of_k, of_v = (torch.empty_like(x) for x in (q, k, v))
+        sequences = zip(ctx.blocks, _sequences(ctx.lengths, gradient, q, k, v, of_q, of_k, of_v), strict=True)
+        for blocks, parts in reversed(list(sequences)):
+            heard, queries, keys, values, of_queries, of_keys, of_values = parts
+            for first, last in reversed(blocks):
+                shares, new, sent = probabilities.pop(), _span(queries, first, last), _span(heard, first, last)
+                of_shares = torch.bmm(sent, _span(values, 0, last).transpose(1, 2))
+                of_scores = torch.ops.aten._softmax_backward_data(of_shares, shares, -1, shares.dtype)
+                _span(of_queries, first, last).copy_(torch.bmm(of_scores, _span(keys, 0, last)))
+                for total, weights, weighted in ((of_keys, of_scores, new), (of_values, shares, sent)):
+                    summand = torch.bmm(weights.transpose(1, 2), weighted)
+                    if last == total.size(1):  # the last block sees all keys, and begins their sums
+                        total.copy_(summand)
+                    else:
+                        total[:, :last] += summand
         return of_q.mul_(q.size(-1) ** -0.5), of_k, of_v, None
 
 
-def _blocks(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Where the sequence of each block of queries begins, where the block does, and where it ends."""
-    start = 0
-    for length in lengths:
-        size = -(-length // -(-length // BLOCK))  # blocks of about the same size
-        for first in range(start, start + length, size):
-            yield start, first, min(first + size, start + length)
-        start += length
+def _sequences(lengths: Sequence[int], *packed: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """What of each tensor ``(N, heads, d)`` belongs to each sequence of T positions, ``(heads, T, d)``."""
+    return zip(*(x.transpose(0, 1).split(list(lengths), 1) for x in packed), strict=True)
+
+
+def _span(x: Tensor, first: int, last: int) -> Tensor:
+    """``x[:, first:last]``, where there is something to be cut off."""
+    return x if last - first == x.size(1) else x[:, first:last]
+
+
+def _blocks(length: int) -> list[tuple[int, int]]:
+    """Where the blocks of queries of a sequence begin and end; they are of about the same size."""
+    size = -(-length // -(-length // BLOCK))
+    return [(first, min(first + size, length)) for first in range(0, length, size)]

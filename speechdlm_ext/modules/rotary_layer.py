@@ -13,6 +13,8 @@ from speechdlm_ext.modules.rotary import Rotation
 
 # Attention over queries, keys and values (…, heads, d), wherever the keys of earlier positions are.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Queries, keys and values (…, heads · d), before rotation.
+Projected = tuple[Tensor, Tensor, Tensor]
 
 
 class RotaryAttention(nn.Module):
@@ -30,9 +32,13 @@ class RotaryAttention(nn.Module):
         self.wv = nn.Linear(dim, kv_heads * head_dim, bias=False)
         self.wo = nn.Linear(heads * head_dim, dim, bias=False)
 
-    def forward(self, x: Tensor, turn: Rotation, attend: Attend) -> Tensor:
-        """``(…, D)`` to the same."""
-        q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.wq, self.wk, self.wv))
+    def project(self, x: Tensor) -> Projected:
+        """Queries, keys and values of ``(…, D)``."""
+        return self.wq(x), self.wk(x), self.wv(x)
+
+    def forward(self, projected: Projected, turn: Rotation, attend: Attend) -> Tensor:
+        """What :meth:`project` made, to ``(…, D)``."""
+        q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in projected)
         out: Tensor = self.wo(attend(turn(q), turn(k), v).flatten(-2))
         return out
 
@@ -64,7 +70,12 @@ class RotaryLayer(nn.Module):
         self.attention_norm = RMSNorm(dim, eps)
         self.ffn_norm = RMSNorm(dim, eps)
 
-    def forward(self, x: Tensor, turn: Rotation, attend: Attend) -> Tensor:
-        """``(…, D)`` to the same."""
-        x = add_dropped(x, self.attention(self.attention_norm(x), turn, attend), self.dropout, self.training)
+    def project(self, x: Tensor) -> Projected:
+        """What attention needs of positions ``(…, D)``, before rotation: it depends on nothing but ``x``."""
+        return self.attention.project(self.attention_norm(x))
+
+    def forward(self, x: Tensor, turn: Rotation, attend: Attend, projected: Projected | None = None) -> Tensor:
+        """``(…, D)`` to the same; ``projected`` is what :meth:`project` makes of ``x``, where that is known."""
+        heard = self.attention(self.project(x) if projected is None else projected, turn, attend)
+        x = add_dropped(x, heard, self.dropout, self.training)
         return add_dropped(x, self.feed_forward(self.ffn_norm(x)), self.dropout, self.training)

@@ -69,13 +69,14 @@ def test_architectures_are_options_of_the_command_line_and_given_sizes_win() -> 
     assert sizes == (1024, 4096, 16, 0.15) and model.decoder_layers == 3 and not model.durations
 
 
+@pytest.mark.parametrize("length", [17, 40])  # fewer and more than there are rows in the vocabulary
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-def test_logits_are_those_of_the_formulas(kv_heads: int) -> None:
+def test_logits_are_those_of_the_formulas(kv_heads: int, length: int) -> None:
     model = toy_unit_lm(decoder_attention_heads=4, decoder_kv_heads=kv_heads, decoder_head_dim=6).eval()
-    rows = torch.randint(0, 21, (17,), generator=torch.Generator().manual_seed(1))
+    rows = torch.randint(0, 21, (length,), generator=torch.Generator().manual_seed(1))
     wanted = plain_logits(published(model), rows.tolist(), 4, kv_heads)
     with torch.no_grad():
-        found, _ = model(rows, src_lengths=[17])
+        found, _ = model(rows, src_lengths=[length])
     assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-5
     # each of these changes the function by much more than that
     for name in ("layers.1.attention.wk.weight", "layers.0.feed_forward.w3.weight", "norm.weight"):
@@ -170,6 +171,24 @@ def test_packed_and_padded_batches_are_single_sequences(lengths: list[int]) -> N
         assert torch.allclose(model(singles[0].unsqueeze(0))[0][0], packed[: lengths[0]], atol=1e-5)
         probabilities = model.get_normalized_probs((logits, {}), False)
     assert probabilities.shape[-1] == 22 and bool(probabilities[..., 21].eq(0).all())
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_what_is_looked_up_has_the_gradients_of_what_is_computed(checkpointed: bool) -> None:
+    """The first layer's projections are looked up where there are more places than rows: together, and not alone."""
+    model = toy_unit_lm(checkpoint_activations=checkpointed, decoder_kv_heads=1).train()
+    lengths = [14, 9, 20]
+    rows = [torch.randint(0, 21, (n,), generator=torch.Generator().manual_seed(n)) for n in lengths]
+    weight = torch.randn(sum(lengths), 21)
+    together, _ = model(torch.cat(rows), src_lengths=lengths)
+    alone = torch.cat([model(single, src_lengths=[len(single)])[0] for single in rows])
+    assert torch.allclose(together, alone, atol=1e-5)
+    parameters = list(model.parameters())
+    found, wanted = (torch.autograd.grad((logits * weight).sum(), parameters) for logits in (together, alone))
+    for one, other in zip(found, wanted, strict=True):
+        assert float((one - other).norm()) < 1e-5 * float(other.norm())
+    with torch.autocast("cpu", torch.bfloat16):  # a token's gradients would be summed in it
+        assert model.decoder._looked_up(torch.cat(rows)) is None
 
 
 def test_positions_beyond_8000_are_exact_and_depend_on_distances_alone() -> None:
