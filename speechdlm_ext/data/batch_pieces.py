@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import accumulate
+import heapq
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -16,9 +17,8 @@ def cut_batch(sample: dict[str, Any], places: int, padding: int) -> Iterator[dic
 
     Args:
         sample: packed; an empty or a padded one is one piece.
-        places: of a piece, about. There are as few pieces as that allows, and they are as equal as neighbours can be
-            put together: none has more than ``places`` and half of its first and its last item,
-            but for an item that is longer by itself.
+        places: of a piece, about. There are as few pieces as that allows, and they are about equal: the largest exceeds
+            the mean by less than the longest item.
         padding: the target where nothing is trained on.
 
     Yields:
@@ -27,35 +27,35 @@ def cut_batch(sample: dict[str, Any], places: int, padding: int) -> Iterator[dic
     if not sample or sample["target"].dim() != 1 or len(sample["target"]) <= places:
         yield sample
         return
-    bounds = _bounds(sample["net_input"]["src_lengths"], places)
-    ends = [0, *accumulate(sample["net_input"]["src_lengths"])]
-    for first, last in zip(bounds, bounds[1:], strict=False):
-        span = slice(ends[first], ends[last])
-        target: Tensor = sample["target"][span]
+    lengths = sample["net_input"]["src_lengths"]
+    tokens, targets = sample["net_input"]["src_tokens"].split(lengths), sample["target"].split(lengths)
+    durations = sample["durations"].split(lengths) if "durations" in sample else None
+    for number, items in enumerate(_share_out(lengths, places)):
+        target = _joined(targets, items)
         piece = {
             **sample,
-            "id": sample["id"][first:last],
-            "nsentences": last - first,
+            "id": sample["id"][items],
+            "nsentences": len(items),
             "ntokens": int(target.ne(padding).sum()),
-            "frames": 0 if first else sample["frames"],  # no more than a sum for the logs
-            "net_input": {
-                "src_tokens": sample["net_input"]["src_tokens"][span],
-                "src_lengths": sample["net_input"]["src_lengths"][first:last],
-            },
+            "frames": 0 if number else sample["frames"],  # no more than a sum for the logs
+            "net_input": {"src_tokens": _joined(tokens, items), "src_lengths": [lengths[item] for item in items]},
             "target": target,
         }
-        if "durations" in sample:
-            piece["durations"] = sample["durations"][span]
+        if durations is not None:
+            piece["durations"] = _joined(durations, items)
         yield piece
 
 
-def _bounds(lengths: list[int], places: int) -> list[int]:
-    """Numbers of the items that begin a piece, and at the end their number.
+def _joined(parts: Sequence[Tensor], items: list[int]) -> Tensor:
+    return torch.cat([parts[item] for item in items])
 
-    The batch is divided evenly, and an item belongs where its middle is.
-    """
-    pieces = -(-sum(lengths) // places)
-    share = sum(lengths) / pieces
-    middles = [end - length / 2 for length, end in zip(lengths, accumulate(lengths), strict=True)]
-    belongs = [int(middle / share) for middle in middles]
-    return [0, *(item for item in range(1, len(lengths)) if belongs[item] > belongs[item - 1]), len(lengths)]
+
+def _share_out(lengths: list[int], places: int) -> list[list[int]]:
+    """The numbers of the items of each piece, in order: the longest first, each to the piece that has least."""
+    pieces: list[list[int]] = [[] for _ in range(-(-sum(lengths) // places))]
+    filled = [(0, number) for number in range(len(pieces))]
+    for item in sorted(range(len(lengths)), key=lambda item: -lengths[item]):
+        size, number = filled[0]
+        pieces[number].append(item)
+        heapq.heapreplace(filled, (size + lengths[item], number))
+    return [sorted(items) for items in pieces if items]

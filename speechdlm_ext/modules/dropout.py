@@ -1,4 +1,4 @@
-"""Dropout on a CPU with cheap random numbers; the backward pass draws large masks again, which are not kept."""
+"""Dropout on a CPU with cheap random numbers; the backward pass has them again, large ones drawn anew."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 # Decisions are made by 16 random bits, so that probabilities are multiples of this.
 STEP = 2**-16
-# A mask of up to so many elements is kept for the backward pass, a larger one is drawn again.
+# The random numbers of so many elements are kept for the backward pass, more are drawn again.
 KEPT = 2**19
 
 
@@ -40,8 +40,17 @@ class DropoutMasks:
 
         It is a tensor of floats because multiplying with one is several times faster than filling by a bool mask.
         """
-        bits = torch.from_numpy(self._generator.random_raw((out.numel() + 3) // 4)).view(torch.int16)
-        return torch.ge(bits[: out.numel()].view(out.shape), self._threshold, out=out)
+        return self.decide(self.draw_bits(out.shape), out)
+
+    def draw_bits(self, shape: torch.Size) -> Tensor:
+        """The random numbers of the next mask, ``shape``, int16."""
+        count = shape.numel()
+        bits = torch.from_numpy(self._generator.random_raw((count + 3) // 4)).view(torch.int16)
+        return bits[:count].view(shape)
+
+    def decide(self, bits: Tensor, out: Tensor) -> Tensor:
+        """The mask of random numbers, written into ``out``."""
+        return torch.ge(bits, self._threshold, out=out)
 
 
 def new_seed() -> int:
@@ -60,15 +69,15 @@ class _AddDropped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, branch: Tensor, probability: float, seed: int) -> Tensor:
         masks = DropoutMasks(probability, seed)
-        mask = masks.draw(torch.empty(branch.shape, dtype=branch.dtype))
-        ctx.probability, ctx.seed, ctx.scale = probability, seed, masks.scale
-        ctx.save_for_backward(mask if mask.numel() <= KEPT else None)
+        bits = masks.draw_bits(branch.shape)
+        mask = masks.decide(bits, torch.empty_like(branch))
+        ctx.probability, ctx.seed = probability, seed
+        ctx.save_for_backward(bits if bits.numel() <= KEPT else None)
         return torch.addcmul(x, mask, branch, value=masks.scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        (kept,) = ctx.saved_tensors
-        if kept is None:
-            room = torch.empty(gradient.shape, dtype=gradient.dtype)
-            kept = DropoutMasks(ctx.probability, ctx.seed).draw(room)
-        return gradient, (kept * gradient).mul_(ctx.scale), None, None
+        (bits,) = ctx.saved_tensors
+        masks = DropoutMasks(ctx.probability, ctx.seed)
+        mask = masks.decide(masks.draw_bits(gradient.shape) if bits is None else bits, torch.empty_like(gradient))
+        return gradient, mask.mul_(gradient).mul_(masks.scale), None, None

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.modules.dropout import add_dropped
 from speechdlm_ext.modules.gated_linear import gated_linear
+from speechdlm_ext.modules.projections import project_all
 from speechdlm_ext.modules.rms_norm import RMSNorm
 from speechdlm_ext.modules.rotary import Rotation
 
@@ -32,9 +33,10 @@ class RotaryAttention(nn.Module):
         self.wv = nn.Linear(dim, kv_heads * head_dim, bias=False)
         self.wo = nn.Linear(heads * head_dim, dim, bias=False)
 
-    def project(self, x: Tensor) -> Projected:
-        """Queries, keys and values of ``(…, D)``."""
-        return self.wq(x), self.wk(x), self.wv(x)
+    def project(self, x: Tensor, norm: RMSNorm | None = None) -> Projected:
+        """Queries, keys and values of ``(…, D)``, which is normalised before."""
+        q, k, v = project_all(x, [self.wq.weight, self.wk.weight, self.wv.weight], norm)
+        return q, k, v
 
     def forward(self, projected: Projected, turn: Rotation, attend: Attend) -> Tensor:
         """What :meth:`project` made, to ``(…, D)``."""
@@ -52,9 +54,10 @@ class GatedFeedForward(nn.Module):
         self.w2 = nn.Linear(hidden_dim, dim, bias=False)
         self.w3 = nn.Linear(dim, hidden_dim, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(…, D)`` to the same."""
-        return gated_linear(self.w1(x), self.w3(x), self.w2.weight)
+    def forward(self, x: Tensor, norm: RMSNorm | None = None) -> Tensor:
+        """``(…, D)``, which is normalised before, to the same."""
+        gate, hidden = project_all(x, [self.w1.weight, self.w3.weight], norm)
+        return gated_linear(gate, hidden, self.w2.weight)
 
 
 class RotaryLayer(nn.Module):
@@ -72,10 +75,10 @@ class RotaryLayer(nn.Module):
 
     def project(self, x: Tensor) -> Projected:
         """What attention needs of positions ``(…, D)``, before rotation: it depends on nothing but ``x``."""
-        return self.attention.project(self.attention_norm(x))
+        return self.attention.project(x, self.attention_norm)
 
     def forward(self, x: Tensor, turn: Rotation, attend: Attend, projected: Projected | None = None) -> Tensor:
         """``(…, D)`` to the same; ``projected`` is what :meth:`project` makes of ``x``, where that is known."""
         heard = self.attention(self.project(x) if projected is None else projected, turn, attend)
         x = add_dropped(x, heard, self.dropout, self.training)
-        return add_dropped(x, self.feed_forward(self.ffn_norm(x)), self.dropout, self.training)
+        return add_dropped(x, self.feed_forward(x, self.ffn_norm), self.dropout, self.training)

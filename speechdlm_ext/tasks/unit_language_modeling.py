@@ -12,7 +12,7 @@ from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechdlm_ext.data.batch_pieces import cut_batch
 from speechdlm_ext.data.corpus_folder import CorpusFolder
@@ -187,6 +187,8 @@ class UnitLanguageModelingTask(ContinuingTask):
         """
         places = model.decoder.trained_on_cpu if sample and sample["target"].device.type == "cpu" else None
         pieces = [sample] if places is None else list(cut_batch(sample, places, self.dictionary.pad()))
+        if len(pieces) > 1:
+            _begin_gradients(model)
         loss, size = torch.zeros((), device=sample["target"].device), 0
         logs: dict[str, Any] = {}
         for number, piece in enumerate(pieces, 1):
@@ -244,3 +246,14 @@ def _warn_of_deduplicated(stream: UnitStream) -> None:
             "their durations (--durations), else bits a second are wrong",
             stream.path,
         )
+
+
+def _begin_gradients(model: nn.Module) -> None:
+    """Let gradients be sums from the start.
+
+    Those that a backward pass makes lie between what is kept for it, and stay there: the next piece has to find its
+    room around them.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)

@@ -22,20 +22,22 @@ def test_pieces_together_are_the_batch(lengths: list[int], places: int, masked: 
     lengths = sorted(lengths, reverse=True)
     batch = {**toy_batch(lengths, masked), "id": torch.arange(len(lengths))}
     pieces = list(cut_batch(batch, places, PAD))
-    for name in ("target", "durations", "id"):
-        assert torch.equal(torch.cat([piece[name] for piece in pieces]), batch[name])
-    assert torch.equal(
-        torch.cat([piece["net_input"]["src_tokens"] for piece in pieces]), batch["net_input"]["src_tokens"]
-    )
-    assert [length for piece in pieces for length in piece["net_input"]["src_lengths"]] == lengths
+    assert sorted(int(item) for piece in pieces for item in piece["id"]) == list(range(len(lengths)))
     for name in ("ntokens", "nsentences", "frames"):
         assert sum(piece[name] for piece in pieces) == batch[name]
+    whole = {name: tensor.split(lengths) for name, tensor in packed(batch).items()}
     for piece in pieces:
         own = piece["net_input"]["src_lengths"]
-        assert sum(own) == len(piece["target"])
-        assert sum(own) <= places + (own[0] + own[-1]) / 2 or len(own) == 1
+        assert own == [lengths[item] for item in piece["id"]] and list(piece["id"]) == sorted(piece["id"])
+        for name, tensor in packed(piece).items():
+            assert torch.equal(tensor, torch.cat([whole[name][item] for item in piece["id"]]))
         assert piece["ntokens"] == int(piece["target"].ne(PAD).sum())
+        assert sum(own) < sum(lengths) / -(-sum(lengths) // places) + max(lengths)
     assert len(pieces) <= -(-sum(lengths) // places)
+
+
+def packed(batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {"source": batch["net_input"]["src_tokens"], "target": batch["target"], "durations": batch["durations"]}
 
 
 def toy_task() -> UnitLanguageModelingTask:
@@ -46,13 +48,14 @@ def toy_task() -> UnitLanguageModelingTask:
 
 
 class Optimizer:
-    """What fairseq's does in the backward pass, and which of them were to be exchanged between processes."""
+    """What fairseq's does in the backward pass; which were to be exchanged between processes, which had sums to add to."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.exchanged = model, []
+        self.model, self.exchanged, self.begun = model, [], []
 
     def backward(self, loss: torch.Tensor) -> None:
         self.exchanged.append(not self.model.held_back)
+        self.begun.append(all(parameter.grad is not None for parameter in self.model.parameters()))
         loss.backward()
 
 
@@ -79,6 +82,8 @@ def test_a_training_step_in_pieces_is_that_of_the_batch(make: Any, masked: bool)
         optimizer = Optimizer(model)
         loss, size, logs = task.train_step(batch, model, criterion, optimizer, 0)
         assert optimizer.exchanged == ([True] if places is None else [False] * 2 + [True])
+        # What pieces add to is made before them, and lies in nobody's way.
+        assert optimizer.begun == ([False] if places is None else [True] * 3)
         results.append((float(loss.detach()), size, logged(logs), [parameter.grad for parameter in model.parameters()]))
     whole, cut = results
     assert cut[1] == whole[1] and cut[0] == pytest.approx(whole[0], rel=1e-5)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from speechdlm_ext.modules.gated_linear import gated_linear
 from speechdlm_ext.modules.packed_attention import packed_attention
+from speechdlm_ext.modules.projections import project_all
 from speechdlm_ext.modules.rms_norm import RMSNorm
 from speechdlm_ext.modules.rotary import Rotation
 from speechdlm_ext.modules.rotary_layer import GatedFeedForward, RotaryLayer
@@ -23,11 +24,24 @@ def plain_gate(gate: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
     return (gate / (1 + (-gate).exp()) * hidden) @ weight.t()
 
 
-def norm(x: Tensor, weight: Tensor) -> Tensor:
+def norm_of(weight: Tensor) -> RMSNorm:
     layer = RMSNorm(weight.numel(), 1e-6)
     del layer.weight
     layer.weight = weight  # a tensor of the graph instead of the layer's own
-    return layer(x)
+    return layer
+
+
+def norm(x: Tensor, weight: Tensor) -> Tensor:
+    return norm_of(weight)(x)
+
+
+def projections(x: Tensor, one: Tensor, other: Tensor, scale: Tensor | None = None) -> Tensor:
+    return torch.cat(project_all(x, [one, other], None if scale is None else norm_of(scale)), -1)
+
+
+def plain_projections(x: Tensor, one: Tensor, other: Tensor, scale: Tensor | None = None) -> Tensor:
+    normed = x if scale is None else plain_norm(x, scale)
+    return torch.einsum("...d,hd->...h", normed, torch.cat([one, other]))
 
 
 def given(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -48,6 +62,8 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 FUNCTIONS: list[tuple[Callable[..., Tensor], Callable[..., Tensor], list[tuple[int, ...]]]] = [
     (norm, plain_norm, [(3, 4, 6), (6,)]),
+    (projections, plain_projections, [(3, 4, 6), (5, 6), (2, 6)]),
+    (projections, plain_projections, [(3, 4, 6), (5, 6), (2, 6), (6,)]),
     (gated_linear, plain_gate, [(3, 4, 5), (3, 4, 5), (7, 5)]),
     (attention, plain_attention, [(6, 2, 4)] * 3),
 ]
@@ -99,7 +115,7 @@ def test_autocast_trains_weights_in_fp32() -> None:
 
 
 def test_a_layer_keeps_no_more_for_the_backward_pass_than_its_products_need() -> None:
-    """Inputs of the residual branches, the normalised ones, attention, the masks of dropout, gate and hidden."""
+    """Inputs of the residual branches, but not normalised; attention, random numbers of dropout, gate and hidden."""
     dim, hidden, places = 32, 128, 50
     layer = RotaryLayer(dim, hidden, 2, 2, 16, 1e-6, dropout=0.1).train()
     kept: dict[int, int] = {}
@@ -114,6 +130,6 @@ def test_a_layer_keeps_no_more_for_the_backward_pass_than_its_products_need() ->
         out = layer(x, turn, lambda q, k, v: q * k * v)  # keeps q, k, v and q · k
     weights = {parameter.untyped_storage().data_ptr() for parameter in layer.parameters()}
     numbers = sum(size for place, size in kept.items() if place not in weights) / 4 / places
-    assert 2 * hidden + 5 * dim < numbers <= 2 * hidden + 11 * dim + 2 + 16
+    assert 2 * hidden + 5 * dim < numbers <= 2 * hidden + 9 * dim
     out.sum().backward()
     assert x.grad is not None
