@@ -48,7 +48,7 @@ def toy_task() -> UnitLanguageModelingTask:
 
 
 class Optimizer:
-    """What fairseq's does in the backward pass; which were to be exchanged between processes, which had sums to add to."""
+    """What fairseq's does in the backward pass; which were exchanged, and which had sums to add to."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.exchanged, self.begun = model, [], []
