@@ -33,7 +33,7 @@ class RotaryAttention(nn.Module):
         self.wv = nn.Linear(dim, kv_heads * head_dim, bias=False)
         self.wo = nn.Linear(heads * head_dim, dim, bias=False)
 
-    def project(self, x: Tensor, norm: RMSNorm | None = None) -> Projected:
+    def project(self, x: Tensor, norm: RMSNorm) -> Projected:
         """Queries, keys and values of ``(…, D)``, which is normalised before."""
         q, k, v = project_all(x, [self.wq.weight, self.wk.weight, self.wv.weight], norm)
         return q, k, v
@@ -54,7 +54,7 @@ class GatedFeedForward(nn.Module):
         self.w2 = nn.Linear(hidden_dim, dim, bias=False)
         self.w3 = nn.Linear(dim, hidden_dim, bias=False)
 
-    def forward(self, x: Tensor, norm: RMSNorm | None = None) -> Tensor:
+    def forward(self, x: Tensor, norm: RMSNorm) -> Tensor:
         """``(…, D)``, which is normalised before, to the same."""
         gate, hidden = project_all(x, [self.w1.weight, self.w3.weight], norm)
         return gated_linear(gate, hidden, self.w2.weight)
