@@ -52,6 +52,7 @@ SETTINGS = {
     "crosstalk of -30 dB": Setting(levels=(-75.0, -60.0), crosstalk=-30.0),
     "8 kHz": Setting(levels=(-65.0, -55.0), sample_rate=8000),
     "44.1 kHz": Setting(levels=(-70.0, -55.0), sample_rate=44100),
+    "crosstalk of -20 dB": Setting(levels=(-75.0, -60.0), crosstalk=-20.0),
 }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from speechdlm_ext.metrics.intervals import Interval, bridge_silences, widen_intervals
+from speechdlm_ext.metrics.crosstalk import leaking_frames
+from speechdlm_ext.metrics.fading import FADE, SWELL, extend_into_noise
+from speechdlm_ext.metrics.intervals import Interval, bridge_silences
 from speechdlm_ext.metrics.levels import FRAME_SHIFT, SILENT, ChannelLevels, measure_levels
 
 
@@ -21,9 +24,9 @@ class ActivityOptions:
     ``fall`` are shares of the channel's dynamic range (its loud level less its noise floor), so that one setting serves
     quiet and noisy lines; a channel whose range is below ``least_range`` has no speech.
 
-    What of a beginning or an end lies below the noise cannot be heard, but it is known to be there: speech swells and
-    fades within ``swell`` and ``fade`` seconds a dB, and stretches are that much longer for each dB by which noise, not
-    ``below_loud``, sets the threshold. Without it, noise makes pauses longer, and makes more of them.
+    Where noise, not ``below_loud``, sets the threshold, beginnings and ends are followed into it, and what cannot be
+    followed is added: ``swell`` and ``fade`` are of :func:`.fading.extend_into_noise`. Without it, noise makes pauses
+    longer, and makes more of them.
 
     Chosen on made conversations (docs/evaluation.md says how, and how good they are on others).
     """
@@ -42,8 +45,8 @@ class ActivityOptions:
     shortest_speech: float = 0.06
     shortest_silence: float = 0.15
     window: float = FRAME_SHIFT  # seconds that one decision looks at
-    swell: float = 0.0005  # seconds a dB
-    fade: float = 0.0022  # seconds a dB
+    swell: float = SWELL  # seconds for the square of a dB
+    fade: float = FADE
 
 
 def noise_floor(levels: NDArray[np.float64], options: ActivityOptions | None = None) -> float:
@@ -66,26 +69,29 @@ def detect_speech_of_channels(
     wave: NDArray[np.float32], sample_rate: int, options: ActivityOptions | None = None
 ) -> list[list[Interval]]:
     """When somebody speaks on each channel of a recording (C, N): see :func:`detect_speech`."""
-    return [detect_speech(channel, sample_rate, options, others=len(wave) > 1) for channel in wave]
+    options = options or ActivityOptions()
+    channels = [measure_levels(channel, sample_rate, options.window) for channel in wave]
+    return [_find_speech(one, channels[:c] + channels[c + 1 :], options) for c, one in enumerate(channels)]
 
 
-def detect_speech(
-    wave: ArrayLike, sample_rate: int, options: ActivityOptions | None = None, others: bool = False
-) -> list[Interval]:
-    """When somebody speaks on one channel.
+def detect_speech(wave: ArrayLike, sample_rate: int, options: ActivityOptions | None = None) -> list[Interval]:
+    """When somebody speaks on a recording of one channel.
 
     Args:
-        wave: one channel, shape (N,), full scale 1.
+        wave: shape (N,), full scale 1.
         sample_rate: Hz.
         options: thresholds.
-        others: whether other channels hold other people, so that what is weak here is theirs.
 
     Returns:
         Stretches of speech, (start, end) in seconds on a grid of 10 ms, but for what is added to them where noise hides
         weak speech; silences below ``shortest_silence`` are part of them.
     """
     options = options or ActivityOptions()
-    channel = measure_levels(wave, sample_rate, options.window)
+    return _find_speech(measure_levels(wave, sample_rate, options.window), [], options)
+
+
+def _find_speech(channel: ChannelLevels, others: Sequence[ChannelLevels], options: ActivityOptions) -> list[Interval]:
+    """Speech by the levels of one channel; other channels hold other people, so that what is weak here is theirs."""
     levels = channel.level
     if not len(levels):
         return []
@@ -95,15 +101,17 @@ def detect_speech(
         return []
     fall = max(floor + options.fall * (loud - floor), loud - options.below_loud, options.lowest_level)
     rise = max(floor + options.rise * (loud - floor), loud - options.weakest if others else fall, fall)
-    audible = loud - fall
-    if options.above_noise > 0:
-        over = _over_noise(channel, floor, options)
-        audible = min(audible, float(np.percentile(over, options.loud_percentile)) - options.above_noise)
-        levels = np.where(over > options.above_noise, levels, SILENT)
     rule = SpeechRule(rise, fall, options.shortest_speech, options.shortest_silence)
+    if options.above_noise <= 0:
+        return speech_stretches(levels, FRAME_SHIFT, rule)
+    over = _over_noise(channel, floor, options)
+    leaking, _ = leaking_frames(channel, others, floor)
+    own = ~leaking
+    found = speech_stretches(np.where(own & (over > options.above_noise), levels, SILENT), FRAME_SHIFT, rule)
+    audible = min(loud - fall, float(np.percentile(over, options.loud_percentile)) - options.above_noise)
+    own &= levels > max(loud - options.below_loud, options.lowest_level)
     hidden = max(0.0, options.below_loud - audible)
-    found = speech_stretches(levels, FRAME_SHIFT, rule)
-    return widen_intervals(found, options.swell * hidden, options.fade * hidden, len(levels) * FRAME_SHIFT)
+    return extend_into_noise(found, np.where(own, over, -np.inf), hidden, options.swell, options.fade)
 
 
 def _over_noise(channel: ChannelLevels, floor: float, options: ActivityOptions) -> NDArray[np.float64]:

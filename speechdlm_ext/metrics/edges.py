@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.metrics.activity import ActivityOptions
-from speechdlm_ext.metrics.intervals import Interval, bridge_silences, widen_intervals
-from speechdlm_ext.metrics.levels import FRAME_SHIFT, ChannelLevels
+from speechdlm_ext.metrics.crosstalk import leaking_frames
+from speechdlm_ext.metrics.fading import FADE, SWELL, extend_into_noise
+from speechdlm_ext.metrics.intervals import Interval, bridge_silences
+from speechdlm_ext.metrics.levels import FRAME_SHIFT, MARGIN, ChannelLevels, frames_within
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,13 @@ class EdgeOptions:
     reach: float = 0.3
     shortest_silence: float = 0.15
     doubt: float = 0.5  # the network's probability below which a silence inside its speech is believed
-    swell: float = ActivityOptions.swell
-    fade: float = 0.0017
+    swell: float = SWELL
+    fade: float = FADE
     least_range: float = 12.0  # of loud speech over noise; with less, the level does not say where speech ends
     start_shift: float = -0.01  # added to beginnings where the level says nothing
     end_shift: float = -0.06  # likewise to ends: the network lets go late
-    crosstalk: float = 27.0  # another channel that much nearer to its own loud speech is what is heard
 
 
-_MARGIN = 0.1  # seconds around speech that are neither speech nor noise
 _FEWEST = 50  # frames of noise from which it is known
 _LAG = 0.064  # seconds by which the network notices late
 _LEAKED = 0.2  # share of a stretch that is another channel's, from which all of it is
@@ -54,11 +53,15 @@ class _Audible:
     Attributes:
         frames: whether there is speech, by the level alone.
         foreign: whether what is heard is another channel.
+        certain: whether it cannot be another channel.
+        over_noise: level over the noise in dB, -inf where there is no speech, whatever is heard.
         hidden: dB of speech, down to ``below_loud``, that the noise hides.
     """
 
     frames: NDArray[np.bool_]
     foreign: NDArray[np.bool_]
+    certain: NDArray[np.bool_]
+    over_noise: NDArray[np.float64]
     hidden: float
 
 
@@ -93,15 +96,17 @@ def refine_edges(
             continue
         span = (first, min(after, end + options.reach, len(channel.level) * FRAME_SHIFT))
         parts = [p for p in _parts(audible.frames, span, options) if p[1] > start and p[0] < end]
+        parts = [p for p in parts if _share(audible.certain, *p)]
         if not parts:
             if _share(audible.foreign, start, end) <= _LEAKED:
                 moved.append((max(first, start + options.start_shift), end + options.end_shift))
             continue
-        moved += _part_where_doubted(_keep_far_edges(parts, (start, end), audible, options), chances, options)
+        parts = _keep_far_edges(parts, (start, end), audible, options)
+        moved += _part_where_doubted(parts, audible.foreign, chances, options)
+    moved = [(start, end) for start, end in moved if end > start]
     if audible is None:
-        return [(start, end) for start, end in moved if end > start]
-    longer = audible.hidden * options.swell, audible.hidden * options.fade
-    return widen_intervals([pair for pair in moved if pair[1] > pair[0]], *longer, len(channel.level) * FRAME_SHIFT)
+        return moved
+    return extend_into_noise(moved, audible.over_noise, audible.hidden, options.swell, options.fade)
 
 
 def _listen(
@@ -109,23 +114,25 @@ def _listen(
 ) -> _Audible | None:
     """Which frames are audible as speech; None where noise and speech cannot be told apart."""
     level = channel.level
-    inside = np.zeros(len(level), bool)
-    for start, end in stretches:
-        inside[max(0, round((start - _MARGIN) / FRAME_SHIFT)) : max(0, round((end + _MARGIN) / FRAME_SHIFT))] = True
+    inside = frames_within(stretches, len(level), MARGIN)
     if inside.sum() < 1 or (~inside).sum() < _FEWEST:
         return None
-    over = channel.over_noise(channel.powers[:, ~inside].mean(axis=1))
-    over -= np.median(over[~inside])
+    # While another channel leaks in, there is more than noise.
+    leaking, doubtful = leaking_frames(channel, others, float(np.percentile(level[~inside], 25)))
+    quiet = ~inside & ~leaking if (~inside & ~leaking).sum() >= _FEWEST else ~inside
+    over = channel.over_noise(channel.powers[:, quiet].mean(axis=1))
+    over -= np.median(over[quiet])
     clear, loud = float(np.percentile(over[inside], 99)), float(np.percentile(level[inside], 99))
     if clear < options.least_range:
         return None
     over_noise = over > options.above_noise
-    foreign = over_noise & _leaks(channel, loud, others, options)
+    foreign = over_noise & leaking
     floor = loud - options.below_loud
     hidden = max(0.0, options.below_loud - (clear - options.above_noise))
     # One channel may hold several people, of whom some are further off.
     floors = np.full(len(level), floor) if others else _floors(stretches, level, floor, options)
-    return _Audible(over_noise & (level > floors) & ~foreign, foreign, hidden)
+    own = (level > floors) & ~foreign
+    return _Audible(over_noise & own, foreign, ~doubtful, np.where(own, over, -np.inf), hidden)
 
 
 def _floors(
@@ -140,17 +147,6 @@ def _floors(
             part = slice(max(0, first), last)
             floors[part] = np.minimum(floors[part], np.percentile(own, 90) - options.below_loud)
     return floors
-
-
-def _leaks(
-    channel: ChannelLevels, loud: float, others: Sequence[ChannelLevels], options: EdgeOptions
-) -> NDArray[np.bool_]:
-    """Where another channel is nearer to its own loud speech than this one to its own, by ``crosstalk`` dB: (T,)."""
-    leaks = np.zeros(len(channel.level), bool)
-    for other in others:
-        near = other.level - np.percentile(other.level, 99)
-        leaks |= near > channel.level - loud + options.crosstalk
-    return leaks
 
 
 def _parts(frames: NDArray[np.bool_], span: Interval, options: EdgeOptions) -> list[Interval]:
@@ -174,13 +170,14 @@ def _keep_far_edges(
 
 
 def _part_where_doubted(
-    parts: list[Interval], chances: NDArray[np.float64] | None, options: EdgeOptions
+    parts: list[Interval], foreign: NDArray[np.bool_], chances: NDArray[np.float64] | None, options: EdgeOptions
 ) -> list[Interval]:
-    """Join neighbours between which the network does not doubt that there is speech."""
+    """Join neighbours between which the network does not doubt that there is speech, and that on this channel."""
     kept = parts[:1]
     for start, end in parts[1:]:
         silence = slice(round(kept[-1][1] / FRAME_SHIFT), round((start + _LAG) / FRAME_SHIFT) + 1)
-        if chances is not None and chances[silence].min(initial=1.0) <= options.doubt:
+        doubted = chances is not None and chances[silence].min(initial=1.0) <= options.doubt
+        if doubted or _share(foreign, kept[-1][1], start) > _LEAKED:
             kept.append((start, end))
         else:
             kept[-1] = (kept[-1][0], end)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from speechdlm_ext.metrics.intervals import Interval
+
 FRAME_SHIFT = 0.01  # seconds between two frames
+MARGIN = 0.1  # seconds around speech that are neither speech nor noise
 SILENT = -100.0  # dB re full scale: what digital silence counts as
 _SPECTRUM = 0.016  # seconds of a spectrum's window
 # Hz. Hum fills the first band and hiss the last; speech that is weak in one is often strong in another.
@@ -34,6 +38,14 @@ def measure_levels(wave: ArrayLike, sample_rate: int, window: float = FRAME_SHIF
     """Level and band powers of one channel (N,), full scale 1; see :func:`frame_levels`."""
     level = frame_levels(wave, sample_rate, window)
     return ChannelLevels(level, _band_powers(wave, sample_rate, len(level)))
+
+
+def frames_within(stretches: Sequence[Interval], frames: int, margin: float = 0.0) -> NDArray[np.bool_]:
+    """Which of ``frames`` frames lie in the stretches (start, end), in seconds, and ``margin`` around them: (T,)."""
+    within = np.zeros(frames, bool)
+    for start, end in stretches:
+        within[max(0, round((start - margin) / FRAME_SHIFT)) : max(0, round((end + margin) / FRAME_SHIFT))] = True
+    return within
 
 
 def frame_levels(wave: ArrayLike, sample_rate: int, window: float = FRAME_SHIFT) -> NDArray[np.float64]:

@@ -49,7 +49,6 @@ class SileroOptions:
     edge_above_noise: float = EdgeOptions.above_noise
     edge_below_loud: float = EdgeOptions.below_loud
     edge_reach: float = EdgeOptions.reach
-    edge_crosstalk: float = EdgeOptions.crosstalk
 
     def edges(self) -> EdgeOptions:
         """How beginnings and ends are found."""
@@ -57,7 +56,6 @@ class SileroOptions:
             above_noise=self.edge_above_noise,
             below_loud=self.edge_below_loud,
             reach=self.edge_reach,
-            crosstalk=self.edge_crosstalk,
             doubt=self.rise,
         )
 
@@ -184,7 +182,8 @@ def _stretches(
         return []
     frames = np.minimum((np.arange(len(channel.level)) * (LEVEL_SHIFT / FRAME_SHIFT)).astype(int), len(chances) - 1)
     fine = refine_edges(rough, channel, edges, chances[frames], others)
-    if fine and rough[-1][1] >= duration - FRAME_SHIFT:  # the last window may hold little of the recording
+    # Speech that the recording cuts off: the last window may hold little of it.
+    if fine and rough[-1][1] >= duration - FRAME_SHIFT and fine[-1][1] >= duration + edges.end_shift - FRAME_SHIFT:
         fine[-1] = (fine[-1][0], duration)
     bridged = bridge_silences(fine, rule.shortest_silence)
     return [

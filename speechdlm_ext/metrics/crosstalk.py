@@ -1,0 +1,83 @@
+"""What is heard on a channel but was spoken into another one: crosstalk and echo in recordings of several channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
+
+from speechdlm_ext.metrics.levels import ChannelLevels
+
+_LOUD = 15.0  # dB under the other channel's loud speech, down to which it is compared
+_OVER_NOISE = 6.0  # dB
+_SPREAD = 8.0  # dB within which a leak follows the other channel
+_MARGIN = 6.0  # dB over the leak that are not yet one's own speech
+_MOST = 0.7  # share of the frames that must follow the other channel
+_FEWEST = 100  # of these frames
+_LARGEST_GAIN = -10.0  # dB: what is nearer than that is the same sound on two channels
+_LATEST = 30  # frames by which an echo comes late
+_ROOM = 20  # frames in which it dies away
+
+
+class Leak(NamedTuple):
+    """How another channel is heard on this one: ``gain`` dB of it, negative, ``delay`` frames of 10 ms later."""
+
+    gain: float
+    delay: int
+
+
+def leaking_frames(
+    channel: ChannelLevels, others: Sequence[ChannelLevels], noise: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """In which frames no more is heard than what leaks in from another channel, and what a room may make of it.
+
+    Args:
+        channel: levels of the whole channel.
+        others: of the recording's other channels, as long.
+        noise: level of the channel's noise in dB re full scale.
+
+    Returns:
+        Frames that hold no own speech (T,), and those that do not prove that there is any (T,): in a room, what leaks
+        in dies away slowly.
+    """
+    leaking, doubtful = np.zeros((2, len(channel.level)), bool)
+    for other in others:
+        leak = find_leak(channel.level, other.level, noise)
+        if leak is not None:
+            late = np.pad(other.level, (leak.delay, 0), mode="edge")[: len(leaking)] + leak.gain + _MARGIN
+            leaking |= channel.level < maximum_filter1d(late, 3)  # delays are not whole frames
+            doubtful |= channel.level < maximum_filter1d(late, 2 * _ROOM + 1)
+    return leaking, doubtful
+
+
+def find_leak(level: NDArray[np.float64], other: NDArray[np.float64], noise: float) -> Leak | None:
+    """How another channel is heard on this one; None if it is not, or cannot be known.
+
+    People mostly listen while others speak. A channel that another one leaks into is then nearly always as many dB
+    below it; own speech over the other's differs from it by anything.
+
+    Args:
+        level: of each frame (T,) in dB re full scale.
+        other: likewise of the other channel.
+        noise: level of this channel's noise.
+    """
+    if len(level) <= _LATEST:
+        return None
+    loud = other > np.percentile(other, 99) - _LOUD
+    heard = level > noise + _OVER_NOISE
+    most, found = 0, None
+    for delay in range(_LATEST + 1):
+        both = heard[delay:] & loud[: len(loud) - delay]
+        if both.sum() < _FEWEST:
+            continue
+        gains = np.sort(level[delay:][both] - other[: len(other) - delay][both])
+        together = np.searchsorted(gains, gains + _SPREAD, "right") - np.arange(len(gains))
+        densest = int(together.argmax())
+        count = int(together[densest])
+        gain = float(np.median(gains[densest : densest + count]))
+        if count > most and count >= _MOST * len(gains):
+            most, found = count, Leak(gain, delay)
+    return found if found and found.gain <= _LARGEST_GAIN else None
