@@ -36,12 +36,12 @@ class ActivityOptions:
     rise: float = 0.45
     fall: float = 0.0
     above_noise: float = 3.0  # 0: bands are not looked at
-    below_loud: float = 37.0
+    below_loud: float = 40.0
     weakest: float = 25.0
     least_range: float = 15.0
     highest_floor: float = -35.0  # dB re full scale: a higher percentile is speech, not noise
     muted_floor: float = -70.0  # dB re full scale: what counts as the floor where the background is digital silence
-    lowest_level: float = -70.0  # dB re full scale: nothing below this is speech, however quiet the background
+    lowest_level: float = -75.0  # dB re full scale: nothing below this is speech, however quiet the background
     shortest_speech: float = 0.06
     shortest_silence: float = 0.15
     window: float = FRAME_SHIFT  # seconds that one decision looks at

@@ -13,12 +13,13 @@ from speechdlm_ext.metrics.levels import ChannelLevels
 
 _LOUD = 15.0  # dB under the other channel's loud speech, down to which it is compared
 _OVER_NOISE = 6.0  # dB
-_SPREAD = 8.0  # dB within which a leak follows the other channel
-_MARGIN = 6.0  # dB over the leak that are not yet one's own speech
-_MOST = 0.7  # share of the frames that must follow the other channel
-_FEWEST = 100  # of these frames
-_LARGEST_GAIN = -10.0  # dB: what is nearer than that is the same sound on two channels
+_LARGEST_GAIN = -10.0  # dB: what is nearer than that may be the same sound on two channels
 _LATEST = 30  # frames by which an echo comes late
+_SPREAD = 5.0  # dB by which a leak differs from the other channel at most, its gain apart
+_FEWEST = 50  # frames in which it would be heard,
+_LISTENING = 0.25  # share of them in which nothing else is, at least,
+_LESS = 0.5  # for each of these, frames in which less than the leak is, at most
+_MARGIN = 6.0  # dB over the leak that are not yet one's own speech
 _ROOM = 20  # frames in which it dies away
 
 
@@ -56,8 +57,8 @@ def leaking_frames(
 def find_leak(level: NDArray[np.float64], other: NDArray[np.float64], noise: float) -> Leak | None:
     """How another channel is heard on this one; None if it is not, or cannot be known.
 
-    People mostly listen while others speak. A channel that another one leaks into is then nearly always as many dB
-    below it; own speech over the other's differs from it by anything.
+    Into which another channel leaks, that channel is never less loud than the leak, and as loud while its own speaker
+    listens. Where nothing leaks in, it mostly has no more than its noise while the other speaks.
 
     Args:
         level: of each frame (T,) in dB re full scale.
@@ -70,14 +71,23 @@ def find_leak(level: NDArray[np.float64], other: NDArray[np.float64], noise: flo
     heard = level > noise + _OVER_NOISE
     most, found = 0, None
     for delay in range(_LATEST + 1):
-        both = heard[delay:] & loud[: len(loud) - delay]
-        if both.sum() < _FEWEST:
-            continue
-        gains = np.sort(level[delay:][both] - other[: len(other) - delay][both])
-        together = np.searchsorted(gains, gains + _SPREAD, "right") - np.arange(len(gains))
-        densest = int(together.argmax())
-        count = int(together[densest])
-        gain = float(np.median(gains[densest : densest + count]))
-        if count > most and count >= _MOST * len(gains):
-            most, found = count, Leak(gain, delay)
+        late, loud_late = other[: len(other) - delay], loud[: len(other) - delay]
+        over = level[delay:] - late
+        gains = np.sort(over[loud_late & heard[delay:]])
+        for gain in (_densest(gains), _densest(gains[gains <= _LARGEST_GAIN])):
+            exposed = over[loud_late & (late + gain > noise + _OVER_NOISE)]  # frames in which it would be heard
+            count = int((np.abs(exposed - gain) <= _SPREAD).sum())
+            less = int((exposed < gain - _SPREAD).sum())
+            enough = len(exposed) >= _FEWEST and count >= _LISTENING * len(exposed)
+            if count > most and enough and less <= _LESS * count:
+                most, found = count, Leak(gain, delay)
     return found if found and found.gain <= _LARGEST_GAIN else None
+
+
+def _densest(gains: NDArray[np.float64]) -> float:
+    """The middle of where most of the gains (T,), in order, lie together; -inf where there are none."""
+    if not len(gains):
+        return -np.inf
+    together = np.searchsorted(gains, gains + 2 * _SPREAD, "right") - np.arange(len(gains))
+    first = int(together.argmax())
+    return float(np.median(gains[first : first + together[first]]))

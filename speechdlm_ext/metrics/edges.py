@@ -23,14 +23,14 @@ from speechdlm_ext.metrics.levels import FRAME_SHIFT, MARGIN, ChannelLevels, fra
 class EdgeOptions:
     """Where speech begins and ends: levels in dB, times in seconds.
 
-    A frame is audible that is ``above_noise`` over the noise, taken in bands, and less than ``below_loud`` under loud
-    speech. Speech begins and ends with what is audible within ``reach`` of where the network has it begin and end, and
-    is parted by silences of ``shortest_silence`` or more in which the network doubts. ``swell`` and ``fade`` are as
-    in :class:`.activity.ActivityOptions`.
+    A frame is audible that is ``above_noise`` over the noise, taken in bands, and less than ``below_loud`` under the
+    loud speech of its stretch. Speech begins and ends with what is audible within ``reach`` of where the network has it
+    begin and end, and is parted by silences of ``shortest_silence`` or more in which the network doubts, or another
+    channel leaks in (:mod:`.crosstalk`). ``swell`` and ``fade`` are of :func:`.fading.extend_into_noise`.
     """
 
     above_noise: float = 3.0
-    below_loud: float = 37.0
+    below_loud: float = 40.0
     reach: float = 0.3
     shortest_silence: float = 0.15
     doubt: float = 0.5  # the network's probability below which a silence inside its speech is believed
@@ -122,30 +122,25 @@ def _listen(
     quiet = ~inside & ~leaking if (~inside & ~leaking).sum() >= _FEWEST else ~inside
     over = channel.over_noise(channel.powers[:, quiet].mean(axis=1))
     over -= np.median(over[quiet])
-    clear, loud = float(np.percentile(over[inside], 99)), float(np.percentile(level[inside], 99))
+    clear = float(np.percentile(over[inside], 99))
     if clear < options.least_range:
         return None
     over_noise = over > options.above_noise
     foreign = over_noise & leaking
-    floor = loud - options.below_loud
     hidden = max(0.0, options.below_loud - (clear - options.above_noise))
-    # One channel may hold several people, of whom some are further off.
-    floors = np.full(len(level), floor) if others else _floors(stretches, level, floor, options)
-    own = (level > floors) & ~foreign
+    own = (level > _floors(stretches, level, options)) & ~foreign
     return _Audible(over_noise & own, foreign, ~doubtful, np.where(own, over, -np.inf), hidden)
 
 
-def _floors(
-    stretches: Sequence[Interval], level: NDArray[np.float64], floor: float, options: EdgeOptions
-) -> NDArray[np.float64]:
-    """``floor``, and around stretches that are less loud as far below their own level: (T,)."""
-    floors = np.full(len(level), floor)
+def _floors(stretches: Sequence[Interval], level: NDArray[np.float64], options: EdgeOptions) -> NDArray[np.float64]:
+    """Level below which nothing is speech: (T,); by each stretch's own loud speech, as not all are equally loud."""
+    floors = np.full(len(level), np.inf)
     for start, end in stretches:
         own = level[round(start / FRAME_SHIFT) : round(end / FRAME_SHIFT)]
         if len(own):
             first, last = round((start - options.reach) / FRAME_SHIFT), round((end + options.reach) / FRAME_SHIFT)
             part = slice(max(0, first), last)
-            floors[part] = np.minimum(floors[part], np.percentile(own, 90) - options.below_loud)
+            floors[part] = np.minimum(floors[part], np.percentile(own, 99) - options.below_loud)
     return floors
 
 
