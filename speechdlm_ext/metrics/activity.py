@@ -36,7 +36,7 @@ class ActivityOptions:
     rise: float = 0.45
     fall: float = 0.0
     above_noise: float = 3.0  # 0: bands are not looked at
-    below_loud: float = 40.0
+    below_loud: float = 38.0
     weakest: float = 25.0
     least_range: float = 15.0
     highest_floor: float = -35.0  # dB re full scale: a higher percentile is speech, not noise
@@ -104,12 +104,12 @@ def _find_speech(channel: ChannelLevels, others: Sequence[ChannelLevels], option
     rule = SpeechRule(rise, fall, options.shortest_speech, options.shortest_silence)
     if options.above_noise <= 0:
         return speech_stretches(levels, FRAME_SHIFT, rule)
-    over = _over_noise(channel, floor, options)
+    over, total = _over_noise(channel, floor, options), channel.total()
     leaking, _ = leaking_frames(channel, others, floor)
     own = ~leaking
-    found = speech_stretches(np.where(own & (over > options.above_noise), levels, SILENT), FRAME_SHIFT, rule)
+    found = speech_stretches(np.where(own & (over > options.above_noise), total, SILENT), FRAME_SHIFT, rule)
     audible = min(loud - fall, float(np.percentile(over, options.loud_percentile)) - options.above_noise)
-    own &= levels > max(loud - options.below_loud, options.lowest_level)
+    own &= total > max(loud - options.below_loud, options.lowest_level)
     hidden = max(0.0, options.below_loud - audible)
     return extend_into_noise(found, np.where(own, over, -np.inf), hidden, options.swell, options.fade)
 

@@ -30,7 +30,7 @@ class EdgeOptions:
     """
 
     above_noise: float = 3.0
-    below_loud: float = 40.0
+    below_loud: float = 38.0
     reach: float = 0.3
     shortest_silence: float = 0.15
     doubt: float = 0.5  # the network's probability below which a silence inside its speech is believed
@@ -128,7 +128,8 @@ def _listen(
     over_noise = over > options.above_noise
     foreign = over_noise & leaking
     hidden = max(0.0, options.below_loud - (clear - options.above_noise))
-    own = (level > _floors(stretches, level, options)) & ~foreign
+    total = channel.total()
+    own = (total > _floors(stretches, total, options)) & ~foreign
     return _Audible(over_noise & own, foreign, ~doubtful, np.where(own, over, -np.inf), hidden)
 
 

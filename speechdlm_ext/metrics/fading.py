@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from speechdlm_ext.metrics.intervals import Interval, widen_intervals
 from speechdlm_ext.metrics.levels import FRAME_SHIFT, MARGIN, frames_within
 
-SWELL, FADE = 0.8e-5, 2.6e-5  # seconds for the square of a dB: what of beginnings and of ends cannot be followed
+SWELL, FADE = 1.0e-5, 3.2e-5  # seconds for the square of a dB: what of beginnings and of ends cannot be followed
 _LONGEST = 10  # frames that speech is followed into the noise
 _WITH_SPEECH = 2.0  # power of noise and speech, relative to that of noise
 

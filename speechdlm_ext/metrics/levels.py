@@ -26,6 +26,12 @@ class ChannelLevels:
     level: NDArray[np.float64]
     powers: NDArray[np.float64]
 
+    def total(self) -> NDArray[np.float64]:
+        """Level of all bands together, in dB re full scale (T,): ``level`` and what sibilants have above 3700 Hz."""
+        if not len(self.powers):
+            return np.full(len(self.level), SILENT)
+        return 10 * np.log10(np.maximum(self.powers.sum(axis=0), 10 ** (SILENT / 10)))
+
     def over_noise(self, noise: NDArray[np.float64]) -> NDArray[np.float64]:
         """Level over the noise, in dB (T,): the mean, over the bands, of power relative to that of the noise (B,)."""
         if not len(self.powers):

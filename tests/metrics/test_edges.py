@@ -58,7 +58,7 @@ def test_what_noise_hides_is_added() -> None:
 def test_weak_ends_and_neighbours() -> None:
     levels = levels_of([(1.0, 2.0)]).level
     levels[200:210] = LOUD - 30  # still speech
-    levels[210:230] = LOUD - 40.1  # that is not, though over the noise
+    levels[210:230] = LOUD - 38.1  # that is not, though over the noise
     assert refine_edges([(1.0, 2.0)], channel(levels)) == approx([(1.0, 2.1)])
     # Sound all the way between two stretches is shared between them.
     one, other = refine_edges([(1.0, 2.0), (2.1, 3.0)], levels_of([(1.0, 3.0)]))
