@@ -26,7 +26,7 @@ from speechdlm_ext.metrics.recognisers import RecogniserOptions, describe_recogn
 
 _APART = 0.5  # seconds by which sound may differ in length from its units or the speech that is given
 _AHEAD = 4  # dialogues that wait for each process
-FORMAT = 2  # counted up when the same dialogue would be measured otherwise
+FORMAT = 3  # counted up when the same dialogue would be measured otherwise
 
 
 @dataclass(frozen=True)
