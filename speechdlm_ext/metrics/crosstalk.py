@@ -19,15 +19,23 @@ _SPREAD = 5.0  # dB by which a leak differs from the other channel at most, its 
 _FEWEST = 50  # frames in which it would be heard,
 _LISTENING = 0.25  # share of them in which nothing else is, at least,
 _LESS = 0.5  # for each of these, frames in which less than the leak is, at most
-_MARGIN = 6.0  # dB over the leak that are not yet one's own speech
+# dB over a leak that are not yet one's own speech, where it follows the other channel closely, and where it does not.
+_MARGINS = 2.0, 6.0
 _ROOM = 20  # frames in which it dies away
 
 
 class Leak(NamedTuple):
-    """How another channel is heard on this one: ``gain`` dB of it, negative, ``delay`` frames of 10 ms later."""
+    """How another channel is heard on this one.
+
+    Attributes:
+        gain: dB of it, negative.
+        delay: frames of 10 ms by which it comes later.
+        margin: dB over ``gain`` that are not yet this channel's own speech.
+    """
 
     gain: float
     delay: int
+    margin: float
 
 
 def leaking_frames(
@@ -48,7 +56,7 @@ def leaking_frames(
     for other in others:
         leak = find_leak(channel.level, other.level, noise)
         if leak is not None:
-            late = np.pad(other.level, (leak.delay, 0), mode="edge")[: len(leaking)] + leak.gain + _MARGIN
+            late = np.pad(other.level, (leak.delay, 0), mode="edge")[: len(leaking)] + leak.gain + leak.margin
             leaking |= channel.level < maximum_filter1d(late, 3)  # delays are not whole frames
             doubtful |= channel.level < maximum_filter1d(late, 2 * _ROOM + 1)
     return leaking, doubtful
@@ -76,11 +84,13 @@ def find_leak(level: NDArray[np.float64], other: NDArray[np.float64], noise: flo
         gains = np.sort(over[loud_late & heard[delay:]])
         for gain in (_densest(gains), _densest(gains[gains <= _LARGEST_GAIN])):
             exposed = over[loud_late & (late + gain > noise + _OVER_NOISE)]  # frames in which it would be heard
-            count = int((np.abs(exposed - gain) <= _SPREAD).sum())
+            near = exposed[np.abs(exposed - gain) <= _SPREAD] - gain
+            count = len(near)
             less = int((exposed < gain - _SPREAD).sum())
             enough = len(exposed) >= _FEWEST and count >= _LISTENING * len(exposed)
             if count > most and enough and less <= _LESS * count:
-                most, found = count, Leak(gain, delay)
+                margin = float(np.clip(2 * np.quantile(near, 0.9), *_MARGINS))
+                most, found = count, Leak(gain, delay, margin)
     return found if found and found.gain <= _LARGEST_GAIN else None
 
 

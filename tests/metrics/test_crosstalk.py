@@ -79,7 +79,7 @@ def test_an_exact_case() -> None:
     level = np.maximum(np.roll(other, 7) - 20, -70.0)
     level[500:600] = -30.0  # own speech
     found = find_leak(level, other, -70.0)
-    assert found == Leak(pytest.approx(-20.0), 7)
+    assert found == Leak(pytest.approx(-20.0), 7, 2.0)
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.125])
