@@ -29,6 +29,7 @@ class Setting:
         levels: of the noise of each channel, drawn uniformly, dB re full scale.
         gains: of the speech of each channel, dB.
         crosstalk: of each channel in the other, dB; None for none.
+        delay: seconds by which it comes later: an echo.
         sample_rate: Hz.
     """
 
@@ -36,6 +37,7 @@ class Setting:
     levels: tuple[float, float] = (-75.0, -65.0)
     gains: tuple[float, float] = (0.0, 0.0)
     crosstalk: float | None = None
+    delay: float = 0.0
     sample_rate: int = SAMPLE_RATE
 
 
@@ -53,6 +55,7 @@ SETTINGS = {
     "8 kHz": Setting(levels=(-65.0, -55.0), sample_rate=8000),
     "44.1 kHz": Setting(levels=(-70.0, -55.0), sample_rate=44100),
     "crosstalk of -20 dB": Setting(levels=(-75.0, -60.0), crosstalk=-20.0),
+    "echo of -25 dB, 125 ms late": Setting(levels=(-75.0, -60.0), crosstalk=-25.0, delay=0.125),
 }
 
 
@@ -73,7 +76,8 @@ def make_talk(
     talk = make_conversation(source, seconds, rng, noise_levels=_NO_NOISE)
     wave = talk.wave * (10 ** (np.array(setting.gains, np.float32) / 20))[:, None]
     if setting.crosstalk is not None:
-        wave = wave + np.float32(10 ** (setting.crosstalk / 20)) * wave[::-1]
+        late = np.pad(wave[::-1], ((0, 0), (round(setting.delay * SAMPLE_RATE), 0)))[:, : wave.shape[1]]
+        wave = wave + np.float32(10 ** (setting.crosstalk / 20)) * late
     noise = [draw_noise(setting.noise, wave.shape[1], float(rng.uniform(*setting.levels)), rng) for _ in wave]
     sound = torch.from_numpy((wave + np.stack(noise)).astype(np.float32))
     return [talk.speech(0), talk.speech(1)], resample(sound, SAMPLE_RATE, setting.sample_rate).numpy()

@@ -23,7 +23,7 @@ from speechdlm_ext.metrics.turn_taking import find_events
 
 pytest.importorskip("silero_vad")
 RATES = ("ipu", "pause", "gap", "overlap", "overlap_between", "turn", "backchannel", "interruption")
-CHOSEN = ("noise -55 … -45 dB", "one channel 20 dB less", "crosstalk of -30 dB")
+CHOSEN = ("noise -45 … -40 dB", "noise -65 … -55 dB", "one channel 20 dB less", "crosstalk of -20 dB")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def measured(shared: Path) -> dict[str, list[Accuracy]]:
     for number, name in enumerate(CHOSEN):
         synthetic = number == 0 and find_spec("espeakng_loader") is not None
         source = EspeakSource(["clara", "daniel"]) if synthetic else people
-        for detector, accuracy in measure(source, SETTINGS[name], [5, number], 4).items():
+        for detector, accuracy in measure(source, SETTINGS[name], [5, number], 12).items():
             found[detector].append(accuracy)
     return found
 
@@ -43,8 +43,7 @@ def measured(shared: Path) -> dict[str, list[Accuracy]]:
 def test_boundaries_and_every_rate(measured: dict[str, list[Accuracy]], detector: str) -> None:
     """Nine boundaries in ten within 100 ms in each setting; each rate within a tenth of the truth, all together.
 
-    Twelve minutes have few interruptions, which hang on 200 ms of overlap: three of those, or of other rare events, may
-    be more than a tenth. docs/evaluation.md has what hours of talk give.
+    docs/evaluation.md has what hours of talk give, by setting.
     """
     for name, accuracy in zip(CHOSEN, measured[detector], strict=True):
         assert accuracy.boundaries > 0.9, name
@@ -52,9 +51,9 @@ def test_boundaries_and_every_rate(measured: dict[str, list[Accuracy]], detector
             assert abs(accuracy.deviation(kind)) < 0.1, (name, kind)
     for kind in RATES:
         true, found = np.sum([accuracy.counts[kind] for accuracy in measured[detector]], axis=0)
-        assert true >= 10 and abs(found - true) <= max(0.1 * true, 3), (kind, true, found)
+        assert true >= 60 and found == pytest.approx(true, rel=0.1), kind
     for kind in ("ipu", "pause", "gap", "overlap"):
-        true, found = np.sum([accuracy.seconds[kind] for accuracy in measured[detector][:2]], axis=0)  # no crosstalk
+        true, found = np.sum([accuracy.seconds[kind] for accuracy in measured[detector]], axis=0)
         assert found == pytest.approx(true, rel=0.1), kind
 
 
