@@ -32,14 +32,18 @@ class Clip:
         return len(self.wave) / SAMPLE_RATE
 
     def cut(self, seconds: float, fade: float = 0.03) -> Clip:
-        """The first ``seconds`` of the clip, faded out over the last ``fade`` seconds: a speaker who breaks off."""
+        """The first ``seconds`` of the clip, faded out over the last ``fade`` seconds: a speaker who breaks off.
+
+        Of a stretch of speech that would have begun within the fade, nothing is heard: it does not count.
+        """
         length = max(0, min(len(self.wave), int(seconds * SAMPLE_RATE)))
         wave = self.wave[:length].copy()
         ramp = min(length, int(fade * SAMPLE_RATE))
         if ramp:
             wave[-ramp:] *= np.linspace(1.0, 0.0, ramp, dtype=np.float32)
         end = length / SAMPLE_RATE
-        return Clip(wave, [(a, min(b, end)) for a, b in self.speech if a < end], self.text, self.kind)
+        latest = max(end - fade, self.speech[0][0]) if self.speech else end
+        return Clip(wave, [(a, min(b, end)) for a, b in self.speech if a <= latest and a < end], self.text, self.kind)
 
 
 class SpeechSource(Protocol):

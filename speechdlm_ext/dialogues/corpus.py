@@ -20,7 +20,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.manifest import atomic_write, write_jsonl
 from speechdlm_ext.metrics.rttm import SpeakerTurn, write_rttm
 
-_FORMAT = 4  # counted up when the same settings give other sound
+_FORMAT = 5  # counted up when the same settings give other sound or another truth
 
 
 @dataclass(frozen=True)

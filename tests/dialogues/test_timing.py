@@ -66,6 +66,8 @@ def test_clean_speech_splits_at_pauses_only() -> None:
     assert clean_speech(np.zeros(100, np.float32)) == []
     cut = make_clip(wave, clean_speech(wave), "", "statement").cut(0.95)
     assert cut.speech[-1] == (pytest.approx(0.9), pytest.approx(0.95)) and cut.wave[-1] == 0
+    # Of what begins while the speaker fades out, nothing is heard.
+    assert make_clip(wave, clean_speech(wave), "", "statement").cut(0.92).speech == [(0.0, 0.6)]
 
 
 def test_sentences_fill_every_slot() -> None:
