@@ -60,12 +60,12 @@ class SpeechSource(Protocol):
         """One utterance of ``kind`` (``statement``, ``question``, ``answer``, ``backchannel`` or ``laughter``)."""
 
 
-def clean_speech(wave: Wave, depth: float = 40.0, bridge: float = 0.2) -> list[Segment]:
+def clean_speech(wave: Wave, depth: float = 40.0, bridge: float = 0.2, shortest: float = 0.05) -> list[Segment]:
     """Speech in a clip with little noise: where its level is within ``depth`` dB of its own peak.
 
     The level is taken every 5 ms. Silences shorter than ``bridge`` seconds (stop closures) count as speech: 0.2 s is
-    the silence that bounds an inter-pausal unit. Where the background is not ``depth`` dB below the peak, all of
-    the clip is speech.
+    the silence that bounds an inter-pausal unit. What then stands alone and is shorter than ``shortest`` seconds is a
+    click. Where the background is not ``depth`` dB below the peak, all of the clip is speech.
 
     Returns:
         Stretches (start, end) in seconds.
@@ -80,7 +80,7 @@ def clean_speech(wave: Wave, depth: float = 40.0, bridge: float = 0.2) -> list[S
         return []
     edges = np.flatnonzero(np.diff(np.concatenate(([0], active.astype(np.int8), [0]))))
     stretches = [(a * step / SAMPLE_RATE, b * step / SAMPLE_RATE) for a, b in edges.reshape(-1, 2).tolist()]
-    return bridge_silences(stretches, bridge)
+    return [(a, b) for a, b in bridge_silences(stretches, bridge) if b - a >= shortest]
 
 
 def make_clip(wave: Wave, speech: list[Segment], text: str, kind: str, level: float = ACTIVE_LEVEL) -> Clip:

@@ -64,6 +64,8 @@ def test_clean_speech_splits_at_pauses_only() -> None:
     wave[9600:14400] = 0.0  # 300 ms: a pause
     assert clean_speech(wave) == [(0.0, 0.6), (0.9, 1.0)]
     assert clean_speech(np.zeros(100, np.float32)) == []
+    click = np.concatenate([np.ones(400, np.float32), np.zeros(4000, np.float32), wave])
+    assert clean_speech(click) == [(pytest.approx(0.275), pytest.approx(0.875)), (pytest.approx(1.175), 1.275)]
     cut = make_clip(wave, clean_speech(wave), "", "statement").cut(0.95)
     assert cut.speech[-1] == (pytest.approx(0.9), pytest.approx(0.95)) and cut.wave[-1] == 0
     # Of what begins while the speaker fades out, nothing is heard.
