@@ -4,6 +4,10 @@ A frame that is clearly louder than noise is speech. Beyond it, speech that swel
 less, and no frame says by itself whether there is any. Several together do: speech goes on to where the sum of their
 log-likelihood ratios, of speech as strong as the noise against none, is greatest (the cumulative sum of Page 1954,
 "Continuous inspection schemes", Biometrika 41). What is weaker still cannot be heard, but it is known to be there.
+
+Where noise hides much, a silence is found less exactly; and as silences are the rarer the longer they are, one that was
+found is, on average, a shorter one that was found too long (the posterior mean of Robbins 1956, "An empirical Bayes
+approach to statistics", Tweedie's formula).
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from speechdlm_ext.metrics.intervals import Interval, widen_intervals
 from speechdlm_ext.metrics.levels import FRAME_SHIFT, MARGIN, frames_within
 
 SWELL, FADE = 1.0e-5, 3.2e-5  # seconds for the square of a dB: what of beginnings and of ends cannot be followed
+_SHRINK = 8e-5  # seconds for the square of a dB by which each side of a silence moves, the shorter it is the more,
+_SHORT = 0.4  # down to nothing at that length in seconds
 _LONGEST = 10  # frames that speech is followed into the noise
 _WITH_SPEECH = 2.0  # power of noise and speech, relative to that of noise
 
@@ -57,7 +63,20 @@ def extend_into_noise(
         before = ratios[max(0, a - _LONGEST, round(first / FRAME_SHIFT)) : a][::-1]
         after = ratios[b : min(b + _LONGEST, round(last / FRAME_SHIFT))]
         followed.append((start - _most_likely(before) * FRAME_SHIFT, end + _most_likely(after) * FRAME_SHIFT))
-    return widen_intervals(followed, swell * hidden**2, fade * hidden**2, duration)
+    widened = widen_intervals(followed, swell * hidden**2, fade * hidden**2, duration)
+    return _shrink_silences(widened, _SHRINK * hidden**2)
+
+
+def _shrink_silences(stretches: list[Interval], by: float) -> list[Interval]:
+    """Make silences of less than ``_SHORT`` seconds shorter, on each side by up to ``by`` seconds; none vanishes."""
+    if by <= 0:
+        return stretches
+    silences = np.array([other[0] - one[1] for one, other in zip(stretches, stretches[1:], strict=False)])
+    sides = np.minimum(silences / 2, by * np.maximum(0.0, 1 - silences / _SHORT)).tolist()
+    return [
+        (round(start - before, 3), round(end + after, 3))
+        for (start, end), before, after in zip(stretches, [0.0, *sides], [*sides, 0.0], strict=True)
+    ]
 
 
 def _most_likely(ratios: NDArray[np.float64]) -> int:

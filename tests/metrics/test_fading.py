@@ -70,13 +70,26 @@ def test_the_end_is_the_most_likely_of_all(seed: int, noise: float) -> None:
 
 def test_what_is_hidden_is_added_and_silences_are_shared() -> None:
     over = np.full(FRAMES, 0.0)
-    over[100:200] = over[204:300] = 20.0
-    stretches = [(1.0, 2.0), (2.04, 3.0)]
-    (first, second), (third, fourth) = extend_into_noise(stretches, over, 10.0)
-    assert first == pytest.approx(1.0 - 100 * SWELL, abs=6e-4) and fourth == pytest.approx(3.0 + 100 * FADE, abs=6e-4)
-    assert 2.0 < second <= third < 2.04
-    (_, second), (third, _) = extend_into_noise(stretches, over, 60.0)
-    assert second == third == pytest.approx(2.02)  # 29 and 94 ms are more than there is
+    over[100:200] = over[260:300] = 20.0
+    stretches = [(1.0, 2.0), (2.6, 3.0)]
+    (first, second), (third, fourth) = extend_into_noise(stretches, over, 20.0)
+    assert first == pytest.approx(1.0 - 400 * SWELL, abs=6e-4) and fourth == pytest.approx(3.0 + 400 * FADE, abs=6e-4)
+    # 0.6 s is no short silence.
+    assert second == pytest.approx(2.0 + 400 * FADE, abs=6e-4) and third == pytest.approx(2.6 - 400 * SWELL, abs=6e-4)
+    over[200:204], over[204:260] = 0.0, 20.0
+    (_, second), (third, _) = extend_into_noise([(1.0, 2.0), (2.04, 3.0)], over, 60.0)
+    assert second == third == pytest.approx(2.02)  # more would be hidden than there is
+
+
+def test_short_silences_are_found_too_long() -> None:
+    """Each side of one of 0.2 s moves by half as much as one of 0 s would; nothing moves where noise hides nothing."""
+    over = np.full(FRAMES, 0.0)
+    over[100:200] = over[220:300] = 20.0
+    stretches = [(1.0, 2.0), (2.2, 3.0)]
+    assert extend_into_noise(stretches, over, 0.0) == stretches
+    (_, second), (third, _) = extend_into_noise(stretches, over, 15.0, swell=0.0, fade=0.0)
+    assert second == pytest.approx(2.0 + 0.5 * 225 * 8e-5, abs=6e-4)
+    assert third == pytest.approx(2.2 - 0.5 * 225 * 8e-5, abs=6e-4)
 
 
 def test_where_there_is_no_speech_none_is_followed() -> None:
