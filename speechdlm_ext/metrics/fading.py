@@ -21,7 +21,7 @@ from speechdlm_ext.metrics.intervals import Interval, widen_intervals
 from speechdlm_ext.metrics.levels import FRAME_SHIFT, MARGIN, frames_within
 
 SWELL, FADE = 1.0e-5, 3.2e-5  # seconds for the square of a dB: what of beginnings and of ends cannot be followed
-_SHRINK = 8e-5  # seconds for the square of a dB by which each side of a silence moves, the shorter it is the more,
+_SHRINK = 6e-5  # seconds for the square of a dB by which each side of a silence moves, the shorter it is the more,
 _SHORT = 0.4  # down to nothing at that length in seconds
 _LONGEST = 10  # frames that speech is followed into the noise
 _WITH_SPEECH = 2.0  # power of noise and speech, relative to that of noise

@@ -88,8 +88,8 @@ def test_short_silences_are_found_too_long() -> None:
     stretches = [(1.0, 2.0), (2.2, 3.0)]
     assert extend_into_noise(stretches, over, 0.0) == stretches
     (_, second), (third, _) = extend_into_noise(stretches, over, 15.0, swell=0.0, fade=0.0)
-    assert second == pytest.approx(2.0 + 0.5 * 225 * 8e-5, abs=6e-4)
-    assert third == pytest.approx(2.2 - 0.5 * 225 * 8e-5, abs=6e-4)
+    assert second == pytest.approx(2.0 + 0.5 * 225 * 6e-5, abs=6e-4)
+    assert third == pytest.approx(2.2 - 0.5 * 225 * 6e-5, abs=6e-4)
 
 
 def test_where_there_is_no_speech_none_is_followed() -> None:
