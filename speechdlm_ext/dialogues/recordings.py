@@ -28,8 +28,6 @@ _CUT = ActivityOptions(
     shortest_silence=0.2,
     shortest_speech=0.2,
     window=0.03,
-    swell=0.0,
-    fade=0.0,
 )
 
 

@@ -35,7 +35,7 @@ class ActivityOptions:
     loud_percentile: float = 99.0  # of the frame levels: loud speech
     rise: float = 0.45
     fall: float = 0.0
-    above_noise: float = 3.0  # 0: bands are not looked at
+    above_noise: float = 3.0  # 0: bands are not looked at, and nothing is followed into noise
     below_loud: float = 38.0
     weakest: float = 25.0
     least_range: float = 15.0

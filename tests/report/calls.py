@@ -34,8 +34,6 @@ THRESHOLDS = ActivityOptions(
     below_loud=200.0,
     shortest_silence=0.1,
     window=0.03,
-    swell=0.0,
-    fade=0.0,
 )
 
 
