@@ -31,7 +31,7 @@ class EdgeOptions:
 
     above_noise: float = 3.0
     below_loud: float = 38.0
-    reach: float = 0.3
+    reach: float = 0.45
     shortest_silence: float = 0.15
     doubt: float = 0.5  # the network's probability below which a silence inside its speech is believed
     swell: float = SWELL

@@ -182,9 +182,11 @@ def _stretches(
         return []
     frames = np.minimum((np.arange(len(channel.level)) * (LEVEL_SHIFT / FRAME_SHIFT)).astype(int), len(chances) - 1)
     fine = refine_edges(rough, channel, edges, chances[frames], others)
-    # Speech that the recording cuts off: the last window may hold little of it.
-    if fine and rough[-1][1] >= duration - FRAME_SHIFT and fine[-1][1] >= duration + edges.end_shift - FRAME_SHIFT:
-        fine[-1] = (fine[-1][0], duration)
+    if fine and rough[-1][1] >= duration - FRAME_SHIFT:
+        # Speech that the recording cuts off, within a frame of its end or where the level says nothing.
+        by_network = abs(fine[-1][1] - rough[-1][1] - edges.end_shift) < 1e-6
+        if by_network or fine[-1][1] >= duration - 2 * LEVEL_SHIFT:
+            fine[-1] = (fine[-1][0], duration)
     bridged = bridge_silences(fine, rule.shortest_silence)
     return [
         (round(start, 3), round(min(end, duration), 3))
