@@ -50,3 +50,12 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(data: Path, t
     wanted, found = weights_in(tmp_path / "undisturbed" / "run"), weights_in(checkpoints)
     assert wanted.keys() == found.keys()
     assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+
+
+def test_a_run_that_had_ended_trains_no_further(data: Path, tmp_path: Path) -> None:
+    first = _train(data, tmp_path, 1).wait()
+    wanted = weights_in(tmp_path / "run")
+    again = _train(data, tmp_path, 1).wait()[len(first) :]
+    assert "num_updates: 18 >= max_update: 18; it had ended before" in again
+    found = weights_in(tmp_path / "run")
+    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())

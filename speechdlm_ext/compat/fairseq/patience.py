@@ -1,8 +1,9 @@
-"""Early stopping (--patience) that a run which is taken up again goes on with, and that is not asked of a blind run."""
+"""Where training stops: early stopping that a run which is taken up again goes on with, and runs that had ended."""
 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 from types import ModuleType
@@ -11,6 +12,8 @@ from typing import Any
 from ..imports import after_import
 from ..refusal import refusal
 from ..repair import Repair, always
+
+logger = logging.getLogger(__name__)
 
 KEY = "early_stopping"  # in the extra state of a checkpoint
 
@@ -60,7 +63,29 @@ def _apply() -> None:
     after_import("fairseq.checkpoint_utils", _go_on_counting)
 
 
+def _end_at_once(module: ModuleType) -> None:
+    original = module.train
+
+    @functools.wraps(original)
+    def train(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> Any:
+        done, wanted = trainer.get_num_updates(), cfg.optimization.max_update
+        if 0 < wanted <= done:
+            logger.info(f"Stopping training due to num_updates: {done} >= max_update: {wanted}; it had ended before")
+            return [None], True
+        return original(cfg, trainer, task, epoch_itr)
+
+    module.train = train  # type: ignore[attr-defined]
+
+
 REPAIRS = [
+    Repair(
+        name="ended-runs",
+        package="fairseq",
+        fault="a run that has made its --max-update updates makes one more each time that it is started again",
+        versions="all",
+        needed=always,
+        apply=lambda: after_import("fairseq_cli.train", _end_at_once),
+    ),
     Repair(
         name="early-stopping",
         package="fairseq",
