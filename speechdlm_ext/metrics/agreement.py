@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.activity import FRAME_SHIFT
 from speechdlm_ext.metrics.intervals import Interval
+from speechdlm_ext.metrics.levels import FRAME_SHIFT, frames_within
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,7 @@ class Agreement:
 
 def speech_frames(intervals: Sequence[Interval], duration: float) -> NDArray[np.bool_]:
     """Whether there is speech in each 10 ms of ``duration`` seconds: (frames,), from stretches of speech in seconds."""
-    frames = np.zeros(round(duration / FRAME_SHIFT), dtype=bool)
-    for start, end in intervals:
-        frames[round(start / FRAME_SHIFT) : round(end / FRAME_SHIFT)] = True
-    return frames
+    return frames_within(intervals, round(duration / FRAME_SHIFT))
 
 
 def speech_agreement(one: Sequence[Interval], other: Sequence[Interval], duration: float) -> float:

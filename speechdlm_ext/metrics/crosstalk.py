@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
 
 from speechdlm_ext.metrics.levels import ChannelLevels
 
@@ -52,6 +51,8 @@ def leaking_frames(
         Frames that hold no own speech (T,), and those that do not prove that there is any (T,): in a room, what leaks
         in dies away slowly.
     """
+    from scipy.ndimage import maximum_filter1d
+
     leaking, doubtful = np.zeros((2, len(channel.level)), bool)
     for other in others:
         leak = find_leak(channel.level, other.level, noise)
