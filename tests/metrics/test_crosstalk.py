@@ -82,6 +82,14 @@ def test_an_exact_case() -> None:
     assert found == Leak(pytest.approx(-20.0), 7, 2.0)
 
 
+def test_what_is_only_sometimes_heard_does_not_leak() -> None:
+    """A third of the other's time the channel is 20 dB below it, as by chance; else it has nothing but its noise."""
+    other = np.where(np.arange(3000) % 400 < 300, np.random.default_rng(1).uniform(-35, -25, 3000), -80.0)
+    level = np.where(np.arange(3000) % 300 < 100, np.maximum(other - 20, -70.0), -70.0)
+    assert find_leak(level, other, -70.0) is None
+    assert find_leak(np.maximum(other - 20, -70.0), other, -70.0) is not None
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.125])
 def test_the_energy_detector_hears_each_person_once(talk: np.ndarray, delay: float) -> None:
     seconds = talk.shape[1] / RATE

@@ -33,6 +33,8 @@ def approx(pairs: list[tuple[float, float]], within: float = 1e-9) -> list[objec
 def test_rough_edges_become_the_true_ones() -> None:
     rough = [(0.9, 2.1), (2.2, 3.2), (5.1, 5.3)]
     assert refine_edges(rough, levels_of(TRUTH)) == approx(TRUTH)
+    # A weak beginning that the network heard 400 ms late.
+    assert refine_edges([(1.4, 2.0), (2.5, 3.1)], levels_of(TRUTH[:2])) == approx(TRUTH[:2])
     # Beyond reach, what the network says stays, but for the shift.
     (start, end), *_ = refine_edges([(0.5, 2.6)], levels_of([(1.0, 2.0)]))
     assert start == pytest.approx(0.49) and end == pytest.approx(2.54)
@@ -63,6 +65,15 @@ def test_weak_ends_and_neighbours() -> None:
     # Sound all the way between two stretches is shared between them.
     one, other = refine_edges([(1.0, 2.0), (2.1, 3.0)], levels_of([(1.0, 3.0)]))
     assert one[1] == pytest.approx(2.05, abs=0.006) and other[0] == pytest.approx(2.05, abs=0.006)
+
+
+def test_sibilants_are_speech_however_weak_they_are_below_3700_hz() -> None:
+    low = levels_of([(1.0, 2.0)], noise=-90.0).level
+    high = np.full(800, -90.0)
+    high[200:212] = LOUD - 30
+    levels = ChannelLevels(low, 10 ** (np.stack([low, high]) / 10))
+    assert refine_edges([(1.0, 2.1)], levels) == approx([(1.0, 2.12)])
+    assert refine_edges([(1.0, 2.1)], channel(low)) == approx([(1.0, 2.0)])
 
 
 def test_silences_within_count_where_the_network_doubts() -> None:
