@@ -48,7 +48,7 @@ def main() -> None:
     options = get_parser().parse_args()
     from tqdm import tqdm
 
-    from speechdlm_ext.units.binarization import binarize
+    from speechdlm_ext.data.binarization import binarize
 
     prefixes = {"train": options.trainpref} if options.trainpref else {}
     for split in ("valid", "test"):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.units.choice import add_encoder_options, encoder_options
+from speechdlm_ext.units.pipeline import add_encoder_options, encoder_options
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -32,8 +32,8 @@ def main() -> None:
         raise InputError("pass --encoder, whose features the codebook was made from: logmel, hubert or wavlm")
     if options.converted.exists() and not options.overwrite:
         raise InputError(f"{options.converted} is there already: pass --overwrite to replace it")
+    from speechdlm_ext.encoders.base import build_encoder
     from speechdlm_ext.units.codebook_files import load_codebook
-    from speechdlm_ext.units.encoder import build_encoder
 
     codebook = load_codebook(options.codebook)
     codebook = codebook.for_encoder(build_encoder(options.encoder, encoder_options(options)))

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.sharding import add_shard_option, find_shard
-from speechdlm_ext.units.choice import add_unit_options
+from speechdlm_ext.io.sharding import add_shard_option, find_shard
+from speechdlm_ext.units.pipeline import add_unit_options
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -63,12 +63,12 @@ def main() -> None:
         raise InputError(f"{options.units} is the manifest: name another file for the units")
     from tqdm import tqdm
 
-    from speechdlm_ext.manifest import errors_path
-    from speechdlm_ext.progress import follow
-    from speechdlm_ext.units.choice import choose_units
-    from speechdlm_ext.units.corpus import encode_recordings
-    from speechdlm_ext.units.recordings import read_manifest
-    from speechdlm_ext.units.speeds import with_speeds
+    from speechdlm_ext.io.manifest import errors_path
+    from speechdlm_ext.io.progress import follow
+    from speechdlm_ext.io.recordings import read_manifest
+    from speechdlm_ext.io.speeds import with_speeds
+    from speechdlm_ext.units.encode_corpus import encode_recordings
+    from speechdlm_ext.units.pipeline import choose_units
     from speechdlm_ext.units.summary import summarize
 
     rows = with_speeds(read_manifest(options.manifest), options.speeds)

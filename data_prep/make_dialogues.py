@@ -39,9 +39,9 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    from speechdlm_ext.dialogues.corpus import CorpusOptions, make_corpus
-    from speechdlm_ext.dialogues.espeak import EspeakSource
-    from speechdlm_ext.dialogues.recordings import RecordingSource
+    from speechdlm_ext.synthetic.corpus import CorpusOptions, make_corpus
+    from speechdlm_ext.synthetic.espeak import EspeakSource
+    from speechdlm_ext.synthetic.recorded_speech import RecordingSource
 
     seconds = min(options.conversation_seconds, max(5.0, 60 * options.minutes))
     noise = (min(options.noise_floor), max(options.noise_floor))

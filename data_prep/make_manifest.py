@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.sharding import add_shard_option, find_shard
+from speechdlm_ext.io.sharding import add_shard_option, find_shard
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -45,9 +45,9 @@ def main() -> None:
         raise InputError(f"--min-seconds {options.min_seconds:g}: 0 or more is wanted")
     from tqdm import tqdm
 
-    from speechdlm_ext.manifest import errors_path
-    from speechdlm_ext.progress import count
-    from speechdlm_ext.units.listing import make_manifest
+    from speechdlm_ext.io.manifest import errors_path
+    from speechdlm_ext.io.progress import count
+    from speechdlm_ext.io.scan import make_manifest
 
     used, files = make_manifest(
         options.folder,

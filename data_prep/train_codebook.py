@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.sharding import add_shard_option, find_shard
-from speechdlm_ext.units.choice import add_encoder_options, encoder_options, place_encoder
+from speechdlm_ext.io.sharding import add_shard_option, find_shard
+from speechdlm_ext.units.pipeline import add_encoder_options, encoder_options, place_encoder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -71,13 +71,13 @@ def main() -> None:
         raise InputError(f"--max-frames {options.max_frames}: at least 1 is wanted")
     from tqdm import tqdm
 
-    from speechdlm_ext.locking import exclusive
-    from speechdlm_ext.progress import follow
-    from speechdlm_ext.units.encoder import build_encoder
-    from speechdlm_ext.units.feature_draw import count_frames
+    from speechdlm_ext.encoders.base import build_encoder
+    from speechdlm_ext.io.locking import exclusive
+    from speechdlm_ext.io.progress import follow
+    from speechdlm_ext.io.recordings import read_manifest
     from speechdlm_ext.units.feature_dump import dump_features, remove_dump
     from speechdlm_ext.units.kmeans import check_algorithm, train_codebook
-    from speechdlm_ext.units.recordings import read_manifest
+    from speechdlm_ext.units.sample_frames import count_frames
 
     check_algorithm(options.algorithm)
     rows = read_manifest(options.manifest)

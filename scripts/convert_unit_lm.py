@@ -33,9 +33,9 @@ def main() -> None:
     options = get_parser().parse_args()
     import fairseq  # noqa: F401 - before the package's rooms
 
-    from speechdlm_ext.models.unit_lm_checkpoints import read_form
-    from speechdlm_ext.models.unit_lm_files import write_form
-    from speechdlm_ext.published_unit_lms import locate_unit_lm
+    from speechdlm_ext.checkpoints.published_unit_lms import locate_unit_lm
+    from speechdlm_ext.checkpoints.unit_lm_export import write_form
+    from speechdlm_ext.checkpoints.unit_lm_files import read_form
 
     source = locate_unit_lm(options.source)
     form = read_form(source)

@@ -28,10 +28,10 @@ def main() -> None:
     options = get_parser().parse_args()
     from tqdm import tqdm
 
-    from speechdlm_ext.dialogues.espeak import EspeakSource
-    from speechdlm_ext.dialogues.recordings import RecordingSource
     from speechdlm_ext.errors import InputError
     from speechdlm_ext.evaluation.detection_accuracy import SETTINGS, measure, table_head, table_row
+    from speechdlm_ext.synthetic.espeak import EspeakSource
+    from speechdlm_ext.synthetic.recorded_speech import RecordingSource
 
     source = RecordingSource(options.speech) if options.speech else EspeakSource(options.voices or 4)
     wanted = [name for name in SETTINGS if not options.settings or any(text in name for text in options.settings)]

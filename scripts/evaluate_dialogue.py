@@ -87,10 +87,10 @@ def main() -> None:
     options = get_parser().parse_args()
     from tqdm import tqdm
 
+    from speechdlm_ext.asr.recognisers import RecogniserOptions
     from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate, write_evaluation
     from speechdlm_ext.evaluation.prompts import PromptOptions
     from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-    from speechdlm_ext.metrics.recognisers import RecogniserOptions
     from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
     from speechdlm_ext.report.evaluation import PageOptions
 

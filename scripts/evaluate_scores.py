@@ -40,11 +40,11 @@ def main() -> None:
     import json
 
     from speechdlm_ext.errors import InputError
-    from speechdlm_ext.manifest import atomic_write
+    from speechdlm_ext.evaluation.zerospeech import read_tests
+    from speechdlm_ext.evaluation.zerospeech_files import read_likelihoods
+    from speechdlm_ext.io.manifest import atomic_write
     from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-    from speechdlm_ext.metrics.likelihood_accuracy import measure_accuracy
-    from speechdlm_ext.metrics.likelihood_files import read_likelihoods
-    from speechdlm_ext.metrics.likelihood_tests import read_tests
+    from speechdlm_ext.metrics.zerospeech import measure_accuracy
 
     if args.resamples < 1 or not 0 < args.confidence < 1:
         raise InputError(

@@ -22,7 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    from speechdlm_ext.hub.vocoders import export_vocoder
+    from speechdlm_ext.checkpoints.unit_hifigan import export_vocoder
 
     print(export_vocoder(options.checkpoint, options.folder, options.overwrite))
 

@@ -32,10 +32,10 @@ def main() -> None:
         raise InputError(f"--worst {options.worst}: 0 or more is wanted")
     from tqdm import tqdm
 
-    from speechdlm_ext.evaluation.detection import Detection
+    from speechdlm_ext.evaluation.speech_activity import Detection
+    from speechdlm_ext.io.recordings import read_manifest
     from speechdlm_ext.metrics.agreement import Agreement, agreement_table
-    from speechdlm_ext.synthesis.comparison import compare_resynthesis
-    from speechdlm_ext.units.recordings import read_manifest
+    from speechdlm_ext.vocoders.agreement import compare_resynthesis
 
     rows = read_manifest(options.manifest)
     listen = Detection(options.vad).listen

@@ -33,7 +33,7 @@ def main() -> None:
     options = get_parser().parse_args()
     if min(options.orders) < 1:
         raise InputError(f"--orders {min(options.orders)}: 1 or more is wanted")
-    from speechdlm_ext.ngram_figures import measure_unit_files, tabulate_figures, write_figures
+    from speechdlm_ext.evaluation.ngrams import measure_unit_files, tabulate_figures, write_figures
 
     figures = measure_unit_files(
         options.train,

@@ -35,9 +35,10 @@ def main() -> None:
     options = get_parser().parse_args()
     import torch
 
-    from speechdlm_ext.report.penalty_picture import draw_boundaries, penalty_table, units_by_penalty
-    from speechdlm_ext.units import LogMelEncoder, load_codebook
-    from speechdlm_ext.units.recordings import read_manifest, recording_blocks
+    from speechdlm_ext.encoders import LogMelEncoder
+    from speechdlm_ext.io.recordings import read_manifest, recording_blocks
+    from speechdlm_ext.report.duration_penalty import draw_boundaries, penalty_table, units_by_penalty
+    from speechdlm_ext.units import load_codebook
 
     codebook = load_codebook(options.codebook)
     rows = read_manifest(options.manifest)

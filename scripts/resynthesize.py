@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.sharding import add_shard_option, find_shard
-from speechdlm_ext.synthesis.building import add_vocoder_options, build_vocoder
-from speechdlm_ext.units.choice import add_unit_options
+from speechdlm_ext.io.sharding import add_shard_option, find_shard
+from speechdlm_ext.units.pipeline import add_unit_options
+from speechdlm_ext.vocoders.registry import add_vocoder_options, build_vocoder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -53,10 +53,10 @@ def main() -> None:
         raise InputError("--workers, --page-items and --batch-seconds must be positive")
     from tqdm import tqdm
 
-    from speechdlm_ext.progress import follow
-    from speechdlm_ext.synthesis.resynthesis import resynthesize
-    from speechdlm_ext.units.choice import choose_units
-    from speechdlm_ext.units.recordings import read_manifest
+    from speechdlm_ext.io.progress import follow
+    from speechdlm_ext.io.recordings import read_manifest
+    from speechdlm_ext.units.pipeline import choose_units
+    from speechdlm_ext.vocoders.resynthesize import resynthesize
 
     rows = read_manifest(options.manifest)
     choice = choose_units(options)
@@ -82,8 +82,8 @@ def main() -> None:
     print(f"{len(made.paths)} wav files{left_out}, {made.seconds / 3600:.3f} h made now: "
           f"{options.output_dir / options.dataset}")  # fmt: skip
     if options.page:
+        from speechdlm_ext.io.recordings import audio_paths
         from speechdlm_ext.report.listening import write_listening_page
-        from speechdlm_ext.units.recordings import audio_paths
 
         there = [row for row in rows if row["id"] in made.paths]
         count = min(options.page_items, len(there))

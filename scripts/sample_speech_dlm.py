@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from speechdlm_ext.commands.model import add_machine_options, add_search_options, made_by, open_device, search_options
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.model_command import add_machine_options, add_search_options, made_by, open_device, search_options
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -58,9 +58,9 @@ def main() -> None:
     import torch
     from tqdm import tqdm
 
-    from speechdlm_ext.continuation import continue_unit_file
     from speechdlm_ext.generation.options import DecodingOptions
     from speechdlm_ext.hub import load_speech_dlm
+    from speechdlm_ext.hub.sample_file import continue_unit_file
     from speechdlm_ext.hub.sampling import AS_LONG_AS_THE_PROMPT
 
     length = {"max_len_a": args.max_len_a, "max_len_b": getattr(args, "max_len_b", 500)}

@@ -8,8 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.model_command import (
+from speechdlm_ext.commands.model import (
     add_machine_options,
     add_model_options,
     add_search_options,
@@ -17,6 +16,7 @@ from speechdlm_ext.model_command import (
     open_device,
     search_options,
 )
+from speechdlm_ext.errors import InputError, run_command
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -72,9 +72,9 @@ def main() -> None:
     import torch
     from tqdm import tqdm
 
-    from speechdlm_ext.continuation import continue_unit_file
     from speechdlm_ext.hub import UnitModel
-    from speechdlm_ext.hub.kinds import checkpoint_files, load_model
+    from speechdlm_ext.hub.auto import checkpoint_files, load_model
+    from speechdlm_ext.hub.sample_file import continue_unit_file
     from speechdlm_ext.hub.sampling import decoding_options
 
     device = open_device(args.device)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from speechdlm_ext.commands.model import add_machine_options, add_model_options, made_by, open_device
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.model_command import add_machine_options, add_model_options, made_by, open_device
-from speechdlm_ext.sharding import add_shard_option, find_shard
+from speechdlm_ext.io.sharding import add_shard_option, find_shard
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -56,9 +56,9 @@ def main() -> None:
     import torch
     from tqdm import tqdm
 
-    from speechdlm_ext.hub.kinds import checkpoint_files, load_model
-    from speechdlm_ext.likelihoods import score_unit_file
-    from speechdlm_ext.manifest import errors_path
+    from speechdlm_ext.hub.auto import checkpoint_files, load_model
+    from speechdlm_ext.hub.score_file import score_unit_file
+    from speechdlm_ext.io.manifest import errors_path
 
     device = open_device(args.device)
     model = load_model(args.checkpoint, args.data).to(device=device, dtype=getattr(torch, args.dtype))

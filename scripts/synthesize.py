@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from speechdlm_ext.errors import run_command
-from speechdlm_ext.synthesis.building import add_vocoder_options, build_vocoder
+from speechdlm_ext.vocoders.registry import add_vocoder_options, build_vocoder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -32,9 +32,9 @@ def main() -> None:
     options = get_parser().parse_args()
     from tqdm import tqdm
 
-    from speechdlm_ext.synthesis.speaking import speak_rows
     from speechdlm_ext.units.codebook_files import load_codebook
     from speechdlm_ext.units.files import read_unit_file
+    from speechdlm_ext.vocoders.synthesize import speak_rows
 
     rows = read_unit_file(options.units)
     vocoder = build_vocoder(options, load_codebook(options.codebook) if options.codebook else None)

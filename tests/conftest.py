@@ -30,7 +30,7 @@ settings.load_profile("steady")
 # Files that take a minute or more, begun first, so that none of them is left over for one process at the end.
 LONG = (
     "tests/setup/test_readme.py",
-    "tests/test_demo.py",
+    "tests/demo/test_demo.py",
     "tests/battery/test_commands.py",
     "tests/tasks/test_speech_dlm_commands.py",
     "tests/data_prep/test_commands.py",

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.comparison import Comparison, in_turns, seconds
 from benchmarks.sides import Settings
-from speechdlm_ext.dialogues.timing import TurnTiming
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.synthetic.timing import TurnTiming
 
 HOURS = 100.0  # of ours
 BASELINE_HOURS = 1.0

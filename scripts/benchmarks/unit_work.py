@@ -113,8 +113,8 @@ def build(settings: dict[str, Any]) -> tuple[Any, Any]:
 def _ours(name: str, units: int) -> Any:
     from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 
+    from speechdlm_ext.checkpoints.unit_lm_files import KINDS
     from speechdlm_ext.data.unit_dictionary import UnitDictionary
-    from speechdlm_ext.models.unit_lm_checkpoints import KINDS
 
     kind = ARCH_MODEL_REGISTRY[name]
     config = next(config for model, config in KINDS.values() if model is kind)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.metrics.pieces import cut_at_silences
+from speechdlm_ext.asr.chunks import cut_at_silences
 
 if TYPE_CHECKING:
     import torch

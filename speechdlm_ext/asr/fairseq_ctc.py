@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from speechdlm_ext.chatter import quiet
-from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.metrics.ctc import SAMPLE_RATE, GreedyCTC, normalised
-from speechdlm_ext.units.hubert_model import (
+from speechdlm_ext.asr.ctc import SAMPLE_RATE, GreedyCTC, normalised
+from speechdlm_ext.compat.quiet_imports import quiet
+from speechdlm_ext.encoders.hubert_model import (
     HubertBlocks,
     name_in_file,
     plain_options,
     positions_as_here,
     read_options,
 )
-from speechdlm_ext.units.model_weights import has_batch_norm, load_strictly, needed_weights, read_weights
+from speechdlm_ext.encoders.model_weights import has_batch_norm, load_strictly, needed_weights, read_weights
+from speechdlm_ext.errors import InputError, one_line
 
 _BLOCKS = "w2v_encoder.w2v_model."
 _PROJECTION = "w2v_encoder.proj."

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from speechdlm_ext.asr.chunks import cut_at_silences
+from speechdlm_ext.asr.ctc import SAMPLE_RATE, is_heard
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.ctc import SAMPLE_RATE, is_heard
-from speechdlm_ext.metrics.pieces import cut_at_silences
-from speechdlm_ext.units.recordings import stamp
+from speechdlm_ext.io.recordings import stamp
 
 
 class Recogniser(Protocol):
@@ -113,12 +113,12 @@ def _build(spec: str) -> Recogniser:
     if kind == "pocketsphinx" and not rest:
         return Pocketsphinx()
     if kind == "torchaudio" and rest:
-        from speechdlm_ext.metrics.torchaudio_ctc import TorchaudioCTC
+        from speechdlm_ext.asr.torchaudio_ctc import TorchaudioCTC
 
         name, _, weights = rest.partition("=")
         return TorchaudioCTC(name, weights or None)
     if kind == "fairseq" and rest:
-        from speechdlm_ext.metrics.fairseq_ctc import FairseqCTC
+        from speechdlm_ext.asr.fairseq_ctc import FairseqCTC
 
         if "=" in rest and not Path(rest).is_file():
             return FairseqCTC(*rest.rsplit("=", 1))

@@ -10,8 +10,8 @@ import torch
 import torchaudio
 from numpy.typing import NDArray
 
+from speechdlm_ext.asr.ctc import SAMPLE_RATE, GreedyCTC, normalised
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.metrics.ctc import SAMPLE_RATE, GreedyCTC, normalised
 
 _SERVER = "https://download.pytorch.org/torchaudio/models/"
 _OUTPUT = ("aux.weight", "aux.bias")

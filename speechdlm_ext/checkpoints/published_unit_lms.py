@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.published import Published, locate
+from speechdlm_ext.io.published import Published, locate
 
 _RELEASE = "https://github.com/nicolvisser/Mistral-ULM/releases/download/v0.1.0"
 # The first digits of each file's SHA-256, by (K, λ); trained on a thousand hours.

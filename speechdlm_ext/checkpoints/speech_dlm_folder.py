@@ -18,10 +18,17 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from speechdlm_ext.checkpoints.pretrained_folder import (
+    CONFIG,
+    WEIGHTS,
+    check_keys,
+    read_config,
+    read_weights,
+    write_model,
+)
+from speechdlm_ext.checkpoints.weights import check_weights
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.hub.saved import CONFIG, WEIGHTS, check_keys, read_config, read_weights, write_model
 from speechdlm_ext.models.speech_dlm import SpeechDLM, SpeechDLMConfig
-from speechdlm_ext.models.weights import check_weights
 from speechdlm_ext.tasks.speech_dlm_task import SpeechDLMTask, SpeechDLMTaskConfig
 
 # What belongs to a run and not to the model, and what it is when the model is read.

@@ -10,7 +10,7 @@ from fairseq import checkpoint_utils
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.unit_hifigan import UnitHiFiGAN, generator_config
-from speechdlm_ext.synthesis.hifigan_files import write_vocoder
+from speechdlm_ext.vocoders.hifigan_files import write_vocoder
 
 _GENERATOR = "generator."
 

@@ -16,12 +16,12 @@ from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import overwrite_args_by_name
 from omegaconf import DictConfig, OmegaConf
 
+from speechdlm_ext.checkpoints.unit_lm_formats import Form, from_amela, from_dpslm, is_amela, is_dpslm
 from speechdlm_ext.compat.checkpoints import load_checkpoint, trust_checkpoints
 from speechdlm_ext.criterions.unit_lm_criterion import UnitLMCriterionConfig
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.models.unit_language_model import UnitLanguageModel
 from speechdlm_ext.models.unit_lm import UnitLM, UnitLMConfig
-from speechdlm_ext.models.unit_lm_formats import Form, from_amela, from_dpslm, is_amela, is_dpslm
 from speechdlm_ext.models.unit_lstm import UnitLSTM, UnitLSTMConfig
 from speechdlm_ext.tasks.unit_language_modeling import DEFAULT_FRAME_RATE, UnitLanguageModelingConfig
 
@@ -175,8 +175,8 @@ def build(form: Form, where: str) -> UnitLanguageModel:
     Raises:
         InputError: weights that are missing, unknown, or of other shapes than the options say.
     """
+    from speechdlm_ext.checkpoints.weights import check_weights
     from speechdlm_ext.data.unit_dictionary import UnitDictionary
-    from speechdlm_ext.models.weights import check_weights
 
     kind, config = KINDS[form.kind]
     args = Namespace(**{**vars(config()), **form.options, "durations": _durations(form)})

@@ -21,12 +21,19 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from speechdlm_ext.checkpoints.pretrained_folder import (
+    CONFIG,
+    WEIGHTS,
+    check_keys,
+    read_config,
+    read_weights,
+    write_model,
+)
+from speechdlm_ext.checkpoints.unit_lm_files import KINDS
+from speechdlm_ext.checkpoints.weights import check_finite, check_weights
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.hub.saved import CONFIG, WEIGHTS, check_keys, read_config, read_weights, write_model
 from speechdlm_ext.models.unit_language_model import UnitLanguageModel, check_units
-from speechdlm_ext.models.unit_lm_checkpoints import KINDS
-from speechdlm_ext.models.weights import check_finite, check_weights
 
 _PARTS = {"units": int, "frame_rate": (int, float, type(None)), "durations": bool, "model": dict}
 

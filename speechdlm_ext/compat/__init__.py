@@ -6,16 +6,16 @@ torch, numpy or fairseq, so that it can stand before the first ``import fairseq`
 
 from __future__ import annotations
 
-from .imports import after_import, install_finder
+from .imports import after_import, install_finder, is_loaded
 from .repair import Repair, RepairState
 
-__all__ = ["Repair", "RepairState", "activate", "after_import", "report"]
+__all__ = ["Repair", "RepairState", "activate", "after_import", "is_loaded", "report"]
 
 _active: set[str] = set()
 
 
 def _repairs() -> list[Repair]:
-    from .catalogue import REPAIRS
+    from .repairs import REPAIRS
 
     return REPAIRS
 

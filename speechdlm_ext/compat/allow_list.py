@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
-from .stand_ins import STAND_INS, array_class
+from .pickle_stubs import STAND_INS, array_class
 
 # By module, as pickles name them. Names that the installed versions do not have are passed over.
 _NAMES: dict[str, tuple[str, ...]] = {

@@ -43,6 +43,12 @@ def supply_module(module_name: str, fill: Callback) -> None:
     _supplied[module_name] = fill
 
 
+def is_loaded(module_name: str) -> bool:
+    """Whether the module has been imported, to its end."""
+    module = sys.modules.get(module_name)
+    return module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False)
+
+
 def _still_running(module: ModuleType) -> bool:
     spec = getattr(module, "__spec__", None)
     hooked = getattr(getattr(spec, "loader", None), "_speechdlm", False)

@@ -12,10 +12,10 @@ from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 from torch import Tensor
 
+from speechdlm_ext.data.flags import cross_weights
 from speechdlm_ext.data.unit_counts import UPDATE_COUNTS, count_units
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.speech_dlm_decoder import Prediction
-from speechdlm_ext.options import cross_weights
 
 # What each target is called in the logs.
 LOG_NAMES = {"next": "general_token", "edge": "edge_token", "duration": "edge_duration"}

@@ -1,7 +1,1 @@
-"""Binarized units to batches."""
-
-from speechdlm_ext.chatter import quiet
-
-# Before any module here: fairseq registers what this package offers as soon as it is imported, which loads these rooms.
-with quiet():
-    import fairseq  # noqa: F401
+"""Units, text and audio to batches: binarizing, dictionaries, data sets, collation."""

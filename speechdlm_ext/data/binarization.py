@@ -13,12 +13,12 @@ from signal import SIG_IGN, SIGINT, signal
 
 import numpy as np
 
+from speechdlm_ext.data.binarized_files import install, target_files, workplace, write_binarized
+from speechdlm_ext.data.text_chunks import Counts, Stretch, cut, equally_long, number_stretch
+from speechdlm_ext.data.text_sources import Source, find_sources
+from speechdlm_ext.data.vocabulary import Vocabulary
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.binarized_files import install, target_files, workplace, write_binarized
 from speechdlm_ext.units.files import DURATIONS
-from speechdlm_ext.units.sources import Source, find_sources
-from speechdlm_ext.units.stretches import Counts, Stretch, cut, equally_long, number_stretch
-from speechdlm_ext.units.vocabulary import Vocabulary
 
 
 @dataclass

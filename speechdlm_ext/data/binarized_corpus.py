@@ -8,7 +8,7 @@ import numpy as np
 from fairseq.data import Dictionary
 
 from speechdlm_ext.data.channel_dictionary import load_dictionary
-from speechdlm_ext.data.numbered_stream import NumberedStream
+from speechdlm_ext.data.mapped_stream import NumberedStream
 from speechdlm_ext.data.unit_dictionary import NO_ROW, UnitDictionary, unit_number
 from speechdlm_ext.data.unit_stream import UnitStream, find_binarized
 from speechdlm_ext.errors import InputError

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from speechdlm_ext.data.text_chunks import END, read_numbers, write_array
+from speechdlm_ext.data.vocabulary import EOS, UNK, Vocabulary
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.locking import lock_file
-from speechdlm_ext.units.stretches import END, read_numbers, write_array
-from speechdlm_ext.units.vocabulary import EOS, UNK, Vocabulary
+from speechdlm_ext.io.locking import lock_file
 
 NAMES = {"plain": "{split}.{channel}", "fairseq": "{split}.{channel}-None.{channel}"}
 

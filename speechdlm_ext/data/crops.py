@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechdlm_ext.audio import resample
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.audio import resample
 
 # Half length of the resampling filter, in periods of the slower rate, and a little more.
 _FILTER_PERIODS = 12

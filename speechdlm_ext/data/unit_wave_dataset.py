@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from fairseq.data import FairseqDataset
 
-from speechdlm_ext.audio import audio_info
 from speechdlm_ext.data.crops import read_crop
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.audio import audio_info
+from speechdlm_ext.io.recordings import audio_paths
 from speechdlm_ext.units.files import draw_out, row_channels, row_units
-from speechdlm_ext.units.recordings import audio_paths
 
 
 @dataclass(frozen=True)

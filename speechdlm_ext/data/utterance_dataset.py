@@ -11,7 +11,7 @@ from fairseq.data import FairseqDataset
 from torch import Tensor
 
 from speechdlm_ext.data.dialogue_dataset import pad_right
-from speechdlm_ext.data.numbered_stream import NumberedStream, check_durations
+from speechdlm_ext.data.mapped_stream import NumberedStream, check_durations
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from speechdlm_ext.demo.commands import PACKAGE, fairseq, module, python, shown
 from speechdlm_ext.demo.options import DemoOptions, list_recordings
 from speechdlm_ext.demo.steps import Step
-from speechdlm_ext.manifest import read_jsonl
+from speechdlm_ext.io.manifest import read_jsonl
 
 SPLITS = ("train", "valid")
 

@@ -55,7 +55,7 @@ def _check(chain: Chain) -> None:
         raise InputError(f"{options.audio}: empty; put two-channel recordings (wav, flac, ogg, mp3) there")
     chain.train_step()
     if options.audio is None:
-        from speechdlm_ext.dialogues.espeak import EspeakSource
+        from speechdlm_ext.synthetic.espeak import EspeakSource
 
         EspeakSource()
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.audio import read_audio, read_blocks
 from speechdlm_ext.demo.training_log import TrainingCurves, read_curves, read_validation
-from speechdlm_ext.manifest import read_jsonl
-from speechdlm_ext.metrics.activity import detect_speech
+from speechdlm_ext.io.audio import read_audio, read_blocks
+from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.metrics.events import Events, pool_events
 from speechdlm_ext.metrics.intervals import Interval, crop_intervals, shift_intervals
 from speechdlm_ext.metrics.turn_taking import find_events
 from speechdlm_ext.metrics.unit_baselines import Baseline, unit_baselines
 from speechdlm_ext.units.files import read_unit_file
+from speechdlm_ext.vad.energy import detect_speech
 
 _MOST_MINUTES = 60.0  # of the corpus that are measured: enough for its figures, whatever its size
 _LONGEST = 300.0  # seconds that are measured at once

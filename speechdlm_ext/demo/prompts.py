@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.manifest import write_jsonl
+from speechdlm_ext.io.manifest import write_jsonl
 from speechdlm_ext.units.files import read_unit_file
 
 

@@ -17,7 +17,7 @@ from typing import IO
 
 from speechdlm_ext.demo.steps import ENVIRONMENT, Stamps, Step
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.locking import lock_file
+from speechdlm_ext.io.locking import lock_file
 
 _PR_SET_PDEATHSIG = 1
 _SHOW_EVERY = 5.0  # seconds between two lines of progress where the output is no terminal

@@ -69,9 +69,9 @@ class Encoder(Protocol):
 
 # By name: the module and the class, imported when asked for, because fairseq and torchaudio take seconds.
 _ENCODERS = {
-    "logmel": ("speechdlm_ext.units.logmel", "LogMelEncoder"),
-    "hubert": ("speechdlm_ext.units.hubert", "HubertEncoder"),
-    "wavlm": ("speechdlm_ext.units.wavlm", "WavLMEncoder"),
+    "logmel": ("speechdlm_ext.encoders.logmel", "LogMelEncoder"),
+    "hubert": ("speechdlm_ext.encoders.hubert", "HubertEncoder"),
+    "wavlm": ("speechdlm_ext.encoders.wavlm", "WavLMEncoder"),
 }
 ENCODER_NAMES = tuple(_ENCODERS)
 

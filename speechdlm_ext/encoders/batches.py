@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from speechdlm_ext.encoders.base import Encoder
+from speechdlm_ext.encoders.bucketing import group_by_length
 from speechdlm_ext.errors import InputError, ShortOfMemory, one_line
-from speechdlm_ext.units.encoder import Encoder
-from speechdlm_ext.units.grouping import group_by_length
-from speechdlm_ext.units.reading import Reading, read_ahead
-from speechdlm_ext.units.recordings import audio_paths, recording_size
+from speechdlm_ext.io.read_ahead import Reading, read_ahead
+from speechdlm_ext.io.recordings import audio_paths, recording_size
 
 
 @dataclass
@@ -41,7 +41,7 @@ def feature_parts(
     """The features of all recordings: one after another the parts of one that is alone, or several whole ones.
 
     Args:
-        rows, encoder, batch_seconds, workers: as :func:`speechdlm_ext.units.encoding.encode_rows` has them.
+        rows, encoder, batch_seconds, workers: as :func:`speechdlm_ext.units.encode_recordings.encode_rows` has them.
 
     Raises:
         ShortOfMemory: the encoder has not enough; what is wrong with a recording is its part's ``error``.

@@ -5,17 +5,10 @@ from __future__ import annotations
 import os
 import re
 
-from speechdlm_ext.chatter import quiet
-from speechdlm_ext.published import HUBERT, locate
-from speechdlm_ext.units.frame_grid import FrameGrid
-from speechdlm_ext.units.hubert_model import (
-    FACTS,
-    HubertBlocks,
-    name_in_file,
-    positions_as_here,
-    read_options,
-)
-from speechdlm_ext.units.model_weights import (
+from speechdlm_ext.compat.quiet_imports import quiet
+from speechdlm_ext.encoders.frame_grid import FrameGrid
+from speechdlm_ext.encoders.hubert_model import FACTS, HubertBlocks, name_in_file, positions_as_here, read_options
+from speechdlm_ext.encoders.model_weights import (
     check_layer,
     digest_weights,
     has_batch_norm,
@@ -23,7 +16,8 @@ from speechdlm_ext.units.model_weights import (
     needed_weights,
     read_weights,
 )
-from speechdlm_ext.units.pretrained import PretrainedEncoder
+from speechdlm_ext.encoders.pretrained import PretrainedEncoder
+from speechdlm_ext.io.published import HUBERT, locate
 
 # What pre-training needs beside the encoder.
 _SPARE = re.compile(

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from speechdlm_ext.chatter import quiet
+from speechdlm_ext.compat.quiet_imports import quiet
+from speechdlm_ext.encoders.model_weights import Weights
+from speechdlm_ext.encoders.speech_model import SpeechModel
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.model_weights import Weights
-from speechdlm_ext.units.speech_model import SpeechModel
-from speechdlm_ext.weight_norm import fold_weight_norm
+from speechdlm_ext.modules.weight_norm import fold_weight_norm
 
 # The options that make the model what it is, and which weights do not show; the rest concerns its training.
 FACTS = ("extractor_mode", "conv_feature_layers", "conv_bias", "conv_pos", "conv_pos_groups", "layer_norm_first") + (

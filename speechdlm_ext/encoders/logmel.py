@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from speechdlm_ext.encoders.level import LevelMeter
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.level import LevelMeter
 
 
 class LogMelEncoder:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.weight_norm import older_name
+from speechdlm_ext.modules.weight_norm import older_name
 
 Weights = dict[str, Tensor]
 

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from speechdlm_ext.encoders.frame_grid import Chunks, FrameGrid, batches
+from speechdlm_ext.encoders.normalization import normalized_blocks
+from speechdlm_ext.encoders.speech_model import SpeechModel
 from speechdlm_ext.errors import InputError, memory_for
-from speechdlm_ext.units.frame_grid import Chunks, FrameGrid, batches
-from speechdlm_ext.units.normalization import normalized_blocks
-from speechdlm_ext.units.speech_model import SpeechModel
 
 Self = TypeVar("Self", bound="PretrainedEncoder")
 _BATCH_SECONDS = {False: 60.0, True: 600.0}  # by whether there is a GPU

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from speechdlm_ext.errors import InputError
-from speechdlm_ext.published import WAVLM, locate
-from speechdlm_ext.units.frame_grid import FrameGrid
-from speechdlm_ext.units.model_weights import (
+from speechdlm_ext.encoders.frame_grid import FrameGrid
+from speechdlm_ext.encoders.model_weights import (
     check_layer,
     digest_weights,
     has_batch_norm,
@@ -16,8 +14,10 @@ from speechdlm_ext.units.model_weights import (
     needed_weights,
     read_weights,
 )
-from speechdlm_ext.units.pretrained import PretrainedEncoder
-from speechdlm_ext.units.wavlm_model import WavLMBlocks, as_torchaudio, name_in_file, names_of, read_options
+from speechdlm_ext.encoders.pretrained import PretrainedEncoder
+from speechdlm_ext.encoders.wavlm_model import WavLMBlocks, as_torchaudio, name_in_file, names_of, read_options
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.published import WAVLM, locate
 
 # What pre-training needs beside the encoder.
 _SPARE = re.compile(r"(mask_emb$|label_embs_concat$|final_proj\.)")

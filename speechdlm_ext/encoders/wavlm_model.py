@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from speechdlm_ext.compat.fairseq.expressions import evaluate
+from speechdlm_ext.compat.fairseq.safe_eval import evaluate
+from speechdlm_ext.encoders.model_weights import Weights
+from speechdlm_ext.encoders.speech_model import SpeechModel
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.model_weights import Weights
-from speechdlm_ext.units.speech_model import SpeechModel
-from speechdlm_ext.weight_norm import fold_weight_norm
+from speechdlm_ext.modules.weight_norm import fold_weight_norm
 
 Names = tuple[tuple[str, str], ...]
 # Options that the published code takes where a checkpoint does not say.

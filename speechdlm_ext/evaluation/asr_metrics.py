@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from speechdlm_ext.evaluation.sides import Side
+from speechdlm_ext.evaluation.eval_set import Side
 from speechdlm_ext.metrics.intervals import crop_intervals, total_seconds
 from speechdlm_ext.metrics.words import error_rates, talk_figures
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.audio import SUFFIXES, audio_info
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.manifest import read_jsonl
-from speechdlm_ext.metrics.rttm import read_rttm
+from speechdlm_ext.io.audio import SUFFIXES, audio_info
+from speechdlm_ext.io.manifest import read_jsonl
+from speechdlm_ext.io.recordings import audio_paths, read_manifest
+from speechdlm_ext.io.rttm import read_rttm
 from speechdlm_ext.units.files import draw_out, read_unit_file, row_channels, row_units
-from speechdlm_ext.units.recordings import audio_paths, read_manifest
 
 # What two mono files of one dialogue have at the ends of their names, after a sign that separates it.
 SIDES = (("a", "b"), ("left", "right"), ("l", "r"), ("0", "1"), ("1", "2"), ("ch0", "ch1"), ("ch1", "ch2"))

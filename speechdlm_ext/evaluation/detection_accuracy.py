@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.dialogues.clips import SAMPLE_RATE, SpeechSource, Wave
-from speechdlm_ext.dialogues.conversation import make_conversation, make_noise
-from speechdlm_ext.metrics.activity import detect_speech_of_channels
 from speechdlm_ext.metrics.events import KINDS, EventList, Events
 from speechdlm_ext.metrics.intervals import Interval
-from speechdlm_ext.metrics.silero import detect_speech_silero
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
+from speechdlm_ext.synthetic.clips import SAMPLE_RATE, SpeechSource, Wave
+from speechdlm_ext.synthetic.dialogue import make_conversation, make_noise
+from speechdlm_ext.vad.energy import detect_speech_of_channels
+from speechdlm_ext.vad.silero import detect_speech_silero
 
 Speech = list[list[Interval]]
 _NO_NOISE = (-300.0, -300.0)  # dB re full scale
@@ -71,7 +71,7 @@ def make_talk(
     """One conversation: the truth of each channel, and its sound (2, N) at the setting's sample rate."""
     import torch
 
-    from speechdlm_ext.audio import resample
+    from speechdlm_ext.io.audio import resample
 
     talk = make_conversation(source, seconds, rng, noise_levels=_NO_NOISE)
     wave = talk.wave * (10 ** (np.array(setting.gains, np.float32) / 20))[:, None]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.evaluation.corpus import Dialogue
-from speechdlm_ext.evaluation.measurement import Measurement
+from speechdlm_ext.evaluation.measure_dialogue import Measurement
 from speechdlm_ext.evaluation.prompts import Pair
 from speechdlm_ext.metrics.events import Events
 from speechdlm_ext.metrics.intervals import crop_intervals, shift_intervals

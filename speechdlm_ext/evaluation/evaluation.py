@@ -10,10 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from speechdlm_ext.asr.recognisers import RecogniserOptions, build_recogniser
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import Corpus, add_units, read_corpus, unmatched_names
-from speechdlm_ext.evaluation.detection import choose_detection
-from speechdlm_ext.evaluation.figures import (
+from speechdlm_ext.evaluation.eval_set import Side, continuation_side, whole_side
+from speechdlm_ext.evaluation.full_duplex import timing_figures, write_layout
+from speechdlm_ext.evaluation.measure_corpus import FORMAT, check_lengths, measure_corpora
+from speechdlm_ext.evaluation.metrics_csv import dialogue_figures, write_csv
+from speechdlm_ext.evaluation.metrics_json import (
     MEASURES,
     VERSION,
     correlation_figures,
@@ -21,15 +25,11 @@ from speechdlm_ext.evaluation.figures import (
     side_figures,
     yardstick_figures,
 )
-from speechdlm_ext.evaluation.full_duplex import timing_figures, write_layout
-from speechdlm_ext.evaluation.measuring import FORMAT, check_lengths, measure_corpora
 from speechdlm_ext.evaluation.prompts import PromptOptions, pair_dialogues
-from speechdlm_ext.evaluation.sides import Side, continuation_side, whole_side
-from speechdlm_ext.evaluation.tables import dialogue_figures, write_csv
-from speechdlm_ext.journal import Journal
-from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.evaluation.speech_activity import choose_detection
+from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.resume_log import Journal
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-from speechdlm_ext.metrics.recognisers import RecogniserOptions, build_recogniser
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import Dialogue
-from speechdlm_ext.evaluation.figures import channel_name
-from speechdlm_ext.evaluation.sides import Side
+from speechdlm_ext.evaluation.eval_set import Side
+from speechdlm_ext.evaluation.metrics_json import channel_name
 from speechdlm_ext.units.files import format_units
 
 _TOGETHER = 16  # dialogues that are scored at once

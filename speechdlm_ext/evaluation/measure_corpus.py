@@ -11,18 +11,18 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from speechdlm_ext.asr.recognisers import RecogniserOptions, describe_recogniser
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.evaluation.corpus import Corpus, Dialogue
-from speechdlm_ext.evaluation.detection import Detection, Speech
-from speechdlm_ext.evaluation.measurement import (
+from speechdlm_ext.evaluation.measure_dialogue import (
     NOBODY,
     Measurement,
     measure_sound,
     measure_without_sound,
     measure_words,
 )
-from speechdlm_ext.journal import Journal
-from speechdlm_ext.metrics.recognisers import RecogniserOptions, describe_recogniser
+from speechdlm_ext.evaluation.speech_activity import Detection, Speech
+from speechdlm_ext.io.resume_log import Journal
 
 _APART = 0.5  # seconds by which sound may differ in length from its units or the speech that is given
 _AHEAD = 4  # dialogues that wait for each process

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.audio import audio_info, resample
+from speechdlm_ext.asr.ctc import SAMPLE_RATE as HEARD_RATE
+from speechdlm_ext.asr.recognisers import RecogniserOptions, build_recogniser, transcribe_stretches
 from speechdlm_ext.evaluation.corpus import Dialogue
-from speechdlm_ext.evaluation.detection import Detection, Speech
-from speechdlm_ext.metrics.ctc import SAMPLE_RATE as HEARD_RATE
+from speechdlm_ext.evaluation.speech_activity import Detection, Speech
+from speechdlm_ext.io.audio import audio_info, resample
+from speechdlm_ext.io.recordings import recording_blocks
 from speechdlm_ext.metrics.intervals import crop_intervals, join_intervals, shift_intervals
-from speechdlm_ext.metrics.recognisers import RecogniserOptions, build_recogniser, transcribe_stretches
-from speechdlm_ext.metrics.sound import SoundMeter
-from speechdlm_ext.units.recordings import recording_blocks
+from speechdlm_ext.metrics.signal import SoundMeter
 
 if TYPE_CHECKING:
     import torch

@@ -8,9 +8,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from speechdlm_ext.evaluation.figures import channel_name
-from speechdlm_ext.evaluation.sides import Side
-from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.evaluation.eval_set import Side
+from speechdlm_ext.evaluation.metrics_json import channel_name
+from speechdlm_ext.io.manifest import atomic_write
 from speechdlm_ext.metrics.events import KINDS, Events, one_conversation
 from speechdlm_ext.metrics.summary import summarise
 

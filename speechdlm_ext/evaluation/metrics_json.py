@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from speechdlm_ext.evaluation.measurement import Measurement
+from speechdlm_ext.evaluation.asr_metrics import word_figures
+from speechdlm_ext.evaluation.eval_set import Side
+from speechdlm_ext.evaluation.measure_dialogue import Measurement
 from speechdlm_ext.evaluation.prompts import Pair
-from speechdlm_ext.evaluation.sides import Side
-from speechdlm_ext.evaluation.spoken import word_figures
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.comparison import compare, compare_halves
 from speechdlm_ext.metrics.correlation import correlate
 from speechdlm_ext.metrics.intervals import crop_intervals, shift_intervals
-from speechdlm_ext.metrics.sound import pool_sound
+from speechdlm_ext.metrics.signal import pool_sound
 from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events_of_many
 from speechdlm_ext.metrics.unit_figures import compare_units, unit_figures

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import atomic_write
-from speechdlm_ext.metrics.unit_ngrams import KneserNey, NgramFigures, has_repeats, measure_ngram
+from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.metrics.ngrams import KneserNey, NgramFigures, has_repeats, measure_ngram
 from speechdlm_ext.units.files import choose_channel, draw_out, parse_units, read_unit_file
 from speechdlm_ext.units.segments import frame_rate
 

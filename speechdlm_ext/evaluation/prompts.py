@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.evaluation.measurement import Measurement
+from speechdlm_ext.evaluation.measure_dialogue import Measurement
 from speechdlm_ext.units.files import read_unit_file
 
 _SAMPLE = re.compile(r"-s\d+$")  # several samples of a prompt are named after it, with -s1, -s2, …

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import Corpus, Dialogue
-from speechdlm_ext.metrics import activity, silero
+from speechdlm_ext.io.rttm import SpeakerTurn, read_rttm, speech_by_speaker
 from speechdlm_ext.metrics.intervals import Interval
-from speechdlm_ext.metrics.rttm import SpeakerTurn, read_rttm, speech_by_speaker
-from speechdlm_ext.metrics.unit_activity import UnitActivityOptions, detect_speech_units, find_silence_units
+from speechdlm_ext.vad import energy as activity
+from speechdlm_ext.vad import silero
+from speechdlm_ext.vad.units import UnitActivityOptions, detect_speech_units, find_silence_units
 
 METHODS = ("silero", "energy", "units", "rttm", "field")
 Speech = list[list[Interval]]

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from speechdlm_ext.audio import SUFFIXES
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.audio import SUFFIXES
 
 GOLD = "gold.csv"
 COLUMNS = ("id", "filename", "correct")

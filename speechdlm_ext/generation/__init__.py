@@ -1,7 +1,1 @@
-"""Decoding: continuing dialogues on all channels at once."""
-
-from speechdlm_ext.chatter import quiet
-
-# Before any module here: fairseq registers what this package offers as soon as it is imported, which loads these rooms.
-with quiet():
-    import fairseq  # noqa: F401
+"""Decoding: options, search, stopping, windows."""

@@ -15,10 +15,10 @@ from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.durations import DurationCounter
-from speechdlm_ext.generation.endings import Endings
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.generation.search import best_continuations, draw, keep_likeliest
-from speechdlm_ext.generation.window import ModelWindow
+from speechdlm_ext.generation.sliding_window import ModelWindow
+from speechdlm_ext.generation.stopping import Endings
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechdlm_ext.generation.compiled_rotary import CompiledRotary, as_array, can_compile
-from speechdlm_ext.generation.reading import CachedReading, Reader, speak
+from speechdlm_ext.generation.incremental import CachedReading, Reader, speak
 from speechdlm_ext.modules.packed_linear import PackedLinear
 from speechdlm_ext.modules.packing import causal_attention
 from speechdlm_ext.modules.rotary import Rotation
@@ -48,7 +48,7 @@ class RotaryReader(Reader):
 
 
 class RotaryReading(CachedReading):
-    """Units read so far; see :class:`~speechdlm_ext.generation.reading.Reading`. C is 1.
+    """Units read so far; see :class:`~speechdlm_ext.generation.incremental.Reading`. C is 1.
 
     Keys keep the positions by which they were turned, so that those of the oldest units can be overwritten when the
     cache is full: what is attended to is exact, and nothing is read anew.
@@ -91,16 +91,16 @@ class RotaryReading(CachedReading):
         return self.reader.head(self.decoder.norm(x))
 
     def skip(self, units: Tensor) -> None:
-        """See :meth:`~speechdlm_ext.generation.reading.Reading.skip`."""
+        """See :meth:`~speechdlm_ext.generation.incremental.Reading.skip`."""
         self._extract(units[..., 0])
 
     def reorder(self, rows: Tensor) -> None:
-        """See :meth:`~speechdlm_ext.generation.reading.Reading.reorder`."""
+        """See :meth:`~speechdlm_ext.generation.incremental.Reading.reorder`."""
         super().reorder(rows)
         self._arrays = []
 
     def clear(self) -> None:
-        """See :meth:`~speechdlm_ext.generation.reading.Reading.clear`."""
+        """See :meth:`~speechdlm_ext.generation.incremental.Reading.clear`."""
         super().clear()
         self.position = 0
 

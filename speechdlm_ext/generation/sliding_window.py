@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.reading import Reader
+from speechdlm_ext.generation.incremental import Reader
 
 
 class ModelWindow:

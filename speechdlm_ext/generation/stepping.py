@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechdlm_ext.generation.reading import CachedReading, Reader
+from speechdlm_ext.generation.incremental import CachedReading, Reader
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.dialogue_layer import DialogueLayer
 from speechdlm_ext.modules.packed_linear import PackedLinear
@@ -62,7 +62,7 @@ class SteppingDecoder(Reader):
 
 
 class DialogueReading(CachedReading):
-    """Frames of dialogues read so far; see :class:`~speechdlm_ext.generation.reading.Reading`."""
+    """Frames of dialogues read so far; see :class:`~speechdlm_ext.generation.incremental.Reading`."""
 
     def __init__(self, stepper: SteppingDecoder, capacity: int) -> None:
         super().__init__(capacity, stepper.decoder.channels)

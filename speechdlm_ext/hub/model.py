@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from speechdlm_ext.checkpoints.speech_dlm_folder import save_folder
 from speechdlm_ext.generation.dialogue_generator import Hypothesis
 from speechdlm_ext.hub.dialogues import Dialogue, column, dialogue_list, encode_dialogue, encode_whole
 from speechdlm_ext.hub.ensemble import Ensemble
-from speechdlm_ext.hub.folder import save_folder
 from speechdlm_ext.hub.sampling import check_free, decoding_options, progress_bar
 from speechdlm_ext.hub.scoring import score_dialogues
 from speechdlm_ext.tasks.speech_dlm_task import SpeechDLMTask

@@ -12,9 +12,9 @@ from torch import Tensor
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.hub import DialogueModel, UnitModel
+from speechdlm_ext.hub.prompts import DialoguePrompts, Prompts, SequencePrompts
 from speechdlm_ext.hub.sampling import FrameProgress, check_free
-from speechdlm_ext.journal import Journal
-from speechdlm_ext.prompts import DialoguePrompts, Prompts, SequencePrompts
+from speechdlm_ext.io.resume_log import Journal
 from speechdlm_ext.units.files import read_unit_file, write_unit_file
 
 

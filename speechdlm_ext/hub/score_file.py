@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.evaluation.zerospeech_files import Likelihood, row_keys, write_likelihoods
 from speechdlm_ext.hub.dialogues import channel_texts
 from speechdlm_ext.hub.model import DialogueModel
 from speechdlm_ext.hub.unit_model import UnitModel
-from speechdlm_ext.journal import Journal
-from speechdlm_ext.metrics.likelihood_files import Likelihood, row_keys, write_likelihoods
-from speechdlm_ext.sharding import Shard
+from speechdlm_ext.io.resume_log import Journal
+from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.files import choose_channel, read_unit_file
 
 # Units that are scored between two entries of the journal.

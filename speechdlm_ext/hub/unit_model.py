@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from speechdlm_ext.checkpoints.unit_lm_folder import save_unit_folder
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.dialogue_generator import Hypothesis
 from speechdlm_ext.generation.options import frames_of
 from speechdlm_ext.hub.ensemble import Ensemble
 from speechdlm_ext.hub.sampling import AS_LONG_AS_THE_PROMPT, decoding_options, progress_bar
-from speechdlm_ext.hub.unit_folder import save_unit_folder
 from speechdlm_ext.hub.unit_scoring import UnitScore, score_units
 from speechdlm_ext.models.unit_language_model import UnitLanguageModel
 

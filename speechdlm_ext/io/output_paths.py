@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.recordings import audio_paths
+from speechdlm_ext.io.recordings import audio_paths
 
 
 def mirror_paths(rows: Sequence[Mapping[str, Any]], dataset: str, output: str | os.PathLike[str]) -> dict[str, Path]:

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from speechdlm_ext.downloads import cache_folder, fetch
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.downloads import cache_folder, fetch
 
 
 class Published(NamedTuple):

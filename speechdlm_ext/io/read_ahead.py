@@ -9,7 +9,7 @@ from queue import Empty, Full, Queue
 from threading import Event, Semaphore, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from speechdlm_ext.units.recordings import recording_blocks
+from speechdlm_ext.io.recordings import recording_blocks
 
 if TYPE_CHECKING:
     import torch

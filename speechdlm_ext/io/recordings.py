@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechdlm_ext.audio import audio_info, read_blocks, resampled_length
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import read_numbered_jsonl
+from speechdlm_ext.io.audio import audio_info, read_blocks, resampled_length
+from speechdlm_ext.io.manifest import read_numbered_jsonl
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,7 @@ def recording_blocks(row: Mapping[str, Any], sample_rate: int) -> Iterator[torch
     """The sound of a manifest's row in blocks (C, n) at ``sample_rate`` Hz.
 
     Raises:
-        InputError: as :func:`speechdlm_ext.audio.read_blocks`, the file has other channels than the row says, or the
+        InputError: as :func:`speechdlm_ext.io.audio.read_blocks`, the file has other channels than the row says, or the
             files of the channels are not equally long.
     """
     paths = audio_paths(row)
@@ -145,7 +145,7 @@ def recording_size(row: Mapping[str, Any]) -> tuple[float, int]:
     """Length in seconds and number of channels of a manifest's row; what it does not say, its files do.
 
     Raises:
-        InputError: as :func:`speechdlm_ext.audio.audio_info`.
+        InputError: as :func:`speechdlm_ext.io.audio.audio_info`.
     """
     duration, channels = row.get("duration"), row.get("channels")
     if isinstance(duration, (int, float)) and isinstance(channels, int):

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from speechdlm_ext.locking import lock_file
+from speechdlm_ext.io.locking import lock_file
 
 _SYNC_EVERY = 1.0  # seconds
 

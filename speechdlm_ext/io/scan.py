@@ -9,13 +9,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from speechdlm_ext.audio import SUFFIXES, audio_info, read_blocks
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.journal import Journal
-from speechdlm_ext.locking import exclusive
-from speechdlm_ext.manifest import errors_path, read_jsonl, write_jsonl
-from speechdlm_ext.sharding import Shard
-from speechdlm_ext.units.recordings import make_ids, stamp
+from speechdlm_ext.io.audio import SUFFIXES, audio_info, read_blocks
+from speechdlm_ext.io.locking import exclusive
+from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.io.recordings import make_ids, stamp
+from speechdlm_ext.io.resume_log import Journal
+from speechdlm_ext.io.sharding import Shard
 
 FRAME_SECONDS = 0.02  # of units: a recording that is shorter gives none
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import errors_path, read_jsonl
-from speechdlm_ext.sharding import Shard, shard_of
-from speechdlm_ext.units.listing import file_order, write_manifest
+from speechdlm_ext.io.manifest import errors_path, read_jsonl
+from speechdlm_ext.io.scan import file_order, write_manifest
+from speechdlm_ext.io.sharding import Shard, shard_of
 
 _OF_A_LISTING = {"audio_filepath", "duration", "channels", "sample_rate"}
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import shard
+from speechdlm_ext.io.manifest import shard
 
 Item = TypeVar("Item")
 _NAME = re.compile(r"(?P<output>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)")

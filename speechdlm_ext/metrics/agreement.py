@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.metrics.intervals import Interval
-from speechdlm_ext.metrics.levels import FRAME_SHIFT, frames_within
+from speechdlm_ext.vad.levels import FRAME_SHIFT, frames_within
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.evaluation.zerospeech import LikelihoodTest, Pair, stem
+from speechdlm_ext.evaluation.zerospeech_files import Likelihood
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions, draw_weights, percentile_interval, ratios
-from speechdlm_ext.metrics.likelihood_files import Likelihood
-from speechdlm_ext.metrics.likelihood_tests import LikelihoodTest, Pair, stem
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from fairseq.modules import LayerDropModuleList, LayerNorm, SinusoidalPositional
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import Tensor, nn
 
+from speechdlm_ext.data.flags import flag
 from speechdlm_ext.generation.stepping import SteppingDecoder
 from speechdlm_ext.modules.attention import causal_mask
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.dialogue_layer import DialogueLayer
-from speechdlm_ext.options import flag
 
 # Rows, frames and channels of N positions, (N,) each.
 Positions = tuple[Tensor, Tensor, Tensor]

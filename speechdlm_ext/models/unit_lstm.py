@@ -9,7 +9,7 @@ from omegaconf import II
 from torch import Tensor, nn
 
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
-from speechdlm_ext.generation.reading import RecurrentReader
+from speechdlm_ext.generation.incremental import RecurrentReader
 from speechdlm_ext.models.unit_language_model import UnitDecoder, UnitLanguageModel
 from speechdlm_ext.modules.packing import Packing
 from speechdlm_ext.modules.recurrence import run_packed

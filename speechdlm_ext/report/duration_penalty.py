@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.recordings import recording_blocks
 from speechdlm_ext.metrics.unit_figures import unit_figures
 from speechdlm_ext.units.codebook import Codebook
-from speechdlm_ext.units.logmel import LogMelEncoder
 from speechdlm_ext.units.quantizer import DPDPQuantizer
-from speechdlm_ext.units.recordings import recording_blocks
 
 _COLOURS = 96  # of the picture file; the eye sees no more of a spectrogram, and the file is a third
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from speechdlm_ext.audio import read_blocks
-from speechdlm_ext.manifest import atomic_write
-from speechdlm_ext.metrics.activity import detect_speech
+from speechdlm_ext.io.audio import read_blocks
+from speechdlm_ext.io.manifest import atomic_write
 from speechdlm_ext.metrics.agreement import speech_agreement
 from speechdlm_ext.report.page import Section, render_page
 from speechdlm_ext.report.timeline import Timeline
+from speechdlm_ext.vad.energy import detect_speech
 
 _SECONDS = 20.0  # of each recording that are on the page: the sound is in the page itself
 

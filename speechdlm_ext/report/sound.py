@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.audio import audio_info, read_blocks
+from speechdlm_ext.io.audio import audio_info, read_blocks
 
 # A level of 0 to 63 as one character, on a square-root scale, so that soft speech is seen beside loud.
 LEVELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

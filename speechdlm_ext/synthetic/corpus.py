@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from speechdlm_ext.dialogues.clips import SAMPLE_RATE, SpeechSource
-from speechdlm_ext.dialogues.conversation import Conversation, make_conversation
-from speechdlm_ext.dialogues.timing import TurnTiming
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import atomic_write, write_jsonl
-from speechdlm_ext.metrics.rttm import SpeakerTurn, write_rttm
+from speechdlm_ext.io.manifest import atomic_write, write_jsonl
+from speechdlm_ext.io.rttm import SpeakerTurn, write_rttm
+from speechdlm_ext.synthetic.clips import SAMPLE_RATE, SpeechSource
+from speechdlm_ext.synthetic.dialogue import Conversation, make_conversation
+from speechdlm_ext.synthetic.timing import TurnTiming
 
 _FORMAT = 5  # counted up when the same settings give other sound or another truth
 
@@ -135,7 +135,7 @@ def _ignore_interrupt() -> None:
 def _make_one(work: _Work) -> str:
     import torch
 
-    from speechdlm_ext.audio import write_audio
+    from speechdlm_ext.io.audio import write_audio
 
     torch.set_num_threads(1)  # one process a conversation already uses the cores, and sums keep their order
     options = work.options

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speechdlm_ext.dialogues.clips import SAMPLE_RATE, Clip, Segment, SpeechSource, Wave
-from speechdlm_ext.dialogues.timing import TurnTiming
+from speechdlm_ext.synthetic.clips import SAMPLE_RATE, Clip, Segment, SpeechSource, Wave
+from speechdlm_ext.synthetic.timing import TurnTiming
 
 _APART = 0.21  # seconds that one speaker's utterances are at least apart: more than bounds an inter-pausal unit
 # Utterances start on a grid of 20 ms, a frame of most unit encoders: the same words then give the same units, and a

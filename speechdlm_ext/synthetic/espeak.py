@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speechdlm_ext.dialogues.clips import SAMPLE_RATE, Clip, Wave, clean_speech, make_clip
-from speechdlm_ext.dialogues.sentences import GRAMMAR, make_sentence
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.synthetic.clips import SAMPLE_RATE, Clip, Wave, clean_speech, make_clip
+from speechdlm_ext.synthetic.sentences import GRAMMAR, make_sentence
 
 _SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS of speak_lib.h: sound comes to a callback, in the calling thread
 _UTF8 = 1  # espeakCHARS_UTF8
@@ -44,7 +44,7 @@ VOICES = {
 
 
 class EspeakSource:
-    """Sentences of :mod:`~speechdlm_ext.dialogues.sentences` in espeak-ng's voices.
+    """Sentences of :mod:`~speechdlm_ext.synthetic.sentences` in espeak-ng's voices.
 
     The library carries state from one utterance to the next (phase and noise generators), so the same
     calls give the same samples only from a fresh process on: each conversation is made in a process of its own.
@@ -137,7 +137,7 @@ class EspeakSource:
 def _to_16k(samples: Wave, rate: int) -> Wave:
     import torch
 
-    from speechdlm_ext.audio import resample
+    from speechdlm_ext.io.audio import resample
 
     return resample(torch.from_numpy(samples), rate, SAMPLE_RATE).numpy()
 

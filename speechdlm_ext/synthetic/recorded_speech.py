@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from speechdlm_ext.dialogues.clips import SAMPLE_RATE, Clip, Wave, clean_speech, make_clip
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.metrics.activity import ActivityOptions, detect_speech
+from speechdlm_ext.synthetic.clips import SAMPLE_RATE, Clip, Wave, clean_speech, make_clip
+from speechdlm_ext.vad.energy import ActivityOptions, detect_speech
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff")
 _LISTENING = (0.2, 0.9)  # seconds: pieces as short as this serve as backchannels
@@ -134,7 +134,7 @@ def _safe(name: str) -> str:
 
 @lru_cache(maxsize=16)
 def _read_mono(path: str) -> Wave:
-    from speechdlm_ext.audio import read_audio
+    from speechdlm_ext.io.audio import read_audio
 
     wave, _ = read_audio(path, sample_rate=SAMPLE_RATE, channels=1)
     return np.ascontiguousarray(wave[0].numpy(), dtype=np.float32)

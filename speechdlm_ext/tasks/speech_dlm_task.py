@@ -15,11 +15,11 @@ from torch import Tensor
 
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary, find_channels, load_dictionaries
 from speechdlm_ext.data.dialogue_dataset import DialogueDataset
+from speechdlm_ext.data.flags import channel_weights, flag
 from speechdlm_ext.data.unit_counts import share_counts
 from speechdlm_ext.data.unit_stream import UnitStream, find_binarized
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.fairseq_generator import FairseqGenerator
-from speechdlm_ext.options import channel_weights, flag
 from speechdlm_ext.tasks.continuing_task import ContinuingTask
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from omegaconf import II
 
 from speechdlm_ext.data.unit_wave_dataset import UnitWaveDataset, match_rows
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.recordings import audio_paths, read_manifest
 from speechdlm_ext.units.codebook_files import load_codebook
 from speechdlm_ext.units.files import read_unit_file
-from speechdlm_ext.units.recordings import audio_paths, read_manifest
 
 logger = logging.getLogger(__name__)
 

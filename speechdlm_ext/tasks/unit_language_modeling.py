@@ -14,9 +14,9 @@ from fairseq.tasks import register_task
 from omegaconf import II
 from torch import Tensor, nn
 
-from speechdlm_ext.data.batch_pieces import cut_batch
-from speechdlm_ext.data.corpus_folder import CorpusFolder
+from speechdlm_ext.data.binarized_corpus import CorpusFolder
 from speechdlm_ext.data.dialogue_dataset import PromptDataset
+from speechdlm_ext.data.micro_batches import cut_batch
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.data.unit_stream import UnitStream
 from speechdlm_ext.data.utterance_dataset import UtteranceDataset

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from speechdlm_ext.encoders.base import Encoder, build_encoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.io.manifest import atomic_write
 from speechdlm_ext.units.distances import CentroidDistances
-from speechdlm_ext.units.encoder import Encoder, build_encoder
 
 
 class Codebook:

@@ -10,7 +10,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.files import DURATIONS, draw_out, row_channels, row_units
 
 if TYPE_CHECKING:
-    from speechdlm_ext.synthesis.vocoder import Vocoder
+    from speechdlm_ext.vocoders.base import Vocoder
 
 # Of units at 50 Hz, a fifth to a half are followed by themselves (15 % in the lowest of 159 stretches of 100 frames of
 # speech, with as many as 1000 log-mel units); of deduplicated ones none, or a few where a language model has made them.

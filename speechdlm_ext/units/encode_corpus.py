@@ -8,15 +8,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from speechdlm_ext.encoders.base import Encoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.journal import Journal
-from speechdlm_ext.manifest import errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.io.recordings import audio_paths, recording_seconds, recording_stamp, stamp
+from speechdlm_ext.io.resume_log import Journal
 from speechdlm_ext.units.codebook import Codebook
-from speechdlm_ext.units.encoder import Encoder
-from speechdlm_ext.units.encoding import Encoded, encode_rows
+from speechdlm_ext.units.encode_recordings import Encoded, encode_rows
 from speechdlm_ext.units.files import DURATIONS, channel_names, format_units, write_unit_file
 from speechdlm_ext.units.quantizer import DPDPQuantizer
-from speechdlm_ext.units.recordings import audio_paths, recording_seconds, recording_stamp, stamp
 
 Progress = Callable[[Iterable[Encoded], float], Iterable[Encoded]]
 
@@ -53,7 +53,7 @@ def encode_recordings(
         encoder: that the codebook belongs to; built by the codebook's word if not given.
         quantizer: for units other than each frame's nearest centroid.
         deduplicate: write runs of units and their durations.
-        batch_seconds, workers: as :func:`speechdlm_ext.units.encoding.encode_rows` has them.
+        batch_seconds, workers: as :func:`speechdlm_ext.units.encode_recordings.encode_rows` has them.
         settings: what else the units depend on, which every row then says; results of others are not mixed in.
         may_be_empty: write a file without rows where no recording could be encoded, as for one shard of several.
 
@@ -121,7 +121,7 @@ def unit_row(encoded: Encoded, facts: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``{"audio": id, "unitA": "7 376 …", "unitB": …}`` with ``facts``; ``"unitA.durations": "3 1 …"`` beside
-        deduplicated units; and ``copy_of`` and ``speed`` of a row that :func:`speechdlm_ext.units.speeds.with_speeds`
+        deduplicated units; and ``copy_of`` and ``speed`` of a row that :func:`speechdlm_ext.io.speeds.with_speeds`
         made.
     """
     assert encoded.units is not None

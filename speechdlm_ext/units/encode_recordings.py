@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 import torch
 
+from speechdlm_ext.encoders.base import Encoder
+from speechdlm_ext.encoders.batches import FeaturePart, explain, feature_parts
 from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.io.read_ahead import ahead
 from speechdlm_ext.units.codebook import Codebook
-from speechdlm_ext.units.encoder import Encoder
-from speechdlm_ext.units.feature_parts import FeaturePart, explain, feature_parts
 from speechdlm_ext.units.quantizer import DPDPQuantizer
-from speechdlm_ext.units.reading import ahead
 
 
 class Quantizer(Protocol):

@@ -13,12 +13,12 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from speechdlm_ext.encoders.base import Encoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.journal import Journal, read_journal
-from speechdlm_ext.sharding import Shard, remove_shards, shard_paths
-from speechdlm_ext.units.encoder import Encoder
-from speechdlm_ext.units.feature_draw import Drawn, draw_features
-from speechdlm_ext.units.recordings import recording_seconds, recording_stamp
+from speechdlm_ext.io.recordings import recording_seconds, recording_stamp
+from speechdlm_ext.io.resume_log import Journal, read_journal
+from speechdlm_ext.io.sharding import Shard, remove_shards, shard_paths
+from speechdlm_ext.units.sample_frames import Drawn, draw_features
 
 Progress = Callable[[Iterable[Drawn], float], Iterable[Drawn]]
 

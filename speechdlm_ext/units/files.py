@@ -10,7 +10,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import write_jsonl
+from speechdlm_ext.io.manifest import write_jsonl
 
 # A run of an hour at 50 Hz, and a conversation of a day, are mistakes, and would take all memory.
 _LONGEST_RUN, _LONGEST_ROW = 3600 * 50, 24 * 3600 * 50

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from speechdlm_ext.encoders.base import Encoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.codebook import Codebook
-from speechdlm_ext.units.encoder import Encoder
-from speechdlm_ext.units.feature_draw import draw_features, sampling_share
+from speechdlm_ext.units.sample_frames import draw_features, sampling_share
 
 ALGORITHMS = ("full", "minibatch", "faiss")
 # Frames of a minibatch: k-means++ on it, and each step, see every one of 1000 centroids several times.

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.locking import exclusive
-from speechdlm_ext.manifest import errors_path, read_jsonl, write_jsonl
-from speechdlm_ext.sharding import shard_paths
+from speechdlm_ext.io.locking import exclusive
+from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.io.recordings import audio_paths, read_manifest
+from speechdlm_ext.io.scan_shards import are_listings, join_listings
+from speechdlm_ext.io.sharding import shard_paths
 from speechdlm_ext.units.files import DURATIONS
-from speechdlm_ext.units.listing_shards import are_listings, join_listings
-from speechdlm_ext.units.recordings import audio_paths, read_manifest
 
 _NAMED = 5  # items that a message names
 

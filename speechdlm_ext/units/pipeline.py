@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from speechdlm_ext.errors import InputError
 
 if TYPE_CHECKING:  # torch is imported where it is needed, so that a command's --help does not wait for it
+    from speechdlm_ext.encoders.base import Encoder
     from speechdlm_ext.units.codebook import Codebook
-    from speechdlm_ext.units.encoder import Encoder
     from speechdlm_ext.units.quantizer import DPDPQuantizer
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -112,8 +112,8 @@ def choose_units(options: argparse.Namespace) -> UnitChoice:
     Raises:
         InputError: a file is missing or wrong, or codebook, encoder and penalty do not fit each other.
     """
+    from speechdlm_ext.encoders.base import build_encoder
     from speechdlm_ext.units.codebook_files import load_codebook
-    from speechdlm_ext.units.encoder import build_encoder
     from speechdlm_ext.units.quantizer import DPDPQuantizer
 
     codebook = load_codebook(options.codebook)
@@ -145,7 +145,7 @@ def _penalty(text: str, neighbors: int | None, units: int) -> tuple[float, int |
         if not 0 <= penalty < float("inf"):
             raise InputError(f"--duration-penalty {text}: a number from 0 up is wanted")
         return penalty, neighbors
-    from speechdlm_ext.units.published import published_pair
+    from speechdlm_ext.units.published_pairs import published_pair
 
     pair = published_pair(text, units)
     return pair.duration_penalty, pair.num_neighbors if neighbors is None else neighbors

@@ -11,7 +11,7 @@ import torch
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.distances import CentroidDistances
-from speechdlm_ext.units.published import published_pair
+from speechdlm_ext.units.published_pairs import published_pair
 from speechdlm_ext.units.search import PathSearch
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from speechdlm_ext.encoders.base import Encoder
+from speechdlm_ext.encoders.level import LOWEST_LEVEL, LevelMeter
 from speechdlm_ext.errors import InputError, ShortOfMemory, one_line
-from speechdlm_ext.units.encoder import Encoder
-from speechdlm_ext.units.level import LOWEST_LEVEL, LevelMeter
-from speechdlm_ext.units.reading import read_ahead
-from speechdlm_ext.units.recordings import recording_size
+from speechdlm_ext.io.read_ahead import read_ahead
+from speechdlm_ext.io.recordings import recording_size
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from speechdlm_ext.compat.stand_ins import STAND_INS, PickledDtype
+from speechdlm_ext.compat.pickle_stubs import STAND_INS, PickledDtype
 from speechdlm_ext.errors import InputError, one_line
 
 # What a file may be after it has been unpacked; the largest published codebook has 16 MB.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.io.manifest import atomic_write
 from speechdlm_ext.units.files import DURATIONS, draw_out, read_unit_file, row_channels, row_units, write_unit_file
 from speechdlm_ext.units.segments import cut_row, frame_rate
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.metrics.levels import ChannelLevels
+from speechdlm_ext.vad.levels import ChannelLevels
 
 _LOUD = 15.0  # dB under the other channel's loud speech, down to which it is compared
 _OVER_NOISE = 6.0  # dB

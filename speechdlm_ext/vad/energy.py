@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from speechdlm_ext.metrics.crosstalk import leaking_frames
-from speechdlm_ext.metrics.fading import FADE, SWELL, extend_into_noise
 from speechdlm_ext.metrics.intervals import Interval, bridge_silences
-from speechdlm_ext.metrics.levels import FRAME_SHIFT, SILENT, ChannelLevels, measure_levels
+from speechdlm_ext.vad.crosstalk import leaking_frames
+from speechdlm_ext.vad.fading import FADE, SWELL, extend_into_noise
+from speechdlm_ext.vad.levels import FRAME_SHIFT, SILENT, ChannelLevels, measure_levels
 
 
 @dataclass(frozen=True)

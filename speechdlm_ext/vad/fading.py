@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.metrics.intervals import Interval, widen_intervals
-from speechdlm_ext.metrics.levels import FRAME_SHIFT, MARGIN, frames_within
+from speechdlm_ext.vad.levels import FRAME_SHIFT, MARGIN, frames_within
 
 SWELL, FADE = 1.0e-5, 3.2e-5  # seconds for the square of a dB: what of beginnings and of ends cannot be followed
 _SHRINK = 6e-5  # seconds for the square of a dB by which each side of a silence moves, the shorter it is the more,

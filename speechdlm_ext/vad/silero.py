@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.metrics.activity import SpeechRule, speech_stretches
-from speechdlm_ext.metrics.edges import EdgeOptions, refine_edges
 from speechdlm_ext.metrics.intervals import Interval, bridge_silences
-from speechdlm_ext.metrics.levels import FRAME_SHIFT as LEVEL_SHIFT
-from speechdlm_ext.metrics.levels import ChannelLevels, measure_levels
+from speechdlm_ext.vad.edges import EdgeOptions, refine_edges
+from speechdlm_ext.vad.energy import SpeechRule, speech_stretches
+from speechdlm_ext.vad.levels import FRAME_SHIFT as LEVEL_SHIFT
+from speechdlm_ext.vad.levels import ChannelLevels, measure_levels
 
 if TYPE_CHECKING:
     import torch
@@ -151,7 +151,7 @@ def detect_speech_silero(
     """
     import torch
 
-    from speechdlm_ext.audio import resample
+    from speechdlm_ext.io.audio import resample
 
     options = options or SileroOptions()
     samples = torch.as_tensor(wave)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.activity import SpeechRule, speech_stretches
 from speechdlm_ext.metrics.intervals import Interval
+from speechdlm_ext.vad.energy import SpeechRule, speech_stretches
 
 _STEPS = 100
 _FEWEST = 25  # windows of a channel that are worth fitting: 5 s

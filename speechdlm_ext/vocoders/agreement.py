@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from speechdlm_ext.audio import read_audio
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.io.output_paths import mirror_paths
+from speechdlm_ext.io.recordings import recording_blocks
 from speechdlm_ext.metrics.agreement import Agreement, compare_sounds
 from speechdlm_ext.metrics.intervals import Interval
-from speechdlm_ext.synthesis.mirroring import mirror_paths
-from speechdlm_ext.units.recordings import recording_blocks
 
 _SAMPLE_RATE = 16000
 

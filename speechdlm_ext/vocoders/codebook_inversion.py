@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from speechdlm_ext.encoders.level import active_level
+from speechdlm_ext.encoders.logmel import LogMelEncoder, mel_bands
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.synthesis.source import harmonic_share, minimum_phase, pitch_contour, pulses, voicing
 from speechdlm_ext.units.codebook import Codebook
-from speechdlm_ext.units.level import active_level
-from speechdlm_ext.units.logmel import LogMelEncoder, mel_bands
+from speechdlm_ext.vocoders.source_filter import harmonic_share, minimum_phase, pitch_contour, pulses, voicing
 
 # Level of the sound where the codebook does not say what its recordings had, and the highest, whatever they had:
 # louder, peaks would reach full scale. In dB re full scale.

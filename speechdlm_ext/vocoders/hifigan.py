@@ -13,7 +13,7 @@ from torch import Tensor
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.unit_generator import UnitGenerator, context_frames
-from speechdlm_ext.synthesis.hifigan_files import find_checkpoint, find_config, load_generator, read_config, read_names
+from speechdlm_ext.vocoders.hifigan_files import find_checkpoint, find_config, load_generator, read_config, read_names
 
 SPEAKERS = (0, 4)  # dGSLM's for its two channels
 _SAMPLE_RATE = 16000  # where the configuration does not say, as in the published code

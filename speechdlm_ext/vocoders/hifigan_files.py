@@ -14,10 +14,10 @@ from torch import Tensor
 
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import atomic_write
+from speechdlm_ext.io.manifest import atomic_write
 from speechdlm_ext.modules.unit_generator import UnitGenerator
-from speechdlm_ext.synthesis.published_vocoders import VOCODERS, fetch_vocoder
-from speechdlm_ext.weight_norm import fold_weight_norm
+from speechdlm_ext.modules.weight_norm import fold_weight_norm
+from speechdlm_ext.vocoders.published import VOCODERS, fetch_vocoder
 
 _TABLES = {"dict.weight": "num_embeddings", "spkr.weight": "num_speakers", "style.weight": "num_styles"}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from speechdlm_ext.units.level import LevelMeter
+from speechdlm_ext.encoders.level import LevelMeter
 
 _FRAMES = 50  # a second, in which levels are measured
 _BLOCK_SECONDS = 60

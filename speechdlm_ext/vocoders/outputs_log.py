@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from speechdlm_ext.audio import write_audio
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.journal import Journal
-from speechdlm_ext.units.recordings import stamp
+from speechdlm_ext.io.audio import write_audio
+from speechdlm_ext.io.recordings import stamp
+from speechdlm_ext.io.resume_log import Journal
 
 
 def replace_sound(
@@ -29,7 +29,7 @@ def replace_sound(
         say: told where the sound had to be turned down.
 
     Raises:
-        InputError, OSError: as :func:`speechdlm_ext.audio.write_audio`; the file of before is still there.
+        InputError, OSError: as :func:`speechdlm_ext.io.audio.write_audio`; the file of before is still there.
     """
     before = stamp(str(path))
     journal.add(name, {"source": source, "instead_of": before} if before else source)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from speechdlm_ext.downloads import cache_folder, fetch
-from speechdlm_ext.published import Published
+from speechdlm_ext.io.downloads import cache_folder, fetch
+from speechdlm_ext.io.published import Published
 
 _META = "https://dl.fbaipublicfiles.com/textless_nlp"
 _NAMES = (

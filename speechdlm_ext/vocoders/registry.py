@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from speechdlm_ext.errors import InputError
 
 if TYPE_CHECKING:
-    from speechdlm_ext.synthesis.vocoder import Vocoder
     from speechdlm_ext.units.codebook import Codebook
+    from speechdlm_ext.vocoders.base import Vocoder
 
 PITCHES = (150.0, 190.0)
 
@@ -86,7 +86,7 @@ def build_vocoder(options: argparse.Namespace, codebook: Codebook | None) -> Voc
     """
     vocoder: Vocoder
     if options.vocoder == "codebook":
-        from speechdlm_ext.synthesis.codebook_vocoder import CodebookVocoder
+        from speechdlm_ext.vocoders.codebook_inversion import CodebookVocoder
 
         if codebook is None:
             raise InputError("--codebook is needed: that the units were made with")
@@ -95,7 +95,7 @@ def build_vocoder(options: argparse.Namespace, codebook: Codebook | None) -> Voc
                 raise InputError(f"--{name.replace('_', '-')} is for --vocoder hifigan")
         vocoder = CodebookVocoder(codebook, options.seed, options.pitches, options.iterations)
     else:
-        from speechdlm_ext.synthesis.hifigan import HiFiGANVocoder
+        from speechdlm_ext.vocoders.hifigan import HiFiGANVocoder
 
         if options.vocoder_checkpoint is None:
             raise InputError("--vocoder hifigan needs a checkpoint: --vocoder-checkpoint FILE")

@@ -12,22 +12,22 @@ from typing import Any
 
 import torch
 
-from speechdlm_ext.audio import audio_info
+from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.journal import Journal, read_journal
-from speechdlm_ext.manifest import write_jsonl
-from speechdlm_ext.sharding import Shard
-from speechdlm_ext.synthesis.accounts import is_made, replace_sound
-from speechdlm_ext.synthesis.framing import predict_frames
-from speechdlm_ext.synthesis.loudness import active_levels, match_levels
-from speechdlm_ext.synthesis.mirroring import mirror_paths
-from speechdlm_ext.synthesis.speaking import speak
-from speechdlm_ext.synthesis.vocoder import Vocoder
-from speechdlm_ext.units.choice import UnitChoice
-from speechdlm_ext.units.corpus import unit_facts
-from speechdlm_ext.units.encoding import Encoded, encode_rows
-from speechdlm_ext.units.logmel import LogMelEncoder
-from speechdlm_ext.units.recordings import audio_paths, recording_blocks, recording_seconds, recording_stamp
+from speechdlm_ext.io.audio import audio_info
+from speechdlm_ext.io.manifest import write_jsonl
+from speechdlm_ext.io.output_paths import mirror_paths
+from speechdlm_ext.io.recordings import audio_paths, recording_blocks, recording_seconds, recording_stamp
+from speechdlm_ext.io.resume_log import Journal, read_journal
+from speechdlm_ext.io.sharding import Shard
+from speechdlm_ext.units.durations import predict_frames
+from speechdlm_ext.units.encode_corpus import unit_facts
+from speechdlm_ext.units.encode_recordings import Encoded, encode_rows
+from speechdlm_ext.units.pipeline import UnitChoice
+from speechdlm_ext.vocoders.base import Vocoder
+from speechdlm_ext.vocoders.loudness import active_levels, match_levels
+from speechdlm_ext.vocoders.outputs_log import is_made, replace_sound
+from speechdlm_ext.vocoders.synthesize import speak
 
 JOURNAL = ".resynthesized"
 

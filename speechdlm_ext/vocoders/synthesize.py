@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.journal import Journal, read_journal
-from speechdlm_ext.synthesis.accounts import is_made, replace_sound
-from speechdlm_ext.synthesis.framing import are_deduplicated, frame_units
-from speechdlm_ext.synthesis.vocoder import Vocoder
+from speechdlm_ext.io.resume_log import Journal, read_journal
+from speechdlm_ext.units.durations import are_deduplicated, frame_units
+from speechdlm_ext.vocoders.base import Vocoder
+from speechdlm_ext.vocoders.outputs_log import is_made, replace_sound
 
 
 def speak_rows(

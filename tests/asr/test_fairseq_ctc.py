@@ -19,10 +19,10 @@ from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config
 from fairseq.models.wav2vec.wav2vec2_asr import Wav2Vec2CtcConfig, Wav2VecCtc
 from omegaconf import OmegaConf
 
+from speechdlm_ext.asr.fairseq_ctc import FairseqCTC
+from speechdlm_ext.asr.recognisers import build_recogniser
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.fairseq_ctc import FairseqCTC
-from speechdlm_ext.metrics.recognisers import build_recogniser
-from tests.units.speech_checkpoints import BASE, LARGE
+from tests.encoders.speech_checkpoints import BASE, LARGE
 
 LETTERS = ["|", "E", "T", "A", "O", "N", "I"]
 WAVE = np.sin(np.arange(9000) ** 1.3 / 40).astype(np.float32) * 0.3 + 0.05

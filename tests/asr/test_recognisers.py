@@ -11,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.asr.chunks import cut_at_silences
+from speechdlm_ext.asr.ctc import greedy_text
+from speechdlm_ext.asr.recognisers import RecogniserOptions, build_recogniser, transcribe_stretches
+from speechdlm_ext.asr.torchaudio_ctc import TorchaudioCTC
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.ctc import greedy_text
-from speechdlm_ext.metrics.pieces import cut_at_silences
-from speechdlm_ext.metrics.recognisers import RecogniserOptions, build_recogniser, transcribe_stretches
-from speechdlm_ext.metrics.torchaudio_ctc import TorchaudioCTC
+from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.metrics.words import error_rates
-from tests.metrics.bundles import LABELS, publish, write_weights
+from tests.asr.bundles import LABELS, publish, write_weights
 
 WAVE = np.sin(np.arange(40000) ** 1.3 / 40).astype(np.float32) * 0.3 + 0.05
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 
+from speechdlm_ext.checkpoints.speech_dlm_release import upgrade_options
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import load_speech_dlm
-from speechdlm_ext.models.legacy import upgrade_options
 from speechdlm_ext.models.speech_dlm import SpeechDLM
 from tests.compat.hostile import payloads
 from tests.hub.checkpoints import toy_lines, write_checkpoint

@@ -14,12 +14,12 @@ import torch
 from fairseq import checkpoint_utils
 from torch import Tensor, nn
 
-from speechdlm_ext import published_unit_lms
+from speechdlm_ext.checkpoints import published_unit_lms
+from speechdlm_ext.checkpoints.published_unit_lms import DIGESTS, UNIT_LMS, locate_unit_lm
+from speechdlm_ext.checkpoints.unit_lm_export import write_form
+from speechdlm_ext.checkpoints.unit_lm_files import build, read_form
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.models.unit_lm_checkpoints import build, read_form
-from speechdlm_ext.models.unit_lm_files import write_form
-from speechdlm_ext.published import Published
-from speechdlm_ext.published_unit_lms import DIGESTS, UNIT_LMS, locate_unit_lm
+from speechdlm_ext.io.published import Published
 from tests.data.test_utterance_dataset import write_corpus
 from tests.unit_models import plain_logits, toy_unit_lm, toy_unit_lstm
 
@@ -222,7 +222,7 @@ def test_files_that_will_not_do_are_explained(tmp_path: Path) -> None:
 
 
 def test_forms_without_a_place_for_it_are_refused(tmp_path: Path) -> None:
-    from speechdlm_ext.models.unit_lm_formats import Form, to_amela, to_dpslm
+    from speechdlm_ext.checkpoints.unit_lm_formats import Form, to_amela, to_dpslm
 
     for model, kind, write in ((toy_unit_lm, "unit_lm", to_dpslm), (toy_unit_lstm, "unit_lstm", to_amela)):
         timed = model(durations=True)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechdlm_ext.compat.fairseq.expressions import evaluate
+from speechdlm_ext.compat.fairseq.safe_eval import evaluate
 from speechdlm_ext.errors import InputError
 
 literals = st.recursive(

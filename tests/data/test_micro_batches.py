@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechdlm_ext.data.batch_pieces import cut_batch
+from speechdlm_ext.data.micro_batches import cut_batch
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.tasks.unit_language_modeling import UnitLanguageModelingTask
 from tests.criterions.test_unit_lm_criterion import PAD, logged, toy_batch, toy_criterion

@@ -13,7 +13,7 @@ from fairseq.data import Dictionary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.data.corpus_folder import CorpusFolder
+from speechdlm_ext.data.binarized_corpus import CorpusFolder
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.data.utterance_dataset import UtteranceDataset
 from speechdlm_ext.errors import InputError

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechdlm_ext.data import binarization
+from speechdlm_ext.data.binarization import binarize
+from speechdlm_ext.data.text_chunks import cut
+from speechdlm_ext.data.vocabulary import Vocabulary
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units import binarization
-from speechdlm_ext.units.binarization import binarize
-from speechdlm_ext.units.stretches import cut
-from speechdlm_ext.units.vocabulary import Vocabulary
 
 Lines = dict[str, list[list[int]]]
 

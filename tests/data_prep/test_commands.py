@@ -106,7 +106,7 @@ def test_commands_done_are_not_done_again(work: Path, folder: Path, run_loaded) 
 # Runs a command that gets a signal when its n-th result goes into its journal.
 SIGNALLED = """
 import os, runpy, sys
-from speechdlm_ext.journal import Journal
+from speechdlm_ext.io.resume_log import Journal
 signal, count = int(sys.argv[1]), int(sys.argv[2])
 add = Journal.add
 def add_and_signal(journal, key, value):

@@ -17,8 +17,8 @@ import pytest
 import soundfile
 import torch
 
-from speechdlm_ext.audio import read_audio
-from speechdlm_ext.manifest import read_jsonl, write_jsonl
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
 from speechdlm_ext.units import Codebook, DPDPQuantizer
 from speechdlm_ext.units.files import draw_out, parse_units
 
@@ -184,7 +184,7 @@ def test_bad_sound_costs_a_line_each(work: Path, tmp_path: Path, folder: Path, h
 # The command as it is, but that each result takes a while, the last but one until it is killed: it cannot end before.
 SLOW = """
 import runpy, sys, time
-from speechdlm_ext.journal import Journal
+from speechdlm_ext.io.resume_log import Journal
 add = Journal.add
 count = int(sys.argv[1])
 def slow(journal, key, value):
@@ -247,7 +247,7 @@ def test_second_run_is_told_in_one_line(work: Path, tmp_path: Path, here) -> Non
 
 def test_encoder_and_codebook_of_others(work: Path, tmp_path: Path, here) -> None:
     """A HuBERT checkpoint and a codebook that does not name its encoder, in batches: the units computed by hand."""
-    from tests.units.speech_checkpoints import BASE, hubert, hubert_features, save_hubert
+    from tests.encoders.speech_checkpoints import BASE, hubert, hubert_features, save_hubert
 
     model = hubert(3, **BASE)
     checkpoint = save_hubert(tmp_path / "hubert.pt", model, BASE)
@@ -281,7 +281,7 @@ def test_encoder_and_codebook_of_others(work: Path, tmp_path: Path, here) -> Non
 
 def test_codebook_of_a_pretrained_encoder(work: Path, tmp_path: Path, here) -> None:
     """It names its checkpoint, which may move; shards of its units are one run, to the last bit; another is refused."""
-    from tests.units.speech_checkpoints import BASE, hubert, save_hubert
+    from tests.encoders.speech_checkpoints import BASE, hubert, save_hubert
 
     checkpoint = save_hubert(tmp_path / "hubert.pt", hubert(3, **BASE), BASE)
     rows = [row for row in read_jsonl(work / "manifest.jsonl") if row["sample_rate"] >= 16000]

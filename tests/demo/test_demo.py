@@ -19,7 +19,7 @@ from speechdlm_ext.demo.chain import Chain
 from speechdlm_ext.demo.figures import gather, is_sane_ratio
 from speechdlm_ext.demo.options import DemoOptions
 from speechdlm_ext.demo.report import render
-from speechdlm_ext.manifest import read_jsonl, write_jsonl
+from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
 from tests.report import browser
 
 ROOT = Path(__file__).parents[1]

@@ -11,10 +11,10 @@ import pytest
 import soundfile
 import torch
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.encoders import build_encoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units import build_encoder
-from tests.units.speech_checkpoints import AT_25_HZ, BASE, LARGE, hubert, hubert_features, save_hubert
+from speechdlm_ext.io.audio import read_audio
+from tests.encoders.speech_checkpoints import AT_25_HZ, BASE, LARGE, hubert, hubert_features, save_hubert
 
 KINDS: dict[str, Any] = {  # options, batch norm, normalize, form
     "base": (BASE, False, False, "cfg"),

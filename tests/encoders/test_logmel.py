@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.encoders import LogMelEncoder, build_encoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units import LogMelEncoder, build_encoder
+from speechdlm_ext.io.audio import read_audio
 
 
 def reference_level(wave: np.ndarray) -> float:

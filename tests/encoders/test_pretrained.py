@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.encoders import build_encoder, normalization
+from speechdlm_ext.encoders.frame_grid import Chunks, FrameGrid, batches
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units import build_encoder, normalization
-from speechdlm_ext.units.frame_grid import Chunks, FrameGrid, batches
-from tests.units.speech_checkpoints import (
+from speechdlm_ext.io.audio import read_audio
+from tests.encoders.speech_checkpoints import (
     BASE,
     LARGE,
     WAVLM_CFG,

@@ -10,11 +10,11 @@ import torch
 from torch.nn.functional import pad
 from torchaudio.models import wavlm_model
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.encoders import build_encoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units import build_encoder
-from tests.units import speech_checkpoints
-from tests.units.speech_checkpoints import WAVLM_CFG, wavlm_features, wavlm_weights
+from speechdlm_ext.io.audio import read_audio
+from tests.encoders import speech_checkpoints
+from tests.encoders.speech_checkpoints import WAVLM_CFG, wavlm_features, wavlm_weights
 
 
 @pytest.fixture(scope="module")

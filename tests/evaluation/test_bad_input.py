@@ -11,8 +11,8 @@ import pytest
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
 from speechdlm_ext.evaluation.prompts import PromptOptions
+from speechdlm_ext.io.rttm import SpeakerTurn, write_rttm
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-from speechdlm_ext.metrics.rttm import SpeakerTurn, write_rttm
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events_of_many
 from speechdlm_ext.report.evaluation import PageOptions
 from tests.evaluation.talks import Stretches, take_turns, write_talk

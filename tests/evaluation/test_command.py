@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speechdlm_ext.continuation import continue_unit_file
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.hub import load_speech_dlm
-from speechdlm_ext.manifest import read_jsonl, write_jsonl
+from speechdlm_ext.hub.sample_file import continue_unit_file
+from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
 from tests.conftest import RunCommand
 from tests.evaluation.talks import take_turns, write_talk
 from tests.hub.checkpoints import write_checkpoint

@@ -9,8 +9,8 @@ import pytest
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import read_corpus, unmatched_names
-from speechdlm_ext.evaluation.detection import choose_detection
-from speechdlm_ext.metrics.rttm import SpeakerTurn, write_rttm
+from speechdlm_ext.evaluation.speech_activity import choose_detection
+from speechdlm_ext.io.rttm import SpeakerTurn, write_rttm
 from tests.evaluation.talks import write_talk
 
 

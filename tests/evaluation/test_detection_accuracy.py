@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speechdlm_ext.dialogues.espeak import EspeakSource
-from speechdlm_ext.dialogues.recordings import RecordingSource
 from speechdlm_ext.evaluation.detection_accuracy import (
     SETTINGS,
     Accuracy,
@@ -20,6 +18,8 @@ from speechdlm_ext.evaluation.detection_accuracy import (
     table_row,
 )
 from speechdlm_ext.metrics.turn_taking import find_events
+from speechdlm_ext.synthetic.espeak import EspeakSource
+from speechdlm_ext.synthetic.recorded_speech import RecordingSource
 
 pytest.importorskip("silero_vad")
 RATES = ("ipu", "pause", "gap", "overlap", "overlap_between", "turn", "backchannel", "interruption")

@@ -14,11 +14,11 @@ import pytest
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.evaluation import JOURNAL, EvaluationOptions, evaluate, write_evaluation
-from speechdlm_ext.evaluation.figures import MEASURES
+from speechdlm_ext.evaluation.metrics_json import MEASURES
 from speechdlm_ext.evaluation.prompts import PromptOptions
+from speechdlm_ext.io.rttm import SpeakerTurn, read_rttm, write_rttm
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.events import KINDS
-from speechdlm_ext.metrics.rttm import SpeakerTurn, read_rttm, write_rttm
 from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from tests.evaluation.talks import take_turns, write_talk

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from speechdlm_ext.audio import read_audio
 from speechdlm_ext.evaluation.corpus import read_corpus
 from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
+from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from tests.evaluation.talks import Stretches, write_talk
 

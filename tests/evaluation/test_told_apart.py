@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechdlm_ext.dialogues.clips import SAMPLE_RATE
-from speechdlm_ext.dialogues.conversation import Utterance, make_noise, plan_utterances
-from speechdlm_ext.dialogues.recordings import RecordingSource
-from speechdlm_ext.dialogues.timing import TurnTiming
 from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
+from speechdlm_ext.synthetic.clips import SAMPLE_RATE
+from speechdlm_ext.synthetic.dialogue import Utterance, make_noise, plan_utterances
+from speechdlm_ext.synthetic.recorded_speech import RecordingSource
+from speechdlm_ext.synthetic.timing import TurnTiming
 
 SECONDS = 60.0
 # What a model may get wrong: hesitant, with long turns and few words of listening.

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from speechdlm_ext.asr.recognisers import RecogniserOptions
 from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
 from speechdlm_ext.evaluation.prompts import PromptOptions
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-from speechdlm_ext.metrics.recognisers import RecogniserOptions
+from tests.asr.bundles import publish, write_weights
 from tests.evaluation.talks import take_turns, write_talk
-from tests.metrics.bundles import publish, write_weights
 
 SMALL = RecogniserOptions("torchaudio:SMALL_ASR")
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.evaluation.zerospeech import read_tests
+from speechdlm_ext.evaluation.zerospeech_files import Likelihood, read_likelihoods, write_likelihoods
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-from speechdlm_ext.metrics.likelihood_accuracy import measure_accuracy
-from speechdlm_ext.metrics.likelihood_files import Likelihood, read_likelihoods, write_likelihoods
-from speechdlm_ext.metrics.likelihood_tests import read_tests
+from speechdlm_ext.metrics.zerospeech import measure_accuracy
 
 LEXICAL = ["id", "filename", "voice", "frequency", "word", "phones", "length_phones", "correct"]
 SYNTACTIC = ["id", "filename", "voice", "type", "subtype", "transcription", "correct"]

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from speechdlm_ext.continuation import continue_unit_file
+from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.hub import UnitModel
-from speechdlm_ext.hub.kinds import load_model
+from speechdlm_ext.hub.auto import load_model
+from speechdlm_ext.hub.sample_file import continue_unit_file
 from speechdlm_ext.units.codebook import Codebook
-from speechdlm_ext.units.logmel import LogMelEncoder
 from tests.hub.checkpoints import write_checkpoint
 from tests.unit_checkpoints import UNITS, utterances, write_unit_checkpoint
 from tests.unit_models import toy_unit_lm, toy_unit_lstm

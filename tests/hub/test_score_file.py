@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from speechdlm_ext import likelihoods
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.evaluation.zerospeech_files import merge_likelihoods, read_likelihoods
 from speechdlm_ext.hub import DialogueModel, UnitModel
-from speechdlm_ext.hub.kinds import load_model
-from speechdlm_ext.likelihoods import score_unit_file
-from speechdlm_ext.manifest import read_jsonl
-from speechdlm_ext.metrics.likelihood_files import merge_likelihoods, read_likelihoods
-from speechdlm_ext.sharding import Shard
+from speechdlm_ext.hub import score_file as likelihoods
+from speechdlm_ext.hub.auto import load_model
+from speechdlm_ext.hub.score_file import score_unit_file
+from speechdlm_ext.io.manifest import read_jsonl
+from speechdlm_ext.io.sharding import Shard
 from tests.hub.checkpoints import write_checkpoint
 from tests.hub.test_unit_lm import likelihood
 from tests.unit_checkpoints import utterances, write_unit_checkpoint
@@ -144,7 +144,7 @@ def test_dialogues_are_scored_by_the_same_command(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_model_is_recognised(tmp_path: Path) -> None:
-    from tests.models.test_unit_lm_checkpoints import amela_folder, dpslm_file
+    from tests.checkpoints.test_unit_lm import amela_folder, dpslm_file
 
     dpslm_file(tmp_path / "published.pt")
     amela_folder(tmp_path / "amela")

@@ -122,7 +122,7 @@ def test_saved_folders_load_what_was_saved(build: Any, options: dict, tmp_path: 
     ],
 )
 def test_folders_that_contradict_themselves_are_one_line(change: Any, message: str, tmp_path: Path) -> None:
-    from speechdlm_ext.hub.unit_folder import load_unit_folder
+    from speechdlm_ext.checkpoints.unit_lm_folder import load_unit_folder
 
     UnitModel([toy_unit_lm()]).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -153,7 +153,7 @@ def test_checkpoints_of_fairseq_load_with_and_without_their_data(tmp_path: Path)
 
 
 def test_published_forms_load(tmp_path: Path) -> None:
-    from tests.models.test_unit_lm_checkpoints import amela_folder, amela_likelihood, dpslm_file
+    from tests.checkpoints.test_unit_lm import amela_folder, amela_likelihood, dpslm_file
 
     state = dpslm_file(tmp_path / "published.pt")
     line = utterances([9])[0]

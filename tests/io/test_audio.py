@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.audio import (
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.audio import (
     audio_info,
     read_audio,
     read_blocks,
@@ -20,7 +21,6 @@ from speechdlm_ext.audio import (
     resampled_length,
     write_audio,
 )
-from speechdlm_ext.errors import InputError
 
 
 def tones(seconds: float, rate: int, frequencies: tuple[float, ...] = (440.0, 1000.0)) -> np.ndarray:
@@ -185,7 +185,7 @@ def test_disk_full_leaves_nothing(tmp_path: Path, run_command) -> None:
     write_audio(tmp_path / "a.wav", torch.zeros(100), 16000)
     before = (tmp_path / "a.wav").read_bytes()
     program = (
-        "import resource, signal, sys, torch; from speechdlm_ext.audio import write_audio\n"
+        "import resource, signal, sys, torch; from speechdlm_ext.io.audio import write_audio\n"
         "from speechdlm_ext.errors import run_command\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"

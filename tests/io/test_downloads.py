@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from speechdlm_ext.downloads import cache_folder, fetch
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.published import HUBERT, WAVLM, Published, locate
+from speechdlm_ext.io.downloads import cache_folder, fetch
+from speechdlm_ext.io.published import HUBERT, WAVLM, Published, locate
 
 CONTENT = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

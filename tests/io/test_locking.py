@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.locking import exclusive
+from speechdlm_ext.io.locking import exclusive
 
 HOLD = """
 import sys
-from speechdlm_ext.locking import exclusive
+from speechdlm_ext.io.locking import exclusive
 with exclusive(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from speechdlm_ext.progress import count, follow, format_time
+from speechdlm_ext.io.progress import count, follow, format_time
 
 
 @dataclass

@@ -12,9 +12,9 @@ import pytest
 import soundfile
 import torch
 
-from speechdlm_ext.audio import read_audio
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.reading import ahead, read_ahead
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.io.read_ahead import ahead, read_ahead
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.recordings import read_manifest, recording_blocks, recording_size
+from speechdlm_ext.io.recordings import read_manifest, recording_blocks, recording_size
 
 
 def noise(seconds: float, rate: int = 16000, channels: int = 2, seed: int = 1) -> np.ndarray:

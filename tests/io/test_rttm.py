@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.rttm import SpeakerTurn, read_rttm, speech_by_speaker, write_rttm
+from speechdlm_ext.io.rttm import SpeakerTurn, read_rttm, speech_by_speaker, write_rttm
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.listing import find_audio, make_manifest, scan_recordings, write_manifest
-from speechdlm_ext.units.recordings import make_ids, read_manifest
+from speechdlm_ext.io.recordings import make_ids, read_manifest
+from speechdlm_ext.io.scan import find_audio, make_manifest, scan_recordings, write_manifest
 
 
 def scan(folder: Path) -> list[dict]:

@@ -12,9 +12,9 @@ import pytest
 import soundfile
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.sharding import Shard
-from speechdlm_ext.units import listing
-from speechdlm_ext.units.listing import make_manifest
+from speechdlm_ext.io import scan as listing
+from speechdlm_ext.io.scan import make_manifest
+from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.merging import merge
 
 

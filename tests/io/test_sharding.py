@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.sharding import Shard, add_shard_option, find_shard, shard_paths
+from speechdlm_ext.io.sharding import Shard, add_shard_option, find_shard, shard_paths
 
 
 @given(st.lists(st.integers(), max_size=50), st.integers(1, 12))

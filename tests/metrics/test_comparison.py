@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
-from speechdlm_ext.dialogues.timing import TurnTiming
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.comparison import compare, compare_halves, wasserstein
 from speechdlm_ext.metrics.correlation import correlate
 from speechdlm_ext.metrics.events import KINDS, Events
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
+from speechdlm_ext.synthetic.timing import TurnTiming
 
 Talk = tuple[list[list[tuple[float, float]]], float]
 OPTIONS = BootstrapOptions(resamples=200)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.unit_ngrams import BOUNDARY, KneserNey, has_repeats, measure_ngram
-from speechdlm_ext.ngram_figures import measure_unit_files
+from speechdlm_ext.evaluation.ngrams import measure_unit_files
+from speechdlm_ext.metrics.ngrams import BOUNDARY, KneserNey, has_repeats, measure_ngram
 from tests.markov import UNITS, MarkovSource
 
 sequences = st.lists(st.lists(st.integers(0, 4), max_size=12), min_size=1, max_size=6)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfilt
 
-from speechdlm_ext.audio import read_audio
-from speechdlm_ext.metrics.activity import detect_speech
-from speechdlm_ext.metrics.sound import SoundMeter, pool_sound
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.metrics.signal import SoundMeter, pool_sound
+from speechdlm_ext.vad.energy import detect_speech
 
 RATE = 16000
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import soundfile
 
-from speechdlm_ext.audio import read_audio
-from speechdlm_ext.metrics.activity import ActivityOptions, detect_speech
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.io.rttm import read_rttm, speech_by_speaker
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.comparison import compare, compare_halves
 from speechdlm_ext.metrics.intervals import crop_intervals, shift_intervals
-from speechdlm_ext.metrics.rttm import read_rttm, speech_by_speaker
 from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from speechdlm_ext.report.evaluation import Corpus, PageOptions, PageReport, write_page
 from speechdlm_ext.report.sound import Recording
+from speechdlm_ext.vad.energy import ActivityOptions, detect_speech
 
 HOSTILE = "</script><script>document.title='owned'</script> '\"&<!-- 会話\u2028 " + "very-long-" * 30
 

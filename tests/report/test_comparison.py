@@ -11,7 +11,7 @@ import pytest
 from speechdlm_ext.evaluation.full_duplex import _pool
 from speechdlm_ext.evaluation.likelihood import _means
 from speechdlm_ext.metrics.events import KINDS
-from speechdlm_ext.metrics.sound import SoundMeter
+from speechdlm_ext.metrics.signal import SoundMeter
 from speechdlm_ext.metrics.unit_figures import compare_units, unit_figures
 from speechdlm_ext.metrics.words import error_rates, talk_figures
 from speechdlm_ext.report.comparison import plain_differences, reasons, summary_table

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.report.penalty_picture import draw_boundaries, penalty_table, units_by_penalty
-from speechdlm_ext.units import Codebook, DPDPQuantizer, LogMelEncoder
+from speechdlm_ext.report.duration_penalty import draw_boundaries, penalty_table, units_by_penalty
+from speechdlm_ext.units import Codebook, DPDPQuantizer
 
 
 def white_lines(path: Path) -> list[int]:
@@ -50,7 +51,7 @@ def test_units_of_a_manifest(shared: Path) -> None:
     codebook = Codebook(10 * torch.randn(9, 40), encoder="logmel", options=LogMelEncoder().options, frame_rate=50.0)
     found = units_by_penalty([row, row], codebook, [0.0, 800.0], 3)
     assert [len(of) for of in found.values()] == [2, 2] and torch.equal(*found[800.0])
-    from speechdlm_ext.audio import read_audio
+    from speechdlm_ext.io.audio import read_audio
 
     wave, rate = read_audio(row["audio_filepath"], 16000)
     features = LogMelEncoder().encode(wave[0], rate)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechdlm_ext.manifest import read_jsonl
-from speechdlm_ext.metrics.activity import detect_speech
+from speechdlm_ext.io.manifest import read_jsonl
+from speechdlm_ext.io.rttm import read_rttm, speech_by_speaker
 from speechdlm_ext.metrics.intervals import bridge_silences, total_seconds
-from speechdlm_ext.metrics.rttm import read_rttm, speech_by_speaker
+from speechdlm_ext.vad.energy import detect_speech
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("espeakng_loader", reason="needs the extra [demo]: pip install '.[demo]'")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from speechdlm_ext.dialogues.clips import SAMPLE_RATE, Clip, clean_speech, make_clip
-from speechdlm_ext.dialogues.conversation import make_conversation, make_noise
-from speechdlm_ext.dialogues.sentences import GRAMMAR, make_sentence, vocabulary
-from speechdlm_ext.dialogues.timing import TurnTiming
 from speechdlm_ext.metrics.turn_taking import find_events
+from speechdlm_ext.synthetic.clips import SAMPLE_RATE, Clip, clean_speech, make_clip
+from speechdlm_ext.synthetic.dialogue import make_conversation, make_noise
+from speechdlm_ext.synthetic.sentences import GRAMMAR, make_sentence, vocabulary
+from speechdlm_ext.synthetic.timing import TurnTiming
 
 
 class Tones:

@@ -17,18 +17,19 @@ from hydra.experimental import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import speechdlm_ext  # noqa: F401 - registers
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.checkpoints.unit_hifigan import export_vocoder
 from speechdlm_ext.criterions.unit_hifigan_criterion import UnitHiFiGANCriterion
 from speechdlm_ext.data.crops import read_crop
 from speechdlm_ext.data.unit_wave_dataset import UnitWaveDataset, match_rows
+from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.hub.vocoders import export_vocoder
+from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.models.unit_hifigan import UnitHiFiGAN, UnitHiFiGANConfig, generator_config
 from speechdlm_ext.modules.discriminators import Discriminators
-from speechdlm_ext.synthesis import HiFiGANVocoder
 from speechdlm_ext.tasks.unit_hifigan_task import UnitHiFiGANTask, UnitHiFiGANTaskConfig
-from speechdlm_ext.units import Codebook, LogMelEncoder
+from speechdlm_ext.units import Codebook
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
+from speechdlm_ext.vocoders import HiFiGANVocoder
 
 K = 50
 UPDATES = 24

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from speechdlm_ext.units.binarization import binarize
+from speechdlm_ext.data.binarization import binarize
+from tests.checkpoints.test_unit_lm import dpslm_file
 from tests.markov import UNITS, write_markov
-from tests.models.test_unit_lm_checkpoints import dpslm_file
 from tests.training.conftest import weights_in
 from tests.training.processes import Command
 

@@ -42,7 +42,7 @@ def write_rows(path: Path, rows: tuple[tuple[int, int], ...] = ROWS, seed: int =
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Binarized data: four training rows, and five for validation."""
-    from speechdlm_ext.units.binarization import binarize
+    from speechdlm_ext.data.binarization import binarize
 
     folder = tmp_path_factory.mktemp("training")
     write_rows(folder / "train")

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units import Codebook, LogMelEncoder
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.units import Codebook
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
 
 

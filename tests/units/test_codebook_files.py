@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
+from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units import Codebook, DPDPQuantizer, LogMelEncoder, load_codebook
-from speechdlm_ext.units.choice import add_unit_options, choose_units
-from speechdlm_ext.units.published import PUBLISHED
+from speechdlm_ext.units import Codebook, DPDPQuantizer, load_codebook
+from speechdlm_ext.units.pipeline import add_unit_options, choose_units
+from speechdlm_ext.units.published_pairs import PUBLISHED
 from tests.conftest import RunCommand
 
 WIDTH = 40

@@ -12,14 +12,15 @@ import pytest
 import soundfile
 import torch
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError, ShortOfMemory, memory_for
-from speechdlm_ext.units import Codebook, DPDPQuantizer, LogMelEncoder
-from speechdlm_ext.units.corpus import encode_recordings
-from speechdlm_ext.units.encoding import encode_rows
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.io.speeds import with_speeds
+from speechdlm_ext.units import Codebook, DPDPQuantizer
+from speechdlm_ext.units.encode_corpus import encode_recordings
+from speechdlm_ext.units.encode_recordings import encode_rows
 from speechdlm_ext.units.feature_dump import dump_features
 from speechdlm_ext.units.files import draw_out, parse_units, read_unit_file
-from speechdlm_ext.units.speeds import with_speeds
 
 
 def quiet(line: str) -> None:

@@ -11,13 +11,13 @@ import pytest
 import soundfile
 import torch
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.sharding import Shard
-from speechdlm_ext.units import LogMelEncoder
-from speechdlm_ext.units.feature_draw import sampling_share
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.feature_dump import dump_features, remove_dump
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
+from speechdlm_ext.units.sample_frames import sampling_share
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.manifest import read_jsonl, write_jsonl
-from speechdlm_ext.sharding import Shard
+from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
+from speechdlm_ext.io.sharding import Shard
+from speechdlm_ext.io.speeds import with_speeds
 from speechdlm_ext.units.merging import merge
-from speechdlm_ext.units.speeds import with_speeds
 
 MADE_BY = {"frame_rate": 50.0, "codebook": "0123456789ab"}
 

@@ -14,9 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units import Codebook, DPDPQuantizer, LogMelEncoder
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.units import Codebook, DPDPQuantizer
 from speechdlm_ext.units.search import PathSearch, fastest_scan
 from speechdlm_ext.units.torch_search import scan as torch_scan
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from speechdlm_ext.data.binarization import binarize
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.binarization import binarize
 from speechdlm_ext.units.files import draw_out, read_unit_file, write_unit_file
 from speechdlm_ext.units.splitting import split_rows, write_split
 

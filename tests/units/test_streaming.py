@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units import DPDPQuantizer, LogMelEncoder, StreamingQuantizer
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.units import DPDPQuantizer, StreamingQuantizer
 
 
 def push_all(stream: StreamingQuantizer, features: torch.Tensor, sizes: list[int]) -> torch.Tensor:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from speechdlm_ext.audio import read_audio
-from speechdlm_ext.metrics.activity import detect_speech_of_channels
+from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.metrics.agreement import speech_agreement
-from speechdlm_ext.metrics.crosstalk import Leak, find_leak, leaking_frames
-from speechdlm_ext.metrics.levels import ChannelLevels, measure_levels
+from speechdlm_ext.vad.crosstalk import Leak, find_leak, leaking_frames
+from speechdlm_ext.vad.energy import detect_speech_of_channels
+from speechdlm_ext.vad.levels import ChannelLevels, measure_levels
 
 RATE = 16000
 NOISE = -70.0  # dB re full scale

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.metrics.edges import EdgeOptions, refine_edges
-from speechdlm_ext.metrics.levels import ChannelLevels
+from speechdlm_ext.vad.edges import EdgeOptions, refine_edges
+from speechdlm_ext.vad.levels import ChannelLevels
 
 TRUTH = [(1.0, 2.0), (2.3, 3.11), (5.0, 5.4)]
 NOISE, LOUD = -70.0, -25.0  # so far apart that the noise hides nothing of speech

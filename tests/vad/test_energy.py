@@ -10,9 +10,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.metrics.activity import detect_speech, noise_floor
 from speechdlm_ext.metrics.intervals import bridge_silences, join_intervals, widen_intervals
-from speechdlm_ext.metrics.levels import frame_levels, measure_levels
+from speechdlm_ext.vad.energy import detect_speech, noise_floor
+from speechdlm_ext.vad.levels import frame_levels, measure_levels
 
 
 def bursts(stretches: list[tuple[float, float]], seconds: float, rate: int, noise: float, level: float) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.metrics.fading import FADE, SWELL, extend_into_noise
+from speechdlm_ext.vad.fading import FADE, SWELL, extend_into_noise
 
 FRAMES = 600
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from speechdlm_ext.audio import read_audio
-from speechdlm_ext.metrics.activity import detect_speech
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.io.rttm import read_rttm, speech_by_speaker
 from speechdlm_ext.metrics.agreement import speech_agreement
 from speechdlm_ext.metrics.intervals import join_intervals
-from speechdlm_ext.metrics.rttm import read_rttm, speech_by_speaker
-from speechdlm_ext.metrics.silero import SileroOptions, detect_speech_silero, load_network
+from speechdlm_ext.vad.energy import detect_speech
+from speechdlm_ext.vad.silero import SileroOptions, detect_speech_silero, load_network
 
 pytest.importorskip("silero_vad")
 
@@ -38,12 +38,12 @@ def test_the_network_is_the_packages(call: torch.Tensor) -> None:
 
 def test_long_recordings_are_read_in_parts_with_one_memory(call: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = load_network().probabilities(call)
-    monkeypatch.setattr("speechdlm_ext.metrics.silero._TOGETHER", 50)
+    monkeypatch.setattr("speechdlm_ext.vad.silero._TOGETHER", 50)
     assert torch.allclose(load_network().probabilities(call), whole, atol=1e-5)
 
 
 def test_other_rates_and_nothing_to_hear(call: torch.Tensor) -> None:
-    from speechdlm_ext.audio import resample
+    from speechdlm_ext.io.audio import resample
 
     at_16k = detect_speech_silero(call, 16000)
     at_8k = detect_speech_silero(resample(call, 16000, 8000), 8000)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.activity import detect_speech
-from speechdlm_ext.metrics.unit_activity import detect_speech_units, find_silence_units
-from speechdlm_ext.units.logmel import LogMelEncoder
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.vad.energy import detect_speech
+from speechdlm_ext.vad.units import detect_speech_units, find_silence_units
 
 RATE = 50.0
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from speechdlm_ext.audio import audio_info, read_audio
+from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.evaluation.detection import Detection
+from speechdlm_ext.evaluation.speech_activity import Detection
+from speechdlm_ext.io.audio import audio_info, read_audio
 from speechdlm_ext.metrics.agreement import Agreement, agreement_table, compare_sounds
-from speechdlm_ext.synthesis import CodebookVocoder
-from speechdlm_ext.synthesis.comparison import compare_resynthesis
-from speechdlm_ext.synthesis.loudness import active_levels, match_levels
-from speechdlm_ext.synthesis.resynthesis import resynthesize
-from speechdlm_ext.units import LogMelEncoder
-from speechdlm_ext.units.choice import UnitChoice
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
+from speechdlm_ext.units.pipeline import UnitChoice
+from speechdlm_ext.vocoders import CodebookVocoder
+from speechdlm_ext.vocoders.agreement import compare_resynthesis
+from speechdlm_ext.vocoders.loudness import active_levels, match_levels
+from speechdlm_ext.vocoders.resynthesize import resynthesize
 
 # A far microphone among them, and a call whose channels are each silent for half of the time.
 HEARD = ("ami/trn04", "calls/google_two_channel", "librispeech_test_other/1998-15444-0001", "ljspeech/LJ001-0029")

@@ -9,14 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.audio import read_audio
+from speechdlm_ext.encoders import LogMelEncoder
+from speechdlm_ext.encoders.level import active_level
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.activity import detect_speech
-from speechdlm_ext.synthesis import CodebookVocoder
-from speechdlm_ext.synthesis.source import minimum_phase, pulses
-from speechdlm_ext.units import Codebook, LogMelEncoder
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.units import Codebook
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
-from speechdlm_ext.units.level import active_level
+from speechdlm_ext.vad.energy import detect_speech
+from speechdlm_ext.vocoders import CodebookVocoder
+from speechdlm_ext.vocoders.source_filter import minimum_phase, pulses
 
 
 def level(wave: torch.Tensor) -> float:

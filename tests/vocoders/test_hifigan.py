@@ -15,13 +15,13 @@ from fairseq.models.text_to_speech.hifigan import Generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.audio import read_audio
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.modules.unit_generator import UnitGenerator, context_frames
-from speechdlm_ext.synthesis import HiFiGANVocoder
-from speechdlm_ext.synthesis.building import add_vocoder_options, build_vocoder
 from speechdlm_ext.units import Codebook
-from tests.synthesis.vocoders import fairseq_sound, published_config, published_weights, write
+from speechdlm_ext.vocoders import HiFiGANVocoder
+from speechdlm_ext.vocoders.registry import add_vocoder_options, build_vocoder
+from tests.vocoders.vocoders import fairseq_sound, published_config, published_weights, write
 
 SPEAKERS = ["ex01", "ex02", "ex03", "ex04", "lj", "p225"]
 STYLES = ["default", "happy", "sad"]
@@ -309,8 +309,8 @@ def test_the_command_makes_stereo_files(expresso: Any, checkout: Path, run_comma
 def test_published_ones_are_fetched_by_name(expresso: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import hashlib
 
-    from speechdlm_ext.published import Published
-    from speechdlm_ext.synthesis import published_vocoders
+    from speechdlm_ext.io.published import Published
+    from speechdlm_ext.vocoders import published as published_vocoders
 
     folder, files = expresso[0].parent, ("generator.pt", "config.json", "speakers.txt", "styles.txt")
     table = [Published((folder / f).as_uri(), hashlib.sha256((folder / f).read_bytes()).hexdigest()) for f in files]
@@ -323,7 +323,7 @@ def test_published_ones_are_fetched_by_name(expresso: Any, tmp_path: Path, monke
 
 
 def test_the_table_of_published_vocoders_is_the_listed_one(shared: Path) -> None:
-    from speechdlm_ext.synthesis.published_vocoders import VOCODERS
+    from speechdlm_ext.vocoders.published import VOCODERS
 
     listing = shared / "facts" / "keys" / "textless_checkpoints.txt"
     if not listing.is_file():

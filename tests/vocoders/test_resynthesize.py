@@ -14,22 +14,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.audio import audio_info, read_audio, write_audio
+from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.journal import Journal, read_journal
-from speechdlm_ext.metrics.activity import detect_speech
+from speechdlm_ext.io.audio import audio_info, read_audio, write_audio
+from speechdlm_ext.io.output_paths import mirror_paths
+from speechdlm_ext.io.resume_log import Journal, read_journal
+from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.metrics.agreement import speech_agreement
-from speechdlm_ext.sharding import Shard
-from speechdlm_ext.synthesis import CodebookVocoder, HiFiGANVocoder
-from speechdlm_ext.synthesis.accounts import is_made, replace_sound
-from speechdlm_ext.synthesis.framing import are_deduplicated
-from speechdlm_ext.synthesis.mirroring import mirror_paths
-from speechdlm_ext.synthesis.resynthesis import resynthesize
-from speechdlm_ext.units import LogMelEncoder
-from speechdlm_ext.units.choice import UnitChoice
+from speechdlm_ext.units.durations import are_deduplicated
 from speechdlm_ext.units.files import format_units
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
-from tests.synthesis.vocoders import published_config, published_weights, write
+from speechdlm_ext.units.pipeline import UnitChoice
+from speechdlm_ext.vad.energy import detect_speech
+from speechdlm_ext.vocoders import CodebookVocoder, HiFiGANVocoder
+from speechdlm_ext.vocoders.outputs_log import is_made, replace_sound
+from speechdlm_ext.vocoders.resynthesize import resynthesize
+from tests.vocoders.vocoders import published_config, published_weights, write
 
 CALLS = ("google_two_channel", "azure_katiesteve", "google_commercial_mono")
 

@@ -1,15 +1,15 @@
 """Repairs of fairseq itself, by subject."""
 
-from .archives import REPAIRS as _ARCHIVES
 from .configs import REPAIRS as _CONFIGS
-from .curves import REPAIRS as _CURVES
 from .distributed import REPAIRS as _DISTRIBUTED
-from .expressions import REPAIRS as _EXPRESSIONS
+from .early_stopping import REPAIRS as _PATIENCE
+from .half_precision import REPAIRS as _PRECISION
 from .layers import REPAIRS as _LAYERS
-from .patience import REPAIRS as _PATIENCE
-from .precision import REPAIRS as _PRECISION
+from .safe_eval import REPAIRS as _EXPRESSIONS
+from .safe_extract import REPAIRS as _ARCHIVES
 from .saving import REPAIRS as _SAVING
-from .updates import REPAIRS as _UPDATES
+from .tensorboard import REPAIRS as _CURVES
+from .trainer_hooks import REPAIRS as _UPDATES
 
 REPAIRS = [
     *_ARCHIVES,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..imports import after_import
-from ..refusal import refusal
-from ..repair import Repair, always
+from speechdlm_ext.compat.imports import after_import
+from speechdlm_ext.compat.refusal import refusal
+from speechdlm_ext.compat.repair import Repair, always
+
+PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def _take_whole_floats_as_integers(module: ModuleType) -> None:
@@ -56,6 +60,9 @@ def _say_where_user_dir_is_not(module: ModuleType) -> None:
             raise refusal(f"--user-dir {user_dir}: is a file, a folder with an __init__.py is needed")
         try:
             original(args)
+            if user_dir is not None and Path(user_dir).resolve() == PACKAGE:
+                # fairseq imports nothing where the package has been imported already, before fairseq was.
+                import_module("speechdlm_ext.plugin")
         except FileNotFoundError as error:
             if user_dir is None or error.errno is not None:  # an error of the module itself
                 raise

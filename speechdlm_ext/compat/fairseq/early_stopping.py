@@ -9,9 +9,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ..imports import after_import
-from ..refusal import refusal
-from ..repair import Repair, always
+from speechdlm_ext.compat.imports import after_import
+from speechdlm_ext.compat.refusal import refusal
+from speechdlm_ext.compat.repair import Repair, always
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from ..imports import after_import
-from ..repair import Repair, always
+from speechdlm_ext.compat.imports import after_import
+from speechdlm_ext.compat.repair import Repair, always
 
 # A second set of an encoder layer's weights, for torch's fused layer in inference alone.
 _FAST_PATH = tuple(f"{name}_{part}" for name in ("in_proj", "out_proj", "fc1", "fc2") for part in ("weight", "bias"))

@@ -12,10 +12,10 @@ import operator
 from types import ModuleType
 from typing import Any
 
-from ..checkpoints import TRUST_VARIABLE, trusted
-from ..imports import after_import
-from ..refusal import refusal
-from ..repair import Repair, always
+from speechdlm_ext.compat.checkpoints import TRUST_VARIABLE, trusted
+from speechdlm_ext.compat.imports import after_import
+from speechdlm_ext.compat.refusal import refusal
+from speechdlm_ext.compat.repair import Repair, always
 
 _LONGEST = 1_000_000  # elements of a repeated sequence, digits of a power: enough for any model, no bomb
 _BINARY: dict[type[ast.operator], Any] = {

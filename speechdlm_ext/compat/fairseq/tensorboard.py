@@ -7,8 +7,8 @@ import os
 from types import ModuleType
 from typing import Any
 
-from ..imports import after_import
-from ..repair import Repair, always
+from speechdlm_ext.compat.imports import after_import
+from speechdlm_ext.compat.repair import Repair, always
 
 
 def _write_where_each_run_wants(module: ModuleType) -> None:

@@ -6,8 +6,8 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from ..imports import after_import
-from ..repair import Repair, always
+from speechdlm_ext.compat.imports import after_import
+from speechdlm_ext.compat.repair import Repair, always
 
 
 def _show_whole_updates(module: ModuleType) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from speechdlm_ext.checkpoints.pretrained_folder import model_type
+from speechdlm_ext.checkpoints.published_unit_lms import locate_unit_lm
+from speechdlm_ext.checkpoints.unit_lm_files import OLD_WEIGHTS, WEIGHTS
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.hub.checkpoints import load_speech_dlm
+from speechdlm_ext.hub.load_dialogue_model import load_speech_dlm
+from speechdlm_ext.hub.load_unit_model import load_unit_lm
 from speechdlm_ext.hub.model import DialogueModel
-from speechdlm_ext.hub.saved import model_type
-from speechdlm_ext.hub.unit_checkpoints import load_unit_lm
 from speechdlm_ext.hub.unit_model import UnitModel
-from speechdlm_ext.models.unit_lm_checkpoints import OLD_WEIGHTS, WEIGHTS
-from speechdlm_ext.published_unit_lms import locate_unit_lm
 
 
 def load_model(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from speechdlm_ext.data.corpus_folder import CorpusFolder
+from speechdlm_ext.checkpoints.pretrained_folder import model_type
+from speechdlm_ext.checkpoints.published_unit_lms import locate_unit_lm
+from speechdlm_ext.checkpoints.unit_lm_files import KINDS, build, read_form
+from speechdlm_ext.checkpoints.unit_lm_folder import load_unit_folder
+from speechdlm_ext.checkpoints.weights import check_finite
+from speechdlm_ext.data.binarized_corpus import CorpusFolder
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.hub.saved import model_type
-from speechdlm_ext.hub.unit_folder import load_unit_folder
 from speechdlm_ext.hub.unit_model import UnitModel
 from speechdlm_ext.models.unit_language_model import UnitLanguageModel
-from speechdlm_ext.models.unit_lm_checkpoints import KINDS, build, read_form
-from speechdlm_ext.models.weights import check_finite
-from speechdlm_ext.published_unit_lms import locate_unit_lm
 
 
 def load_unit_lm(

@@ -13,6 +13,9 @@ from .imports import after_import
 from .refusal import errors_module
 from .repair import Repair, always
 
+# Called with the folder of a finished sweep; returns what to print. The plugin adds to it.
+TABULATE: list[Callable[[Path], str]] = []
+
 
 def _trains_ours(config: Any) -> bool:
     """Whether this sweep is fairseq-hydra-train's, with this package as its ``common.user_dir``."""
@@ -26,17 +29,11 @@ def _trains_ours(config: Any) -> bool:
 
 
 def _write_table(config: Any, folder: Path) -> str:
-    """Write ``results.md`` among the runs that there are so far; returns the table and where it is.
-
-    The rooms around compat are imported here, where training has imported them, as by ``--user-dir``.
-    """
+    """Tabulate the runs that there are so far; returns the table and where it was written."""
     from fairseq import utils
 
-    utils.import_user_module(config.common)
-    from speechdlm_ext.report.training_runs import write_results
-
-    table, path = write_results(folder)
-    return f"{table}written to {path}\n"
+    utils.import_user_module(config.common)  # imports the plugin, which registers what tabulates
+    return "".join(tabulate(folder) for tabulate in TABULATE)
 
 
 def _tabulated(run: Callable[..., Any], config: Any, folder: Path, say: Callable[[str], object]) -> Callable[..., Any]:

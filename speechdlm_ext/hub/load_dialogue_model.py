@@ -9,12 +9,12 @@ from fairseq import checkpoint_utils
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from omegaconf import open_dict
 
+from speechdlm_ext.checkpoints.speech_dlm_folder import CONFIG, OPTIONS, WEIGHTS, is_saved_folder, load_folder
+from speechdlm_ext.checkpoints.weights import check_finite
 from speechdlm_ext.compat.checkpoints import trust_checkpoints
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.hub.folder import CONFIG, OPTIONS, WEIGHTS, is_saved_folder, load_folder
 from speechdlm_ext.hub.model import DialogueModel
 from speechdlm_ext.models.speech_dlm import SpeechDLM
-from speechdlm_ext.models.weights import check_finite
 from speechdlm_ext.tasks.speech_dlm_task import SpeechDLMTask
 
 

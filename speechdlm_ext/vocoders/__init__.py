@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from speechdlm_ext.synthesis.codebook_vocoder import CodebookVocoder
-    from speechdlm_ext.synthesis.hifigan import HiFiGANVocoder
-    from speechdlm_ext.synthesis.vocoder import Vocoder
+    from speechdlm_ext.vocoders.base import Vocoder
+    from speechdlm_ext.vocoders.codebook_inversion import CodebookVocoder
+    from speechdlm_ext.vocoders.hifigan import HiFiGANVocoder
 
 _HOMES = {
-    "CodebookVocoder": "speechdlm_ext.synthesis.codebook_vocoder",
-    "HiFiGANVocoder": "speechdlm_ext.synthesis.hifigan",
-    "Vocoder": "speechdlm_ext.synthesis.vocoder",
+    "CodebookVocoder": "speechdlm_ext.vocoders.codebook_inversion",
+    "HiFiGANVocoder": "speechdlm_ext.vocoders.hifigan",
+    "Vocoder": "speechdlm_ext.vocoders.base",
 }
 __all__ = ["CodebookVocoder", "HiFiGANVocoder", "Vocoder"]
 

@@ -1,0 +1,1 @@
+"""Published formats of models to ours and back, strict and safe."""

@@ -1,0 +1,1 @@
+"""Files: audio, manifests, atomic writing, locks, shards, resume logs, downloads."""

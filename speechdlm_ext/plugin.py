@@ -1,0 +1,35 @@
+"""Registers with fairseq all that this package adds to it: one import a thing, the only list."""
+
+from pathlib import Path
+
+from speechdlm_ext.compat.quiet_imports import quiet
+
+with quiet():
+    import fairseq  # noqa: F401
+
+from speechdlm_ext.compat import sweeps
+from speechdlm_ext.compat.registry import release
+
+for _kind, _name in (("task", "speech_dlm_task"), ("model", "speech_dlm"), ("criterion", "speech_dlm_criterion")):
+    release(_kind, [_name])
+
+from speechdlm_ext.checkpoints import speech_dlm_release, unit_lm_files  # noqa: E402
+from speechdlm_ext.criterions import (  # noqa: E402, F401
+    speech_dlm_criterion,
+    unit_hifigan_criterion,
+    unit_lm_criterion,
+)
+from speechdlm_ext.models import speech_dlm, unit_hifigan, unit_lm, unit_lstm  # noqa: E402, F401
+from speechdlm_ext.report.training_grid import write_results  # noqa: E402
+from speechdlm_ext.tasks import speech_dlm_task, unit_hifigan_task, unit_language_modeling  # noqa: E402, F401
+
+speech_dlm_release.install()
+unit_lm_files.install()
+
+
+def _tabulate(folder: Path) -> str:
+    table, path = write_results(folder)
+    return f"{table}written to {path}\n"
+
+
+sweeps.TABULATE.append(_tabulate)

@@ -1,0 +1,1 @@
+"""Speech detectors behind one interface."""
