@@ -86,6 +86,12 @@ def checkout() -> Path:
 
 
 @pytest.fixture(scope="session")
+def data() -> Path:
+    """Licensed speech and lists of published names that are part of the checkout; see tests/data/README.md."""
+    return CHECKOUT / "tests" / "data"
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """Shared recordings and reference data: ``$SPEECHDLM_SHARED``, or ``shared`` in or beside the checkout."""
     named = os.environ.get("SPEECHDLM_SHARED")
