@@ -42,12 +42,12 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    from speechdlm_ext.units.files import draw_out, read_unit_file
+    from speechdlm_ext.units.files import expand_durations, read_unit_file
     from speechdlm_ext.units.splitting import split_rows, write_split
 
     rows = read_unit_file(options.units)
     if options.frames:
-        rows = [draw_out(row) for row in rows]
+        rows = [expand_durations(row) for row in rows]
     split = split_rows(
         rows, options.valid, options.segment_seconds, seed=options.seed, test=options.test, mixed=options.jsonl_only
     )

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 

@@ -42,7 +42,7 @@ def main() -> None:
     from speechdlm_ext.errors import InputError
     from speechdlm_ext.evaluation.zerospeech import read_tests
     from speechdlm_ext.evaluation.zerospeech_files import read_likelihoods
-    from speechdlm_ext.io.manifest import atomic_write
+    from speechdlm_ext.io.atomic import atomic_write
     from speechdlm_ext.metrics.bootstrap import BootstrapOptions
     from speechdlm_ext.metrics.zerospeech import measure_accuracy
 

@@ -13,7 +13,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1

@@ -11,7 +11,7 @@ import torch
 from speechdlm_ext.checkpoints.unit_lm_files import CONFIG, WEIGHTS, build, fairseq_state
 from speechdlm_ext.checkpoints.unit_lm_formats import Form, to_amela, to_dpslm
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 
 
 def write_form(form: Form, target: Path, kind: str, where: str, overwrite: bool = False) -> list[Path]:

@@ -14,7 +14,7 @@ from speechdlm_ext.data.crops import read_crop
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.recordings import audio_paths
-from speechdlm_ext.units.files import draw_out, row_channels, row_units
+from speechdlm_ext.units.files import expand_durations, row_channels, row_units
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def match_rows(
         who = speakers.get(name, [0] * len(channels))
         if not len(places) == len(channels) == len(who):
             raise InputError(f"row {row.get('audio', '?')} has {len(channels)} channels, its recording {len(places)}")
-        for place, labels, speaker in zip(places, row_units(draw_out(row), channels), who, strict=True):
+        for place, labels, speaker in zip(places, row_units(expand_durations(row), channels), who, strict=True):
             if max(labels) >= units:
                 raise InputError(f"row {row.get('audio', '?')}: unit {max(labels)}; there is 0 to {units - 1}")
             path, channel, rate = place

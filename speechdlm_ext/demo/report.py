@@ -16,7 +16,7 @@ from speechdlm_ext.errors import run_command
 def write_report(out: Path, page: Path) -> None:
     """Gather the figures in ``out`` and write the page, one file."""
     from speechdlm_ext.demo.figures import gather
-    from speechdlm_ext.io.manifest import atomic_write
+    from speechdlm_ext.io.atomic import atomic_write
 
     html = render(gather(out))
     with atomic_write(page) as file:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 
 # The number of threads is part of the result (sums of floats depend on their order), so it is the same everywhere.
 # Threads that wait leave the core to others: on a busy machine they would otherwise lose far more than their share.

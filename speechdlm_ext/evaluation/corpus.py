@@ -17,7 +17,7 @@ from speechdlm_ext.io.audio import SUFFIXES, audio_info
 from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.io.recordings import audio_paths, read_manifest
 from speechdlm_ext.io.rttm import read_rttm
-from speechdlm_ext.units.files import draw_out, read_unit_file, row_channels, row_units
+from speechdlm_ext.units.files import expand_durations, read_unit_file, row_channels, row_units
 
 # What two mono files of one dialogue have at the ends of their names, after a sign that separates it.
 SIDES = (("a", "b"), ("left", "right"), ("l", "r"), ("0", "1"), ("1", "2"), ("ch0", "ch1"), ("ch1", "ch2"))
@@ -150,7 +150,7 @@ def _read_rows(path: Path, frame_rate: float) -> Corpus:
         try:
             if not name or name in seen:
                 raise InputError(f"the name {name!r} must be text that no other row has")
-            whole = draw_out(row)
+            whole = expand_durations(row)
             units = row_units(whole, row_channels(whole))
             rate = row.get("frame_rate") or frame_rate
             if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < float("inf"):

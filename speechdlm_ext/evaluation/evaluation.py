@@ -27,8 +27,8 @@ from speechdlm_ext.evaluation.metrics_json import (
 )
 from speechdlm_ext.evaluation.prompts import PromptOptions, pair_dialogues
 from speechdlm_ext.evaluation.speech_activity import choose_detection
-from speechdlm_ext.io.manifest import atomic_write
-from speechdlm_ext.io.resume_log import Journal
+from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
 
@@ -119,7 +119,7 @@ def evaluate(
     listener = build_recogniser(options.asr) if options.asr.spec else None  # says at once what is missing
     detection = choose_detection(options.vad, corpora, options.rttm, options.silence_units)
     made_by = {"format": FORMAT, "detection": [detection.method, dict(detection.options)]}
-    with Journal(Path(out) / JOURNAL, made_by) as journal:
+    with ResumeLog(Path(out) / JOURNAL, made_by) as journal:
         found = measure_corpora(corpora, detection, journal, options.asr, options.jobs, progress)
     for side, corpus in corpora.items():
         check_lengths(side, corpus, found[side], detection)

@@ -22,7 +22,7 @@ from speechdlm_ext.evaluation.measure_dialogue import (
     measure_words,
 )
 from speechdlm_ext.evaluation.speech_activity import Detection, Speech
-from speechdlm_ext.io.resume_log import Journal
+from speechdlm_ext.io.resume_log import ResumeLog
 
 _APART = 0.5  # seconds by which sound may differ in length from its units or the speech that is given
 _AHEAD = 4  # dialogues that wait for each process
@@ -47,7 +47,7 @@ class Job:
 def measure_corpora(
     corpora: Mapping[str, Corpus],
     detection: Detection,
-    journal: Journal,
+    journal: ResumeLog,
     recogniser: RecogniserOptions = NOBODY,
     jobs: int = 1,
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,

@@ -10,7 +10,7 @@ from typing import Any
 
 from speechdlm_ext.evaluation.eval_set import Side
 from speechdlm_ext.evaluation.metrics_json import channel_name
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.metrics.events import KINDS, Events, one_conversation
 from speechdlm_ext.metrics.summary import summarise
 

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.metrics.ngrams import KneserNey, NgramFigures, has_repeats, measure_ngram
-from speechdlm_ext.units.files import choose_channel, draw_out, parse_units, read_unit_file
+from speechdlm_ext.units.files import choose_channel, expand_durations, parse_units, read_unit_file
 from speechdlm_ext.units.segments import frame_rate
 
 
@@ -63,7 +63,7 @@ def _units(row: Mapping[str, Any], channel: str | None) -> list[int]:
 
 def _seconds(row: Mapping[str, Any], channel: str | None) -> float:
     """How long a row lasts, by its units' durations or else one frame each."""
-    return len(draw_out(row)[_channel(row, channel)].split()) / frame_rate(row)
+    return len(expand_durations(row)[_channel(row, channel)].split()) / frame_rate(row)
 
 
 def tabulate_figures(figures: Sequence[NgramFigures]) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import atomic_write, errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
 from speechdlm_ext.io.sharding import shard_paths
 
 

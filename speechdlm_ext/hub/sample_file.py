@@ -14,7 +14,7 @@ from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.hub import DialogueModel, UnitModel
 from speechdlm_ext.hub.prompts import DialoguePrompts, Prompts, SequencePrompts
 from speechdlm_ext.hub.sampling import FrameProgress, check_free
-from speechdlm_ext.io.resume_log import Journal
+from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.units.files import read_unit_file, write_unit_file
 
 
@@ -88,7 +88,7 @@ def continue_unit_file(
     settings = {"options": vars(options), "made_by": dict(made_by or {}), "batch_size": batch_size, "jobs": jobs}
     settings.update({"condition_on": condition_on} if condition_on else {})
     settings.update({"channel": channel} if channel else {})
-    with Journal(output.with_name(output.name + ".partial"), settings) as journal:
+    with ResumeLog(output.with_name(output.name + ".partial"), settings) as journal:
         if journal.dropped:
             say(f"{journal.path}: made with other settings, starting over")
         for start in range(0, len(jobs), batch_size):

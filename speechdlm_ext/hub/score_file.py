@@ -15,7 +15,7 @@ from speechdlm_ext.evaluation.zerospeech_files import Likelihood, row_keys, writ
 from speechdlm_ext.hub.dialogues import channel_texts
 from speechdlm_ext.hub.model import DialogueModel
 from speechdlm_ext.hub.unit_model import UnitModel
-from speechdlm_ext.io.resume_log import Journal
+from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.files import choose_channel, read_unit_file
 
@@ -82,7 +82,7 @@ def score_unit_file(
     different = {text: _check(model, text, key) for text, key in zip(texts, keys, strict=True) if text}
     settings = {"texts": _digest(texts), "ending": ending, "made_by": dict(made_by or {})}
     found: dict[tuple[str, ...], tuple[float, int]] = {}
-    with Journal(output.with_name(output.name + ".partial"), settings) as journal:
+    with ResumeLog(output.with_name(output.name + ".partial"), settings) as journal:
         if journal.dropped:
             say(f"{journal.path}: made with other settings, starting over")
         for number, stretch in enumerate(_stretches(different)):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 
 if TYPE_CHECKING:  # torch is imported where it is needed, so that a command's --help does not wait for it
     import torch

@@ -1,48 +1,17 @@
-"""JSON-lines manifests, shards of them, and files that are either whole or not there."""
+"""JSON lines: one object a line."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.atomic import atomic_write
 
 Item = TypeVar("Item")
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file beside ``path`` that takes its place when the block ends well.
-
-    Args:
-        path: the file to write; its folder is made when it is missing.
-        mode: ``"w"`` (UTF-8 text) or ``"wb"``.
-
-    Raises:
-        OSError: the folder cannot be written to, or the disk is full; ``path`` is then as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # "No space left on device" alone does not say where
-        raise
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from speechdlm_ext.io.locking import lock_file
 _SYNC_EVERY = 1.0  # seconds
 
 
-class Journal:
+class ResumeLog:
     """Results by key, one JSON line each, appended as they come; a context manager.
 
     The first line is the settings. Where they are other than ``settings``, what the file holds was made in another way
@@ -65,7 +65,7 @@ class Journal:
         """Delete the file, its purpose being fulfilled."""
         self.path.unlink(missing_ok=True)
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> ResumeLog:
         return self
 
     def __exit__(
@@ -99,10 +99,10 @@ class Journal:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 
 
-def read_journal(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+def read_resume_log(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
     """Settings and results of a journal, which another process may have open; None and nothing where there is none.
 
-    Read as far as it is whole, as :class:`Journal` does.
+    Read as far as it is whole, as :class:`ResumeLog` does.
     """
     try:
         with open(path, "rb") as file:

@@ -14,7 +14,7 @@ from speechdlm_ext.io.audio import SUFFIXES, audio_info, read_blocks
 from speechdlm_ext.io.locking import exclusive
 from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
 from speechdlm_ext.io.recordings import make_ids, stamp
-from speechdlm_ext.io.resume_log import Journal
+from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.io.sharding import Shard
 
 FRAME_SECONDS = 0.02  # of units: a recording that is shorter gives none
@@ -124,7 +124,7 @@ def make_manifest(
     if shard is not None:
         path, paths, ids = shard.path(path), shard.take(paths), shard.take(ids)
     partial = path.with_name(path.name + ".partial")
-    with Journal(partial, {"channels": channels, "min_seconds": min_seconds}) as journal:
+    with ResumeLog(partial, {"channels": channels, "min_seconds": min_seconds}) as journal:
         stamps = [stamp(os.fspath(file)) for file in paths]
         names = [os.fsencode(file).decode(errors="backslashreplace") for file in paths]
         known = [journal.entries.get(name, {}).get("stamp") == own for name, own in zip(names, stamps, strict=True)]

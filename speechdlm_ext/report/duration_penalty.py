@@ -11,7 +11,7 @@ import torch
 
 from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.recordings import recording_blocks
 from speechdlm_ext.metrics.unit_figures import unit_figures
 from speechdlm_ext.units.codebook import Codebook

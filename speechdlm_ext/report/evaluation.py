@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.metrics.events import Events, one_conversation
 from speechdlm_ext.report.comparison import distribution_charts, plain_differences, rate_chart, reasons, summary_table
 from speechdlm_ext.report.dialogues import figure_columns, figure_rows, list_data, list_markup

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.audio import read_blocks
-from speechdlm_ext.io.manifest import atomic_write
 from speechdlm_ext.metrics.agreement import speech_agreement
 from speechdlm_ext.report.page import Section, render_page
 from speechdlm_ext.report.timeline import Timeline

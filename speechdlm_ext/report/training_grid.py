@@ -11,7 +11,7 @@ from typing import Any
 
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 
 BEST = "checkpoint_best.pt"
 # Options that differ because runs lie in different places.

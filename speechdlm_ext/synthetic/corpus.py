@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import atomic_write, write_jsonl
+from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.manifest import write_jsonl
 from speechdlm_ext.io.rttm import SpeakerTurn, write_rttm
 from speechdlm_ext.synthetic.clips import SAMPLE_RATE, SpeechSource
 from speechdlm_ext.synthetic.dialogue import Conversation, make_conversation

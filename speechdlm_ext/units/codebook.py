@@ -14,7 +14,7 @@ import torch
 
 from speechdlm_ext.encoders.base import Encoder, build_encoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.units.distances import CentroidDistances
 
 

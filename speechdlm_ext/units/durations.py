@@ -7,7 +7,7 @@ from operator import eq
 from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.files import DURATIONS, draw_out, row_channels, row_units
+from speechdlm_ext.units.files import DURATIONS, expand_durations, row_channels, row_units
 
 if TYPE_CHECKING:
     from speechdlm_ext.vocoders.base import Vocoder
@@ -71,7 +71,7 @@ def frame_units(row: Mapping[str, Any], vocoder: Vocoder, deduplicated: bool = F
     """
     name, channels = row.get("audio", "?"), row_channels(row)
     drawn = any(channel + DURATIONS in row for channel in channels)
-    units = row_units(draw_out(row) if drawn else row, channels, deduplicated and not drawn)
+    units = row_units(expand_durations(row) if drawn else row, channels, deduplicated and not drawn)
     for channel, labels in zip(channels, units, strict=True):
         if (highest := max(labels)) >= vocoder.units:
             raise InputError(

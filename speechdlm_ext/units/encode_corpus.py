@@ -12,7 +12,7 @@ from speechdlm_ext.encoders.base import Encoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
 from speechdlm_ext.io.recordings import audio_paths, recording_seconds, recording_stamp, stamp
-from speechdlm_ext.io.resume_log import Journal
+from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.encode_recordings import Encoded, encode_rows
 from speechdlm_ext.units.files import DURATIONS, channel_names, format_units, write_unit_file
@@ -71,7 +71,7 @@ def encode_recordings(
     encoder = encoder or codebook.build_encoder()
     made_by = {**facts, **({"deduplicate": True} if deduplicate else {})}
     made_by.pop("frame_rate")
-    with Journal(output.with_name(output.name + ".partial"), made_by) as journal:
+    with ResumeLog(output.with_name(output.name + ".partial"), made_by) as journal:
         if journal.dropped:
             say(f"{journal.path}: made with another codebook or other settings, starting over")
         sources = {row["id"]: recording_stamp(row) for row in rows}

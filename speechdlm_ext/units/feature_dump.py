@@ -16,7 +16,7 @@ import torch
 from speechdlm_ext.encoders.base import Encoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.recordings import recording_seconds, recording_stamp
-from speechdlm_ext.io.resume_log import Journal, read_journal
+from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard, remove_shards, shard_paths
 from speechdlm_ext.units.sample_frames import Drawn, draw_features
 
@@ -67,7 +67,7 @@ def dump_features(
     places = list(enumerate(rows))
     if shard is not None:
         path, places = shard.path(path), shard.take(places)
-    with Journal(path.with_name(path.name + ".partial"), settings) as journal:
+    with ResumeLog(path.with_name(path.name + ".partial"), settings) as journal:
         done = _resume(path, encoder.dim, journal)
         to_do = places[done:]
         parts = shard_paths(path) if shard is None and to_do else []
@@ -95,7 +95,7 @@ def _read_accounts(
     accounts = []
     for index, part in enumerate(parts):
         shard = Shard(index, len(parts))
-        made_with, account = read_journal(part.with_name(part.name + ".partial"))
+        made_with, account = read_resume_log(part.with_name(part.name + ".partial"))
         if made_with != settings:
             raise InputError(
                 f"{part} is of other recordings or settings: run --shard {shard} again with these, or remove it"
@@ -134,7 +134,7 @@ def _begins(account: Mapping[str, Any]) -> dict[str, int]:
     return dict(zip(account, [0, *(entry["end"] for entry in account.values())], strict=False))
 
 
-def _append(path: Path, dim: int, journal: Journal, drawn: Iterable[Drawn], say: Callable[[str], object]) -> None:
+def _append(path: Path, dim: int, journal: ResumeLog, drawn: Iterable[Drawn], say: Callable[[str], object]) -> None:
     from npy_append_array import NpyAppendArray
 
     if not path.exists():
@@ -149,7 +149,7 @@ def _append(path: Path, dim: int, journal: Journal, drawn: Iterable[Drawn], say:
             journal.add(item.row["id"], {"end": file.shape[0], "levels": item.levels, "error": item.error})
 
 
-def _resume(path: Path, dim: int, journal: Journal) -> int:
+def _resume(path: Path, dim: int, journal: ResumeLog) -> int:
     """Cut the file to the recordings that the journal knows to be whole in it; returns their number."""
     from npy_append_array import recover
 

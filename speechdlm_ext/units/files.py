@@ -100,7 +100,7 @@ def row_units(
     return units
 
 
-def draw_out(row: Mapping[str, Any]) -> dict[str, Any]:
+def expand_durations(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with one unit a frame and without durations; the same where it is not deduplicated.
 
     Raises:

@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import atomic_write
-from speechdlm_ext.units.files import DURATIONS, draw_out, read_unit_file, row_channels, row_units, write_unit_file
+from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.units.files import (
+    DURATIONS,
+    expand_durations,
+    read_unit_file,
+    row_channels,
+    row_units,
+    write_unit_file,
+)
 from speechdlm_ext.units.segments import cut_row, frame_rate
 
 
@@ -77,7 +84,7 @@ def split_rows(
     if not segment_seconds > 0:
         raise InputError(f"--segment-seconds {segment_seconds}: more than 0 is wanted")
     _check(rows, mixed)
-    frames = {row["audio"]: len(row_units(draw_out(row))[0]) for row in rows}
+    frames = {row["audio"]: len(row_units(expand_durations(row))[0]) for row in rows}
     originals = [row for row in rows if "copy_of" not in row]
     lengths = {row["audio"]: frames[row["audio"]] / frame_rate(row) for row in originals}
     tested = _choose(lengths, test, seed) if test else set()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.modules.unit_generator import UnitGenerator
 from speechdlm_ext.modules.weight_norm import fold_weight_norm
 from speechdlm_ext.vocoders.published import VOCODERS, fetch_vocoder

@@ -11,11 +11,11 @@ import torch
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import write_audio
 from speechdlm_ext.io.recordings import stamp
-from speechdlm_ext.io.resume_log import Journal
+from speechdlm_ext.io.resume_log import ResumeLog
 
 
 def replace_sound(
-    journal: Journal, name: str, source: Any, path: Path, sound: torch.Tensor, rate: int, say: Callable[[str], object]
+    journal: ResumeLog, name: str, source: Any, path: Path, sound: torch.Tensor, rate: int, say: Callable[[str], object]
 ) -> None:
     """Write a wav file that takes the place of the one of before, if any, at once; the journal notes what it is of.
 

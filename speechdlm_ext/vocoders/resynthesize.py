@@ -18,7 +18,7 @@ from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.manifest import write_jsonl
 from speechdlm_ext.io.output_paths import mirror_paths
 from speechdlm_ext.io.recordings import audio_paths, recording_blocks, recording_seconds, recording_stamp
-from speechdlm_ext.io.resume_log import Journal, read_journal
+from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.durations import predict_frames
 from speechdlm_ext.units.encode_corpus import unit_facts
@@ -104,7 +104,7 @@ def resynthesize(
     made = Resynthesis()
     # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
     to_do = _missing(mine, paths, folder, _accounts(folder, account, settings), overwrite)
-    with Journal(account, settings) as journal:
+    with ResumeLog(account, settings) as journal:
         if overwrite:
             _drop_accounts(folder, settings, shard)
         if len(to_do) < len(mine):
@@ -196,7 +196,7 @@ def _drop_accounts(folder: Path, settings: Mapping[str, Any], shard: Shard | Non
         ours = shard is not None and path.name.endswith(f"-of-{shard.count}")
         if path.name.endswith(".errors") or ours or not path.is_file():
             continue
-        if read_journal(path)[0] != settings:
+        if read_resume_log(path)[0] != settings:
             path.unlink(missing_ok=True)
 
 
@@ -205,7 +205,7 @@ def _accounts(folder: Path, own: Path, settings: Mapping[str, Any]) -> dict[str,
     known: dict[str, Any] = {}
     for path in sorted(folder.glob(JOURNAL + "*"), key=lambda path: path == own):
         if not path.name.endswith(".errors"):
-            theirs, entries = read_journal(path)
+            theirs, entries = read_resume_log(path)
             known.update(entries if theirs == settings else {})
     return known
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.resume_log import Journal, read_journal
+from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.units.durations import are_deduplicated, frame_units
 from speechdlm_ext.vocoders.base import Vocoder
 from speechdlm_ext.vocoders.outputs_log import is_made, replace_sound
@@ -63,10 +63,10 @@ def speak_rows(
         say("too few units to tell whether they are deduplicated: they are taken as one unit a frame")
     account = folder / ".synthesized"
     # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
-    made_with, known = read_journal(account)
+    made_with, known = read_resume_log(account)
     entries = known if made_with == settings else {}
     to_do = [item for item in work if not is_made(item[0], item[2], entries.get(item[0].name), overwrite)]
-    with Journal(account, settings) as journal:
+    with ResumeLog(account, settings) as journal:
         if len(to_do) < len(work):
             say(f"{len(work) - len(to_do)} of {len(work)} wav files are there already")
         for path, units, digest in progress(to_do):

@@ -106,16 +106,16 @@ def test_commands_done_are_not_done_again(work: Path, folder: Path, run_loaded) 
 # Runs a command that gets a signal when its n-th result goes into its journal.
 SIGNALLED = """
 import os, runpy, sys
-from speechdlm_ext.io.resume_log import Journal
+from speechdlm_ext.io.resume_log import ResumeLog
 signal, count = int(sys.argv[1]), int(sys.argv[2])
-add = Journal.add
+add = ResumeLog.add
 def add_and_signal(journal, key, value):
     global count
     add(journal, key, value)
     count -= 1
     if not count:
         os.kill(os.getpid(), signal)
-Journal.add = add_and_signal
+ResumeLog.add = add_and_signal
 sys.argv = sys.argv[3:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

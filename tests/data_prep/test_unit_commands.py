@@ -20,7 +20,7 @@ import torch
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
 from speechdlm_ext.units import Codebook, DPDPQuantizer
-from speechdlm_ext.units.files import draw_out, parse_units
+from speechdlm_ext.units.files import expand_durations, parse_units
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +127,7 @@ def test_shards_merged_are_one_run(work: Path, tmp_path: Path, here, monkeypatch
     # The same units as by hand: the penalized units of each channel's features.
     codebook = Codebook.load(work / "book.safetensors")
     encoder, quantizer = codebook.build_encoder(), DPDPQuantizer(codebook, 200.0)
-    for row, made in zip(rows, map(draw_out, read_jsonl(tmp_path / "joined.jsonl")), strict=False):
+    for row, made in zip(rows, map(expand_durations, read_jsonl(tmp_path / "joined.jsonl")), strict=False):
         for name, channel in zip(("unitA", "unitB"), read_audio(row["audio_filepath"], 16000)[0], strict=False):
             assert parse_units(made[name]) == quantizer.units(encoder.encode(channel, 16000)).tolist()
 
@@ -184,15 +184,15 @@ def test_bad_sound_costs_a_line_each(work: Path, tmp_path: Path, folder: Path, h
 # The command as it is, but that each result takes a while, the last but one until it is killed: it cannot end before.
 SLOW = """
 import runpy, sys, time
-from speechdlm_ext.io.resume_log import Journal
-add = Journal.add
+from speechdlm_ext.io.resume_log import ResumeLog
+add = ResumeLog.add
 count = int(sys.argv[1])
 def slow(journal, key, value):
     global count
     add(journal, key, value)
     count -= 1
     time.sleep(0.03 if count else 600)
-Journal.add = slow
+ResumeLog.add = slow
 sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

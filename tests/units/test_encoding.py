@@ -20,7 +20,7 @@ from speechdlm_ext.units import Codebook, DPDPQuantizer
 from speechdlm_ext.units.encode_corpus import encode_recordings
 from speechdlm_ext.units.encode_recordings import encode_rows
 from speechdlm_ext.units.feature_dump import dump_features
-from speechdlm_ext.units.files import draw_out, parse_units, read_unit_file
+from speechdlm_ext.units.files import expand_durations, parse_units, read_unit_file
 
 
 def quiet(line: str) -> None:
@@ -260,7 +260,7 @@ def test_deduplicated_units_with_their_durations_are_the_frames(tmp_path: Path, 
             units, durations = (parse_units(row[key]) for key in (name, f"{name}.durations"))
             assert len(units) == len(durations) < len(parse_units(whole[name]))
             assert min(durations) >= 1 and all(a != b for a, b in zip(units, units[1:], strict=False))
-        assert draw_out(row) == whole == draw_out(whole)
+        assert expand_durations(row) == whole == expand_durations(whole)
     with pytest.raises(InputError, match="is there already, deduplicated: pass --overwrite"):
         encode_recordings(rows, codebook, tmp_path / "runs.jsonl", say=quiet)
 

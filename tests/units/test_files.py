@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.files import (
     channel_names,
-    draw_out,
+    expand_durations,
     format_units,
     parse_units,
     read_unit_file,
@@ -103,9 +103,9 @@ def test_rows_that_are_wrong(row: dict, expected: str) -> None:
 def test_durations_that_cannot_be(durations: str, expected: str) -> None:
     units = " ".join("7" for _ in durations.split())
     with pytest.raises(InputError, match=expected) as caught:
-        draw_out({"audio": "a", "unitA": units, "unitA.durations": durations})
+        expand_durations({"audio": "a", "unitA": units, "unitA.durations": durations})
     assert len(str(caught.value)) < 200
-    row = draw_out({"audio": "a", "unitA": "7 8", "unitA.durations": "2 1"})
+    row = expand_durations({"audio": "a", "unitA": "7 8", "unitA.durations": "2 1"})
     assert row == {"audio": "a", "unitA": "7 7 8"}
 
 

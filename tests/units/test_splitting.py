@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from speechdlm_ext.data.binarization import binarize
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.files import draw_out, read_unit_file, write_unit_file
+from speechdlm_ext.units.files import expand_durations, read_unit_file, write_unit_file
 from speechdlm_ext.units.splitting import split_rows, write_split
 
 
@@ -195,13 +195,13 @@ def test_deduplicated_rows_are_cut_as_their_frames_are(data: list[list[int]], se
         for number, durations in enumerate(data)
     ]
     try:
-        wanted = split_rows([draw_out(row) for row in rows], 0.3, segment, 0.5, test=test)
+        wanted = split_rows([expand_durations(row) for row in rows], 0.3, segment, 0.5, test=test)
     except InputError:
         assume(False)
     found = split_rows(rows, 0.3, segment, 0.5, test=test)
     assert found.parts().keys() == wanted.parts().keys()
     for name, part in found.parts().items():
-        assert [draw_out(row) for row in part] == wanted.parts()[name]
+        assert [expand_durations(row) for row in part] == wanted.parts()[name]
         for row in part:
             units = row["unitA"].split()
             assert all(one != other for one, other in pairwise(units))

@@ -18,7 +18,7 @@ from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info, read_audio, write_audio
 from speechdlm_ext.io.output_paths import mirror_paths
-from speechdlm_ext.io.resume_log import Journal, read_journal
+from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.metrics.agreement import speech_agreement
 from speechdlm_ext.units.durations import are_deduplicated
@@ -246,13 +246,13 @@ def test_a_note_that_was_not_followed_by_its_file_claims_nothing(tmp_path: Path)
     path = tmp_path / "a.wav"
     write_audio(path, torch.zeros(100), 16000)
     old = path.read_bytes()
-    with Journal(tmp_path / "journal", {}) as journal, pytest.raises(InputError, match="not all finite"):
+    with ResumeLog(tmp_path / "journal", {}) as journal, pytest.raises(InputError, match="not all finite"):
         replace_sound(journal, "a.wav", "new", path, torch.full((1, 9), torch.nan), 16000, print)
-    entry = read_journal(tmp_path / "journal")[1]["a.wav"]
+    entry = read_resume_log(tmp_path / "journal")[1]["a.wav"]
     assert path.read_bytes() == old and not is_made(path, "new", entry, overwrite=True)
-    with Journal(tmp_path / "journal", {}) as journal:
+    with ResumeLog(tmp_path / "journal", {}) as journal:
         replace_sound(journal, "a.wav", "new", path, torch.ones(1, 9), 16000, print)
-    entry = read_journal(tmp_path / "journal")[1]["a.wav"]
+    entry = read_resume_log(tmp_path / "journal")[1]["a.wav"]
     assert is_made(path, "new", entry, overwrite=True) and not is_made(path, "other", entry, overwrite=True)
 
 
