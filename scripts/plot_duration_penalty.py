@@ -36,8 +36,8 @@ def main() -> None:
     import torch
 
     from speechdlm_ext.encoders import LogMelEncoder
+    from speechdlm_ext.evaluation.duration_penalty import draw_boundaries, penalty_table, units_by_penalty
     from speechdlm_ext.io.recordings import read_manifest, recording_blocks
-    from speechdlm_ext.report.duration_penalty import draw_boundaries, penalty_table, units_by_penalty
     from speechdlm_ext.units import load_codebook
 
     codebook = load_codebook(options.codebook)

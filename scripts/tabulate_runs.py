@@ -19,7 +19,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    from speechdlm_ext.report.training_grid import write_results
+    from speechdlm_ext.evaluation.training_runs import write_results
 
     table, path = write_results(options.runs, options.out)
     print(table, end="")

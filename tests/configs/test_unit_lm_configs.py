@@ -19,7 +19,7 @@ from hydra.experimental import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import speechdlm_ext  # noqa: F401 - registers
-from speechdlm_ext.report.training_grid import read_runs
+from speechdlm_ext.evaluation.training_runs import read_runs
 from tests.data.test_utterance_dataset import write_corpus
 from tests.training.processes import Command
 

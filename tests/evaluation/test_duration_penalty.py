@@ -10,7 +10,7 @@ import torch
 
 from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.report.duration_penalty import draw_boundaries, penalty_table, units_by_penalty
+from speechdlm_ext.evaluation.duration_penalty import draw_boundaries, penalty_table, units_by_penalty
 from speechdlm_ext.units import Codebook, DPDPQuantizer
 
 
