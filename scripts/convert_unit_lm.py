@@ -31,15 +31,12 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    import fairseq  # noqa: F401 - before the package's rooms
-
-    from speechdlm_ext.checkpoints.published_unit_lms import locate_unit_lm
-    from speechdlm_ext.checkpoints.unit_lm_export import write_form
-    from speechdlm_ext.checkpoints.unit_lm_files import read_form
+    from speechdlm_ext.checkpoints.dpslm import locate_unit_lm
+    from speechdlm_ext.checkpoints.formats import read_model, write_model
 
     source = locate_unit_lm(options.source)
-    form = read_form(source)
-    for path in write_form(form, options.target, options.to, str(source), options.overwrite):
+    state = read_model(source)
+    for path in write_model(state, options.target, options.to, str(source), options.overwrite):
         print(path)
 
 

@@ -68,12 +68,11 @@ def main() -> None:
     if args.out.exists() and not args.overwrite:  # told before a model is loaded
         raise InputError(f"{args.out} is there already: pass --overwrite to replace it")
 
-    import fairseq  # noqa: F401 - before the package's rooms
     import torch
     from tqdm import tqdm
 
     from speechdlm_ext.hub import UnitModel
-    from speechdlm_ext.hub.auto import checkpoint_files, load_model
+    from speechdlm_ext.hub.load import checkpoint_files, load_model
     from speechdlm_ext.hub.sample_file import continue_unit_file
     from speechdlm_ext.hub.sampling import decoding_options
 

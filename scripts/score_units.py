@@ -52,11 +52,10 @@ def main() -> None:
     if output.exists() and not args.overwrite:  # told before a model is loaded
         raise InputError(f"{output} is there already: pass --overwrite to replace it")
 
-    import fairseq  # noqa: F401 - before the package's rooms
     import torch
     from tqdm import tqdm
 
-    from speechdlm_ext.hub.auto import checkpoint_files, load_model
+    from speechdlm_ext.hub.load import checkpoint_files, load_model
     from speechdlm_ext.hub.score_file import score_unit_file
     from speechdlm_ext.io.manifest import errors_path
 

@@ -2,18 +2,13 @@
 
 from pathlib import Path
 
-from speechdlm_ext.compat.quiet_imports import quiet
-
-with quiet():
-    import fairseq  # noqa: F401
-
 from speechdlm_ext.compat import sweeps
 from speechdlm_ext.compat.registry import release
 
 for _kind, _name in (("task", "speech_dlm_task"), ("model", "speech_dlm"), ("criterion", "speech_dlm_criterion")):
     release(_kind, [_name])
 
-from speechdlm_ext.checkpoints import speech_dlm_release, unit_lm_files  # noqa: E402
+from speechdlm_ext.checkpoints import formats, speech_dlm_release  # noqa: E402
 from speechdlm_ext.criterions import (  # noqa: E402, F401
     speech_dlm_criterion,
     unit_hifigan_criterion,
@@ -24,7 +19,7 @@ from speechdlm_ext.models import speech_dlm, unit_hifigan, unit_lm, unit_lstm  #
 from speechdlm_ext.tasks import speech_dlm_task, unit_hifigan_task, unit_language_modeling  # noqa: E402, F401
 
 speech_dlm_release.install()
-unit_lm_files.install()
+formats.install()
 
 
 def _tabulate(folder: Path) -> str:

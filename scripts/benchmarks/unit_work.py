@@ -113,7 +113,7 @@ def build(settings: dict[str, Any]) -> tuple[Any, Any]:
 def _ours(name: str, units: int) -> Any:
     from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 
-    from speechdlm_ext.checkpoints.unit_lm_files import KINDS
+    from speechdlm_ext.checkpoints.model_state import KINDS
     from speechdlm_ext.data.unit_dictionary import UnitDictionary
 
     kind = ARCH_MODEL_REGISTRY[name]

@@ -6,7 +6,8 @@ torch, numpy or fairseq, so that it can stand before the first ``import fairseq`
 
 from __future__ import annotations
 
-from .imports import after_import, install_finder, is_loaded
+from .imports import after_import, around_import, install_finder, is_loaded
+from .quiet_imports import quiet
 from .repair import Repair, RepairState
 
 __all__ = ["Repair", "RepairState", "activate", "after_import", "is_loaded", "report"]
@@ -23,6 +24,8 @@ def _repairs() -> list[Repair]:
 def activate() -> None:
     """Apply every repair that the installed versions need. A second call does nothing."""
     install_finder()
+    if not _active:
+        around_import("fairseq", lambda module: quiet())
     for repair in _repairs():
         if repair.name not in _active and repair.needed():
             _active.add(repair.name)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechdlm_ext.checkpoints.speech_dlm_folder import save_folder
+from speechdlm_ext.checkpoints.pretrained_folder import save_speech_dlm
 from speechdlm_ext.generation.dialogue_generator import Hypothesis
 from speechdlm_ext.hub.dialogues import Dialogue, column, dialogue_list, encode_dialogue, encode_whole
 from speechdlm_ext.hub.ensemble import Ensemble
@@ -149,7 +149,7 @@ class DialogueModel(Ensemble):
         Raises:
             InputError: there is a model already, and not ``overwrite``; or this is an ensemble.
         """
-        save_folder(folder, self.only_model(), self.task, overwrite)
+        save_speech_dlm(folder, self.only_model(), self.task, overwrite)
 
     def _log(self, prompts: Sequence[Tensor], found: Sequence[Sequence[Hypothesis]]) -> None:
         for prompt, hypotheses in zip(prompts, found, strict=True):

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from speechdlm_ext.checkpoints.unit_lm_folder import save_unit_folder
+from speechdlm_ext.checkpoints.pretrained_folder import save_unit_lm
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.dialogue_generator import Hypothesis
@@ -173,7 +173,7 @@ class UnitModel(Ensemble):
         Raises:
             InputError: there is a model already, and not ``overwrite``; or this is an ensemble.
         """
-        save_unit_folder(folder, self.only_model(), self.frame_rate, overwrite)
+        save_unit_lm(folder, self.only_model(), self.frame_rate, overwrite)
 
 
 def _is_one(given: Any) -> bool:

@@ -10,10 +10,10 @@ from fairseq.models import FairseqLanguageModel, register_model, register_model_
 from omegaconf import II
 from torch import Tensor
 
-from speechdlm_ext.checkpoints.weights import check_weights
 from speechdlm_ext.data.flags import cross_weights, flag
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.speech_dlm_decoder import SpeechDLMDecoder
+from speechdlm_ext.modules.weights import check_weights
 
 DEFAULT_MAX_TARGET_POSITIONS = 1024
 

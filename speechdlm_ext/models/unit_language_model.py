@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from fairseq.models import FairseqDecoder, FairseqLanguageModel
 from torch import Tensor, nn
 
-from speechdlm_ext.checkpoints.weights import check_weights
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.incremental import Reader
 from speechdlm_ext.modules.packing import Packing
+from speechdlm_ext.modules.weights import check_weights
 
 NO_LIMIT = 2**31 - 1
 

@@ -14,10 +14,10 @@ import torch
 from fairseq import checkpoint_utils
 from torch import Tensor, nn
 
-from speechdlm_ext.checkpoints import published_unit_lms
-from speechdlm_ext.checkpoints.published_unit_lms import DIGESTS, UNIT_LMS, locate_unit_lm
-from speechdlm_ext.checkpoints.unit_lm_export import write_form
-from speechdlm_ext.checkpoints.unit_lm_files import build, read_form
+from speechdlm_ext.checkpoints import dpslm
+from speechdlm_ext.checkpoints.dpslm import DIGESTS, UNIT_LMS, locate_unit_lm
+from speechdlm_ext.checkpoints.formats import read_model, write_model
+from speechdlm_ext.checkpoints.model_state import build_model
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.published import Published
 from tests.data.test_utterance_dataset import write_corpus
@@ -27,7 +27,7 @@ SHAPE = {"dim": 16, "n_layers": 2, "head_dim": 6, "hidden_dim": 24, "n_heads": 4
 
 
 def dpslm_file(path: Path, units: int = 20) -> dict[str, Any]:
-    """A small checkpoint in the published form."""
+    """A small checkpoint in the published state."""
     model = toy_unit_lm(units, decoder_attention_heads=4, decoder_kv_heads=2, decoder_head_dim=6)
     weights = {name.removeprefix("decoder."): tensor for name, tensor in model.state_dict().items()}
     args = {**SHAPE, "norm_eps": 1e-6, "vocab_size": units + 1, "rope_theta": 10000}
@@ -71,21 +71,21 @@ def same(one: Any, other: Any) -> bool:
 
 def test_dpslms_form_is_read_and_written_back(tmp_path: Path) -> None:
     published = dpslm_file(tmp_path / "published.pt")
-    form = read_form(tmp_path / "published.pt")
-    model = build(form, "published.pt")
+    state = read_model(tmp_path / "published.pt")
+    model = build_model(state, "published.pt")
     rows = torch.randint(0, 21, (15,))
     with torch.no_grad():
         found, _ = model(rows, src_lengths=[15])
     wanted = plain_logits(published["model_state_dict"], rows.tolist(), 4, 2)
     assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-4
     assert all(layer.dropout == 0.15 for layer in model.decoder.layers)
-    write_form(form, tmp_path / "fairseq.pt", "fairseq", "published.pt")
-    write_form(read_form(tmp_path / "fairseq.pt"), tmp_path / "again.pt", "dpslm", "fairseq.pt")
+    write_model(state, tmp_path / "fairseq.pt", "fairseq", "published.pt")
+    write_model(read_model(tmp_path / "fairseq.pt"), tmp_path / "again.pt", "dpslm", "fairseq.pt")
     again = torch.load(tmp_path / "again.pt", weights_only=True)
     assert again["model_args"] == published["model_args"]
     assert same(again["model_state_dict"], published["model_state_dict"])
-    with pytest.raises(InputError, match=r"again\.pt is there already"):
-        write_form(form, tmp_path / "again.pt", "dpslm", "published.pt")
+    with pytest.raises(InputError, match=r"again\.pt exists"):
+        write_model(state, tmp_path / "again.pt", "dpslm", "published.pt")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -96,14 +96,14 @@ def test_options_in_a_namespace_and_weights_of_half_precision(tmp_path: Path, dt
     torch.save(
         {"model_args": Namespace(**published["model_args"]), "model_state_dict": halves}, tmp_path / "published.pt"
     )
-    form = read_form(tmp_path / "published.pt")
-    model = build(form, "published.pt")
+    state = read_model(tmp_path / "published.pt")
+    model = build_model(state, "published.pt")
     rows = torch.randint(0, 21, (15,))
     with torch.no_grad():
         found, _ = model(rows, src_lengths=[15])
     wanted = plain_logits(halves, rows.tolist(), 4, 2)
     assert found.dtype == torch.float32 and float((found - wanted).abs().max() / wanted.abs().max()) < 1e-4
-    write_form(form, tmp_path / "again.pt", "dpslm", "published.pt")
+    write_model(state, tmp_path / "again.pt", "dpslm", "published.pt")
     again = torch.load(tmp_path / "again.pt", weights_only=True)
     assert again["model_args"] == published["model_args"] and same(again["model_state_dict"], halves)
 
@@ -112,7 +112,7 @@ def test_options_in_a_namespace_and_weights_of_half_precision(tmp_path: Path, dt
 def test_fairseqs_own_loader_reads_both_forms(tmp_path: Path, name: str) -> None:
     """The codebook is the checkpoint's, though the data's dictionary knows but six of its units."""
     published = dpslm_file(tmp_path / "published.pt")
-    write_form(read_form(tmp_path / "published.pt"), tmp_path / "fairseq.pt", "fairseq", "published.pt")
+    write_model(read_model(tmp_path / "published.pt"), tmp_path / "fairseq.pt", "fairseq", "published.pt")
     data = write_corpus(tmp_path / "data", [[3, 0, 1], [5]])
     (model,), cfg, task = checkpoint_utils.load_model_ensemble_and_task(
         [str(tmp_path / name)], arg_overrides={"data": str(data)}
@@ -127,17 +127,17 @@ def test_fairseqs_own_loader_reads_both_forms(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize("safe", [False, True])
 def test_amelas_form_is_read_and_written_back(tmp_path: Path, padding: bool, safe: bool) -> None:
     published = amela_folder(tmp_path / "published", padding=padding, safe=safe)
-    form = read_form(tmp_path / "published")
-    model = build(form, "published")
+    state = read_model(tmp_path / "published")
+    model = build_model(state, "published")
     units = torch.randint(0, 30, (12,)).tolist()
     source = torch.tensor([0, *(unit + 1 for unit in units[:-1])])
     with torch.no_grad():
         lprobs = model.get_normalized_probs(model(source, src_lengths=[12]), True)
     found = sum(float(lprobs[t, unit + 1]) for t, unit in enumerate(units))
     assert found == pytest.approx(amela_likelihood(published, units, 30), abs=1e-4)
-    assert form.options["dropout"] == 0.2 and form.options["decoder_layers"] == 3
-    write_form(form, tmp_path / "fairseq.pt", "fairseq", "published")
-    write_form(read_form(tmp_path / "fairseq.pt"), tmp_path / "again", "amela", "fairseq.pt")
+    assert state.options["dropout"] == 0.2 and state.options["decoder_layers"] == 3
+    write_model(state, tmp_path / "fairseq.pt", "fairseq", "published")
+    write_model(read_model(tmp_path / "fairseq.pt"), tmp_path / "again", "amela", "fairseq.pt")
     again = safetensors.torch.load_file(tmp_path / "again" / "model.safetensors")
     kept = {
         name: tensor[:31] if name in ("embedding.weight", "output.weight", "output.bias") else tensor
@@ -169,12 +169,12 @@ def test_a_named_model_is_fetched_checked_and_kept(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SPEECHDLM_CACHE", str(tmp_path / "cache"))
     url = (tmp_path / "there.pt").as_uri()
     name = "mistral-ulm-k-500-lmbda-600"
-    monkeypatch.setitem(published_unit_lms.UNIT_LMS, name, Published(url, "00000000"))
+    monkeypatch.setitem(dpslm.UNIT_LMS, name, Published(url, "00000000"))
     with pytest.raises(InputError, match="wanted is 00000000"):
         locate_unit_lm(name)
-    monkeypatch.setitem(published_unit_lms.UNIT_LMS, name, Published(url, digest[:8]))
+    monkeypatch.setitem(dpslm.UNIT_LMS, name, Published(url, digest[:8]))
     path = locate_unit_lm(name)
-    assert read_form(path).units == 20 and str(path).startswith(str(tmp_path / "cache"))
+    assert read_model(path).units == 20 and str(path).startswith(str(tmp_path / "cache"))
     (tmp_path / "there.pt").unlink()
     assert locate_unit_lm(name) == path
 
@@ -189,7 +189,7 @@ def test_files_that_will_not_do_are_explained(tmp_path: Path) -> None:
             part.pop(name.replace("__", ".")) if value is None else part.update({name.replace("__", "."): value})
         torch.save(state, tmp_path / "b.pt")
         with pytest.raises(InputError, match=message):
-            build(read_form(tmp_path / "b.pt"), "b.pt")
+            build_model(read_model(tmp_path / "b.pt"), "b.pt")
 
     broken("21 rows of tok_embeddings.weight, 501 are wanted", vocab_size=501)
     broken("model_args has no n_layers", n_layers=None)
@@ -202,33 +202,35 @@ def test_files_that_will_not_do_are_explained(tmp_path: Path) -> None:
     for args in (None, [1, 2]):
         torch.save({**published, "model_args": args}, tmp_path / "b.pt")
         with pytest.raises(InputError, match="model_args has no dim"):
-            read_form(tmp_path / "b.pt")
+            read_model(tmp_path / "b.pt")
     amela_folder(tmp_path / "lstm")
     (tmp_path / "lstm" / "config.json").write_text('{"model_type": "lstm", "sos_token_id": 40}')
     with pytest.raises(InputError, match="31 rows, SOS in row 40"):
-        read_form(tmp_path / "lstm")
+        read_model(tmp_path / "lstm")
     (tmp_path / "lstm" / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(InputError, match="model_type is not lstm"):
-        read_form(tmp_path / "lstm")
+    with pytest.raises(InputError, match="model_type is gpt2"):
+        read_model(tmp_path / "lstm")
     (tmp_path / "lstm" / "config.json").unlink()
     with pytest.raises(InputError, match="not all there"):
-        read_form(tmp_path / "lstm")
+        read_model(tmp_path / "lstm")
     torch.save({"something": 1}, tmp_path / "c.pt")
     with pytest.raises(InputError, match=r"c\.pt: neither a checkpoint of fairseq nor"):
-        read_form(tmp_path / "c.pt")
+        read_model(tmp_path / "c.pt")
     (tmp_path / "d.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:-2000])
     with pytest.raises(Exception, match=r"d\.pt: is not a whole checkpoint"):
-        read_form(tmp_path / "d.pt")
+        read_model(tmp_path / "d.pt")
 
 
 def test_forms_without_a_place_for_it_are_refused(tmp_path: Path) -> None:
-    from speechdlm_ext.checkpoints.unit_lm_formats import Form, to_amela, to_dpslm
+    from speechdlm_ext.checkpoints.amela import to_amela
+    from speechdlm_ext.checkpoints.dpslm import to_dpslm
+    from speechdlm_ext.checkpoints.model_state import ModelState
 
     for model, kind, write in ((toy_unit_lm, "unit_lm", to_dpslm), (toy_unit_lstm, "unit_lstm", to_amela)):
         timed = model(durations=True)
         options = vars(timed.decoder.args)
         with pytest.raises(InputError, match="predicts durations"):
-            write(Form(kind, 20, options, timed.state_dict()), "x.pt")
+            write(ModelState(kind, 20, options, timed.state_dict()), "x.pt")
         other = "unit_lstm" if kind == "unit_lm" else "unit_lm"
         with pytest.raises(InputError, match=f"x.pt is a {other}"):
-            write(Form(other, 20, options, {}), "x.pt")
+            write(ModelState(other, 20, options, {}), "x.pt")

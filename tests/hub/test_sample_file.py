@@ -15,7 +15,7 @@ from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.hub import UnitModel
-from speechdlm_ext.hub.auto import load_model
+from speechdlm_ext.hub.load import load_model
 from speechdlm_ext.hub.sample_file import continue_unit_file
 from speechdlm_ext.units.codebook import Codebook
 from tests.hub.checkpoints import write_checkpoint

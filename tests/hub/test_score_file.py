@@ -13,7 +13,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.zerospeech_files import merge_likelihoods, read_likelihoods
 from speechdlm_ext.hub import DialogueModel, UnitModel
 from speechdlm_ext.hub import score_file as likelihoods
-from speechdlm_ext.hub.auto import load_model
+from speechdlm_ext.hub.load import load_model
 from speechdlm_ext.hub.score_file import score_unit_file
 from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.io.sharding import Shard

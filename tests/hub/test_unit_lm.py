@@ -122,14 +122,14 @@ def test_saved_folders_load_what_was_saved(build: Any, options: dict, tmp_path: 
     ],
 )
 def test_folders_that_contradict_themselves_are_one_line(change: Any, message: str, tmp_path: Path) -> None:
-    from speechdlm_ext.checkpoints.unit_lm_folder import load_unit_folder
+    from speechdlm_ext.hub import load_unit_lm
 
     UnitModel([toy_unit_lm()]).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     change(config)
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=message) as error:
-        load_unit_folder(tmp_path)
+        load_unit_lm(tmp_path)
     assert "\n" not in str(error.value)
 
 
