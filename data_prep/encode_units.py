@@ -54,7 +54,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    shard = find_shard(options.shard)
+    shard = find_shard(options.shard, options.units)
     if options.workers < 1:
         raise InputError(f"--workers {options.workers}: 1 or more is wanted")
     if options.batch_seconds is not None and not options.batch_seconds >= 0:

@@ -38,7 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    shard = find_shard(options.shard)
+    shard = find_shard(options.shard, options.manifest)
     if options.channels is not None and options.channels < 1:
         raise InputError(f"--channels {options.channels}: at least 1 is wanted")
     if not 0 <= options.min_seconds < float("inf"):

@@ -57,7 +57,8 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    shard = find_shard(options.shard)
+    dump = options.features or options.codebook.with_name(options.codebook.name + ".features.npy")
+    shard = find_shard(options.shard, dump)
     named = encoder_options(options)
     if options.codebook.exists() and not options.overwrite:
         raise InputError(f"{options.codebook} is there already: pass --overwrite to replace it")
@@ -88,7 +89,6 @@ def main() -> None:
         raise InputError(
             f"{options.clusters} units from about {share * frames:.0f} frames: take fewer units or more frames"
         )
-    dump = options.features or options.codebook.with_name(options.codebook.name + ".features.npy")
     # Shards keep out of each other's way by the locks of their own files.
     with nullcontext() if shard is not None else exclusive(options.codebook):
         features, levels = dump_features(

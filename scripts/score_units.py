@@ -47,7 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     args = get_parser().parse_args()
-    shard = find_shard(args.shard)
+    shard = find_shard(args.shard, args.scores)
     output = args.scores if shard is None else shard.path(args.scores)
     if output.exists() and not args.overwrite:  # told before a model is loaded
         raise InputError(f"{output} is there already: pass --overwrite to replace it")

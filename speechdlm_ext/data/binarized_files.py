@@ -14,7 +14,7 @@ import numpy as np
 from speechdlm_ext.data.text_chunks import END, read_numbers, write_array
 from speechdlm_ext.data.vocabulary import EOS, UNK, Vocabulary
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.locking import lock_file
+from speechdlm_ext.io.locking import exclusive
 
 NAMES = {"plain": "{split}.{channel}", "fairseq": "{split}.{channel}-None.{channel}"}
 
@@ -39,18 +39,13 @@ def workplace(folder: Path) -> Iterator[Path]:
     """An empty folder in ``folder`` for what is not whole yet; one process at a time has it."""
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / ".binarizing"
-    work.mkdir(exist_ok=True)
-    handle = os.open(work, os.O_RDONLY)
-    try:
-        lock_file(handle, folder)
+    with exclusive(work):
         try:
-            for path in work.iterdir():  # of a run that was killed
-                path.unlink()
+            shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+            work.mkdir()
             yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    finally:
-        os.close(handle)
 
 
 def write_binarized(path: Path, prefixes: Sequence[str], lines: int, vocabulary: Vocabulary) -> None:

@@ -17,7 +17,7 @@ from typing import IO
 
 from speechdlm_ext.demo.steps import ENVIRONMENT, Stamps, Step
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.locking import lock_file
+from speechdlm_ext.io.locking import open_locked
 
 _PR_SET_PDEATHSIG = 1
 _SHOW_EVERY = 5.0  # seconds between two lines of progress where the output is no terminal
@@ -34,12 +34,12 @@ def exclusive(path: Path) -> Iterator[int]:
         InputError: somebody else holds it, and does not let go within ten seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        try:
-            lock_file(file, path, wait=10)
-        except InputError:
-            message = f"{path.parent}: another demo is at work there: wait for it, or pass another --out"
-            raise InputError(message) from None
+    try:
+        file = open_locked(path, wait=10)
+    except InputError:
+        message = f"{path.parent}: another demo is at work there: wait for it, or pass another --out"
+        raise InputError(message) from None
+    with file:
         yield file.fileno()
 
 

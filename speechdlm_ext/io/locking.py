@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,32 +14,50 @@ from typing import IO, Any
 
 from speechdlm_ext.errors import InputError
 
+# What file systems without flock answer: Lustre without -o flock, NFS without a lock daemon, some FUSE mounts.
+_UNSUPPORTED = frozenset((errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP))
+_RETRY_SECONDS = 0.1
+_warned = False
 
-def lock_file(file: IO[Any] | int, path: str | os.PathLike[str], wait: float = 0.0) -> None:
-    """Lock an open file until it is closed.
+
+def open_locked(
+    path: str | os.PathLike[str], wait: float = 0.0, name: str | os.PathLike[str] | None = None
+) -> IO[bytes]:
+    """Open a file for reading and appending, made when it is missing, and lock it until it is closed.
+
+    The file that is returned is the one that ``path`` names: whoever held the lock before may have renamed or removed
+    the file that was opened first. On a file system without locks a warning is printed once, and the file is not
+    locked.
 
     Args:
-        file: to lock, or its descriptor.
-        path: what is locked, for the message.
-        wait: seconds to wait for another process to let go.
+        path: the file.
+        wait: seconds to wait for another process; ``inf`` waits for as long as it takes.
+        name: what is locked, for the message; ``path`` by default.
 
     Raises:
         InputError: another process holds it.
+        OSError: the file cannot be opened.
     """
     end = time.monotonic() + wait
     while True:
+        file = open(path, "a+b")  # noqa: SIM115 - the caller closes it
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                raise InputError(f"{path}: another run is at work on it; wait for it or stop it") from None
-            time.sleep(0.1)
+            if _lock(file, path):
+                if _is_at(file, path):
+                    return file
+            elif time.monotonic() >= end:
+                raise InputError(f"{name or path}: another run is at work on it; wait for it or stop it")
+            else:
+                time.sleep(_RETRY_SECONDS)
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 @contextmanager
-def exclusive(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold ``.<name>.lock`` beside ``path``, which need not be there, as long as the block runs.
+def exclusive(path: str | os.PathLike[str], wait: float = 0.0) -> Iterator[None]:
+    """Hold ``.<name>.lock`` beside ``path``, which need not exist, as long as the block runs.
 
     Raises:
         InputError: another process holds it.
@@ -46,19 +66,35 @@ def exclusive(path: str | os.PathLike[str]) -> Iterator[None]:
     path = Path(path)
     lock = path.with_name(f".{path.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with open(lock, "ab") as file:
-            lock_file(file, path)
-            if not _is_at(file, lock):
-                continue  # whoever held it before has removed it since it was opened
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-            return
+    with open_locked(lock, wait, name=path):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
-def _is_at(file: IO[Any], path: Path) -> bool:
+def _lock(file: IO[Any], path: str | os.PathLike[str]) -> bool:
+    """Whether the file could be locked, or need not be, as its file system has no locks."""
+    global _warned
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        if not _warned:
+            print(
+                f"warning: the file system of {path} has no file locks ({error.strerror}): start no second run that "
+                "writes the same files",
+                file=sys.stderr,
+                flush=True,
+            )
+        _warned = True
+    return True
+
+
+def _is_at(file: IO[Any], path: str | os.PathLike[str]) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:

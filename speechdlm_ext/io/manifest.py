@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
-
-Item = TypeVar("Item")
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -56,14 +54,3 @@ def errors_path(output: str | os.PathLike[str]) -> Path:
     """The file beside ``output`` that says what was left out of it, and why."""
     output = Path(output)
     return output.with_name(output.name + ".errors")
-
-
-def shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
-    """Every ``count``-th item from ``index`` on (item number modulo ``count``), so that shards are alike in size.
-
-    Raises:
-        InputError: unless ``0 <= index < count``.
-    """
-    if not 0 <= index < count:
-        raise InputError(f"shard {index}/{count}: the index must be 0 to {count - 1}")
-    return list(items[index::count])

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from speechdlm_ext.io.locking import lock_file
+from speechdlm_ext.io.locking import open_locked
 
 _SYNC_EVERY = 1.0  # seconds
 
@@ -42,9 +42,8 @@ class ResumeLog:
         self.dropped = False
         self._settings = settings
         self._synced = 0.0
-        self._file = open(self.path, "a+b")  # noqa: SIM115 - closed in __exit__
+        self._file = open_locked(self.path)
         try:
-            lock_file(self._file, self.path)
             self._load(settings)
         except BaseException:
             self._file.close()

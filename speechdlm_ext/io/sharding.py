@@ -1,4 +1,7 @@
-"""Which part of a long list of items this process is to do, from ``--shard i/n`` or from SLURM's variables."""
+"""Shards: which items of a long list this process does, as ``--shard`` says, and the files that shards write.
+
+Nothing is split unless it is asked for: a SLURM array that sweeps an option does the whole list in each task.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import shard
 
 Item = TypeVar("Item")
 _NAME = re.compile(r"(?P<output>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)")
+_BESIDE = (".partial", ".errors")  # endings of what lies beside the output of a shard
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Shard:
 
     def take(self, items: Sequence[Item]) -> list[Item]:
         """The items of this shard, in their order."""
-        return shard(items, self.index, self.count)
+        return list(items[self.index :: self.count])
 
     def path(self, output: str | os.PathLike[str]) -> Path:
         """Where the results of this shard go: ``<output>.shard-<index>-of-<count>``."""
@@ -49,40 +52,67 @@ class Shard:
 
 
 def add_shard_option(parser: argparse.ArgumentParser) -> None:
-    """``--shard i/n``, read by :func:`find_shard`."""
+    """``--shard``, read by :func:`find_shard`."""
     parser.add_argument(
         "--shard",
         metavar="I/N",
-        help="do the items whose number modulo N is I (0 to N-1); by default a SLURM array's task number and size, "
-        "where there are such",
+        help="do only the items whose number modulo N is I (0 to N-1); slurm: of a SLURM array's task I and size N; "
+        "slurm:N: of task I and this N, as to do some tasks of a larger array again (default: all items)",
     )
 
 
-def find_shard(option: str | None, environment: Mapping[str, str] = os.environ) -> Shard | None:
-    """The shard that ``--shard`` names, else that of the SLURM array task that this process is; None for all items.
+def find_shard(
+    option: str | None, output: str | os.PathLike[str] | None = None, environment: Mapping[str, str] = os.environ
+) -> Shard | None:
+    """The shard that ``--shard`` asks for; None for all items, which ``0/1`` means too.
 
-    A task's number counts from ``SLURM_ARRAY_TASK_MIN`` in steps of ``SLURM_ARRAY_TASK_STEP``.
+    Args:
+        option: ``I/N``, ``slurm``, ``slurm:N`` or None.
+        output: what the command writes; shards of another division beside it are refused.
+        environment: with SLURM's variables.
 
     Raises:
-        InputError: no such shard, or an array with gaps, from which the number of shards cannot be told.
+        InputError: no such shard; not in a SLURM array, or in one with gaps, from which the number of shards cannot be
+            told; or shards of another division lie beside the output.
     """
-    if option is not None:
+    if option is None:
+        return None
+    if option.strip().startswith("slurm"):
+        shard = _of_slurm(option.strip(), environment)
+    else:
         found = re.fullmatch(r"\s*(-?\d+)\s*/\s*(-?\d+)\s*", option)
         if not found:
-            raise InputError(f"--shard {option}: two numbers are wanted, as in 0/4")
-        return Shard(int(found[1]), int(found[2]))
-    values = [environment.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "COUNT")]
-    if not all(value.isdecimal() for value in values):
-        return None
-    task, count = map(int, values)
-    first = int(environment.get("SLURM_ARRAY_TASK_MIN") or 0)
-    index, rest = divmod(task - first, int(environment.get("SLURM_ARRAY_TASK_STEP") or 1))
-    if rest or not 0 <= index < count:
+            raise InputError(f"--shard {option}: expected I/N as in 0/4, slurm, or slurm:N")
+        shard = Shard(int(found[1]), int(found[2]))
+    if output is not None:
+        other = next((path for path, found in _beside(output) if found.count != shard.count), None)
+        if other is not None:
+            raise InputError(
+                f"{other} is of another division than --shard {shard}: remove the shards of the division that is not "
+                "needed, or pass the number of shards that it has"
+            )
+    return shard if shard.count > 1 else None
+
+
+def _of_slurm(option: str, environment: Mapping[str, str]) -> Shard:
+    named = re.fullmatch(r"slurm(?::(\d+))?", option)
+    if not named:
+        raise InputError(f"--shard {option}: expected slurm or slurm:N, as in slurm:16")
+    task = environment.get("SLURM_ARRAY_TASK_ID", "")
+    if not task.isdecimal():
+        raise InputError(f"--shard {option}: this is no task of a SLURM array: sbatch --array=0-3, or --shard I/N")
+    if named[1]:
+        return Shard(int(task), int(named[1]))
+    count, first, last, step = (
+        int(value) if (value := environment.get(f"SLURM_ARRAY_TASK_{name}", "")).isdecimal() else None
+        for name in ("COUNT", "MIN", "MAX", "STEP")
+    )
+    if not count or first or last not in (None, count - 1) or step not in (None, 1) or int(task) >= count:
         raise InputError(
-            f"task {task} of a SLURM array of {count} from {first} on: an array without gaps is wanted; to do some "
-            f"shards again, name them: --shard $SLURM_ARRAY_TASK_ID/N"
+            f"--shard {option}: task {task} of a SLURM array of {count or '?'} from {first or 0} to "
+            f"{'?' if last is None else last}, which is not 0 to N-1 without gaps: give the number of shards, slurm:N"
         )
-    return Shard(index, count)
+    return Shard(int(task), count)
 
 
 def shard_of(path: str | os.PathLike[str]) -> tuple[Path, Shard] | None:
@@ -94,30 +124,37 @@ def shard_of(path: str | os.PathLike[str]) -> tuple[Path, Shard] | None:
     return path.with_name(name["output"]), Shard(int(name["index"]), int(name["count"]))
 
 
+def _beside(output: str | os.PathLike[str]) -> list[tuple[Path, Shard]]:
+    """The files of all shards of ``output`` that exist, ``.partial`` and ``.errors`` included."""
+    output, files = Path(output), []
+    for path in sorted(output.parent.iterdir()) if output.parent.is_dir() else ():
+        name = path.name
+        for ending in _BESIDE:
+            name = name.removesuffix(ending)
+        if (found := shard_of(path.with_name(name))) and found[0].name == output.name:
+            files.append((path, found[1]))
+    return files
+
+
 def remove_shards(output: str | os.PathLike[str]) -> None:
-    """Delete the results of all shards of ``output``, with what lies beside them (``.partial``)."""
-    output = Path(output)
-    for path in list(output.parent.glob("*")) if output.parent.is_dir() else ():
-        found = shard_of(path.with_name(path.name.removesuffix(".partial")))
-        if found and found[0].name == output.name:
-            path.unlink(missing_ok=True)
+    """Delete the results of all shards of ``output``, with what lies beside them."""
+    for path, _ in _beside(output):
+        path.unlink(missing_ok=True)
 
 
 def shard_paths(output: str | os.PathLike[str]) -> list[Path]:
-    """The results of all shards of ``output`` that are there, by number.
+    """The results of all shards of ``output`` that exist, by number.
 
     Raises:
         InputError: some of them are missing, or they are of divisions into several numbers of shards.
     """
-    output = Path(output)
     found: dict[int, dict[int, Path]] = {}
-    for path in output.parent.glob("*") if output.parent.is_dir() else ():
-        name = _NAME.fullmatch(path.name)
-        if name and name["output"] == output.name:
-            found.setdefault(int(name["count"]), {})[int(name["index"])] = path
+    for path, shard in _beside(output):
+        if path == shard.path(path.with_name(Path(output).name)):
+            found.setdefault(shard.count, {})[shard.index] = path
     if len(found) > 1:
         counts = " and of ".join(str(count) for count in sorted(found))
-        raise InputError(f"{output} has shards of {counts}: remove those of the division that is not wanted")
+        raise InputError(f"{output} has shards of {counts}: remove those of the division that is not needed")
     for count, paths in found.items():
         missing = [str(index) for index in range(count) if index not in paths]
         if missing:

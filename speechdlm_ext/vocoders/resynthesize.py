@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info
+from speechdlm_ext.io.locking import exclusive, open_locked
 from speechdlm_ext.io.manifest import write_jsonl
 from speechdlm_ext.io.output_paths import mirror_paths
 from speechdlm_ext.io.recordings import audio_paths, recording_blocks, recording_seconds, recording_stamp
@@ -82,7 +83,7 @@ def resynthesize(
 
     Raises:
         InputError: a wav file would take the place of a recording, or is there and not from these recordings and
-            settings, another run is at work on the same shard, durations are to be predicted by a vocoder that cannot,
+            settings, another run is at work on the same shard, or with other settings in the same folder, durations are to be predicted by a vocoder that cannot,
             or nothing could be encoded.
     """
     if predict_durations and not vocoder.predicts_durations:
@@ -104,7 +105,10 @@ def resynthesize(
     made = Resynthesis()
     # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
     to_do = _missing(mine, paths, folder, _accounts(folder, account, settings), overwrite)
-    with ResumeLog(account, settings) as journal:
+    with ExitStack() as stack:
+        with exclusive(folder / JOURNAL, wait=60):  # one run at a time, so that the logs of others have their settings
+            journal = stack.enter_context(ResumeLog(account, settings))
+            _refuse_other_runs(folder, settings)
         if overwrite:
             _drop_accounts(folder, settings, shard)
         if len(to_do) < len(mine):
@@ -185,6 +189,13 @@ def _keep_recordings(rows: Iterable[Mapping[str, Any]], paths: Mapping[str, Path
         taken = recordings.get(os.path.realpath(path))
         if taken is not None:
             raise InputError(f"{path}: output would overwrite the recording {taken}: choose another --output-dir")
+
+
+def _refuse_other_runs(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise an InputError while a run with other settings is at work in the folder, on whichever shard."""
+    for path in folder.glob(JOURNAL + "*"):
+        if not path.name.endswith(".errors") and read_resume_log(path)[0] not in (settings, None):
+            open_locked(path).close()
 
 
 def _drop_accounts(folder: Path, settings: Mapping[str, Any], shard: Shard | None) -> None:

@@ -273,7 +273,7 @@ def test_a_killed_worker_is_one_line(
 MEMORY = """
 import resource, sys
 from functools import partial
-from speechdlm_ext.units import binarization
+from speechdlm_ext.data import binarization
 binarization.cut = partial(binarization.cut, size=1 << 18)
 for prefix in sys.argv[1:]:
     binarization.binarize({"train": prefix}, prefix + "-bin")

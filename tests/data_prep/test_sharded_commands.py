@@ -38,9 +38,14 @@ def test_shards_of_commands_are_one_run(folder: Path, tmp_path: Path, here, monk
     assert "shard 0/2: 3 of 3 recordings" in run("make_manifest", folder, many, "--shard", "0/2")
     assert "lacks shard 1 of 2: run it with --shard 1/2" in refused("merge_manifest", many)
     with monkeypatch.context() as slurm:
-        for name, value in {"ID": 8, "COUNT": 2, "MIN": 7}.items():
+        for name, value in {"ID": 1, "COUNT": 2, "MIN": 0, "MAX": 1}.items():
             slurm.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
-        assert "shard 1/2: 2 of 3 recordings" in run("make_manifest", folder, many)
+        assert "another division than --shard 1/3" in refused("make_manifest", folder, many, "--shard", "slurm:3")
+        assert "shard 1/2: 2 of 3 recordings" in run("make_manifest", folder, many, "--shard", "slurm")
+        # Nothing is split unless it is asked for, and one shard of one is the whole.
+        for name, shard in (("sweep", ()), ("whole", ("--shard", "0/1"))):
+            assert "5 of 6 recordings" in run("make_manifest", folder, tmp_path / f"{name}.jsonl", *shard)
+            assert (tmp_path / f"{name}.jsonl").read_bytes() == one.read_bytes()
     assert "5 rows" in run("merge_manifest", many)
     for ending in ("", ".errors"):
         assert Path(f"{many}{ending}").read_bytes() == Path(f"{one}{ending}").read_bytes()

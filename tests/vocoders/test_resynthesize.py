@@ -242,6 +242,25 @@ def test_accounts_of_other_shards_do_not_claim_what_was_overwritten(
             resynthesize(some, "talk", choice, first, tmp_path, shard)
 
 
+def test_two_runs_of_other_settings_are_not_at_work_in_one_folder(
+    rows: Any, choice: UnitChoice, tmp_path: Path
+) -> None:
+    """Each would make some of the files; shards of one run may be at work together."""
+    some = [row for row in rows if row["id"] in ("one", "two")]
+    vocoder = CodebookVocoder(choice.codebook)
+
+    def meanwhile(items: Any, seconds: float) -> Any:
+        other = CodebookVocoder(choice.codebook, 2)
+        for shard in (Shard(1, 2), Shard(0, 3)):
+            with pytest.raises(InputError, match="shard-0-of-2: another run is at work on it"):
+                resynthesize(some, "talk", choice, other, tmp_path, shard, say=lambda text: None)
+        resynthesize(some, "talk", choice, vocoder, tmp_path, Shard(1, 2), say=lambda text: None)
+        yield from items
+
+    resynthesize(some, "talk", choice, vocoder, tmp_path, Shard(0, 2), progress=meanwhile, say=lambda text: None)
+    assert len(list(tmp_path.rglob("*.wav"))) == 2
+
+
 def test_a_note_that_was_not_followed_by_its_file_claims_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     write_audio(path, torch.zeros(100), 16000)
