@@ -83,8 +83,8 @@ def resynthesize(
 
     Raises:
         InputError: a wav file would take the place of a recording, or is there and not from these recordings and
-            settings, another run is at work on the same shard, or with other settings in the same folder, durations are to be predicted by a vocoder that cannot,
-            or nothing could be encoded.
+            settings, another run is at work on the same shard, or with other settings in the same folder, durations
+            are to be predicted by a vocoder that cannot, or nothing could be encoded.
     """
     if predict_durations and not vocoder.predicts_durations:
         raise InputError("--predict-durations: this vocoder has no predictor of durations; leave the option away")
