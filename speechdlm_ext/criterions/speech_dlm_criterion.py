@@ -15,7 +15,7 @@ from torch import Tensor
 from speechdlm_ext.data.flags import cross_weights
 from speechdlm_ext.data.unit_counts import UPDATE_COUNTS, count_units
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.models.speech_dlm_decoder import Prediction
+from speechdlm_ext.modules.prediction import Prediction
 
 # What each target is called in the logs.
 LOG_NAMES = {"next": "general_token", "edge": "edge_token", "duration": "edge_duration"}

@@ -15,10 +15,11 @@ from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.durations import DurationCounter
+from speechdlm_ext.generation.incremental import ReaderDecoder
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.generation.search import best_continuations, draw, keep_likeliest
-from speechdlm_ext.generation.sliding_window import ModelWindow
 from speechdlm_ext.generation.stopping import Endings
+from speechdlm_ext.generation.windows import ModelWindow
 
 
 @dataclass
@@ -106,7 +107,10 @@ class DialogueGenerator:
         results: list[list[Hypothesis]] = [[] for _ in prompts]
         # Made anew at each call, as weights may have changed since the last.
         rows = len(prompts) * self.options.beam
-        self.readers = [model.decoder.reader(rows) for model in self.models]
+        self.decoders = [
+            ReaderDecoder(model.decoder, rows) if hasattr(model.decoder, "reader") else model.decoder
+            for model in self.models
+        ]
         windows = [model.max_decoder_positions() for model in self.models]
         self.positions = min([*windows, *([] if self.options.window is None else [self.options.window])])
         for limit in sorted(set(limits)):
@@ -144,7 +148,7 @@ class _Batch:
         self.units = torch.cat([start, self.prompt], 1)  # (rows, 1 + limit, C)
         self.scores = torch.zeros(self.size, limit + 1, self.channels, device=device)
         self.totals = torch.zeros(self.size, self.channels, device=device)
-        self.window = ModelWindow(generator.readers, generator.positions, limit + 1, self.options.slide)
+        self.window = ModelWindow(generator.decoders, generator.positions, limit + 1, self.options.slide)
         self.counter = DurationCounter(
             self.size, self.channels, generator.delayed, self.options.duration_temperature, device
         )

@@ -1,4 +1,4 @@
-"""Keys and values of finished positions, in buffers of fixed capacity that are written in place."""
+"""Keys and values of the positions that a decoder has read, in buffers of fixed capacity."""
 
 from __future__ import annotations
 
@@ -8,93 +8,129 @@ from torch import Tensor
 from speechdlm_ext.errors import InputError
 
 
-class AttentionCache:
-    """Keys and values of one attention block, ``(rows, heads, capacity, head dimension)`` each."""
-
-    def __init__(self, capacity: int, like: Tensor) -> None:
-        rows, heads, _, head_dim = like.shape
-        self._both = like.new_zeros((2, rows, heads, capacity, head_dim))
-
-    @property
-    def both(self) -> Tensor:
-        """Keys and values, ``(2, rows, heads, capacity, head dimension)``; another tensor after :meth:`select`."""
-        return self._both
-
-    @property
-    def keys(self) -> Tensor:
-        """The keys; what is behind the positions written so far means nothing."""
-        return self._both[0]
-
-    @property
-    def values(self) -> Tensor:
-        """The values, likewise."""
-        return self._both[1]
-
-    def extend(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write ``(rows, heads, n, head dimension)`` at ``start`` and return everything up to ``start + n``."""
-        end = start + keys.size(2)
-        self._both[0, :, :, start:end] = keys
-        self._both[1, :, :, start:end] = values
-        return self._both[0, :, :, :end], self._both[1, :, :, :end]
-
-    def append(self, start: int, both: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with keys and values in one tensor ``(2, rows, heads, n, head dimension)``."""
-        end = start + both.size(3)
-        self._both[:, :, :, start:end] = both
-        return self._both[0, :, :, :end], self._both[1, :, :, :end]
-
-    def select(self, rows: Tensor, used: float) -> None:
-        """Keep the given rows, in that order, repeated where they are named twice; a share ``used`` is filled."""
-        if len(rows) == self._both.size(1):
-            end = round(used * self._both.size(3))
-            self._both[:, :, :, :end] = self._both[:, rows, :, :end]
-        else:
-            self._both = self._both.index_select(1, rows)
-
-
 class DecoderCache:
-    """The state of a decoder over a growing sequence: one :class:`AttentionCache` for each attention block.
+    """The state of a transformer decoder over a growing sequence.
+
+    Before each forward pass the caller makes room for its positions, on the host and without a synchronisation; the
+    pass writes keys and values with :meth:`update` and attends under :attr:`mask`::
+
+        cache = decoder.make_cache(capacity)
+        heads, _ = decoder(tokens, cache=cache.extend(tokens.size(1)))   # a prompt, then one frame at a time
 
     Args:
-        capacity: the greatest number of positions.
+        capacity: greatest number of positions that are kept.
+        channels: C; the rows of keys and values are batch rows times channels.
+        device: where the decoder is.
+        rolling: a full cache forgets its oldest positions instead of being an error, so that each position attends to
+            itself and the ``capacity`` - 1 before it. For decoders whose keys carry their own positions (rotary).
+        static: single positions attend to the whole buffer under a mask, so that every step has the same shapes and
+            the same memory, as compiled steps and CUDA graphs need.
 
     Attributes:
-        length: positions written so far.
+        length: positions read so far, forgotten ones included.
+        positions: numbers of the positions of this forward pass, ``(n,)``.
+        mask: what each of them may attend to, bool ``(n, keys)``; ``None`` for everything before it and itself.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(
+        self,
+        capacity: int,
+        channels: int = 1,
+        device: torch.device | str = "cpu",
+        rolling: bool = False,
+        static: bool = False,
+    ) -> None:
+        self.capacity, self.channels, self.device = capacity, channels, device
+        self.rolling, self.static = rolling, static
         self.length = 0
-        self._blocks: dict[tuple[int, str], AttentionCache] = {}
+        self._buffers: dict[tuple[int, str], Tensor] = {}
+        if static:
+            self._numbers = torch.arange(capacity, device=device).unsqueeze(0)
+            self._step = torch.zeros(2, 1, dtype=torch.long, device=device)  # position and slot
+            self._seen = torch.zeros(1, capacity, dtype=torch.bool, device=device)
 
-    def block(self, layer: int, name: str, like: Tensor | None = None, sources: int = 1) -> AttentionCache:
-        """The cache of one attention block, made at its first use.
+    def extend(self, count: int) -> DecoderCache:
+        """Make room for ``count`` positions, which the next forward pass reads; returns the cache.
+
+        Raises:
+            InputError: they do not fit, and the cache does not roll.
+        """
+        start, end = self.length, self.length + count
+        if end > self.capacity and not self.rolling:
+            raise InputError(
+                f"{end} positions asked of a cache with room for {self.capacity}: make the sequence shorter, or let "
+                "the window slide"
+            )
+        self.length = end
+        self._first = start % self.capacity
+        self._in_place = end <= self.capacity or count == 1
+        self._end = min(end, self.capacity)
+        self._fixed = self.static and count == 1
+        self.mask: Tensor | None = None
+        if self._fixed:
+            self._step[0].fill_(start)
+            self._step[1].fill_(self._first)
+            self.positions, self.mask = self._step[0], torch.le(self._numbers, start, out=self._seen)
+            return self
+        self.positions = torch.arange(start, end, device=self.device)
+        if count > 1 and (start or not self._in_place):
+            kept = min(start, self.capacity)
+            seen = torch.ones(count, kept + count, dtype=torch.bool, device=self.device).tril(kept)
+            self.mask = seen.triu(kept - self.capacity + 1)
+            # Where a chunk would overwrite what its first positions attend to, it gets a copy in order of time.
+            self._kept = torch.arange(start - kept, start, device=self.device) % self.capacity
+            self._slots = self.positions[-self.capacity :] % self.capacity
+        return self
+
+    def update(self, layer: int, name: str, keys: Tensor, values: Tensor, sources: int = 1) -> tuple[Tensor, Tensor]:
+        """Add keys and values of this forward pass.
 
         Args:
             layer: number of the layer.
-            name: which of the layer's blocks.
-            like: keys ``(rows, heads, n, head dimension)``, for their shape and kind; needed at the first use.
+            name: which of its attention blocks.
+            keys, values: ``(rows, heads, n · sources, head dimension)``, ordered by time, then source.
             sources: keys for each position.
+
+        Returns:
+            All that this pass may attend to, ``(rows, heads, keys, head dimension)`` each, under :attr:`mask`.
         """
-        key = (layer, name)
-        if key not in self._blocks:
-            assert like is not None
-            self._blocks[key] = AttentionCache(self.capacity * sources, like)
-        return self._blocks[key]
+        buffer = self._buffer(layer, name, keys, sources)
+        if self._fixed:
+            slots = self._step[1] * sources + torch.arange(sources, device=keys.device)
+            return buffer[0].index_copy_(2, slots, keys), buffer[1].index_copy_(2, slots, values)
+        if self._in_place:
+            begin = self._first * sources
+            buffer[0, :, :, begin : begin + keys.size(2)] = keys
+            buffer[1, :, :, begin : begin + keys.size(2)] = values
+            seen = buffer[:, :, :, : self._end * sources]
+            return seen[0], seen[1]
+        assert sources == 1, "a rolling cache holds one key for each position"
+        new = torch.stack([keys, values])
+        seen = torch.cat([buffer[:, :, :, self._kept], new], 3)
+        buffer[:, :, :, self._slots] = new[:, :, :, -self.capacity :]
+        return seen[0], seen[1]
 
-    def reserve(self, positions: int) -> None:
-        """Raise :class:`InputError` unless ``positions`` more fit."""
-        if self.length + positions > self.capacity:
-            raise InputError(
-                f"{self.length + positions} positions asked of a cache with room for {self.capacity}: make the "
-                "sequence shorter, or let the window slide"
-            )
+    def _buffer(self, layer: int, name: str, keys: Tensor, sources: int) -> Tensor:
+        """Keys and values of one attention block, ``(2, rows, heads, capacity · sources, head dimension)``."""
+        if (layer, name) not in self._buffers:
+            rows, heads, _, dim = keys.shape
+            self._keep((layer, name), keys.new_zeros(2, rows, heads, self.capacity * sources, dim))
+        return self._buffers[layer, name]
 
-    def select(self, rows: Tensor, channels: int) -> None:
-        """Keep the given batch rows, in that order, with all their channels."""
-        inner = (rows.unsqueeze(1) * channels + torch.arange(channels, device=rows.device)).flatten()
-        for block in self._blocks.values():
-            block.select(inner, self.length / self.capacity)
+    def _keep(self, name: tuple[int, str], buffer: Tensor) -> None:
+        if self.static:
+            torch._dynamo.mark_static_address(buffer)
+        self._buffers[name] = buffer
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the given batch rows with all their channels, in that order, repeated where they are named twice."""
+        inner = (rows.unsqueeze(1) * self.channels + torch.arange(self.channels, device=rows.device)).flatten()
+        for name, buffer in self._buffers.items():
+            if len(inner) != buffer.size(1):
+                self._keep(name, buffer.index_select(1, inner))
+            else:
+                used = min(self.length, self.capacity) * buffer.size(3) // self.capacity
+                buffer[:, :, :, :used] = buffer[:, inner, :, :used]
 
     def clear(self) -> None:
         """Forget every position; the buffers are kept."""

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from speechdlm_ext.modules.attention import CausalAttention
 from speechdlm_ext.modules.cache import DecoderCache
-from speechdlm_ext.modules.dropout import add_dropped
 
 
 class DialogueLayer(nn.Module):
@@ -49,23 +48,16 @@ class DialogueLayer(nn.Module):
         nn.init.xavier_uniform_(self.fc2.weight)
         self.final_layer_norm = LayerNorm(dim)
 
-    def forward(
-        self,
-        x: Tensor,
-        self_mask: Tensor | None = None,
-        cross_mask: Tensor | None = None,
-        cache: DecoderCache | None = None,
-        layer: int = 0,
-    ) -> Tensor:
-        """``(B, C, T, D)`` to the same; masks and cache as in :meth:`CausalAttention.forward`."""
+    def forward(self, x: Tensor, cache: DecoderCache | None = None, layer: int = 0) -> Tensor:
+        """``(B, C, T, D)`` to the same; the cache as in :meth:`CausalAttention.forward`."""
         normed = self.self_attn_layer_norm(x)
-        x = self._add(x, self.self_attn(normed, normed, self_mask, cache, layer))
+        x = self._add(x, self.self_attn(normed, normed, cache, layer))
         if self.cross_channel_attn is not None:
             query = self.cross_channel_attn_layer_norm(x)
-            x = self._add(x, self.cross_channel_attn(query, x, cross_mask, cache, layer))
+            x = self._add(x, self.cross_channel_attn(query, x, cache, layer))
         hidden = self.activation(self.fc1(self.final_layer_norm(x)))
         hidden = F.dropout(hidden, self.activation_dropout, self.training)
         return self._add(x, self.fc2(hidden))
 
     def _add(self, x: Tensor, branch: Tensor) -> Tensor:
-        return add_dropped(x, branch, self.dropout, self.training)
+        return x + F.dropout(branch, self.dropout, self.training)
