@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.comparison import Comparison, in_turns, seconds
 from benchmarks.sides import Settings
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.synthetic.timing import TurnTiming
+from speechdlm_ext.synthetic.dialogue import TurnTakingPriors
 
 HOURS = 100.0  # of ours
 BASELINE_HOURS = 1.0
@@ -40,23 +40,23 @@ def measure(settings: Settings) -> list[Comparison]:
 
 
 def make_talks(hours: float, seed: int = 1) -> list[Talk]:
-    """Dialogues of two minutes as TurnTiming draws them, backchannels included."""
-    rng, timing = np.random.default_rng(seed), TurnTiming()
+    """Dialogues of two minutes as TurnTakingPriors draws them, backchannels included."""
+    rng, timing = np.random.default_rng(seed), TurnTakingPriors()
     return [_make_talk(rng, timing) for _ in range(round(hours * 3600 / DIALOGUE))]
 
 
-def _make_talk(rng: np.random.Generator, timing: TurnTiming) -> Talk:
+def _make_talk(rng: np.random.Generator, timing: TurnTakingPriors) -> Talk:
     channels: list[list[tuple[float, float]]] = [[], []]
     time, who = float(rng.uniform(0.2, 0.8)), 0
     while time < DIALOGUE - 10:
-        for _ in range(timing.draw_turn_length(rng)):
+        for _ in range(timing.sample_turn_length(rng)):
             end = time + 0.3 + float(rng.exponential(1.5))
             channels[who].append((round(time, 2), round(end, 2)))
             if rng.random() < timing.backchannel_share:
                 start = end + float(rng.uniform(*timing.backchannel_offset))
                 channels[1 - who].append((round(start, 2), round(start + 0.4, 2)))
-            time = end + timing.draw_pause(rng)
-        time, who = max(0.0, end + timing.draw_offset(rng)), 1 - who
+            time = end + timing.sample_pause(rng)
+        time, who = max(0.0, end + timing.sample_offset(rng)), 1 - who
     return channels, DIALOGUE
 
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from speechdlm_ext.metrics.events import KINDS, EventList, Events
 from speechdlm_ext.metrics.intervals import Interval
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
-from speechdlm_ext.synthetic.clips import SAMPLE_RATE, SpeechSource, Wave
-from speechdlm_ext.synthetic.dialogue import make_conversation, make_noise
+from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, SpeechSource, Wave, make_noise, simulate_dialogue
 from speechdlm_ext.vad.energy import detect_speech_of_channels
 from speechdlm_ext.vad.silero import detect_speech_silero
 
@@ -73,7 +72,7 @@ def make_talk(
 
     from speechdlm_ext.io.audio import resample
 
-    talk = make_conversation(source, seconds, rng, noise_levels=_NO_NOISE)
+    talk = simulate_dialogue(source, seconds, rng, noise_levels=_NO_NOISE)
     wave = talk.wave * (10 ** (np.array(setting.gains, np.float32) / 20))[:, None]
     if setting.crosstalk is not None:
         late = np.pad(wave[::-1], ((0, 0), (round(setting.delay * SAMPLE_RATE), 0)))[:, : wave.shape[1]]

@@ -1,1 +1,1 @@
-"""Made conversations: two voices that take turns, with the truth of who speaks when."""
+"""Synthetic dialogues: two speakers who take turns, with ground-truth segmentation."""

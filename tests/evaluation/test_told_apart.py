@@ -11,14 +11,12 @@ import soundfile
 
 from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-from speechdlm_ext.synthetic.clips import SAMPLE_RATE
-from speechdlm_ext.synthetic.dialogue import Utterance, make_noise, plan_utterances
+from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, TurnTakingPriors, Utterance, make_noise, plan_utterances
 from speechdlm_ext.synthetic.recorded_speech import RecordingSource
-from speechdlm_ext.synthetic.timing import TurnTiming
 
 SECONDS = 60.0
 # What a model may get wrong: hesitant, with long turns and few words of listening.
-OTHERWISE = TurnTiming(offset_mean=0.4, pause_median=0.8, utterances_per_turn=3.0, backchannel_share=0.05)
+OTHERWISE = TurnTakingPriors(offset_mean=0.4, pause_median=0.8, utterances_per_turn=3.0, backchannel_share=0.05)
 SAME, OTHER, CASCADE, APART = "same", "other", "cascade", "cascade from other"
 
 
@@ -33,12 +31,12 @@ def one_after_another(utterances: list[Utterance], silence: float = 0.6) -> list
 
 
 def write_corpus(
-    folder: Path, source: RecordingSource, seeds: range, timing: TurnTiming, cascade: bool = False
+    folder: Path, source: RecordingSource, seeds: range, timing: TurnTakingPriors, cascade: bool = False
 ) -> Path:
     folder.mkdir()
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        voices = tuple(source.voices[v] for v in rng.choice(len(source.voices), 2, replace=False))
+        voices = tuple(source.speakers[v] for v in rng.choice(len(source.speakers), 2, replace=False))
         utterances = plan_utterances(source, voices, SECONDS, timing, rng)
         if cascade:
             utterances = one_after_another(utterances)
@@ -57,10 +55,10 @@ def write_corpus(
 def distances(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("apart")
     source = RecordingSource(shared / "speech" / "librispeech_test_other")
-    real = write_corpus(folder / "real", source, range(10), TurnTiming())
-    same = write_corpus(folder / "same", source, range(10, 20), TurnTiming())
+    real = write_corpus(folder / "real", source, range(10), TurnTakingPriors())
+    same = write_corpus(folder / "same", source, range(10, 20), TurnTakingPriors())
     other = write_corpus(folder / "other", source, range(20, 30), OTHERWISE)
-    cascade = write_corpus(folder / "cascade", source, range(30, 40), TurnTiming(), cascade=True)
+    cascade = write_corpus(folder / "cascade", source, range(30, 40), TurnTakingPriors(), cascade=True)
     found = {}
     for name, one, two in (
         (SAME, same, real), (OTHER, other, real), (CASCADE, cascade, real), (APART, cascade, other)

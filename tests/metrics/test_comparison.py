@@ -13,19 +13,19 @@ from speechdlm_ext.metrics.comparison import compare, compare_halves, wasserstei
 from speechdlm_ext.metrics.correlation import correlate
 from speechdlm_ext.metrics.events import KINDS, Events
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
-from speechdlm_ext.synthetic.timing import TurnTiming
+from speechdlm_ext.synthetic.dialogue import TurnTakingPriors
 
 Talk = tuple[list[list[tuple[float, float]]], float]
 OPTIONS = BootstrapOptions(resamples=200)
 
 
 def alternate(rng: np.random.Generator, cascade: bool = False, turn: float = 2.0, seconds: float = 120.0) -> Talk:
-    """Two who take turns as TurnTiming says; a cascade waits for silence before it answers."""
-    timing, channels, time, who = TurnTiming(), ([], []), 0.5, 0
+    """Two who take turns as TurnTakingPriors says; a cascade waits for silence before it answers."""
+    timing, channels, time, who = TurnTakingPriors(), ([], []), 0.5, 0
     while time < seconds:
         length = 0.3 + rng.exponential(turn)
         channels[who].append((time, time + length))
-        offset = timing.draw_offset(rng)
+        offset = timing.sample_offset(rng)
         time += length + (0.7 + abs(offset) if cascade else max(offset, 0.1 - length))
         who = 1 - who
     return list(channels), seconds

@@ -1,4 +1,4 @@
-"""Made conversations: bit-identical for a seed, resumable, and true to their own ground truth."""
+"""Synthetic dialogues: bit-identical for a seed, resumable, and true to their own ground truth."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def digest(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dialogues")
-    done = make(folder, "--minutes 1 --conversation-seconds 20 --seed 3 --workers 2")
+    done = make(folder, "--minutes 1 --dialogue-seconds 20 --seed 3 --num-workers 2")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -53,19 +53,19 @@ def test_files_and_manifest(corpus: Path) -> None:
 
 def test_same_seed_same_bits_for_any_workers_and_memory(corpus: Path, tmp_path: Path) -> None:
     # MALLOC_PERTURB_ fills fresh memory: a synthesiser that reads what it never wrote would sound different.
-    options = "--minutes 1 --conversation-seconds 20 --seed 3 --workers 1"
+    options = "--minutes 1 --dialogue-seconds 20 --seed 3 --num-workers 1"
     done = make(tmp_path, options, environment={"MALLOC_PERTURB_": "119"})
     assert done.returncode == 0, done.stderr
     assert digest(tmp_path) == digest(corpus)
 
 
-def test_other_seed_is_another_conversation(corpus: Path, tmp_path: Path) -> None:
-    assert make(tmp_path, "--minutes 0.3 --conversation-seconds 20 --seed 4").returncode == 0
+def test_other_seed_is_another_dialogue(corpus: Path, tmp_path: Path) -> None:
+    assert make(tmp_path, "--minutes 0.3 --dialogue-seconds 20 --seed 4").returncode == 0
     assert (tmp_path / "dialogue-00000.wav").read_bytes() != (corpus / "dialogue-00000.wav").read_bytes()
 
 
 def test_resume_keeps_what_is_whole_and_redoes_the_rest(corpus: Path, tmp_path: Path) -> None:
-    options = "--minutes 1 --conversation-seconds 20 --seed 3"
+    options = "--minutes 1 --dialogue-seconds 20 --seed 3"
     for path in corpus.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     kept = tmp_path / "dialogue-00000.wav"
@@ -77,12 +77,12 @@ def test_resume_keeps_what_is_whole_and_redoes_the_rest(corpus: Path, tmp_path: 
     assert kept.stat().st_mtime_ns == before
     assert digest(tmp_path) == digest(corpus)
     # Other settings under the same names: made anew.
-    assert make(tmp_path, "--minutes 1 --conversation-seconds 20 --seed 5").returncode == 0
+    assert make(tmp_path, "--minutes 1 --dialogue-seconds 20 --seed 5").returncode == 0
     assert kept.read_bytes() != (corpus / kept.name).read_bytes()
 
 
-def test_truth_is_where_the_sound_is(corpus: Path) -> None:
-    """Level inside the RTTM's stretches and outside of them, measured from the files alone."""
+def test_segmentation_is_where_the_audio_is(corpus: Path) -> None:
+    """Level inside the RTTM's segments and outside of them, measured from the files alone."""
     turns = read_rttm(corpus / "dialogues.rttm")
     assert {turn.recording for turn in turns} == {f"dialogue-0000{n}" for n in range(3)}
     for row in read_jsonl(corpus / "manifest.jsonl"):
@@ -121,15 +121,15 @@ def test_missing_extra_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("bad", ("--minutes -1", "--conversation-seconds 1", "--speech /no/such/folder"))
+@pytest.mark.parametrize("bad", ("--minutes -1", "--dialogue-seconds 1", "--speech /no/such/folder"))
 def test_bad_options_are_one_line(tmp_path: Path, bad: str) -> None:
     done = make(tmp_path / "out", bad)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-def test_recordings_as_voices(shared: Path, tmp_path: Path) -> None:
+def test_recordings_as_speakers(shared: Path, tmp_path: Path) -> None:
     folder = shared / "speech" / "librispeech_test_other"
-    done = make(tmp_path, f"--speech {shlex.quote(str(folder))} --minutes 0.5 --conversation-seconds 30 --seed 1")
+    done = make(tmp_path, f"--speech {shlex.quote(str(folder))} --minutes 0.5 --dialogue-seconds 30 --seed 1")
     assert done.returncode == 0, done.stderr
     (row,) = read_jsonl(tmp_path / "manifest.jsonl")
     known = {path.name.split("-")[0] for path in folder.glob("*.flac")}
@@ -152,3 +152,8 @@ def test_energy_finds_the_boundaries(corpus: Path) -> None:
             times = np.array(found).reshape(-1)
             near += [np.abs(times - time).min() < 0.1 for stretch in true for time in stretch]
     assert len(near) > 40 and np.mean(near) > 0.9
+
+
+def test_old_option_names_still_work(corpus: Path, tmp_path: Path) -> None:
+    assert make(tmp_path, "--minutes 1 --conversation-seconds 20 --seed 3 --workers 2").returncode == 0
+    assert digest(tmp_path) == digest(corpus)

@@ -1,4 +1,4 @@
-"""The drawn timing has the properties that it claims."""
+"""Sampled turn-taking has the properties that it claims."""
 
 from __future__ import annotations
 
@@ -6,40 +6,46 @@ import numpy as np
 import pytest
 
 from speechdlm_ext.metrics.turn_taking import find_events
-from speechdlm_ext.synthetic.clips import SAMPLE_RATE, Clip, clean_speech, make_clip
-from speechdlm_ext.synthetic.dialogue import make_conversation, make_noise
-from speechdlm_ext.synthetic.sentences import GRAMMAR, make_sentence, vocabulary
-from speechdlm_ext.synthetic.timing import TurnTiming
+from speechdlm_ext.synthetic.dialogue import (
+    SAMPLE_RATE,
+    Clip,
+    TurnTakingPriors,
+    energy_segments,
+    make_clip,
+    make_noise,
+    simulate_dialogue,
+)
+from speechdlm_ext.synthetic.espeak import GRAMMAR, make_sentence, vocabulary
 
 
 class Tones:
-    """Two voices that are tones of 1 to 3 s; backchannels last 0.3 s."""
+    """Two speakers that are tones of 1 to 3 s; backchannels last 0.3 s."""
 
-    voices = ["high", "low"]
+    speakers = ["high", "low"]
 
     def settings(self) -> dict[str, object]:
         return {}
 
-    def speak(self, voice: str, kind: str, rng: np.random.Generator) -> Clip:
+    def utterance(self, speaker: str, kind: str, rng: np.random.Generator) -> Clip:
         seconds = 0.3 if kind in ("backchannel", "laughter") else rng.uniform(1, 3)
         time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-        wave = np.sin(2 * np.pi * (440 if voice == "high" else 220) * time).astype(np.float32)
+        wave = np.sin(2 * np.pi * (440 if speaker == "high" else 220) * time).astype(np.float32)
         return make_clip(wave, [(0.0, len(wave) / SAMPLE_RATE)], "", kind)
 
 
 def test_offsets_and_pauses() -> None:
-    timing, rng = TurnTiming(), np.random.default_rng(0)
-    offsets = np.array([timing.draw_offset(rng) for _ in range(20000)])
+    timing, rng = TurnTakingPriors(), np.random.default_rng(0)
+    offsets = np.array([timing.sample_offset(rng) for _ in range(20000)])
     assert offsets.mean() == pytest.approx(0.2, abs=0.01)  # Stivers et al.: 208 ms; ours is 0.2
     assert 0.15 < (offsets < 0).mean() < 0.35
     histogram, edges = np.histogram(offsets, bins=np.arange(-1, 2, 0.1))
     assert 0.0 <= edges[histogram.argmax()] <= 0.2  # unimodal with the mode in 0 to 200 ms
-    pauses = np.array([timing.draw_pause(rng) for _ in range(20000)])
+    pauses = np.array([timing.sample_pause(rng) for _ in range(20000)])
     assert np.median(pauses) == pytest.approx(0.45, rel=0.03) and pauses.min() > 0.2
 
 
 def test_turns_of_a_long_conversation() -> None:
-    talk = make_conversation(Tones(), 1800, np.random.default_rng(1))
+    talk = simulate_dialogue(Tones(), 1800, np.random.default_rng(1))
     events = find_events([talk.speech(0), talk.speech(1)], 1800)
     assert all(0.25 < seconds / 1800 < 0.7 for seconds in events.speech)
     assert np.mean(events.floor_transfers.durations) == pytest.approx(0.2, abs=0.12)
@@ -62,14 +68,14 @@ def test_clean_speech_splits_at_pauses_only() -> None:
     wave = np.ones(SAMPLE_RATE, np.float32)
     wave[4000:6400] = 0.0  # 150 ms: a stop
     wave[9600:14400] = 0.0  # 300 ms: a pause
-    assert clean_speech(wave) == [(0.0, 0.6), (0.9, 1.0)]
-    assert clean_speech(np.zeros(100, np.float32)) == []
+    assert energy_segments(wave) == [(0.0, 0.6), (0.9, 1.0)]
+    assert energy_segments(np.zeros(100, np.float32)) == []
     click = np.concatenate([np.ones(400, np.float32), np.zeros(4000, np.float32), wave])
-    assert clean_speech(click) == [(pytest.approx(0.275), pytest.approx(0.875)), (pytest.approx(1.175), 1.275)]
-    cut = make_clip(wave, clean_speech(wave), "", "statement").cut(0.95)
+    assert energy_segments(click) == [(pytest.approx(0.275), pytest.approx(0.875)), (pytest.approx(1.175), 1.275)]
+    cut = make_clip(wave, energy_segments(wave), "", "statement").cut(0.95)
     assert cut.speech[-1] == (pytest.approx(0.9), pytest.approx(0.95)) and cut.wave[-1] == 0
     # Of what begins while the speaker fades out, nothing is heard.
-    assert make_clip(wave, clean_speech(wave), "", "statement").cut(0.92).speech == [(0.0, 0.6)]
+    assert make_clip(wave, energy_segments(wave), "", "statement").cut(0.92).speech == [(0.0, 0.6)]
 
 
 def test_sentences_fill_every_slot() -> None:

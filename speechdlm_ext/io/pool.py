@@ -1,0 +1,88 @@
+"""Work on many items in processes: results as they are ready, bounded memory, and one line when a process is killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from speechdlm_ext.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_AHEAD = 4  # items submitted for each worker
+
+
+def available_cores() -> int:
+    """Cores that this process may use: in a job with 8 of 128 cores, 8."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_in_processes(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    num_workers: int,
+    fresh: bool = False,
+    preload: Sequence[str] = (),
+) -> Iterator[Result]:
+    """Apply a function to each item, in processes with one thread each.
+
+    Args:
+        function: of a module; it and the items can be pickled.
+        items: read only as far ahead as the processes need.
+        num_workers: processes at a time; with 1, and not ``fresh``, all runs in this process.
+        fresh: each item in a process of its own, for libraries that carry state from one call to the next.
+        preload: modules that every process needs.
+
+    Yields:
+        Results in the order in which they are ready.
+
+    Raises:
+        InputError: a process was killed, for example because memory ran out.
+    """
+    if num_workers <= 1 and not fresh:
+        yield from map(function, items)
+        return
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload([function.__module__, "torch", *preload])
+
+    def run_alone(item: Item) -> Result:
+        with ProcessPoolExecutor(1, context, _prepare) as process:
+            return process.submit(function, item).result()
+
+    workers = max(1, num_workers)
+    pool: Executor = ThreadPoolExecutor(workers) if fresh else ProcessPoolExecutor(workers, context, _prepare)
+    with pool:
+        pending: set[Future[Result]] = set()
+        try:
+            for item in items:
+                pending.add(pool.submit(run_alone if fresh else function, item))
+                if len(pending) >= _AHEAD * workers:
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        except BrokenProcessPool:
+            raise InputError(
+                "a worker process was killed, perhaps because memory ran out: run again with a smaller --num-workers; "
+                "finished work is kept"
+            ) from None
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _prepare() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
+    import torch
+
+    torch.set_num_threads(1)  # the processes use all cores already, and sums keep their order
