@@ -55,7 +55,7 @@ class WavTokenizerConfig:
     def of_weights(cls, weights: Mapping[str, Tensor]) -> WavTokenizerConfig:
         """The shapes of published weights; raises ``KeyError`` with the name of one that is missing."""
         encoder = "feature_extractor.encodec.encoder.model."
-        strides = []
+        strides: list[int] = []
         while f"{encoder}{3 * len(strides) + 1}.shortcut.conv.conv.bias" in weights:
             strides.append(weights[f"{encoder}{3 * len(strides) + 3}.conv.conv.weight_v"].size(-1) // 2)
         codes, code_dim = weights[f"{QUANTIZER}embed"].shape
@@ -96,11 +96,10 @@ class WavTokenizerModel(nn.Module):
         self.config = config
         self.sample_rate = config.sample_rate
         self.frame_rate = config.sample_rate / config.hop
-        self.feature_extractor = nn.ModuleDict({"encodec": nn.ModuleDict()})
-        encodec = self.feature_extractor["encodec"]
-        encodec["encoder"] = SEANetEncoder(config)
-        encodec["quantizer"] = nn.ModuleDict({"vq": nn.ModuleDict({"layers": nn.ModuleList([nn.Module()])})})
-        encodec["quantizer"]["vq"]["layers"][0]._codebook = Codebook(config.codes, config.code_dim)
+        codebook = nn.ModuleDict({"_codebook": Codebook(config.codes, config.code_dim)})
+        quantizer = nn.ModuleDict({"vq": nn.ModuleDict({"layers": nn.ModuleList([codebook])})})
+        encodec = nn.ModuleDict({"encoder": SEANetEncoder(config), "quantizer": quantizer})
+        self.feature_extractor = nn.ModuleDict({"encodec": encodec})
         self.backbone = Backbone(config)
         self.head = ISTFTHead(config.dim, config.hop)
 
@@ -112,7 +111,7 @@ class WavTokenizerModel(nn.Module):
 
     def embed(self, waves: Tensor, lengths: Tensor) -> Tensor:
         """Sound ``(B, N)``, of which each row has ``lengths`` samples, to embeddings ``(B, D, L)``."""
-        embedded: Tensor = self.feature_extractor["encodec"]["encoder"](waves.unsqueeze(1), lengths)
+        embedded: Tensor = self.get_submodule("feature_extractor.encodec.encoder")(waves.unsqueeze(1), lengths)
         return embedded
 
     def encode(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
