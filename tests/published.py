@@ -64,7 +64,7 @@ def toy_dictionary(channels: int = 2, units: int = 20) -> ChannelDictionary:
     return ChannelDictionary([f"unit{letter}" for letter in "ABCDEF"[:channels]], dictionaries)
 
 
-def toy_model(channels: int = 2, seed: int = 0, task: dict[str, str] | None = None, **options: Any) -> SpeechDLM:
+def toy_model(channels: int = 2, seed: int = 0, units: int = 20, **options: Any) -> SpeechDLM:
     """A small model with random weights, large enough that the positions differ."""
     torch.manual_seed(seed)
     defaults = {
@@ -82,7 +82,7 @@ def toy_model(channels: int = 2, seed: int = 0, task: dict[str, str] | None = No
         "add_bos_token": False,
     }
     args = Namespace(**{**vars(SpeechDLMConfig()), **defaults, **options})
-    dictionary = toy_dictionary(channels)
+    dictionary = toy_dictionary(channels, units)
     model = SpeechDLM.build_model(args, SimpleNamespace(channels=dictionary.channels, source_dictionary=dictionary))
     with torch.no_grad():
         for parameter in model.parameters():

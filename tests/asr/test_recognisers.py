@@ -116,9 +116,9 @@ def test_weights_that_change_are_read_again(tmp_path: Path, monkeypatch: pytest.
     assert other is not first and other.transcribe(WAVE) != first.transcribe(WAVE)
 
 
-def test_real_recognition(shared: Path) -> None:
+def test_real_recognition(data: Path) -> None:
     pytest.importorskip("pocketsphinx")
-    wave, _ = read_audio(shared / "speech" / "ljspeech" / "LJ001-0008.flac", 16000, channels=1)
+    wave, _ = read_audio(data / "speech" / "ljspeech" / "LJ001-0008.flac", 16000, channels=1)
     recogniser = build_recogniser("pocketsphinx")
     assert build_recogniser("pocketsphinx") is recogniser
     said = transcribe_stretches(recogniser, wave[0].numpy(), [(0.0, 1.8)])

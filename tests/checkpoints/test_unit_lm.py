@@ -149,8 +149,8 @@ def test_amelas_form_is_read_and_written_back(tmp_path: Path, padding: bool, saf
     assert amela_likelihood(again, units, 30) == pytest.approx(found, abs=1e-4)
 
 
-def test_names_are_those_of_the_published_files(shared: Path) -> None:
-    listed = (shared / "facts" / "keys" / "checkpoint_urls.txt").read_text().split()
+def test_names_are_those_of_the_published_files(data: Path) -> None:
+    listed = (data / "keys" / "checkpoint_urls.txt").read_text().split()
     wanted = {url for url in listed if "/mistral-ulm-" in url}
     assert {entry.url for entry in UNIT_LMS.values()} == wanted and len(wanted) == 25
     for name, (url, digest) in UNIT_LMS.items():

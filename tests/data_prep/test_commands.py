@@ -19,14 +19,14 @@ BOOK = ["--codebook", "{work}/book.safetensors"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """Twelve two-channel pieces of a call at three rates in nested folders with awkward names, and three bad files."""
     root = tmp_path_factory.mktemp("my recordings é")
-    wave, rate = soundfile.read(shared / "speech" / "calls" / "auto_repairs_40.flac")
+    wave, rate = soundfile.read(data / "speech" / "calls" / "auto_repairs_40.ogg")
     for number in range(12):
         place = root / ("Monday's" if number % 2 else "“Tuesday”") / str(number % 3)
         place.mkdir(parents=True, exist_ok=True)
-        piece = wave[number * 8 * rate : (number * 8 + 8) * rate]
+        piece = wave[number * 5 * rate : (number * 5 + 5) * rate]
         soundfile.write(
             place / f"call {number // 6}.{('wav', 'flac', 'ogg')[number % 3]}", piece, (16000, 8000, 22050)[number % 3]
         )

@@ -13,9 +13,9 @@ TRAIN = ["--clusters", "12", "--max-frames", "600"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     root = tmp_path_factory.mktemp("my speech é")
-    call, rate = soundfile.read(shared / "speech" / "calls" / "google_two_channel.flac")
+    call, rate = soundfile.read(data / "speech" / "calls" / "google_two_channel.flac")
     for number in range(5):
         soundfile.write(root / f"{number} é.wav", call[number * rate : (number + 1) * rate, : 1 + number % 2], rate)
     (root / "2.mp3").write_text("no sound")

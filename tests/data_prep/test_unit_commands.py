@@ -28,12 +28,11 @@ QUIET = {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """Speech in all formats, mono and stereo, at rates from 8 to 96 kHz and in 8 bits, and files of no use."""
     root = tmp_path_factory.mktemp("my speech é")
-    call, rate = soundfile.read(shared / "speech" / "calls" / "google_two_channel.flac")
-    reader = sorted((shared / "speech" / "librispeech_test_other").glob("*.flac"))[0]
-    speech, speech_rate = soundfile.read(reader)
+    call, rate = soundfile.read(data / "speech" / "calls" / "google_two_channel.flac")
+    speech, speech_rate = soundfile.read(data / "speech" / "jfk" / "jfk.flac")
     (root / "calls" / "of “Monday”").mkdir(parents=True)
     for number in range(6):
         ending = ("wav", "flac", "ogg")[number % 3]

@@ -26,9 +26,9 @@ KINDS: dict[str, Any] = {  # options, batch norm, normalize, form
 
 
 @pytest.fixture(scope="module")
-def wave(shared: Path) -> torch.Tensor:
+def wave(data: Path) -> torch.Tensor:
     """Four seconds of speech at 16 kHz (64123,)."""
-    return read_audio(shared / "speech" / "jfk" / "jfk.flac", 16000)[0][0, 8000:72123]
+    return read_audio(data / "speech" / "jfk" / "jfk.flac", 16000)[0][0, 8000:72123]
 
 
 @pytest.fixture(scope="module")

@@ -49,8 +49,8 @@ def reference_features(wave: np.ndarray, n_mels: int, floor_db: float, window: i
 
 
 @pytest.mark.parametrize("options", [{}, {"n_mels": 64, "floor_db": -70.0, "window": 640}])
-def test_values_on_real_speech(shared: Path, options: dict) -> None:
-    wave, _ = read_audio(shared / "speech" / "jfk" / "jfk.flac", 16000)
+def test_values_on_real_speech(data: Path, options: dict) -> None:
+    wave, _ = read_audio(data / "speech" / "jfk" / "jfk.flac", 16000)
     wave = wave[0, 16000:48123]
     encoder = LogMelEncoder(**options)
     got = encoder.encode(wave, 16000)
@@ -73,8 +73,8 @@ def test_frame_count_and_blocks(samples: int, block: int, seed: int) -> None:
 
 @settings(deadline=None, max_examples=10)
 @given(gain_db=st.floats(-20, 0))
-def test_gain_of_the_channel_does_not_matter(shared: Path, gain_db: float) -> None:
-    wave, _ = read_audio(shared / "speech" / "calls" / "google_two_channel.flac", 16000)
+def test_gain_of_the_channel_does_not_matter(data: Path, gain_db: float) -> None:
+    wave, _ = read_audio(data / "speech" / "calls" / "google_two_channel.flac", 16000)
     encoder = LogMelEncoder()
     want = encoder.encode_blocks([wave])
     torch.testing.assert_close(encoder.encode_blocks([wave * 10 ** (gain_db / 20)]), want, rtol=0, atol=0.02)

@@ -28,17 +28,17 @@ LENGTHS = {"chunk_seconds": 1.0, "context_seconds": 0.5}
 
 
 @pytest.fixture(scope="module")
-def wave(shared: Path) -> torch.Tensor:
+def wave(data: Path) -> torch.Tensor:
     """Eleven seconds of speech at 16 kHz (176000,), of which some are digital silence."""
-    return read_audio(shared / "speech" / "jfk" / "jfk.flac", 16000)[0][0]
+    return read_audio(data / "speech" / "jfk" / "jfk.flac", 16000)[0][0]
 
 
 @pytest.fixture(scope="module")
-def encoders(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def encoders(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("encoders")
     save_hubert(folder / "base.pt", hubert(1, True, **BASE), BASE)
     save_hubert(folder / "large.pt", hubert(1, **LARGE), LARGE, normalize=True)
-    weights = wavlm_weights(shared / "facts" / "keys" / "wavlm_large_model.txt", 3)
+    weights = wavlm_weights(data / "keys" / "wavlm_large_model.txt", 3)
     torch.save({"cfg": WAVLM_CFG, "model": weights}, folder / "wavlm.pt")
     return {
         name: build_encoder(kind, {"checkpoint": str(folder / f"{name}.pt"), "layer": 2, **LENGTHS})

@@ -18,14 +18,14 @@ from tests.encoders.speech_checkpoints import WAVLM_CFG, wavlm_features, wavlm_w
 
 
 @pytest.fixture(scope="module")
-def wave(shared: Path) -> torch.Tensor:
+def wave(data: Path) -> torch.Tensor:
     """Four seconds of speech at 16 kHz (64123,)."""
-    return read_audio(shared / "speech" / "jfk" / "jfk.flac", 16000)[0][0, 8000:72123]
+    return read_audio(data / "speech" / "jfk" / "jfk.flac", 16000)[0][0, 8000:72123]
 
 
 @pytest.fixture(scope="module")
-def weights(shared: Path) -> dict[str, torch.Tensor]:
-    return wavlm_weights(shared / "facts" / "keys" / "wavlm_large_model.txt", 3)
+def weights(data: Path) -> dict[str, torch.Tensor]:
+    return wavlm_weights(data / "keys" / "wavlm_large_model.txt", 3)
 
 
 @pytest.fixture

@@ -98,12 +98,12 @@ def test_on_what_the_demo_makes(demo: Path, tmp_path: Path, run_command: RunComm
     assert len(timelines) == 9 and {row["lead"] for row in timelines} == {PROMPT / 50, 0}
 
 
-def test_on_real_calls(shared: Path, tmp_path: Path, run_command: RunCommand, checkout: Path) -> None:
+def test_on_real_calls(data: Path, tmp_path: Path, run_command: RunCommand, checkout: Path) -> None:
     """Real calls by silero, all cores, as a user runs it; then what a user may do wrong."""
-    calls = shared / "speech" / "calls"
-    for name in ("google_two_channel", "azure_katiesteve"):
+    calls = data / "speech" / "calls"
+    for name in ("google_two_channel.flac", "azure_katiesteve.ogg"):
         (tmp_path / "calls").mkdir(exist_ok=True)
-        (tmp_path / "calls" / f"{name}.flac").symlink_to(calls / f"{name}.flac")
+        (tmp_path / "calls" / name).symlink_to(calls / name)
     done = run_command([*COMMAND, tmp_path / "calls", "--reference", tmp_path / "calls", "--out", tmp_path / "out",
                         "--jobs", "2"], cwd=checkout)  # fmt: skip
     assert done.stdout.split() == [str(tmp_path / "out" / n) for n in ("metrics.json", "metrics.csv", "index.html")]

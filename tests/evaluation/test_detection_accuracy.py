@@ -27,9 +27,9 @@ CHOSEN = ("noise -45 … -40 dB", "noise -65 … -55 dB", "one channel 20 dB les
 
 
 @pytest.fixture(scope="module")
-def measured(shared: Path) -> dict[str, list[Accuracy]]:
+def measured(data: Path) -> dict[str, list[Accuracy]]:
     """By detector, on a few minutes of each setting: voices of people, and synthetic ones where they are installed."""
-    people = RecordingSource(shared / "speech" / "librispeech_test_other")
+    people = RecordingSource(data / "speech" / "librispeech_test_other")
     found: dict[str, list[Accuracy]] = {"silero": [], "energy": []}
     for number, name in enumerate(CHOSEN):
         synthetic = number == 0 and find_spec("espeakng_loader") is not None

@@ -46,8 +46,8 @@ def test_table() -> None:
     assert penalty_table(units, 50.0).splitlines()[2:] == ["| 0 | 25.0 | 40 | 25 |", "| 5 | 6.2 | 160 | 0 |"]
 
 
-def test_units_of_a_manifest(shared: Path) -> None:
-    row = {"id": "a", "audio_filepath": str(shared / "speech" / "ljspeech" / "LJ001-0002.flac"), "channels": 1}
+def test_units_of_a_manifest(data: Path) -> None:
+    row = {"id": "a", "audio_filepath": str(data / "speech" / "ljspeech" / "LJ001-0002.flac"), "channels": 1}
     codebook = Codebook(10 * torch.randn(9, 40), encoder="logmel", options=LogMelEncoder().options, frame_rate=50.0)
     found = units_by_penalty([row, row], codebook, [0.0, 800.0], 3)
     assert [len(of) for of in found.values()] == [2, 2] and torch.equal(*found[800.0])

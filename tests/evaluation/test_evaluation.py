@@ -164,18 +164,18 @@ def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
         run(made, None, tmp_path / "out")
 
 
-def test_people_of_an_rttm_file_are_channels(tmp_path: Path, shared: Path) -> None:
-    result = run(shared / "speech" / "ami", None, tmp_path, vad="rttm")
+def test_people_of_an_rttm_file_are_channels(tmp_path: Path, data: Path) -> None:
+    result = run(data / "speech" / "ami", None, tmp_path, vad="rttm")
     assert len(result["generated"]["speech_share"]) == 4 and result["generated"]["overlap"]["n"] > 10
     assert list(result["generated"]["sound"]) == ["A"]  # one microphone
     people: dict[str, set[str]] = {}
-    for turn in read_rttm(shared / "speech" / "ami.rttm"):
+    for turn in read_rttm(data / "speech" / "ami.rttm"):
         people.setdefault(turn.recording, set()).add(turn.speaker)
-    write_evaluation(evaluate(EvaluationOptions(shared / "speech" / "ami.rttm", bootstrap=QUICK), tmp_path), tmp_path)
+    write_evaluation(evaluate(EvaluationOptions(data / "speech" / "ami.rttm", bootstrap=QUICK), tmp_path), tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     parts = [json.loads(part) for part in re.findall(r'id="dialogue-\d+"[^>]*>(.*?)</script>', page)]
     assert {part["title"]: set(part["channels"]) for part in parts} == people
-    alone = run(shared / "speech" / "ami.rttm", None, tmp_path, vad=None)
+    alone = run(data / "speech" / "ami.rttm", None, tmp_path, vad=None)
     assert alone["activity"]["method"] == "rttm" and alone["generated"]["ipu"]["n"] == result["generated"]["ipu"]["n"]
 
 

@@ -52,9 +52,9 @@ def write_corpus(
 
 
 @pytest.fixture(scope="module")
-def distances(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def distances(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("apart")
-    source = RecordingSource(shared / "speech" / "librispeech_test_other")
+    source = RecordingSource(data / "speech" / "librispeech_test_other")
     real = write_corpus(folder / "real", source, range(10), TurnTakingPriors())
     same = write_corpus(folder / "same", source, range(10, 20), TurnTakingPriors())
     other = write_corpus(folder / "other", source, range(20, 30), OTHERWISE)

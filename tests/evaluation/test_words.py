@@ -89,9 +89,9 @@ def test_silence_has_no_rate_of_words(tmp_path: Path, monkeypatch: pytest.Monkey
     assert words["reason"] == "no speech was found; the recogniser has no sign for laughter"
 
 
-def test_words_of_a_short_recording(shared: Path, tmp_path: Path) -> None:
+def test_words_of_a_short_recording(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("pocketsphinx")
-    audio = str(shared / "speech" / "ljspeech" / "LJ001-0008.flac")
+    audio = str(data / "speech" / "ljspeech" / "LJ001-0008.flac")
     row = {"id": "one", "audio_filepath": audio, "text": "has never been surpassed."}
     (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
     result, _ = run(tmp_path / "m.jsonl", tmp_path / "out", RecogniserOptions("pocketsphinx"))

@@ -77,8 +77,8 @@ def test_resampling_by_blocks_is_resampling(frames: int, rates: tuple[int, int],
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
 
 
-def test_blocks_joined_are_the_file(shared: Path) -> None:
-    path = shared / "speech" / "calls" / "google_two_channel.flac"
+def test_blocks_joined_are_the_file(data: Path) -> None:
+    path = data / "speech" / "calls" / "google_two_channel.flac"
     for rate in (None, 8000, 22050):
         whole, _ = read_audio(path, rate)
         parts = list(read_blocks(path, rate, block_seconds=0.7))

@@ -151,8 +151,8 @@ def test_published_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert cache_folder() == Path("/some/cache/speechdlm_ext")
 
 
-def test_the_tables_are_those_of_the_publishers(shared: Path) -> None:
-    keys = shared / "facts" / "keys"
+def test_the_tables_are_those_of_the_publishers(data: Path) -> None:
+    keys = data / "keys"
     lines = (keys / "textless_checkpoints.txt").read_text().splitlines()
     published = {name: Published(url, digest) for name, url, digest in (line.split("\t") for line in lines if line)}
     assert {name: published[name] for name in HUBERT} == HUBERT

@@ -78,8 +78,8 @@ def test_what_cannot_be_said() -> None:
     assert measure(np.zeros(0))["reason"] == "there is no sound"
 
 
-def test_pieces_add_up(shared: Path) -> None:
-    wave, rate = read_audio(shared / "speech" / "calls" / "google_two_channel.flac")
+def test_pieces_add_up(data: Path) -> None:
+    wave, rate = read_audio(data / "speech" / "calls" / "google_two_channel.flac")
     samples = wave.numpy()
     activity = [detect_speech(channel, rate) for channel in samples]
     whole, pieces = SoundMeter(rate, 2), SoundMeter(rate, 2)

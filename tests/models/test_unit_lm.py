@@ -40,11 +40,11 @@ def published(model: UnitLM) -> dict[str, Tensor]:
     return {name.removeprefix("decoder."): tensor for name, tensor in model.state_dict().items()}
 
 
-def test_the_published_shape_is_exact(shared: Path) -> None:
+def test_the_published_shape_is_exact(data: Path) -> None:
     model = of_arch("unit_lm_dpslm", 500)
     assert sum(p.numel() for p in model.parameters()) == 202_378_240
     assert all(layer.dropout == 0.15 for layer in model.decoder.layers)
-    listed = (shared / "facts" / "keys" / "mistral_ulm_k500.txt").read_text().splitlines()
+    listed = (data / "keys" / "mistral_ulm_k500.txt").read_text().splitlines()
     wanted = {}
     for line in listed:
         if line and not line.startswith("#"):

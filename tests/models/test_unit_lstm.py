@@ -13,12 +13,12 @@ from speechdlm_ext.models.unit_lstm import UnitLSTM, UnitLSTMConfig
 from tests.unit_models import toy_unit_lstm
 
 
-def test_shapes_and_initialisation_are_amelas(shared: Path) -> None:
+def test_shapes_and_initialisation_are_amelas(data: Path) -> None:
     torch.manual_seed(0)
     options = SimpleNamespace(**{**vars(UnitLSTMConfig()), "durations": False})
     model = UnitLSTM.build_model(options, SimpleNamespace(source_dictionary=UnitDictionary(2000)))
     wanted = {}
-    for line in (shared / "facts" / "keys" / "amela_lstm_e256_h512_l2.txt").read_text().splitlines():
+    for line in (data / "keys" / "amela_lstm_e256_h512_l2.txt").read_text().splitlines():
         if line and not line.startswith("#"):
             name, shape, _ = line.split("\t")
             wanted[f"decoder.{name}"] = shape

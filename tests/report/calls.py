@@ -37,13 +37,13 @@ THRESHOLDS = ActivityOptions(
 )
 
 
-def make_corpora(shared: Path, folder: Path) -> list[Corpus]:
+def make_corpora(data: Path, folder: Path) -> list[Corpus]:
     """Parts of a call, a short call, the same as two files, a mute one; beside them meetings with four speakers."""
-    call, short = shared / "speech" / "calls" / "auto_repairs_40.flac", shared / "speech/calls/google_two_channel.flac"
+    call, short = data / "speech" / "calls" / "auto_repairs_40.ogg", data / "speech/calls/google_two_channel.flac"
     wave, rate = read_audio(call)
     speech = [detect_speech(channel, rate, THRESHOLDS) for channel in wave.numpy()]
     items, names, recordings = [], [], []
-    for start in (30.0, 90.0, 150.0):
+    for start in (5.0, 36.0, 20.0):
         part = [shift_intervals(crop_intervals(a, start, start + 20), -start) for a in speech]
         items.append((part, 20.0))
         names.append(f"call from {start:g}")
@@ -61,10 +61,10 @@ def make_corpora(shared: Path, folder: Path) -> list[Corpus]:
         {"wer": value, "sound.A.level": -20.0 - n} for n, value in enumerate((0.5, None, 0.25, float("nan"), 1.0, 0))
     ]
     generated = Corpus("generated", names, find_events_of_many(items), recordings, figures)
-    people = speech_by_speaker(read_rttm(shared / "speech" / "ami.rttm"))
-    chosen = {name: people[name] for name in ("trn00", "trn03", "tst00")}
+    people = speech_by_speaker(read_rttm(data / "speech" / "ami.rttm"))
+    chosen = {name: people[name] for name in ("trn00", "tst00")}
     meetings = find_events_of_many([([who[name] for name in sorted(who)], 30.0) for who in chosen.values()])
-    files = [Recording([shared / "speech" / "ami" / f"{name}.flac"]) for name in chosen]
+    files = [Recording([data / "speech" / "ami" / f"{name}.ogg"]) for name in chosen]
     who = [sorted(people) for people in chosen.values()]
     return [generated, Corpus("reference", list(chosen), meetings, files, [], who)]
 

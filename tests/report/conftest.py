@@ -27,9 +27,9 @@ def driver(chromium: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def corpora(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Corpus]:
+def corpora(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Corpus]:
     """Of calls and meetings; see :func:`calls.make_corpora`."""
-    return calls.make_corpora(shared, tmp_path_factory.mktemp("generated"))
+    return calls.make_corpora(data, tmp_path_factory.mktemp("generated"))
 
 
 @pytest.fixture(scope="session")

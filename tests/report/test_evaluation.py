@@ -18,7 +18,7 @@ from speechdlm_ext.report.sound import Recording
 from tests.report.calls import LEAD, data_of, write
 
 
-def test_sound_is_embedded_while_there_is_room(written: tuple[Path, PageReport], tmp_path: Path, shared: Path) -> None:
+def test_sound_is_embedded_while_there_is_room(written: tuple[Path, PageReport], tmp_path: Path) -> None:
     page, report = written
     rows = data_of(page)
     sizes = [sum(len(s) for s in row["sources"] if s.startswith("data:")) for row in rows]
@@ -33,9 +33,9 @@ def test_sound_is_embedded_while_there_is_room(written: tuple[Path, PageReport],
 
 def test_without_room_everything_is_linked(corpora: list[Corpus], tmp_path: Path) -> None:
     report = write(tmp_path / "index.html", corpora, 0)
-    assert (report.embedded, report.silent) == (0, 1) and report.linked == 8
+    assert (report.embedded, report.silent) == (0, 1) and report.linked == 7
     assert (tmp_path / "index.html").stat().st_size < 300_000
-    assert data_of(tmp_path / "index.html")[1]["offset"] == 90.0 - LEAD
+    assert data_of(tmp_path / "index.html")[1]["offset"] == 36.0 - LEAD
 
 
 def test_figures_of_each_dialogue_are_its_own(corpora: list[Corpus]) -> None:
@@ -64,7 +64,7 @@ def test_lost_sound_is_named_and_the_page_stands(corpora: list[Corpus], tmp_path
     lost = [Recording([broken]), Recording([tmp_path / "gone.wav"]), *corpora[0].recordings[2:]]
     changed = Corpus("generated", corpora[0].names, corpora[0].events, lost)
     report = write(tmp_path / "index.html", [changed, corpora[1]])
-    assert [name for name, _ in report.unreadable] == ["call from 30", "call from 90"]
+    assert [name for name, _ in report.unreadable] == ["call from 5", "call from 36"]
     assert "broken.wav" in report.unreadable[0][1] and "gone.wav" in report.unreadable[1][1]
     assert "gone.wav" in (tmp_path / "index.html").read_text(encoding="utf-8")
 

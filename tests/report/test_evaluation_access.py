@@ -43,9 +43,9 @@ def test_keys_alone_will_do(driver: Any, page: Path) -> None:
     row = driver.find_elements("css selector", ".dialogues tbody button")[0]
     driver.execute_script("arguments[0].focus();", row)
     ActionChains(driver).send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_UP, Keys.ENTER).perform()
-    assert driver.switch_to.active_element.text == "call from 90"
-    assert driver.find_element("css selector", "[data-dialogues] figcaption b").text == "call from 90"
-    assert driver.find_element("css selector", "[aria-current]").text.startswith("call from 90")
+    assert driver.switch_to.active_element.text == "call from 36"
+    assert driver.find_element("css selector", "[data-dialogues] figcaption b").text == "call from 36"
+    assert driver.find_element("css selector", "[aria-current]").text.startswith("call from 36")
     driver.execute_async_script(
         "const done = arguments[0], a = document.querySelector('[data-dialogues] audio');"
         "const ready = () => a.readyState >= 2 ? done() : setTimeout(ready, 20); ready();"

@@ -38,7 +38,7 @@ def test_loads_clean_and_hostile_names_are_only_names(driver: Any, page: Path, c
     assert browser.console_errors(driver) == []
 
 
-@pytest.mark.parametrize("name", ("call from 30", "call from 150", HOSTILE, "two files", "tst00"))
+@pytest.mark.parametrize("name", ("call from 5", "call from 20", HOSTILE, "two files", "tst00"))
 def test_plays_seeks_and_follows(driver: Any, page: Path, corpora: list[Corpus], name: str) -> None:
     from selenium.webdriver import ActionChains
 
@@ -82,7 +82,7 @@ def test_plays_seeks_and_follows(driver: Any, page: Path, corpora: list[Corpus],
 def test_what_is_drawn_is_what_was_found(driver: Any, page: Path, corpora: list[Corpus]) -> None:
     """Gaps, overlaps, pauses and each channel's speech lie, in pixels, where the events say; the prompt comes first."""
     browser.open_page(driver, page)
-    choose(driver, "call from 90")
+    choose(driver, "call from 36")
     events = select_conversations(corpora[0].events, [1])
     drawn = driver.execute_script(
         "const t = document.querySelector('[data-dialogues] .track').getBoundingClientRect();"
@@ -100,11 +100,11 @@ def test_what_is_drawn_is_what_was_found(driver: Any, page: Path, corpora: list[
     assert np.allclose(drawn["part"], [[0, LEAD / total], [LEAD / total, 1]], atol=0.003)
     readout = driver.find_element("css selector", "[data-dialogues] .readout")
     track = driver.find_element("css selector", "[data-dialogues] .track")
-    driver.execute_script("document.querySelector('[data-dialogues] audio').currentTime = arguments[0];", 88.0)
+    driver.execute_script("document.querySelector('[data-dialogues] audio').currentTime = arguments[0];", 34.0)
     browser.wait_until(driver, lambda: readout.text.startswith("2.0 s · before the part"))
     gap = events.gaps[0]
     inside = (gap.start + gap.end) / 2
-    driver.execute_script("document.querySelector('[data-dialogues] audio').currentTime = arguments[0];", 90 + inside)
+    driver.execute_script("document.querySelector('[data-dialogues] audio').currentTime = arguments[0];", 36 + inside)
     browser.wait_until(driver, lambda: f"gap of {gap.duration:.2f} s" in readout.text)
     assert f"gap of {gap.duration:.2f} s" in track.get_attribute("aria-valuetext")
     counts = driver.execute_script(
@@ -120,7 +120,7 @@ def astuple(event: Any) -> tuple[float, float, tuple[int, ...]]:
 
 def test_legend_jumps_to_the_next_event(driver: Any, page: Path, corpora: list[Corpus]) -> None:
     browser.open_page(driver, page)
-    choose(driver, "call from 90")
+    choose(driver, "call from 36")
     starts = [event.start + LEAD for event in select_conversations(corpora[0].events, [1]).gaps]
     offset = data_of(page)[1]["offset"]
     button = driver.find_element("css selector", ".jump.gap")
@@ -129,9 +129,9 @@ def test_legend_jumps_to_the_next_event(driver: Any, page: Path, corpora: list[C
         assert driver.execute_script(NOW) - offset == pytest.approx(max(0, start - 1), abs=0.03)
 
 
-def test_command_on_files_with_hostile_names(driver: Any, shared: Path, tmp_path: Path) -> None:
+def test_command_on_files_with_hostile_names(driver: Any, data: Path, tmp_path: Path) -> None:
     """The command itself, from files whose names are markup, quotes, spaces and no UTF-8, to a page that plays them."""
-    call = shared / "speech" / "calls" / "google_two_channel.flac"
+    call = data / "speech" / "calls" / "google_two_channel.flac"
     names = ["<img src=x onerror=alert(1)>", "a 'b' \"c\" & #d?%20", os.fsdecode(b"\xff\xfe"), "會話" * 20]
     (tmp_path / "made").mkdir()
     for name in names:

@@ -40,11 +40,11 @@ SIZES = (
 
 
 @pytest.fixture(scope="module")
-def corpus(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Read sentences, two speakers: manifest, codebook, and units in train.jsonl and valid.jsonl."""
     folder = tmp_path_factory.mktemp("corpus")
-    files = sorted((shared / "speech/ljspeech").glob("*.flac"))[:8]
-    files += sorted((shared / "speech/librispeech_test_other").glob("*.flac"))[:3]
+    files = sorted((data / "speech/ljspeech").glob("*.flac"))[:8]
+    files += sorted((data / "speech/librispeech_test_other").glob("*.ogg"))[:3]
     rows = []
     for path in files:
         info = soundfile.info(path)
@@ -223,8 +223,8 @@ def test_discriminators_have_the_published_shapes() -> None:
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
-def test_crops_are_parts_of_the_whole(shared: Path, tmp_path: Path, rate: int) -> None:
-    wave, _ = read_audio(shared / "speech/calls/google_two_channel.flac", rate)
+def test_crops_are_parts_of_the_whole(data: Path, tmp_path: Path, rate: int) -> None:
+    wave, _ = read_audio(data / "speech/calls/google_two_channel.flac", rate)
     soundfile.write(tmp_path / "a.wav", wave.T.numpy(), rate, subtype="FLOAT")
     whole, _ = read_audio(tmp_path / "a.wav", 16000)
     for channel, first, count in ((0, 0, 640), (1, 3200, 2560), (0, 31999, 77), (1, whole.shape[1] - 320, 320)):
@@ -236,8 +236,8 @@ def test_crops_are_parts_of_the_whole(shared: Path, tmp_path: Path, rate: int) -
         read_crop(tmp_path / "a.wav", 2, 0, 10, 16000, rate)
 
 
-def test_crops_of_an_epoch(shared: Path) -> None:
-    path = str(shared / "speech/calls/google_two_channel.flac")
+def test_crops_of_an_epoch(data: Path) -> None:
+    path = str(data / "speech/calls/google_two_channel.flac")
     recordings = {"call": {"id": "call", "audio_filepath": path, "channels": 2}}
     whole, _ = read_audio(path, 16000)
     rows = [

@@ -117,11 +117,11 @@ def test_training_finds_the_clusters_and_is_the_same_each_time() -> None:
     assert train_codebook(features, encoder, 5, 1, [-30.0, -20.0, -21.0]).fingerprint == codebook.fingerprint
 
 
-def test_threads_do_not_change_the_codebook(shared: Path) -> None:
+def test_threads_do_not_change_the_codebook(data: Path) -> None:
     from threadpoolctl import threadpool_limits
 
     encoder = LogMelEncoder()
-    wave, _ = read_audio(shared / "speech" / "jfk" / "jfk.flac", 16000)
+    wave, _ = read_audio(data / "speech" / "jfk" / "jfk.flac", 16000)
     features = encoder.encode(wave[0], 16000)
     found = set()
     for threads in (1, 2, 4):
@@ -139,8 +139,8 @@ def test_more_units_than_frames() -> None:
         train_codebook(torch.zeros(100, 40), encoder, 0, seed=1)
 
 
-def test_sample_takes_the_same_share_of_each(shared: Path) -> None:
-    path = str(shared / "speech" / "calls" / "google_two_channel.flac")
+def test_sample_takes_the_same_share_of_each(data: Path) -> None:
+    path = str(data / "speech" / "calls" / "google_two_channel.flac")
     rows = [{"id": str(i), "audio_filepath": path, "duration": 6.665, "channels": 2} for i in range(3)]
     everything, levels = sample_features(rows, LogMelEncoder(), max_frames=10**6, seed=1)
     assert len(everything) == 3 * 2 * 333 and len(levels) == 6

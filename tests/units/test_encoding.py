@@ -34,9 +34,9 @@ def codebook() -> Codebook:
 
 
 @pytest.fixture
-def rows(tmp_path: Path, shared: Path) -> list[dict[str, Any]]:
+def rows(tmp_path: Path, data: Path) -> list[dict[str, Any]]:
     """Six pieces of a call, as recordings of their own; the last at another rate."""
-    wave, rate = read_audio(shared / "speech" / "calls" / "google_two_channel.flac")
+    wave, rate = read_audio(data / "speech" / "calls" / "google_two_channel.flac")
     made = []
     for number in range(6):
         path = tmp_path / f"call {number}.wav"

@@ -21,8 +21,8 @@ from speechdlm_ext.units.sample_frames import sampling_share
 
 
 @pytest.fixture
-def rows(tmp_path: Path, shared: Path) -> list[dict[str, Any]]:
-    wave, rate = read_audio(shared / "speech" / "calls" / "google_two_channel.flac")
+def rows(tmp_path: Path, data: Path) -> list[dict[str, Any]]:
+    wave, rate = read_audio(data / "speech" / "calls" / "google_two_channel.flac")
     made = []
     for number in range(8):
         path = tmp_path / f"{number}.wav"

@@ -128,9 +128,9 @@ def quadratic(distances: np.ndarray, penalty: float) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def speech(shared: Path) -> torch.Tensor:
+def speech(data: Path) -> torch.Tensor:
     """Log-mel features (550, 40) of a recording."""
-    wave, rate = read_audio(shared / "speech" / "jfk" / "jfk.flac", 16000)
+    wave, rate = read_audio(data / "speech" / "jfk" / "jfk.flac", 16000)
     return LogMelEncoder().encode(wave[0], rate)
 
 

@@ -107,8 +107,8 @@ def test_a_bound_is_kept_however_it_is_cut(
         assert torch.equal(found[0], quantizer.units(features))
 
 
-def test_real_features(shared: Path) -> None:
-    wave, rate = read_audio(shared / "speech" / "jfk" / "jfk.flac", 16000)
+def test_real_features(data: Path) -> None:
+    wave, rate = read_audio(data / "speech" / "jfk" / "jfk.flac", 16000)
     features = LogMelEncoder().encode(wave[0], rate)
     centroids = features[torch.randperm(len(features), generator=torch.Generator().manual_seed(1))[:100]]
     quantizer = DPDPQuantizer(centroids, 300.0)

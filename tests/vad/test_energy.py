@@ -80,15 +80,15 @@ def test_digital_silence_around_speech() -> None:
     assert np.allclose(detect_speech(wave, 16000), [(1, 2)], atol=0.03)
 
 
-def test_two_channels_of_a_real_call(shared: Path) -> None:
-    wave, rate = soundfile.read(shared / "speech" / "calls" / "auto_repairs_40.flac", frames=60 * 16000)
+def test_two_channels_of_a_real_call(data: Path) -> None:
+    wave, rate = soundfile.read(data / "speech" / "calls" / "auto_repairs_40.ogg", frames=60 * 16000)
     shares = [sum(b - a for a, b in detect_speech(wave[:, c], rate)) / 60 for c in (0, 1)]
     assert all(0.1 < share < 0.8 for share in shares), shares
 
 
-def test_read_speech_against_its_own_levels(shared: Path) -> None:
+def test_read_speech_against_its_own_levels(data: Path) -> None:
     """Detected speech carries nearly all of the energy, and what is left out is far below it."""
-    for path in sorted((shared / "speech" / "ljspeech").glob("*.flac"))[:6]:
+    for path in sorted((data / "speech" / "ljspeech").glob("*.flac"))[:6]:
         wave, rate = soundfile.read(path)
         inside = np.zeros(len(wave), bool)
         for start, end in detect_speech(wave, rate):

@@ -19,8 +19,8 @@ pytest.importorskip("silero_vad")
 
 
 @pytest.fixture(scope="module")
-def call(shared: Path) -> torch.Tensor:
-    return read_audio(shared / "speech" / "calls" / "google_two_channel.flac", 16000)[0]
+def call(data: Path) -> torch.Tensor:
+    return read_audio(data / "speech" / "calls" / "google_two_channel.flac", 16000)[0]
 
 
 def test_the_network_is_the_packages(call: torch.Tensor) -> None:
@@ -74,18 +74,18 @@ def test_a_leak_from_the_other_channel_is_not_speech(call: torch.Tensor) -> None
         assert speech_agreement(without, with_leak, len(one) / 16000) > 0.97
 
 
-def test_meetings_as_annotated(shared: Path) -> None:
+def test_meetings_as_annotated(data: Path) -> None:
     """AMI: the shares of 10 ms that are speech in both or silence in both, no lower than they were measured once."""
-    speech = speech_by_speaker(read_rttm(shared / "speech" / "ami.rttm"))
+    speech = speech_by_speaker(read_rttm(data / "speech" / "ami.rttm"))
     shares = []
-    for path in sorted((shared / "speech" / "ami").glob("*.flac")):
+    for path in sorted((data / "speech" / "ami").glob("*.ogg")):
         wave, rate = read_audio(path)
         truth = join_intervals([stretch for parts in speech[path.stem].values() for stretch in parts])
         duration = wave.shape[1] / rate
         found = detect_speech_silero(wave, rate)[0], detect_speech(wave[0].numpy(), rate)
         shares.append([speech_agreement(truth, stretches, duration) for stretches in found])
     by_network, by_level = np.mean(shares, axis=0)
-    assert by_network > 0.89 and by_level > 0.69
+    assert by_network > 0.84 and by_level > 0.72
 
 
 def test_thresholds_are_options(call: torch.Tensor) -> None:

@@ -63,8 +63,8 @@ def test_short_runs_are_bridged_and_dropped() -> None:
     assert detect_speech_units([], RATE, [0]) == []
 
 
-def test_a_real_call_against_its_energy(shared: Path) -> None:
-    wave, rate = read_audio(shared / "speech" / "calls" / "auto_repairs_40.flac", 16000)
+def test_a_real_call_against_its_energy(data: Path) -> None:
+    wave, rate = read_audio(data / "speech" / "calls" / "auto_repairs_40.ogg", 16000)
     wave = wave[:, : 60 * rate]
     features = torch.stack([LogMelEncoder().encode(channel, rate) for channel in wave])
     units = KMeans(50, random_state=1).fit_predict(features.flatten(0, 1).numpy()).reshape(len(features), -1)

@@ -23,8 +23,13 @@ from speechdlm_ext.vocoders.loudness import active_levels, match_levels
 from speechdlm_ext.vocoders.resynthesize import resynthesize
 
 # A far microphone among them, and a call whose channels are each silent for half of the time.
-HEARD = ("ami/trn04", "calls/google_two_channel", "librispeech_test_other/1998-15444-0001", "ljspeech/LJ001-0029")
-OTHERS = ("librispeech_train_clean", "fsdd_strings")
+HEARD = (
+    "ami/trn00",
+    "calls/google_two_channel",
+    "librispeech_test_other/1998-15444-0007",
+    "ljspeech/LJ001-0002",
+)
+OTHERS = ("librispeech_test_other", "fsdd_strings", "jfk")
 
 
 def row(path: Path) -> dict[str, Any]:
@@ -34,13 +39,18 @@ def row(path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def rows(shared: Path) -> list[dict[str, Any]]:
-    return [row(shared / "speech" / f"{name}.flac") for name in HEARD]
+def rows(data: Path) -> list[dict[str, Any]]:
+    return [row(next((data / "speech").glob(f"{name}.*"))) for name in HEARD]
 
 
 @pytest.fixture(scope="module")
-def output(shared: Path, rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    others = [row(path) for name in OTHERS for path in sorted((shared / "speech" / name).glob("*.flac"))[::3]]
+def output(data: Path, rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    others = [
+        row(path)
+        for name in OTHERS
+        for path in sorted((data / "speech" / name).iterdir())
+        if f"{name}/{path.stem}" not in HEARD
+    ]
     encoder = LogMelEncoder()
     features, levels = sample_features(others, encoder, 6000, seed=1)
     codebook = train_codebook(features, encoder, 100, 1, levels)

@@ -32,12 +32,12 @@ def spoken(wave: torch.Tensor, seconds: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def calls(shared: Path) -> list[dict]:
-    """Stereo calls: 245 s and 6.7 s."""
-    folder = shared / "speech" / "calls"
+def calls(data: Path) -> list[dict]:
+    """Stereo calls: 60 s and 6.7 s."""
+    folder = data / "speech" / "calls"
     return [
-        {"id": name, "audio_filepath": str(folder / f"{name}.flac"), "duration": seconds, "channels": 2}
-        for name, seconds in (("auto_repairs_40", 245.38), ("google_two_channel", 6.665))
+        {"id": Path(name).stem, "audio_filepath": str(folder / name), "duration": seconds, "channels": 2}
+        for name, seconds in (("auto_repairs_40.ogg", 60.0), ("google_two_channel.flac", 6.665))
     ]
 
 

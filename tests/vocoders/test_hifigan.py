@@ -248,10 +248,8 @@ def test_other_bad_input(dgslm: Any, expresso: Any, tmp_path: Path) -> None:
         HiFiGANVocoder.load(tmp_path)
 
 
-def test_names_and_shapes_are_those_of_the_published_checkpoint(shared: Path) -> None:
-    listing = shared / "facts" / "keys" / "codehifigan_expresso_km2000_generator.txt"
-    if not listing.is_file():
-        pytest.skip(f"{listing} is not there")
+def test_names_and_shapes_are_those_of_the_published_checkpoint(data: Path) -> None:
+    listing = data / "keys" / "codehifigan_expresso_km2000_generator.txt"
     published = {}
     for line in listing.read_text().splitlines():
         if not line.startswith("#"):
@@ -322,12 +320,10 @@ def test_published_ones_are_fetched_by_name(expresso: Any, tmp_path: Path, monke
     assert {path.name for path in (tmp_path / "mine").iterdir() if path.suffix != ".part"} == set(files)
 
 
-def test_the_table_of_published_vocoders_is_the_listed_one(shared: Path) -> None:
+def test_the_table_of_published_vocoders_is_the_listed_one(data: Path) -> None:
     from speechdlm_ext.vocoders.published import VOCODERS
 
-    listing = shared / "facts" / "keys" / "textless_checkpoints.txt"
-    if not listing.is_file():
-        pytest.skip(f"{listing} is not there")
+    listing = data / "keys" / "textless_checkpoints.txt"
     listed = {tuple(line.split("\t")[1:]) for line in listing.read_text().splitlines() if "hifigan" in line}
     ours = {tuple(file) for name, files in VOCODERS.items() if name != "dgslm-hifigan" for file in files}
     assert ours == listed and len(ours) == 18

@@ -31,21 +31,21 @@ from speechdlm_ext.vocoders.outputs_log import is_made, replace_sound
 from speechdlm_ext.vocoders.resynthesize import resynthesize
 from tests.vocoders.vocoders import published_config, published_weights, write
 
-CALLS = ("google_two_channel", "azure_katiesteve", "google_commercial_mono")
+CALLS = ("google_two_channel", "azure_katiesteve", "auto_repairs_40")
 
 
 @pytest.fixture(scope="module")
-def recordings(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recordings(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set ``talk`` of calls and read speech in folders, one recording at 44.1 kHz; ``manifest.jsonl``."""
     folder = tmp_path_factory.mktemp("data")
     home = folder / "talk"
     for name in CALLS:
         (home / "calls").mkdir(parents=True, exist_ok=True)
-        wave, rate = read_audio(shared / "speech" / "calls" / f"{name}.flac")
+        wave, rate = read_audio(next((data / "speech" / "calls").glob(f"{name}.*")))
         write_audio(home / "calls" / f"{name}.wav", wave[:, : 20 * rate], rate)
     (home / "read" / "deep").mkdir(parents=True)
-    shutil.copy(sorted((shared / "speech" / "librispeech_test_other").glob("*.flac"))[0], home / "read" / "one.flac")
-    wave, _ = read_audio(sorted((shared / "speech" / "ljspeech").glob("*.flac"))[1], 44100)
+    shutil.copy(sorted((data / "speech" / "librispeech_test_other").glob("*.ogg"))[0], home / "read" / "one.ogg")
+    wave, _ = read_audio(sorted((data / "speech" / "ljspeech").glob("*.flac"))[1], 44100)
     write_audio(home / "read" / "deep" / "two.wav", wave[:, : 44100 * 5 + 123], 44100)
     rows = []
     for path in sorted(home.rglob("*.*")):
