@@ -16,6 +16,7 @@ from fairseq.data import Dictionary
 
 import speechdlm_ext  # noqa: F401 - registers
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary
+from speechdlm_ext.data.unit_counts import edge_fields
 from speechdlm_ext.models.speech_dlm import SpeechDLM, SpeechDLMConfig
 from speechdlm_ext.tasks.speech_dlm_task import SpeechDLMTask
 
@@ -47,7 +48,7 @@ def batch(reference: Path, variant: str, name: str) -> tuple[dict[str, Any], Any
             end = int(lengths[row]) if last else frames[i + 1]
             target[row, frame:end, c] = int(arrays[f"target_edge_{channel}"][i])
     sample = {"net_input": {"src_tokens": source, "src_lengths": lengths}, "target": target, "durations": durations}
-    return sample, arrays
+    return {**sample, **edge_fields(target, durations, 1)}, arrays
 
 
 def read_json(path: Path) -> Any:

@@ -13,11 +13,11 @@ from omegaconf import II
 from torch import Tensor
 
 from speechdlm_ext.data.flags import cross_weights
-from speechdlm_ext.data.unit_counts import UPDATE_COUNTS, count_units
+from speechdlm_ext.data.unit_counts import UPDATE_COUNTS
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.prediction import Prediction
 
-# What each target is called in the logs.
+# Names of the targets in the logs.
 LOG_NAMES = {"next": "general_token", "edge": "edge_token", "duration": "edge_duration"}
 
 
@@ -96,15 +96,17 @@ class SpeechDLMCriterion(FairseqCriterion):
             self.target_weights[target] = weight
 
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, float, dict[str, Any]]:
-        """The loss of a batch, the sample size by which gradients are divided, and the sums for the logs."""
-        target = sample["target"]
-        edges = sample["durations"].nonzero(as_tuple=True)  # rows, frames, channels: (N,) each
-        counts = count_units(target, sample["durations"], self.padding_idx).tolist()
+        """The loss of a batch, the sample size by which gradients are divided, and the sums for the logs.
+
+        Nothing here waits for the device: counts and the positions of edges come from the collater, on the CPU.
+        """
+        target, counts = sample["target"], sample["counts"]
         nsentences, ntokens = target.size(0), [frames for _, frames, _, _ in counts]
-        scales = [self._scales(*of_channel) for of_channel in sample.get(UPDATE_COUNTS, counts)]
         logs: dict[str, Any] = {"nsentences": nsentences, "ntokens": 0, "sample_size": 0}
         loss = torch.zeros((), device=target.device)
-        for (channel, predicted), pair in self._terms(model, sample, edges, ntokens).items():
+        terms = self._terms(model, sample)
+        scales = self._scales(sample.get(UPDATE_COUNTS, counts), next(iter(terms.values())))
+        for (channel, predicted), pair in terms.items():
             prefix = f"[{self.channels[channel]}-{self.channels[predicted]}]"
             sample_size = nsentences if self.sentence_avg else ntokens[predicted]
             sizes = {"ntokens": ntokens[predicted], "sample_size": sample_size}
@@ -113,7 +115,7 @@ class SpeechDLMCriterion(FairseqCriterion):
                 logs[f"{prefix}{key}"] = size
                 logs[key] += size
             for name, term in pair.items():
-                weighted = term.loss * (weight * scales[predicted][name])
+                weighted = term.loss * weight if name == "next" else term.loss * weight * scales[name][predicted]
                 loss = loss + weighted * self.target_weights[name]
                 share = term.counted if name == "next" else sample_size
                 logs[f"{prefix}{LOG_NAMES[name]}_share"] = weight * self.target_weights[name] * share
@@ -122,48 +124,48 @@ class SpeechDLMCriterion(FairseqCriterion):
         logs["loss"] = loss.detach()
         return loss, logs["sample_size"], logs
 
-    def _scales(self, rows: int, frames: int, edges: int, followed: int) -> dict[str, float]:
-        """What to multiply a channel's sums with: next units count frame by frame, the others as a mean at each."""
+    def _scales(self, counts: Tensor | list[list[int]], pair: dict[str, Term]) -> dict[str, Tensor]:
+        """What to multiply the sums over edges of each channel with, so that they count as a mean at each frame."""
+        like = next(iter(pair.values())).loss
+        rows, frames, edges, followed = torch.as_tensor(counts, device=like.device).double().unbind(1)
         size = rows if self.sentence_avg else frames
         timed = followed if self.delayed else edges
-        return {"next": 1.0, "edge": size / max(edges, 1), "duration": size / max(timed, 1)}
+        return {"edge": (size / edges.clamp(min=1)).to(like), "duration": (size / timed.clamp(min=1)).to(like)}
 
     @staticmethod
     def _add(logs: dict[str, Any], name: str, *values: Any) -> None:
         for key, value in zip(_SUMS, values, strict=True):
             logs[name + key] = logs.get(name + key, 0) + value
 
-    def _terms(
-        self, model: Any, sample: dict[str, Any], edges: tuple[Tensor, ...], ntokens: list[int]
-    ) -> dict[tuple[int, int], Any]:
+    def _terms(self, model: Any, sample: dict[str, Any]) -> dict[tuple[int, int], dict[str, Term]]:
         """The terms of each pair (channel, predicted channel), by target.
 
-        The model predicts only where a loss wants it: units at every frame for *next*, else at edges; durations at
-        edges or, delayed, at the frames after them.
+        The model predicts only what a loss needs: units at every frame for *next*, else at edges; durations at edges
+        or, delayed, at the frames after them.
         """
-        target, durations = sample["target"], sample["durations"]
-        timed = edges
-        if self.delayed:
-            lengths = target.ne(self.padding_idx).sum(1)  # (B, C)
-            timed = tuple(index[edges[1] + 1 < lengths[edges[0], edges[2]]] for index in edges)
+        target, counts = sample["target"], sample["counts"]
+        edges = tuple(sample["edges"])  # rows, frames and channels, the channels one after the other
+        timed = tuple(sample["followed_edges"]) if self.delayed else edges
+        edge_counts, timed_counts = [of[2] for of in counts], [of[3 if self.delayed else 2] for of in counts]
         timed_at = (timed[0], timed[1] + int(self.delayed), timed[2])
         everywhere = "next" in self.targets
         heads, _ = model(**sample["net_input"], at=None if everywhere else edges, durations_at=timed_at)
+        edge_units = target[edges].split(edge_counts)
+        durations = sample["durations"][timed].split(timed_counts)
         pairs: dict[tuple[int, int], dict[str, Term]] = {}
         for offset in range(len(self.channels) if self.cross_weight > 0 else 1):
             head: Prediction = heads[offset]
-            at_edges = head.units[edges] if everywhere else head.units
+            at_edges = (head.units[edges] if everywhere else head.units).split(edge_counts)
+            at_timed = None if head.durations is None else head.durations.split(timed_counts)
             for predicted in range(len(self.channels)):
-                edge_here, timed_here = edges[2] == predicted, timed[2] == predicted
                 pair = {}
                 if everywhere:
-                    heard = target[:, :, predicted]
-                    pair["next"] = self._unit_term(head.units[:, :, predicted], heard, ntokens[predicted])
+                    units = target[:, :, predicted]
+                    pair["next"] = self._unit_term(head.units[:, :, predicted], units, counts[predicted][1])
                 if "edge" in self.targets:
-                    heard = target[edges][edge_here]
-                    pair["edge"] = self._unit_term(at_edges[edge_here], heard, len(heard))
-                if "duration" in self.targets and head.durations is not None:
-                    pair["duration"] = self._duration_term(head.durations[timed_here], durations[timed][timed_here])
+                    pair["edge"] = self._unit_term(at_edges[predicted], edge_units[predicted], edge_counts[predicted])
+                if "duration" in self.targets and at_timed is not None:
+                    pair["duration"] = self._duration_term(at_timed[predicted], durations[predicted])
                 pairs[(predicted - offset) % len(self.channels), predicted] = pair
         return dict(sorted(pairs.items()))
 
@@ -184,10 +186,7 @@ class SpeechDLMCriterion(FairseqCriterion):
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Log means over all that was seen since the last log; see the class."""
-        sums: dict[str, float] = {}
-        for log in logging_outputs:
-            for key, value in log.items():
-                sums[key] = sums.get(key, 0.0) + float(value)
+        sums = _sums(logging_outputs)
         pairs = [key[: -len("ntokens")] for key in sums if key.startswith("[") and key.endswith("ntokens")]
         # "[A-A]": the same name on both sides of the middle; names may hold hyphens themselves
         own = [pair for pair in pairs if pair[1 : len(pair) // 2] == pair[len(pair) // 2 + 1 : -1]]
@@ -218,6 +217,17 @@ class SpeechDLMCriterion(FairseqCriterion):
 
 
 _SUMS = ("_loss", "_correct", "_count")
+
+
+def _sums(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
+    """The sum of each figure; those on a device come to the host together."""
+    entries = [(key, value) for log in logging_outputs for key, value in log.items()]
+    tensors = [value.double() for _, value in entries if isinstance(value, Tensor)]
+    numbers = iter(torch.stack(tensors).tolist() if tensors else [])
+    sums: dict[str, float] = {}
+    for key, value in entries:
+        sums[key] = sums.get(key, 0.0) + float(next(numbers) if isinstance(value, Tensor) else value)
+    return sums
 
 
 def _precise(values: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from fairseq.data.token_block_utils_fast import _get_slice_indices_fast
 from torch import Tensor
 
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary
+from speechdlm_ext.data.unit_counts import edge_fields
 from speechdlm_ext.data.unit_stream import UnitStream
 from speechdlm_ext.errors import InputError
 
@@ -120,11 +121,14 @@ class DialogueDataset(FairseqDataset):
 
         Returns:
             ``net_input`` with ``src_tokens`` ``(B, T, C)`` and ``src_lengths`` ``(B,)``; ``target`` ``(B, T, C)``;
-            ``durations`` ``(B, T, C)`` in frames at edges, 0 elsewhere and in the padding; ``ntokens`` counts frames.
+            ``durations`` ``(B, T, C)`` in frames at edges, 0 elsewhere and in the padding; the fields of
+            :func:`.edge_fields`; ``ntokens`` counts frames.
         """
         if not samples:
             return {}
         lengths = torch.tensor([len(s["target"]) for s in samples])
+        target = pad_right([s["target"] for s in samples], self.pad)
+        durations = pad_right([s["durations"] for s in samples], 0)
         return {
             "id": torch.tensor([s["id"] for s in samples]),
             "nsentences": len(samples),
@@ -133,8 +137,9 @@ class DialogueDataset(FairseqDataset):
                 "src_tokens": pad_right([s["source"] for s in samples], self.pad),
                 "src_lengths": lengths,
             },
-            "target": pad_right([s["target"] for s in samples], self.pad),
-            "durations": pad_right([s["durations"] for s in samples], 0),
+            "target": target,
+            "durations": durations,
+            **edge_fields(target, durations, self.pad),
         }
 
     def num_tokens(self, index: int) -> int:

@@ -145,7 +145,7 @@ class SpeechDLMTask(ContinuingTask):
 
     def begin_update(self, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Called with all batches of an update before the first is trained on; see the criterion for why."""
-        return share_counts(samples, self.dictionary.pad(), len(self.channels))
+        return share_counts(samples, len(self.channels))
 
     def start_symbol(self) -> int:
         """``<s>`` with ``--add-bos-token``, else the ``</s>`` of the line before."""

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 from fairseq import metrics
+from torch import Tensor
 
 from speechdlm_ext.criterions.speech_dlm_criterion import SpeechDLMCriterion
 from speechdlm_ext.data.dialogue_dataset import run_durations
+from speechdlm_ext.data.unit_counts import edge_fields, share_counts
 from speechdlm_ext.errors import InputError
+from tests.host_syncs import counted_syncs
 from tests.published import VARIANTS, batch, load, read_json, toy_dictionary, toy_model
 
 TARGETS = ["next", "edge", "duration"]
@@ -54,13 +57,18 @@ def toy_batch(lengths: list[int], channels: int = 2, seed: int = 0) -> dict[str,
             durations[row, :length, c] = torch.from_numpy(run_durations(units.numpy(), length, 256))
     source = torch.cat([torch.full_like(target[:, :1], 2), target[:, :-1]], 1)
     source[target.eq(1)] = 1
-    return {"net_input": {"src_tokens": source}, "target": target, "durations": durations}
+    return sample_of(source, target, durations)
+
+
+def sample_of(source: Tensor, target: Tensor, durations: Tensor) -> dict[str, Any]:
+    fields = edge_fields(target, durations, pad=1)
+    return {"net_input": {"src_tokens": source}, "target": target, "durations": durations, **fields}
 
 
 def rows_of(sample: dict[str, Any], row: int) -> dict[str, Any]:
     length = int(sample["target"][row, :, 0].ne(1).sum())
-    cut = {key: sample[key][row : row + 1, :length] for key in ("target", "durations")}
-    return {"net_input": {"src_tokens": sample["net_input"]["src_tokens"][row : row + 1, :length]}, **cut}
+    whole = sample["net_input"]["src_tokens"], sample["target"], sample["durations"]
+    return sample_of(*(values[row : row + 1, :length] for values in whole))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -229,6 +237,22 @@ def test_channels_of_any_name_are_told_from_pairs() -> None:
         sums |= {f"{p}edge_token_{k}": v for p in pairs for k, v in (("correct", 1), ("count", 4))}
         SpeechDLMCriterion.reduce_metrics([sums])
     assert log.get_smoothed_values()["edge_token_loss"] == pytest.approx((8 + 16) / 8 / math.log(2), abs=1e-3)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("channels", [2, 3])
+def test_a_training_step_waits_for_the_device_once(channels: int, checkpointed: bool) -> None:
+    weights = "0.6,0.4"
+    model = toy_model(channels, dropout=0.1, main_and_cross_weights=weights, checkpoint_activations=checkpointed)
+    criterion = toy_criterion(channels, main_and_cross_weights=weights)
+    (sample,) = share_counts([toy_batch([20, 11], channels)], channels)
+    model.train()
+    with counted_syncs() as found, metrics.aggregate(new_root=True):
+        loss, _, logs = criterion(model, sample)
+        loss.backward()
+        assert not found
+        SpeechDLMCriterion.reduce_metrics([logs, logs])
+    assert found == {"tolist": 1}
 
 
 def test_a_target_without_weight_is_refused() -> None:

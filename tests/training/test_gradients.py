@@ -21,7 +21,6 @@ from tests.published import toy_model
 )
 def test_gradients_are_the_slopes_of_the_loss(targets: list[str], delayed: bool, weights: str) -> None:
     model = toy_model(main_and_cross_weights=weights).double()
-    model.decoder.embed_positions.weights = model.decoder.embed_positions.weights.double()
     criterion = toy_criterion(targets=targets, delayed=delayed, main_and_cross_weights=weights)
     sample = toy_batch([9, 6, 2])
     loss, _, _ = criterion(model, sample)
