@@ -34,7 +34,7 @@ def main() -> None:
 
 def report() -> list[str]:
     """The lines of the report. torch, torchaudio and fairseq are imported, so that a fault of theirs shows here."""
-    logging.disable(logging.INFO)  # fairseq tells of every optional package that it does not find
+    logging.disable(logging.INFO)  # fairseq logs every optional package that it does not find
     rows = [
         ("speechdlm_ext", _version("speechdlm_ext") or "not installed: the commands of fairseq are not repaired"),
         ("--user-dir", str(USER_DIR)),
@@ -45,13 +45,14 @@ def report() -> list[str]:
     ]
     lines = [f"{name:<14} {value}" for name, value in rows]
     repairs = compat.report()
-    active = sum(repair.active for repair in repairs)
-    lines += ["", f"Repairs in force here: {active} of {len(repairs)}"]
-    for package in dict.fromkeys(repair.package for repair in repairs):
+    in_force = sum(state == "in force" for _, state in repairs)
+    lines += ["", f"Repairs in force here: {in_force} of {len(repairs)}"]
+    for package in dict.fromkeys(repair.package for repair, _ in repairs):
         lines.append(f"  {package}")
-        for repair in repairs:
+        for repair, state in repairs:
             if repair.package == package:
-                lines.append(f"    [{'x' if repair.active else ' '}] {repair.name} ({repair.versions}): {repair.fault}")
+                mark, why = ("x" if state == "in force" else " "), (f"; {state}" if state.startswith("skipped") else "")
+                lines.append(f"    [{mark}] {repair.name} ({repair.versions}): {repair.fault}{why}")
     return lines
 
 
@@ -76,7 +77,8 @@ def _devices() -> str:
         import torch
     except Exception:
         return "unknown without torch"
-    found = [f"CPU ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = [f"CPU ({cores} cores, {torch.get_num_threads()} threads)"]
     found += [f"cuda:{number} {torch.cuda.get_device_name(number)}" for number in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         found.append("mps")

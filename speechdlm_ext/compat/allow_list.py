@@ -2,7 +2,7 @@
 
 torch's weights-only reader lets a file call, build and fill whatever is on the list, so nothing on it may do anything
 but hold data. Where the real thing could do more (functions that call others, numpy's dtypes, which trust the state
-that they are given), a stand-in from :mod:`.stand_ins` answers to its name.
+that they are given), a stand-in from :mod:`.pickle_stubs` answers to its name.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "argparse": ("Namespace",),  # fairseq's options until 2020
     "builtins": ("bool", "bytes", "dict", "float", "frozenset", "int", "list", "str", "tuple"),
     "pathlib": ("PosixPath", "PurePosixPath"),
+    "pathlib._local": ("PosixPath", "PurePosixPath"),  # as Python 3.13 names them
     "typing": ("Any", "Dict", "List", "Optional", "Tuple", "Union"),
     # OmegaConf nodes: fairseq's options from late 2020 on
     "omegaconf.base": ("ContainerMetadata", "Metadata", "UnionNode", "ValueKind"),
@@ -55,7 +56,7 @@ def allowed_globals() -> list[Any]:
 
 def _named() -> Iterator[tuple[str, str, Any]]:
     for module_name, names in _NAMES.items():
-        module = sys.modules.get(module_name)
+        module = sys.modules.get(module_name) or sys.modules.get(module_name.removesuffix("._local"))
         for name in names:
             if hasattr(module, name):
                 yield module_name, name, getattr(module, name)

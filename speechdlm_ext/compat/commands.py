@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dis
 import re
+import site
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, NoReturn
 
-from .imports import after_import
-from .refusal import errors_module
-from .repair import Repair, always
+from .errors import TRACEBACK_VARIABLE, InputError, explanation, is_set, one_line
+from .repair import Repair, replace
 
-_IN_A_CHILD = re.compile(r"^(?:\S*\.)?InputError: (.+)$", re.MULTILINE)
+user_folders: set[str] = set()  # those that --user-dir has named
+
+_IN_A_CHILD = re.compile(r"^(?:\S*\.)?(?:InputError: |\w*Error: (?=\[Errno ))(.+)$", re.MULTILINE)
+# How fairseq says in a sentence what its user is to do: "Dataset not found: …", "Please install …", "Criterion does not
+# match; please reset the optimizer (--reset-optimizer)".
+_SENTENCES = (AssertionError, FloatingPointError, ImportError, NotImplementedError, OSError, RuntimeError, ValueError)
 
 
 def command_name() -> str | None:
@@ -26,38 +33,20 @@ def command_name() -> str | None:
     return None
 
 
-def _reason(error: BaseException) -> str | None:
-    """What to say in one line instead of a traceback; None if the traceback is what is needed."""
-    errors = errors_module()
-    from_child = _IN_A_CHILD.findall(str(error)) if _is_from_child(error) else []
-    if from_child:
-        return str(from_child[-1])
-    if isinstance(error, errors.InputError):
-        return str(errors.one_line(error))
-    if isinstance(error, OSError):
-        # Without a number it is fairseq's own: "Dataset not found: …", "Model file not found: …".
-        known = error.errno is None or error.errno in errors._SYSTEM_ERRORS
-        return str(errors.one_line(error)) if known else None
-    if isinstance(error, ImportError) and "lease install" in str(error):
-        return str(errors.one_line(error))
-    if type(error) is Exception or (isinstance(error, AssertionError) and _raised_by_command(error)):
-        # How fairseq speaks to its users: "Could not infer language pair, please provide it explicitly".
-        return str(errors.one_line(error)) if str(error) else None
-    if type(error).__name__ == "MissingMandatoryValue":  # of OmegaConf: no task, model or criterion for hydra
-        return str(error).splitlines()[0]
-    return None
+def end_in_one_line(error: BaseException) -> None:
+    """Leave the interpreter if this error of one of fairseq's commands can be told in one line; else return.
 
-
-def _is_from_child(error: BaseException) -> bool:
-    """Whether the message is the traceback of another process: one that torch spawned, or a worker that loads data."""
-    return type(error).__name__ == "ProcessRaisedException" or "in DataLoader worker process" in str(error)
-
-
-def _raised_by_command(error: BaseException) -> bool:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and Path(trace.tb_frame.f_code.co_filename).parent.name == "fairseq_cli"
+    What a user's own code raises (a --user-dir, or any code that is neither installed nor part of this package) is not
+    cut short, but for an :class:`InputError`; with SPEECHDLM_TRACEBACK=1 nothing is.
+    """
+    name = command_name()
+    if name is None:
+        return
+    if isinstance(error, KeyboardInterrupt):
+        _end(name, "interrupted", 130)
+    said = None if is_set(TRACEBACK_VARIABLE) else _reason(error)
+    if said is not None:
+        _end(name, f"error: {said}", 2)
 
 
 def _end(name: str, said: str, status: int) -> NoReturn:
@@ -66,42 +55,84 @@ def _end(name: str, said: str, status: int) -> NoReturn:
     raise SystemExit(status)
 
 
-def _end_in_one_line(error: BaseException) -> None:
-    """Leave the interpreter if this error of one of fairseq's commands can be told in one line; else return."""
-    name = command_name()
-    if name is None:
-        return
-    if isinstance(error, KeyboardInterrupt):
-        _end(name, "interrupted", 130)
-    said = _reason(error)
-    if said is not None:
-        _end(name, f"error: {said}", 2)
+def _reason(error: BaseException) -> str | None:
+    """What to say in one line instead of a traceback; None if the traceback is what is needed."""
+    if type(error).__name__ == "ProcessRaisedException" or "in DataLoader worker process" in str(error):
+        from_child = _IN_A_CHILD.findall(str(error))  # the message is the traceback of another process
+        return str(from_child[-1]) if from_child else None
+    if not isinstance(error, InputError) and _is_of_a_user(error.__traceback__):
+        return None
+    if type(error).__name__ == "MissingMandatoryValue":  # of OmegaConf: no task, model or criterion for hydra
+        return str(error).splitlines()[0]
+    said = explanation(error)
+    if said is not None or isinstance(error, OSError) and error.errno is not None:
+        return said
+    is_sentence = bool(str(error)) and (type(error) is Exception or isinstance(error, _SENTENCES))
+    return one_line(error) if is_sentence and _is_raised_by_fairseq(error.__traceback__) else None
+
+
+def _frames(trace: TracebackType | None) -> list[TracebackType]:
+    """From where the error was raised outwards."""
+    frames = []
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    return frames[::-1]
+
+
+def _is_fairseqs(trace: TracebackType) -> bool:
+    module = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+    return module in ("fairseq", "fairseq_cli") or Path(trace.tb_frame.f_code.co_filename).parent.name == "fairseq_cli"
+
+
+def _is_raised_by_fairseq(trace: TracebackType | None) -> bool:
+    """Whether a statement ``raise`` or ``assert`` of fairseq's raised it, and not what fairseq called."""
+    for last in _frames(trace)[:1]:
+        raised = last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+        return raised and _is_fairseqs(last)
+    return False
+
+
+def _is_of_a_user(trace: TracebackType | None) -> bool:
+    """Whether the innermost code that is not of an installed library is neither fairseq's nor ours."""
+    ours = str(Path(__file__).resolve().parents[1])
+    installed = {*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")), *site.getsitepackages()}
+    for frame in _frames(trace):
+        file = frame.tb_frame.f_code.co_filename
+        if _is_fairseqs(frame) or file.startswith(ours):
+            return False
+        folders = (str(folder) for folder in Path(file).parents)
+        if any(folder in user_folders for folder in folders):
+            return True
+        library = file.startswith("<") or any(file.startswith(str(folder)) for folder in installed)
+        if not library and frame.tb_frame.f_globals.get("__name__") != "__main__":
+            return True
+    return False
 
 
 def _watch_for_errors() -> None:
     previous = sys.excepthook
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        _end_in_one_line(error)
+        end_in_one_line(error)
         previous(kind, error, trace)
 
     sys.excepthook = excepthook
 
 
-def _let_hydra_pass(module: ModuleType) -> None:
+def _let_hydra_pass(module: Any) -> None:
     original: Callable[[Callable[[], Any]], Any] = module.run_and_report
 
+    @replace(module, "run_and_report")
     def run_and_report(func: Callable[[], Any]) -> Any:
         def guarded() -> Any:
             try:
                 return func()
             except Exception as error:
-                _end_in_one_line(error)
+                end_in_one_line(error)
                 raise
 
         return original(guarded)
-
-    module.run_and_report = run_and_report  # type: ignore[attr-defined]
 
 
 REPAIRS = [
@@ -109,16 +140,12 @@ REPAIRS = [
         name="one-line-errors",
         package="fairseq",
         fault="tracebacks for a missing file, a refused checkpoint, a full disk, Ctrl-C",
-        versions="all",
-        needed=always,
-        apply=_watch_for_errors,
+        at_once=_watch_for_errors,
     ),
     Repair(
         name="one-line-errors-hydra",
         package="hydra-core",
         fault="hydra prints its own traceback for every error of fairseq-hydra-train",
-        versions="all",
-        needed=always,
-        apply=lambda: after_import("hydra._internal.utils", _let_hydra_pass),
+        changes={"hydra._internal.utils": _let_hydra_pass},
     ),
 ]

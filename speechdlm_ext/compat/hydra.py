@@ -9,8 +9,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from .imports import after_import
-from .repair import Repair, below, python_at_least
+from .repair import Repair, below, python_at_least, replace
 
 
 class _Importer:
@@ -30,20 +29,19 @@ def _walk_packages(*args: Any, **options: Any) -> Iterator[tuple[type[_Importer]
         yield _Importer, name, is_package
 
 
-def _give_plugins_an_importer(module: types.ModuleType) -> None:
+def _give_plugins_an_importer(module: Any) -> None:
+    module.pkgutil.walk_packages  # noqa: B018 - what it calls
     stand_in = types.ModuleType("pkgutil")
     vars(stand_in).update(vars(pkgutil))
     vars(stand_in)["walk_packages"] = _walk_packages
-    module.pkgutil = stand_in  # type: ignore[attr-defined]
+    module.pkgutil = stand_in
 
 
-def _print_exception(etype: Any, value: BaseException, tb: Any) -> None:
-    # The whole traceback: what hydra made of it to leave its own frames out is no traceback to Python any more.
-    traceback.print_exception(value)
-
-
-def _let_it_print_exceptions(module: types.ModuleType) -> None:
-    module.print_exception = _print_exception  # type: ignore[attr-defined]
+def _let_it_print_exceptions(module: Any) -> None:
+    @replace(module, "print_exception")
+    def print_exception(etype: Any, value: BaseException, tb: Any) -> None:
+        # The whole traceback: what hydra made of it to leave its own frames out is no traceback to Python any more.
+        traceback.print_exception(value)
 
 
 REPAIRS = [
@@ -53,7 +51,7 @@ REPAIRS = [
         fault="AttributeError: 'FileFinder' object has no attribute 'find_module'",
         versions="Python ≥ 3.12 with hydra-core < 1.2",
         needed=lambda: python_at_least(3, 12) and below("hydra-core", 1, 2),
-        apply=lambda: after_import("hydra.core.plugins", _give_plugins_an_importer),
+        changes={"hydra.core.plugins": _give_plugins_an_importer},
     ),
     Repair(
         name="hydra-tracebacks",
@@ -61,6 +59,6 @@ REPAIRS = [
         fault="TypeError: print_exception() got an unexpected keyword argument 'etype', in place of the real error",
         versions="Python ≥ 3.10 with hydra-core < 1.2",
         needed=lambda: python_at_least(3, 10) and below("hydra-core", 1, 2),
-        apply=lambda: after_import("hydra._internal.utils", _let_it_print_exceptions),
+        changes={"hydra._internal.utils": _let_it_print_exceptions},
     ),
 ]

@@ -7,9 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from types import ModuleType
+from typing import Any
 
 Callback = Callable[[ModuleType], object]
 Surrounding = Callable[[ModuleType], AbstractContextManager[object]]
+
+PLUGIN = "speechdlm_ext.plugin"  # registers what this package adds to fairseq
 
 _after: dict[str, list[Callback]] = {}
 _around: dict[str, list[Surrounding]] = {}
@@ -17,7 +20,7 @@ _supplied: dict[str, Callback] = {}
 
 
 def after_import(module_name: str, callback: Callback) -> None:
-    """Run ``callback(module)`` when the module's code has run, or now if that is behind us.
+    """Run ``callback(module)`` when the module's code has run, or now if it has run already.
 
     ``module_name`` may end in ``.*``: then every module below that package is meant. A callback that raises makes the
     import fail, so callbacks check what they touch.
@@ -73,6 +76,19 @@ class _Supplier:
         _supplied[module.__name__](module)
 
 
+class _Delegate:
+    """A loader that takes no attributes, with another ``exec_module``."""
+
+    _speechdlm = True
+
+    def __init__(self, loader: object, exec_module: Callback) -> None:
+        self._loader = loader
+        self.exec_module = exec_module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
 class PostImportFinder:
     """First entry of ``sys.meta_path``: lets the others find the module, and wraps the running of its code."""
 
@@ -116,9 +132,8 @@ class PostImportFinder:
             # On the instance: the loader keeps its class, which inspect, pickle and runpy ask for.
             loader.exec_module = exec_module  # type: ignore[method-assign]
             loader._speechdlm = True  # type: ignore[attr-defined]
-        except AttributeError:
-            # Built-in and frozen modules have a class for a loader; none of those is repaired.
-            pass
+        except AttributeError:  # of a class with __slots__
+            spec.loader = _Delegate(loader, exec_module)  # type: ignore[assignment]
 
 
 def install_finder() -> None:

@@ -63,14 +63,17 @@ def _dataclass_decorator(module_name: str, treat: Callable[[type], None]) -> Ite
             treat(made)
         return made
 
+    before = set(sys.modules)
     dataclasses.dataclass = dataclass
     try:
         yield
     finally:
         dataclasses.dataclass = original
-        module = sys.modules.get(module_name)
-        if getattr(module, "dataclass", None) is dataclass:
-            module.dataclass = original  # type: ignore[union-attr]
+        for name in {*sys.modules} - before | {module_name}:  # what it imports has taken the substitute, too
+            module = sys.modules.get(name)
+            for key, value in list(vars(module).items()) if isinstance(module, types.ModuleType) else ():
+                if value is dataclass:
+                    setattr(module, key, original)
 
 
 def _treat_fairseq(cls: type) -> None:
@@ -101,7 +104,7 @@ REPAIRS = [
         "(fairseq's own config classes, and those of a --user-dir module)",
         versions="Python ≥ 3.11",
         needed=lambda: python_at_least(3, 11),
-        apply=_repair_fairseq_dataclasses,
+        at_once=_repair_fairseq_dataclasses,
     ),
     Repair(
         name="hydra-config-defaults",
@@ -109,7 +112,7 @@ REPAIRS = [
         fault="ValueError: mutable default <class 'hydra.conf.JobConf.JobConfig'> for field config is not allowed",
         versions="Python ≥ 3.11 with hydra-core < 1.2",
         needed=lambda: python_at_least(3, 11) and below("hydra-core", 1, 2),
-        apply=_repair_hydra_dataclasses,
+        at_once=_repair_hydra_dataclasses,
     ),
     Repair(
         name="typing-io",
@@ -117,6 +120,6 @@ REPAIRS = [
         fault="ModuleNotFoundError: No module named 'typing.io'",
         versions="Python ≥ 3.13 with antlr4-python3-runtime < 4.9",
         needed=lambda: python_at_least(3, 13) and below("antlr4-python3-runtime", 4, 9),
-        apply=_supply_typing_io,
+        at_once=_supply_typing_io,
     ),
 ]

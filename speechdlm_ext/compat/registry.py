@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
-from types import ModuleType
+from importlib import import_module
 from typing import Any
 
-from .imports import after_import, supply_module
-from .repair import Repair, always
+from .imports import PLUGIN, after_import, supply_module
+from .repair import Repair
 
 logger = logging.getLogger(__name__)
 
@@ -85,18 +85,17 @@ def _drop_other(name: str, kind: str) -> None:
             cell.cell_contents.discard(owner.__name__)
 
 
-def _give_ours(module: ModuleType) -> None:
+def _give_ours(module: Any) -> None:
     """Let ``module.SpeechDLM`` be ours, loaded when it is asked for."""
 
     def __getattr__(name: str) -> Any:
         if name == "SpeechDLM":
-            from speechdlm_ext.models.speech_dlm import SpeechDLM
-
-            return SpeechDLM
+            import_module(PLUGIN)
+            return _registry("model")["speech_dlm"]
         raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
     vars(module).pop("SpeechDLM", None)
-    module.__getattr__ = __getattr__  # type: ignore[method-assign]
+    module.__getattr__ = __getattr__
 
 
 def _supply_published_import() -> None:
@@ -110,8 +109,6 @@ REPAIRS = [
         name="published-import",
         package="fairseq",
         fault="ModuleNotFoundError: No module named 'fairseq.models.speech_dlm' (the import in the published README)",
-        versions="all",
-        needed=always,
-        apply=_supply_published_import,
+        at_once=_supply_published_import,
     ),
 ]

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from .commands import command_name
-from .imports import after_import
-from .refusal import errors_module
-from .repair import Repair, always
+from .errors import one_line
+from .repair import Repair, replace
 
-# Called with the folder of a finished sweep; returns what to print. The plugin adds to it.
+# Called with the folder of a finished multirun; returns what to print. The plugin adds to it.
 TABULATE: list[Callable[[Path], str]] = []
 
 
@@ -49,16 +47,17 @@ def _tabulated(run: Callable[..., Any], config: Any, folder: Path, say: Callable
         try:
             table = _write_table(config, folder)
         except Exception as error:
-            table = f"no table of the runs in {folder}: {errors_module().one_line(error)}\n"
+            table = f"no table of the runs in {folder}: {one_line(error)}\n"
         say(table)
         return result
 
     return followed
 
 
-def _follow_sweeps(module: ModuleType) -> None:
+def _follow_sweeps(module: Any) -> None:
     original: Callable[..., Any] = module.Plugins.instantiate_sweeper
 
+    @replace(module.Plugins, "instantiate_sweeper")
     def instantiate_sweeper(self: Any, config: Any, config_loader: Any, task_function: Any) -> Any:
         if not _trains_ours(config):
             return original(self, config=config, config_loader=config_loader, task_function=task_function)
@@ -69,16 +68,12 @@ def _follow_sweeps(module: ModuleType) -> None:
         sweeper.sweep = _tabulated(sweeper.sweep, config, folder, lambda table: print(table, end="", flush=True))
         return sweeper
 
-    module.Plugins.instantiate_sweeper = instantiate_sweeper
-
 
 REPAIRS = [
     Repair(
         name="hydra-sweep-table",
         package="hydra-core",
         fault="a multirun ends without saying which of its runs was the best",
-        versions="all",
-        needed=always,
-        apply=lambda: after_import("hydra.core.plugins", _follow_sweeps),
+        changes={"hydra.core.plugins": _follow_sweeps},
     ),
 ]

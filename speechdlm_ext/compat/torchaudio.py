@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from types import ModuleType
 from typing import Any
 
-from .imports import after_import
-from .repair import Repair, at_least
+from .repair import Repair, at_least, replace
 
 
-def _make_extension_optional(module: ModuleType) -> None:
-    load_library = getattr(module, "_load_lib", None)
-    if load_library is None:
-        return
+def _make_extension_optional(module: Any) -> None:
+    load_library = module._load_lib
 
-    @functools.wraps(load_library)
+    @replace(module, "_load_lib")
     def load_if_it_fits(lib: str) -> bool:
         try:
             return bool(load_library(lib))
         except OSError:
             # Built for a CUDA that this torch does not have. torchaudio's Python parts work without it.
             return False
-
-    module._load_lib = load_if_it_fits  # type: ignore[attr-defined]
 
 
 def _convert_waveform(
@@ -40,7 +33,7 @@ def _convert_waveform(
         sample_rate: of the waveform, in Hz.
         normalize_volume: scale to a peak of 1, as "gain -n" of sox does.
         to_mono: mix down to one channel, as "channels 1" of sox does.
-        to_sample_rate: wanted rate in Hz; None keeps the rate.
+        to_sample_rate: expected rate in Hz; None keeps the rate.
 
     Returns:
         The waveform (C', N') of the same kind, and its rate in Hz.
@@ -62,8 +55,8 @@ def _convert_waveform(
     return (wave.numpy() if isinstance(waveform, numpy.ndarray) else wave), sample_rate
 
 
-def _do_without_sox(module: ModuleType) -> None:
-    module.convert_waveform = _convert_waveform  # type: ignore[attr-defined]
+def _do_without_sox(module: Any) -> None:
+    replace(module, "convert_waveform")(_convert_waveform)
 
 
 REPAIRS = [
@@ -74,7 +67,7 @@ REPAIRS = [
         "(a CUDA build of torchaudio beside a CPU build of torch)",
         versions="torchaudio ≥ 2.0",
         needed=lambda: at_least("torchaudio", 2),
-        apply=lambda: after_import("torchaudio._extension.utils", _make_extension_optional),
+        changes={"torchaudio._extension.utils": _make_extension_optional},
     ),
     Repair(
         name="sox-effects",
@@ -82,6 +75,6 @@ REPAIRS = [
         fault="ImportError: Please install torchaudio (get_waveform asks for torchaudio.sox_effects)",
         versions="torchaudio ≥ 2.9",
         needed=lambda: at_least("torchaudio", 2, 9),
-        apply=lambda: after_import("fairseq.data.audio.audio_utils", _do_without_sox),
+        changes={"fairseq.data.audio.audio_utils": _do_without_sox},
     ),
 ]

@@ -6,6 +6,7 @@ import argparse
 import collections
 import functools
 import operator
+import pickle
 import typing
 from pathlib import Path
 from typing import Any
@@ -184,16 +185,93 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "nothing.pt")
 
 
-def test_the_allow_list_holds_for_fairseq_and_not_for_others(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    torch.save({"args": argparse.Namespace(a=1), "cfg": None, "model": {}}, path)
-    with pytest.raises(Exception, match="weights_only|Weights only"):
-        torch.load(path)  # called from here, it is torch's own
-    torch.save(payloads(tmp_path / "marker")["os.system"], path)
-    from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+def load_as(module: str, call: str, path: Path) -> Any:
+    """The value of the expression ``call``, run by code of that module."""
+    scope = {"__name__": module, "torch": torch, "pickle": pickle, "path": str(path)}
+    return eval(call, scope)
 
+
+CALLS = [
+    "torch.load(path)",
+    "torch.load(f=path)",
+    'torch.load(path, "cpu", pickle)',
+    'torch.load(path, map_location="cpu", pickle_module=pickle)',
+    "torch.load(path, weights_only=False)",
+    'torch.load(f=open(path, "rb"), map_location=None, weights_only=False)',
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("module", ["fairseq.checkpoint_utils", "fairseq_cli.train"])
+def test_no_way_to_call_it_makes_fairseq_trust_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, module: str
+) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "checkpoint.pt"
+    torch.save(payloads(marker)["os.system"], path)
     with pytest.raises(InputError, match="refused"):
-        load_checkpoint_to_cpu(str(path))
+        load_as(module, call, path)
+    assert not marker.exists()
+    monkeypatch.setenv("SPEECHDLM_TRUST_CHECKPOINTS", "1")
+    load_as(module, call, path)
+    assert marker.exists()
+    torch.save({"args": argparse.Namespace(a=1)}, path)
+    monkeypatch.delenv("SPEECHDLM_TRUST_CHECKPOINTS")
+    assert load_as(module, call, path)["args"].a == 1
+
+
+@pytest.mark.parametrize("call", CALLS[:2])
+def test_other_programs_read_fairseqs_checkpoints_and_run_no_code(tmp_path: Path, call: str) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "checkpoint.pt"
+    torch.save({"args": argparse.Namespace(a=1), "cfg": OmegaConf.create({"b": 2})}, path)
+    assert load_as("scripts.average_checkpoints", call, path)["cfg"].b == 2
+    torch.save(payloads(marker)["os.system"], path)
+    with pytest.raises(pickle.UnpicklingError):  # torch's own error: programs know it
+        load_as("scripts.average_checkpoints", call, path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("call", CALLS[2:])
+def test_other_programs_decide_for_themselves(tmp_path: Path, call: str) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save(payloads(tmp_path / "marker")["os.system"], path)
+    if "weights_only" in call:
+        load_as("a_program", call, path)
+        assert (tmp_path / "marker").exists()
+    torch.save({"args": argparse.Namespace(a=1)}, path)
+    with pytest.raises(pickle.UnpicklingError):
+        load_as("a_program", "torch.load(path, weights_only=True)", path)
+
+
+OTHER_FILES = {
+    "a web page": (b"<!DOCTYPE html>\n<html><body>404</body></html>\n", "web page"),
+    "a web page without a doctype": (b"\xef\xbb\xbf\n<html lang='en'>", "web page"),
+    "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+    "safetensors": (b"\x10\0\0\0\0\0\0\0" + b'{"__metadata__":{}}   ', "safetensors"),
+    "GGUF": (b"GGUF\x03\0\0\0", "GGUF"),
+    "text": (b"hello\n", "cannot be read as a checkpoint"),
+    "JSON": (b'{"a": 1}', "cannot be read as a checkpoint"),
+    "nothing": (b"", "not a whole checkpoint"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FILES)
+def test_what_is_no_checkpoint_is_named_and_never_to_be_trusted(tmp_path: Path, kind: str) -> None:
+    data, said = OTHER_FILES[kind]
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(data)
+    with pytest.raises(InputError) as refused:
+        load_checkpoint(path)
+    assert str(path) in str(refused.value) and said in str(refused.value)
+    assert "trust" not in str(refused.value).lower() and "\n" not in str(refused.value)
+
+
+def test_paths_of_every_python_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"path": Path("a/b")}, path)
+    assert load_checkpoint(path)["path"] == Path("a/b")
+    # As Python 3.13 writes it.
+    write_raw(path, b"\x80\x02cpathlib._local\nPosixPath\nX\x01\x00\x00\x00aX\x01\x00\x00\x00b\x86R.")
+    assert load_checkpoint(path) == Path("a/b")
 
 
 def test_nothing_stays_on_torchs_own_list(tmp_path: Path) -> None:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from speechdlm_ext.compat import commands
+from speechdlm_ext.compat.commands import end_in_one_line
 from speechdlm_ext.errors import InputError
 from tests.battery.steps import HYDRA
 
 
+def raised(
+    error: BaseException, module: str = "fairseq.trainer", file: str = "/lib/fairseq/trainer.py"
+) -> BaseException:
+    """The error with the traceback that it gets where a function of that module raises it."""
+    scope: dict[str, Any] = {"__name__": module, "error": error}
+    exec(compile("def f():\n    raise error", file, "exec"), scope)
+    with pytest.raises(type(error)) as caught:
+        scope["f"]()
+    return caught.value
+
+
 def _ends(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
     with pytest.raises(SystemExit) as ended:
-        commands._end_in_one_line(error)
+        end_in_one_line(error)
     return ended.value.code, capsys.readouterr().err
 
 
@@ -32,6 +44,17 @@ speechdlm_ext.errors.InputError: a.pt: is not a whole checkpoint
 """
 
 
+def _torchs(cause: OSError) -> RuntimeError:
+    """As torch.save tells that the disk is full: an error of its own, made while the real one was handled."""
+    try:
+        try:
+            raise cause
+        except OSError:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 304000 vs 303888")  # noqa: B904
+    except RuntimeError as error:
+        return error.with_traceback(None)
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -41,10 +64,14 @@ speechdlm_ext.errors.InputError: a.pt: is not a whole checkpoint
             "error: No such file or directory: x.txt",
         ),
         (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device"),
+        (_torchs(OSError(errno.ENOSPC, "No space left on device", "a.pt")), "error: No space left on device: a.pt"),
         (FileNotFoundError("Dataset not found: valid (bin)"), "error: Dataset not found: valid (bin)"),
         (Exception("Could not infer language pair"), "error: Could not infer language pair"),
         (ImportError("Please install wandb: pip install wandb"), "error: Please install wandb: pip install wandb"),
+        (AssertionError("Optimizer does not match"), "error: Optimizer does not match"),
+        (ValueError("Incorrect dictionary format"), "error: Incorrect dictionary format"),
         (ProcessRaisedException(CHILD), "error: a.pt: is not a whole checkpoint"),
+        (ProcessRaisedException("x\nOSError: [Errno 28] No space: 'a'"), "error: [Errno 28] No space: 'a'"),
         (
             InputError(f"Caught InputError in DataLoader worker process 0.{CHILD}"),
             "error: a.pt: is not a whole checkpoint",
@@ -56,7 +83,11 @@ def test_errors_of_users_are_one_line(
     error: Exception, said: str, program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", [program])
+    error = raised(error)  # type: ignore[assignment]
     assert _ends(error, capsys) == (2, f"fairseq-train: {said}\n")
+    monkeypatch.setenv("SPEECHDLM_TRACEBACK", "1")
+    end_in_one_line(error)  # which leaves it to Python
+    assert capsys.readouterr().err == ""
 
 
 def test_control_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,24 +95,36 @@ def test_control_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     assert _ends(KeyboardInterrupt(), capsys) == (130, "fairseq-hydra-train: interrupted\n")
 
 
+def _within_fairseq(call: str) -> BaseException:
+    scope: dict[str, Any] = {"__name__": "fairseq.data.x"}
+    with pytest.raises(Exception, match=".") as caught:
+        exec(compile(call, "/lib/fairseq/data/x.py", "exec"), scope)
+    return caught.value
+
+
 @pytest.mark.parametrize(
-    "error",
+    "make",
     [
-        ValueError("a fault"),
-        ImportError("no module x"),
-        OSError(errno.EBADF, "?"),
-        ProcessRaisedException("ValueError: x"),
+        lambda: _within_fairseq("int('x')"),
+        lambda: _within_fairseq("[].pop()"),
+        lambda: _within_fairseq("import no_such_module"),
+        lambda: raised(OSError(errno.EBADF, "?")),
+        lambda: raised(ProcessRaisedException("ValueError: x")),
+        lambda: raised(KeyError("x")),
+        # What a user's own plugin raises is never cut short, but for an InputError.
+        lambda: raised(FileNotFoundError(errno.ENOENT, "No such file", "x"), "my_plugin", "/home/me/my_plugin/task.py"),
+        lambda: raised(Exception("my words"), "my_plugin.models", "/home/me/my_plugin/models.py"),
     ],
 )
-def test_faults_keep_their_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_keep_their_traceback(make: Callable[[], BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["fairseq-train"])
-    commands._end_in_one_line(error)
+    end_in_one_line(make())
 
 
 def test_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for program in ("python", "", "my_train.py", "/x/train.py"):
         monkeypatch.setattr("sys.argv", [program])
-        commands._end_in_one_line(InputError("x"))
+        end_in_one_line(InputError("x"))
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from speechdlm_ext.compat import activate, after_import, report
 from speechdlm_ext.compat.imports import PostImportFinder, around_import, supply_module
+from speechdlm_ext.compat.repair import Repair, replace
 
 
 @pytest.fixture
@@ -107,10 +110,67 @@ def test_activating_twice_changes_nothing() -> None:
 
 
 def test_every_repair_says_what_it_mends() -> None:
-    rows = report()
-    assert len({row.name for row in rows}) == len(rows)
-    assert all(row.package and row.fault and row.versions for row in rows)
-    assert {row.name for row in rows if not row.active} <= {"typing-io", "hydra-plugins", "fairseq-config-defaults"} | {
-        "hydra-config-defaults",
-        "numpy-aliases",
+    repairs = [repair for repair, _ in report()]
+    assert len({repair.name for repair in repairs}) == len(repairs)
+    assert all(repair.package and repair.fault and repair.versions for repair in repairs)
+    assert {repair.name for repair in repairs if repair.security} == {
+        "checkpoint-loading",
+        "archives",
+        "evaluated-options",
     }
+
+
+def test_every_repair_fits_the_fairseq_of_the_constraints() -> None:
+    for repair, _ in report():
+        for name in repair.changes:
+            if not name.endswith("*"):
+                importlib.import_module(name)
+    states = {repair.name: state for repair, state in report() if state != "in force"}
+    assert set(states.values()) <= {"not needed"}
+    by_version = {"typing-io", "hydra-plugins", "fairseq-config-defaults", "hydra-config-defaults", "numpy-aliases"}
+    assert states.keys() <= by_version | {"bitarray-rindex"}
+
+
+def _rename(module: ModuleType) -> None:
+    replace(module, "no_such_function")(lambda: None)
+
+
+def test_a_repair_that_does_not_fit_is_skipped_in_one_line(package: str, capsys: pytest.CaptureFixture[str]) -> None:
+    repair = Repair("made-up", package, "a fault", changes={package: _rename, f"{package}.part": _rename})
+    repair.make()
+    assert importlib.import_module(f"{package}.part").value == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'made-up' is skipped" in line and package in line and "no_such_function" in line
+    assert repair.misfit().startswith("skipped: ") and "no_such_function" in repair.misfit()
+
+
+def test_a_repair_of_security_that_does_not_fit_stops_the_import(package: str) -> None:
+    Repair("made-up-safety", package, "a fault", changes={package: _rename}, security=True).make()
+    with pytest.raises(ImportError, match=r"needed for safety.*no_such_function.*constraints\.txt"):
+        importlib.import_module(package)
+
+
+class _SlottedLoader(importlib.machinery.SourceFileLoader):
+    """As some profilers and type checkers put them in: it takes no attribute."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "exec_module":
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+def test_a_loader_that_takes_no_attributes_is_served(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finder(importlib.machinery.PathFinder):
+        @classmethod
+        def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
+            spec = super().find_spec(name, path, target)
+            if spec is not None and name.startswith(package):
+                spec.loader = _SlottedLoader(name, str(spec.origin))
+            return spec
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path[:1], Finder, *sys.meta_path[1:]])
+    seen: list[str] = []
+    after_import(package, lambda module: seen.append(module.__name__))
+    module = importlib.import_module(package)
+    assert seen == [package] and module.__spec__ is not None
+    assert module.__spec__.loader.get_source(package) == "value = 1\n"  # type: ignore[union-attr]

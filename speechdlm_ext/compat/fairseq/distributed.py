@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from types import ModuleType
+import os
 from typing import Any
 
-from speechdlm_ext.compat.imports import after_import
-from speechdlm_ext.compat.refusal import refusal
-from speechdlm_ext.compat.repair import Repair, always
+from speechdlm_ext.compat.errors import InputError
+from speechdlm_ext.compat.fairseq.configs import check_seed
+from speechdlm_ext.compat.repair import Repair, replace
 
 logger = logging.getLogger(__name__)
 
 
-def _fit_ddp_to_model(module: ModuleType) -> None:
+def _fit_ddp_to_model(module: Any) -> None:
     original = module.DistributedDataParallel
 
+    @replace(module, "DistributedDataParallel")
     def distributed_data_parallel(module: Any, *args: Any, **options: Any) -> Any:
         parameter = next(iter(module.parameters()), None)
         if parameter is not None and parameter.device.type == "cpu":
@@ -26,13 +26,11 @@ def _fit_ddp_to_model(module: ModuleType) -> None:
             options.update(find_unused_parameters=True)
         return original(module, *args, **options)
 
-    module.DistributedDataParallel = distributed_data_parallel  # type: ignore[attr-defined]
 
-
-def _gloo_without_gpus(module: ModuleType) -> None:
+def _gloo_without_gpus(module: Any) -> None:
     original = module.distributed_init
 
-    @functools.wraps(original)
+    @replace(module, "distributed_init")
     def distributed_init(cfg: Any) -> Any:
         distributed, common = getattr(cfg, "distributed_training", None), getattr(cfg, "common", None)
         no_gpu = getattr(common, "cpu", False) or not module.torch.cuda.is_available()
@@ -41,13 +39,11 @@ def _gloo_without_gpus(module: ModuleType) -> None:
             distributed.distributed_backend = "gloo"  # type: ignore[union-attr]
         return original(cfg)
 
-    module.distributed_init = distributed_init  # type: ignore[attr-defined]
 
-
-def _gather_anything(module: ModuleType) -> None:
+def _gather_anything(module: Any) -> None:
     original = module.all_gather_list
 
-    @functools.wraps(original)
+    @replace(module, "all_gather_list")
     def all_gather_list(data: Any, group: Any = None, max_size: int = 16384) -> list[Any]:
         group = module.get_global_group() if group is None else group
         if isinstance(group, tuple):  # of TPUs
@@ -59,61 +55,103 @@ def _gather_anything(module: ModuleType) -> None:
         module.dist.all_gather_object(gathered, move_to_cpu(data), group=group)
         return gathered
 
-    module.all_gather_list = all_gather_list  # type: ignore[attr-defined]
 
-
-def _refuse_fully_sharded(module: ModuleType) -> None:
+def _refuse_fully_sharded(module: Any) -> None:
     original = module.fsdp_enable_wrap
 
-    @functools.wraps(original)
+    @replace(module, "fsdp_enable_wrap")
     def fsdp_enable_wrap(cfg: Any) -> Any:
-        wanted = None
+        reason = None
         if not module.has_FSDP:
-            wanted = "needs the package fairscale, which is not installed: install it (pip install fairscale)"
+            reason = "needs the package fairscale, which is not installed: install it (pip install fairscale)"
         elif not module.torch.cuda.is_available():
-            wanted = "needs GPUs, and none is found: use another backend"
+            reason = "needs GPUs, and none is found: use another backend"
         elif cfg.distributed_world_size == 1:
-            wanted = "has nothing to share out in a single process: start several (torchrun)"
-        if wanted is not None:
-            raise refusal(f"--ddp-backend fully_sharded {wanted}, or leave the option out")
+            reason = "has nothing to share out in a single process: start several (torchrun)"
+        if reason is not None:
+            raise InputError(f"--ddp-backend fully_sharded {reason}, or drop the option")
         return original(cfg)
 
-    module.fsdp_enable_wrap = fsdp_enable_wrap  # type: ignore[attr-defined]
+
+_EACH_NODE = (
+    "torchrun --nnodes NODES --nproc-per-node PROCESSES --rdzv-backend c10d --rdzv-endpoint HOST:PORT "
+    "$(which fairseq-train) …"
+)
+
+
+def _start_processes_that_there_are(module: Any) -> None:
+    infer = module.infer_init_method
+    original = module.call_main
+
+    @replace(module, "infer_init_method")
+    def infer_init_method(cfg: Any, *args: Any, **options: Any) -> None:
+        try:
+            infer(cfg, *args, **options)
+        except (AssertionError, TypeError) as error:
+            raise InputError(_why_no_processes(module, cfg)) from error
+        if cfg.distributed_no_spawn and module.torch.cuda.device_count() == 1:
+            cfg.device_id = 0  # srun --gpus-per-task=1 shows each task its own GPU alone
+
+    @replace(module, "call_main")
+    def call_main(cfg: Any, main: Any, **options: Any) -> None:
+        check_seed(cfg.common.seed)
+        distributed = cfg.distributed_training
+        if distributed.distributed_init_method is None:
+            module.infer_init_method(distributed)
+        spawns = distributed.distributed_init_method is not None and not distributed.distributed_no_spawn
+        if spawns and module.torch.cuda.device_count() == 0:
+            # fairseq would start a process for each GPU, that is none, and end with success.
+            raise InputError(_why_no_processes(module, distributed))
+        original(cfg, main, **options)
+
+
+def _why_no_processes(module: Any, cfg: Any) -> str:
+    gpus = module.torch.cuda.device_count()
+    if cfg.distributed_port > 0 and gpus:
+        tasks = os.environ.get("SLURM_NTASKS")
+        return (
+            f"--distributed-port {cfg.distributed_port}: SLURM's tasks ({tasks or 'not started by srun'}) do not go "
+            f"with --distributed-world-size {cfg.distributed_world_size} and {gpus} GPUs here: srun one task a "
+            f"node with {_EACH_NODE}"
+        )
+    return (
+        f"--distributed-world-size {cfg.distributed_world_size}: one process is started for each GPU, and this machine "
+        f"has {gpus}; start processes yourself, on each node: {_EACH_NODE}"
+    )
 
 
 REPAIRS = [
+    Repair(
+        name="processes-without-gpus",
+        package="fairseq",
+        fault="training that starts no process ends with success (--distributed-port or --distributed-init-method on "
+        "CPU); AssertionError: world size is 2 but have 0 available devices",
+        changes={"fairseq.distributed.utils": _start_processes_that_there_are},
+    ),
     Repair(
         name="ddp-on-cpu",
         package="fairseq",
         fault="with the default --ddp-backend: ValueError: DistributedDataParallel device_ids … only work with "
         "single-device GPU modules (on CPU); RuntimeError: Expected to have finished reduction (encoder models)",
-        versions="all",
-        needed=always,
-        apply=lambda: after_import("fairseq.models.distributed_fairseq_model", _fit_ddp_to_model),
+        changes={"fairseq.models.distributed_fairseq_model": _fit_ddp_to_model},
     ),
     Repair(
         name="gloo-on-cpu",
         package="fairseq",
         fault="ProcessGroupNCCL is only supported with GPUs (torchrun on CPU with the default --distributed-backend)",
-        versions="all",
-        needed=always,
-        apply=lambda: after_import("fairseq.distributed.utils", _gloo_without_gpus),
+        changes={"fairseq.distributed.utils": _gloo_without_gpus},
     ),
     Repair(
         name="gathered-lists",
         package="fairseq",
         fault="TypeError: type torch.cuda.ByteTensor not available (on CPU), ValueError: encoded data size … exceeds "
         "max_size (fairseq-validate in several processes)",
-        versions="all",
-        needed=always,
-        apply=lambda: after_import("fairseq.distributed.utils", _gather_anything),
+        changes={"fairseq.distributed.utils": _gather_anything},
     ),
     Repair(
         name="fully-sharded",
         package="fairseq",
         fault="tracebacks for --ddp-backend fully_sharded without fairscale, without a GPU, or in a single process",
-        versions="all",
-        needed=always,
-        apply=lambda: after_import("fairseq.distributed.fully_sharded_data_parallel", _refuse_fully_sharded),
+        changes={"fairseq.distributed.fully_sharded_data_parallel": _refuse_fully_sharded},
     ),
 ]

@@ -9,13 +9,11 @@ from __future__ import annotations
 import ast
 import builtins
 import operator
-from types import ModuleType
 from typing import Any
 
 from speechdlm_ext.compat.checkpoints import TRUST_VARIABLE, trusted
-from speechdlm_ext.compat.imports import after_import
-from speechdlm_ext.compat.refusal import refusal
-from speechdlm_ext.compat.repair import Repair, always
+from speechdlm_ext.compat.errors import InputError
+from speechdlm_ext.compat.repair import Repair
 
 _LONGEST = 1_000_000  # elements of a repeated sequence, digits of a power: enough for any model, no bomb
 _BINARY: dict[type[ast.operator], Any] = {
@@ -44,7 +42,7 @@ def evaluate(text: Any, *scopes: Any) -> Any:
     try:
         return _value(ast.parse(text.strip(), mode="eval").body)
     except (ArithmeticError, SyntaxError, TypeError, ValueError, RecursionError) as error:
-        raise refusal(
+        raise InputError(
             f"the option {text[:120]!r} is not run as Python ({error}): write numbers, strings, lists and tuples, "
             f"or set {TRUST_VARIABLE}=1 if you trust where it comes from"
         ) from error
@@ -82,9 +80,9 @@ def _check_size(op: ast.operator, left: Any, right: Any) -> None:
         raise ValueError("it makes too large a number")
 
 
-def _read_literals(module: ModuleType) -> None:
+def _read_literals(module: Any) -> None:
     # A module's own name hides the builtin one for all code in it.
-    module.eval = evaluate  # type: ignore[attr-defined]
+    module.eval = evaluate
 
 
 REPAIRS = [
@@ -92,8 +90,7 @@ REPAIRS = [
         name="evaluated-options",
         package="fairseq",
         fault="options that come with a checkpoint (conv_feature_layers, decoder_layers, …) are run as Python code",
-        versions="all",
-        needed=always,
-        apply=lambda: after_import("fairseq.*", _read_literals),
+        changes={"fairseq.*": _read_literals},
+        security=True,
     ),
 ]

@@ -7,9 +7,8 @@ import tarfile
 from types import ModuleType
 from typing import Any
 
-from speechdlm_ext.compat.imports import after_import
-from speechdlm_ext.compat.refusal import refusal
-from speechdlm_ext.compat.repair import Repair, always
+from speechdlm_ext.compat.errors import InputError
+from speechdlm_ext.compat.repair import Repair
 
 
 class _ArchiveInOneFolder(tarfile.TarFile):
@@ -24,15 +23,16 @@ class _ArchiveInOneFolder(tarfile.TarFile):
             inside = all((os.path.realpath(target) + os.sep).startswith(root + os.sep) for target in targets)
             if not inside or not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
                 name = os.fsdecode(self.name or b"archive")
-                raise refusal(f"{name}: refused, its member {member.name!r} lies outside of the archive's folder")
+                raise InputError(f"{name}: refused, its member {member.name!r} lies outside of the archive's folder")
         super().extractall(path, *args, **options)
 
 
-def _unpack_into_one_folder(module: ModuleType) -> None:
+def _unpack_into_one_folder(module: Any) -> None:
+    module.tarfile.open  # noqa: B018 - what it calls
     stand_in = ModuleType("tarfile")
     vars(stand_in).update(vars(tarfile))
     vars(stand_in)["open"] = _ArchiveInOneFolder.open
-    module.tarfile = stand_in  # type: ignore[attr-defined]
+    module.tarfile = stand_in
 
 
 REPAIRS = [
@@ -40,8 +40,7 @@ REPAIRS = [
         name="archives",
         package="fairseq",
         fault="a model archive given to from_pretrained can write files anywhere",
-        versions="all",
-        needed=always,
-        apply=lambda: after_import("fairseq.file_utils", _unpack_into_one_folder),
+        changes={"fairseq.file_utils": _unpack_into_one_folder},
+        security=True,
     ),
 ]

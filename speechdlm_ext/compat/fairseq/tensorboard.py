@@ -1,22 +1,19 @@
-"""Tensorboard's files where each run wants them."""
+"""Tensorboard's files in the folder of each run."""
 
 from __future__ import annotations
 
-import functools
 import os
-from types import ModuleType
 from typing import Any
 
-from speechdlm_ext.compat.imports import after_import
-from speechdlm_ext.compat.repair import Repair, always
+from speechdlm_ext.compat.repair import Repair, replace
 
 
-def _write_where_each_run_wants(module: ModuleType) -> None:
+def _write_where_each_run_wants(module: Any) -> None:
     wrapper, writers = module.TensorboardProgressBarWrapper, module._tensorboard_writers
     original = wrapper._writer
     folder_now = ""
 
-    @functools.wraps(original)
+    @replace(wrapper, "_writer")
     def _writer(self: Any, key: str) -> Any:
         nonlocal folder_now
         # Each job of a multirun works in a folder of its own, which relative paths are meant in.
@@ -27,8 +24,6 @@ def _write_where_each_run_wants(module: ModuleType) -> None:
             folder_now = self.tensorboard_logdir
         return original(self, key)
 
-    wrapper._writer = _writer
-
 
 REPAIRS = [
     Repair(
@@ -36,8 +31,6 @@ REPAIRS = [
         package="fairseq",
         fault="FileNotFoundError: … events.out.tfevents…, or one job's curves in the other's folder "
         "(fairseq-hydra-train --multirun with common.tensorboard_logdir)",
-        versions="all",
-        needed=always,
-        apply=lambda: after_import("fairseq.logging.progress_bar", _write_where_each_run_wants),
+        changes={"fairseq.logging.progress_bar": _write_where_each_run_wants},
     ),
 ]
