@@ -1,8 +1,10 @@
-"""Measure how true the figures of turn-taking are by each detector of speech, on made conversations of known truth."""
+"""Compare speech detectors with the annotation of a corpus: F1, detection error rate, rates of turn-taking events."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from functools import partial
 from pathlib import Path
 
 from speechdlm_ext.errors import run_command
@@ -10,16 +12,29 @@ from speechdlm_ext.errors import run_command
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
+    from speechdlm_ext.vad import detector_help
+
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Prints a Markdown table for each detector; docs/evaluation.md says what is in it."
+        description=__doc__,
+        epilog=f"Detectors: {detector_help()}. Prints a Markdown table; docs/evaluation.md says what is in it.".replace(
+            "%", "%%"
+        ),
     )
-    voices = parser.add_mutually_exclusive_group()
-    voices.add_argument("--speech", type=Path, metavar="FOLDER", help="mono recordings, as of make_dialogues.py")
-    voices.add_argument("--voices", nargs="+", metavar="NAME", help="of espeak-ng, two or more (default: all)")
-    parser.add_argument("--minutes", type=float, default=20, help="of conversation in each setting (default: 20)")
-    parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--settings", nargs="+", metavar="TEXT", help="those whose names have it (default: all)")
-    parser.add_argument("--detectors", nargs="+", choices=("silero", "energy"), default=["silero", "energy"])
+    parser.add_argument("corpus", type=Path, help="folder of recordings, or manifest, of any number of channels")
+    parser.add_argument("--rttm", type=Path, nargs="+", default=[], metavar="FILE", help="default: in or beside it")
+    parser.add_argument(
+        "--annotation", default="rttm", metavar="SOURCE", help="rttm, or field:NAME of the manifest (default: rttm)"
+    )
+    parser.add_argument(
+        "--vad",
+        "--detectors",
+        dest="vad",
+        nargs="+",
+        default=["silero", "energy"],
+        metavar="DETECTOR",
+        help="with options, as silero:pad=0.2; rttm:FILE is what another program found (default: silero energy)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     return parser
 
 
@@ -28,23 +43,23 @@ def main() -> None:
     options = get_parser().parse_args()
     from tqdm import tqdm
 
-    from speechdlm_ext.errors import InputError
-    from speechdlm_ext.evaluation.detection_accuracy import SETTINGS, measure, table_head, table_row
-    from speechdlm_ext.synthetic.espeak import EspeakSource
-    from speechdlm_ext.synthetic.recorded_speech import RecordingSource
+    from speechdlm_ext.evaluation.corpus import read_corpus
+    from speechdlm_ext.evaluation.detection_accuracy import detection_table, measure_detectors
+    from speechdlm_ext.io.atomic import atomic_write
 
-    source = RecordingSource(options.speech) if options.speech else EspeakSource(options.voices or 4)
-    wanted = [name for name in SETTINGS if not options.settings or any(text in name for text in options.settings)]
-    if not wanted:
-        raise InputError(f"--settings {' '.join(options.settings)}: there are {'; '.join(SETTINGS)}")
-    rows: dict[str, list[str]] = {name: table_head() for name in options.detectors}
-    for name in tqdm(wanted, disable=None, unit="setting"):
-        seed = [options.seed, list(SETTINGS).index(name)]
-        found = measure(source, SETTINGS[name], seed, max(1, round(options.minutes)), detectors=options.detectors)
-        for detector, accuracy in found.items():
-            rows[detector].append(table_row(name, accuracy))
-    for detector, lines in rows.items():
-        print(f"\n{detector}\n\n" + "\n".join(lines))
+    bar = partial(tqdm, unit="recording", disable=None)
+    figures = measure_detectors(
+        read_corpus(options.corpus),
+        list(dict.fromkeys(options.vad)),
+        options.annotation,
+        options.rttm,
+        progress=lambda items, total: bar(items, total=total),
+    )
+    print(detection_table(figures))
+    if options.json:
+        with atomic_write(options.json) as file:
+            json.dump(figures, file, indent=2)
+            file.write("\n")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,13 @@ def get_parser() -> argparse.ArgumentParser:
     prompts.add_argument("--continuation-seconds", type=float, default=90.0, help="at most (default: 90)")
     prompts.add_argument("--continuations-only", action="store_true", help="generated files begin after the prompt")
     activity = parser.add_argument_group("speech activity")
-    activity.add_argument("--vad", help="silero (default), energy, units, rttm, field, or field:NAME (of a manifest)")
+    activity.add_argument(
+        "--vad",
+        "--detector",
+        metavar="DETECTOR",
+        help="silero (default), energy, ten, pyannote, units, rttm, field:NAME (of a manifest); with options, as "
+        "silero:pad=0.2 (evaluate_detection.py --help lists them)",
+    )
     activity.add_argument(
         "--rttm", type=Path, nargs="+", default=[], metavar="FILE", help="default: in or beside a corpus"
     )

@@ -18,7 +18,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("manifest", type=Path, help="as it was given to scripts/resynthesize.py")
     parser.add_argument("dataset", help="likewise")
     parser.add_argument("--output-dir", type=Path, default=Path("output"), help="likewise (default: %(default)s)")
-    parser.add_argument("--vad", choices=("energy", "silero"), default="energy", help="(default: %(default)s)")
+    parser.add_argument("--vad", default="energy", help="detector of speech in audio (default: %(default)s)")
     parser.add_argument(
         "--worst", type=int, default=5, help="channels to name, the lowest first (default: %(default)s)"
     )
@@ -32,13 +32,13 @@ def main() -> None:
         raise InputError(f"--worst {options.worst}: 0 or more is wanted")
     from tqdm import tqdm
 
-    from speechdlm_ext.evaluation.speech_activity import Detection
     from speechdlm_ext.io.recordings import read_manifest
     from speechdlm_ext.metrics.agreement import Agreement, agreement_table
+    from speechdlm_ext.vad import build_detector
     from speechdlm_ext.vocoders.agreement import compare_resynthesis
 
     rows = read_manifest(options.manifest)
-    listen = Detection(options.vad).listen
+    listen = build_detector(options.vad).detect
     groups: dict[str, list[Agreement]] = defaultdict(list)
     named = []
     compared = compare_resynthesis(rows, options.dataset, options.output_dir, listen)

@@ -19,7 +19,7 @@ from speechdlm_ext.metrics.intervals import Interval, crop_intervals, shift_inte
 from speechdlm_ext.metrics.turn_taking import find_events
 from speechdlm_ext.metrics.unit_baselines import Baseline, unit_baselines
 from speechdlm_ext.units.files import read_unit_file
-from speechdlm_ext.vad.energy import detect_speech
+from speechdlm_ext.vad.energy import Energy
 
 _MOST_MINUTES = 60.0  # of the corpus that are measured: enough for its figures, whatever its size
 _LONGEST = 300.0  # seconds that are measured at once
@@ -146,7 +146,7 @@ def _lines(path: Path) -> list[str]:
 
 def measure(wave: NDArray[np.float32], sample_rate: int) -> list[list[Interval]]:
     """Speech of every channel of (C, N)."""
-    return [detect_speech(channel, sample_rate) for channel in wave]
+    return Energy().detect(wave, sample_rate)
 
 
 def _corpus_events(recordings: list[dict[str, Any]]) -> tuple[Events, float]:

@@ -118,7 +118,7 @@ def evaluate(
     corpora = _read_corpora(options)
     listener = build_recogniser(options.asr) if options.asr.spec else None  # says at once what is missing
     detection = choose_detection(options.vad, corpora, options.rttm, options.silence_units)
-    made_by = {"format": FORMAT, "detection": [detection.method, dict(detection.options)]}
+    made_by = {"format": FORMAT, "detection": [detection.detector.name, asdict(detection.detector)]}
     with ResumeLog(Path(out) / JOURNAL, made_by) as journal:
         found = measure_corpora(corpora, detection, journal, options.asr, options.jobs, progress)
     for side, corpus in corpora.items():
@@ -161,7 +161,8 @@ def evaluate(
         result["unmatched"] = {side: sorted(names) for side, names in rest.items()}
     elif "reference" in sides:
         result["unmatched"] = unmatched_names(corpora["generated"].names(), corpora["reference"].names())
-    return Evaluation(result, sides, detection.speakers)
+    speakers = {(side, name): own.speakers for side, every in found.items() for name, own in every.items()}
+    return Evaluation(result, sides, speakers)
 
 
 def _read_corpora(options: EvaluationOptions) -> dict[str, Corpus]:

@@ -21,12 +21,13 @@ from speechdlm_ext.evaluation.measure_dialogue import (
     measure_without_sound,
     measure_words,
 )
-from speechdlm_ext.evaluation.speech_activity import Detection, Speech
+from speechdlm_ext.evaluation.speech_activity import Detection
 from speechdlm_ext.io.resume_log import ResumeLog
+from speechdlm_ext.vad import Annotation, Detector
 
 _APART = 0.5  # seconds by which sound may differ in length from its units or the speech that is given
 _AHEAD = 4  # dialogues that wait for each process
-FORMAT = 3  # counted up when the same dialogue would be measured otherwise
+FORMAT = 4  # counted up when the same dialogue would be measured otherwise
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Job:
 
     key: str
     dialogue: Dialogue
-    detection: Detection
+    detector: Detector
     recogniser: RecogniserOptions
-    given: Speech | None
+    given: Annotation | None
     known: Measurement | None = None
 
 
@@ -70,16 +71,14 @@ def measure_corpora(
     stamps: dict[str, Any] = {}
     owners: dict[str, tuple[str, str]] = {}
     listener = describe_recogniser(recogniser)
-    own = Detection(detection.method, options=detection.options)
+    detector = detection.detector
     for side, corpus in corpora.items():
         for dialogue in corpus.dialogues:
             given = detection.given.get((side, dialogue.name))
-            if detection.method == "units":
-                given = detection.read_units(dialogue)
-            if detection.given and given is None:
-                corpus.left_out.append((dialogue.name, f"no speech is given for it ({detection.method})"))
-            elif not dialogue.files:
-                results[side][dialogue.name] = measure_without_sound(dialogue, detection, given)
+            if detector.reads != "audio" and given is None:
+                corpus.left_out.append((dialogue.name, f"no speech is given for it ({detector.name})"))
+            elif given is not None and not dialogue.files:
+                results[side][dialogue.name] = measure_without_sound(dialogue, given)
             else:
                 key = _printable(f"{side}/{dialogue.name}")
                 owners[key] = side, dialogue.name
@@ -88,7 +87,7 @@ def measure_corpora(
                 if known and whole:
                     results[side][dialogue.name] = known
                 else:
-                    job = Job(key, replace(dialogue, units=()), own, recogniser, given, known)
+                    job = Job(key, replace(dialogue, units=()), detector, recogniser, given, known)
                     waiting.append(job)
     for key, found in progress(_run(waiting, jobs), len(waiting)):
         side, name = owners[key]
@@ -110,16 +109,17 @@ def check_lengths(side: str, corpus: Corpus, found: dict[str, Measurement], dete
         if not dialogue.files or dialogue.name not in found:
             continue
         seconds = found[dialogue.name].duration
-        speech = detection.given.get((side, dialogue.name), [])
-        last = max((end for channel in speech for _, end in channel), default=0.0)
-        if last > seconds + _APART:
+        by_units = detection.detector.reads == "units"
+        given = detection.given.get((side, dialogue.name), Annotation([]))
+        last = max((end for channel in given.speech for _, end in channel), default=0.0)
+        if last > seconds + _APART and not by_units:
             why = f"speech is given until {last:.2f} s, beyond the end of its sound, {seconds:.2f} s, where it is cut"
             corpus.left_out.append((dialogue.name, why))
         if dialogue.units and abs(len(dialogue.units[0]) / dialogue.frame_rate - seconds) > _APART:
             own = len(dialogue.units[0]) / dialogue.frame_rate
             corpus.left_out.append((dialogue.name, f"units of {own:.2f} s go with {seconds:.2f} s of sound"))
             corpus.dialogues[place] = replace(dialogue, units=())
-            if detection.method == "units":
+            if by_units:
                 del found[dialogue.name]
 
 
@@ -133,7 +133,7 @@ def _known(entry: Mapping[str, Any], source: Any, listener: Any) -> tuple[Measur
     return measurement, entry["listener"] == listener
 
 
-def _stamp(dialogue: Dialogue, given: Speech | None) -> list[Any]:
+def _stamp(dialogue: Dialogue, given: Annotation | None) -> list[Any]:
     """What tells whether a dialogue is still the one that was measured."""
     stamps: list[Any] = []
     for path in dialogue.files:
@@ -142,7 +142,10 @@ def _stamp(dialogue: Dialogue, given: Speech | None) -> list[Any]:
             stamps.append([_printable(os.path.abspath(path)), status.st_size, status.st_mtime_ns])
         except OSError:
             stamps.append([_printable(os.path.abspath(path))])
-    return [*stamps, [[list(part) for part in channel] for channel in given]] if given is not None else stamps
+    if given is not None:
+        speech = [[list(part) for part in channel] for channel in given.speech]
+        stamps += [speech, list(given.speakers), given.by_channel]
+    return stamps
 
 
 def _printable(name: str) -> str:
@@ -191,6 +194,6 @@ def _measure(job: Job) -> tuple[str, Measurement | str]:
     try:
         if job.known:
             return job.key, measure_words(job.dialogue, job.known, job.recogniser)
-        return job.key, measure_sound(job.dialogue, job.detection, job.recogniser, job.given)
+        return job.key, measure_sound(job.dialogue, job.detector, job.recogniser, job.given)
     except InputError as error:
         return job.key, one_line(error)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from speechdlm_ext.asr.ctc import SAMPLE_RATE as HEARD_RATE
 from speechdlm_ext.asr.recognisers import RecogniserOptions, build_recogniser, transcribe_stretches
 from speechdlm_ext.evaluation.corpus import Dialogue
-from speechdlm_ext.evaluation.speech_activity import Detection, Speech
+from speechdlm_ext.evaluation.speech_activity import order_by_channel
 from speechdlm_ext.io.audio import audio_info, resample
 from speechdlm_ext.io.recordings import recording_blocks
 from speechdlm_ext.metrics.intervals import crop_intervals, join_intervals, shift_intervals
 from speechdlm_ext.metrics.signal import SoundMeter
+from speechdlm_ext.vad import Annotation, Detector, Speech
 
 if TYPE_CHECKING:
     import torch
@@ -34,28 +35,31 @@ class Measurement:
         activity: speech of each channel, (start, end) in seconds.
         sound: figures of each channel, see ``SoundMeter``; empty without sound.
         words: what was understood on each channel, ``{"start", "end", "text"}``; empty without a recogniser.
+        speakers: labels of the channels, where they are known.
     """
 
     duration: float
     activity: Speech
     sound: list[dict[str, Any]] = field(default_factory=list)
     words: list[list[dict[str, Any]]] = field(default_factory=list)
+    speakers: list[str] = field(default_factory=list)
 
 
 def measure_sound(
-    dialogue: Dialogue, detection: Detection, recogniser: RecogniserOptions = NOBODY, given: Speech | None = None
+    dialogue: Dialogue, detector: Detector, recogniser: RecogniserOptions = NOBODY, given: Annotation | None = None
 ) -> Measurement:
     """Measure the sound of a dialogue piece by piece.
 
     Args:
         dialogue: with files.
-        detection: that listens, unless speech is ``given``.
+        detector: of speech, unless that is ``given``.
         recogniser: who listens, too.
-        given: speech of each person; of channels, if there are as many.
+        given: speech of each channel, or of each speaker.
 
     Raises:
-        InputError: a file cannot be read, or the channels are not equally long.
+        InputError: a file cannot be read, the channels are not equally long, or they do not tell speakers apart.
     """
+    given = order_by_channel(dialogue, given) if given is not None else None
     meter: SoundMeter | None = None
     speech: Speech = []
     seconds = 0.0
@@ -63,14 +67,15 @@ def measure_sound(
         seconds = start + wave.shape[1] / rate
         if meter is None:
             meter, speech = SoundMeter(rate, len(wave)), [[] for _ in wave]
-        here = detection.listen(wave, rate) if given is None else _part(given, len(wave), start, seconds)
+        here = detector.detect(wave, rate) if given is None else _part(given.speech, len(wave), start, seconds)
         meter.add(wave, here)
         for number, stretches in enumerate(here):
             speech[number] += shift_intervals(stretches, start)
     if given is not None:  # somebody who says nothing is not in an RTTM file
-        speech = given + [[] for _ in range(len(speech) - len(given))]
+        speech = given.speech + [[] for _ in range(len(speech) - len(given.speech))]
     rounded = [[(round(a, 4), round(b, 4)) for a, b in join_intervals(channel)] for channel in speech]
-    found = Measurement(seconds, rounded, meter.figures() if meter else [])
+    speakers = list(given.speakers) if given is not None else []
+    found = Measurement(seconds, rounded, meter.figures() if meter else [], speakers=speakers)
     return measure_words(dialogue, found, recogniser) if recogniser.spec else found
 
 
@@ -124,10 +129,9 @@ def _pieces(dialogue: Dialogue) -> Iterator[tuple[float, NDArray[np.float32], in
         yield start / rate, np.concatenate(held, axis=1), rate
 
 
-def measure_without_sound(dialogue: Dialogue, detection: Detection, given: Speech | None) -> Measurement:
+def measure_without_sound(dialogue: Dialogue, given: Annotation) -> Measurement:
     """Measure a dialogue of units, or of RTTM alone, which lasts until its last speech ends."""
+    duration = max((end for channel in given.speech for _, end in channel), default=0.0)
     if dialogue.units:
         duration = len(dialogue.units[0]) / dialogue.frame_rate
-        return Measurement(duration, detection.read_units(dialogue) if given is None else given)
-    speech = given or []
-    return Measurement(max((end for channel in speech for _, end in channel), default=0.0), speech)
+    return Measurement(duration, given.speech, speakers=list(given.speakers))

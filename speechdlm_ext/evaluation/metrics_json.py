@@ -20,7 +20,7 @@ from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events_of_many
 from speechdlm_ext.metrics.unit_figures import compare_units, unit_figures
 
-VERSION = 1  # of the schema: counted up when a name or a meaning changes
+VERSION = 2  # of the schema: counted up when a name or a meaning changes
 MEASURES = {
     "conversations": "conversations",
     "n": "events; of correlations, prompts",

@@ -1,168 +1,123 @@
-"""Where speech activity comes from, by name: silero, energy, units, rttm, or a field of the manifest."""
+"""Which detector finds the speech of corpora, and what is known of it without the audio."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import Corpus, Dialogue
-from speechdlm_ext.io.rttm import SpeakerTurn, read_rttm, speech_by_speaker
-from speechdlm_ext.metrics.intervals import Interval
-from speechdlm_ext.vad import energy as activity
-from speechdlm_ext.vad import silero
-from speechdlm_ext.vad.units import UnitActivityOptions, detect_speech_units, find_silence_units
-
-METHODS = ("silero", "energy", "units", "rttm", "field")
-Speech = list[list[Interval]]
+from speechdlm_ext.io.audio import audio_info
+from speechdlm_ext.io.recordings import recording_blocks
+from speechdlm_ext.metrics.signal import short_time_power
+from speechdlm_ext.vad import Annotation, Detector, Speech, build_detector
+from speechdlm_ext.vad.rttm import FRAME_SHIFT, RTTM, order_by_level
+from speechdlm_ext.vad.silero import Silero, load_network
+from speechdlm_ext.vad.units import Units, find_silence_units
 
 
 @dataclass(frozen=True)
 class Detection:
-    """A way to find speech.
+    """A detector, and the speech that is known before any audio is read.
 
     Attributes:
-        method: of ``METHODS``.
-        frame_shift: seconds between two decisions; None where somebody else has decided.
-        options: of the detector, plain values.
-        silence: units that are silence, where ``method`` is units.
-        given: speech by corpus and dialogue, where it is known beforehand.
-        speakers: names of the channels, likewise, where they are known; empty for one without.
+        detector: of speech.
+        frame_shift: seconds between two decisions; None where there are no frames.
+        given: what it read from units or annotation, by corpus and dialogue.
     """
 
-    method: str
+    detector: Detector
     frame_shift: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    silence: tuple[int, ...] = ()
-    given: Mapping[tuple[str, str], Speech] = field(default_factory=dict)
-    speakers: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    given: Mapping[tuple[str, str], Annotation] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """What results say about it."""
-        found: dict[str, Any] = {"method": self.method, "frame_shift": self.frame_shift, "options": dict(self.options)}
-        if self.method == "units":
-            found["silence_units"] = list(self.silence)
-        return found
-
-    def listen(self, wave: NDArray[np.float32], sample_rate: int) -> Speech:
-        """Speech of each channel of (C, N), full scale ±1."""
-        if self.method == "silero":
-            return silero.detect_speech_silero(wave, sample_rate, silero.SileroOptions(**self.options))
-        if self.method == "energy":
-            options = activity.ActivityOptions(**self.options)
-            return activity.detect_speech_of_channels(wave, sample_rate, options)
-        raise ValueError(f"{self.method} does not listen")
-
-    def read_units(self, dialogue: Dialogue) -> Speech:
-        """Speech of each channel, from its units."""
-        options = UnitActivityOptions(**self.options)
-        return [detect_speech_units(u, dialogue.frame_rate, self.silence, options) for u in dialogue.units]
+        return {"method": self.detector.name, "frame_shift": self.frame_shift, "options": asdict(self.detector)}
 
 
 def choose_detection(
-    method: str | None,
+    spec: str | None,
     corpora: Mapping[str, Corpus],
     rttm: Sequence[Path] = (),
     silence_units: Sequence[int] = (),
 ) -> Detection:
-    """The way that ``--vad`` names.
+    """The detector that ``--vad`` names, made ready for the corpora.
 
     Args:
-        method: of ``METHODS``, ``field:NAME`` for another field than ``speech``; None is silero, or units where all
-            corpora are unit files, or rttm where all are RTTM files.
-        corpora: generated, and perhaps reference.
+        spec: as :func:`speechdlm_ext.vad.build_detector` takes it; None is silero, or units where all corpora are unit
+            files, or rttm where all are RTTM files.
+        corpora: ``generated``, and perhaps ``reference``.
         rttm: files; by default those in, beside or of the corpora.
         silence_units: where empty, they are found in the reference, or else in what was generated.
 
     Raises:
-        InputError: an unknown method, or one that the corpora have nothing for.
+        InputError: an unknown detector, or one that the corpora have nothing for.
     """
     dialogues = [(side, dialogue) for side, corpus in corpora.items() for dialogue in corpus.dialogues]
-    if method is None:
-        method = "silero"
+    if spec is None:
+        spec = "silero"
         if all(dialogue.units and not dialogue.files for _, dialogue in dialogues):
-            method = "units"
+            spec = "units"
         elif all(corpus.path.suffix.lower() == ".rttm" for corpus in corpora.values()):
-            method = "rttm"
-    name, _, rest = method.partition(":")
-    if name not in METHODS or (rest and name != "field"):
-        raise InputError(f"--vad {method}: one of {', '.join(METHODS)} is wanted (field:NAME names a field)")
-    if name == "units":
-        return _by_units(corpora, silence_units)
-    if name == "rttm":
-        given, speakers = _from_rttm(corpora, rttm)
-        return Detection("rttm", given=given, speakers=speakers)
-    if name == "field":
-        given = {(side, dialogue.name): _from_field(dialogue, rest or "speech") for side, dialogue in dialogues}
-        return Detection(f"field:{rest or 'speech'}", given=given)
+            spec = "rttm"
+    detector = build_detector(spec)
+    if isinstance(detector, Units):
+        detector, frame_shift = _with_silence(detector, corpora, silence_units)
+        return Detection(detector, frame_shift, _read(dict.fromkeys(corpora, detector), corpora))
+    if isinstance(detector, RTTM):
+        by_corpus = {}
+        for side, corpus in corpora.items():
+            files = detector.files or tuple(map(str, rttm)) or tuple(map(str, _rttm_of(corpus.path)))
+            if not files:
+                raise InputError(f"{corpus.path}: no RTTM file in or beside it: pass --rttm FILE")
+            by_corpus[side] = replace(detector, files=files)
+        return Detection(detector, None, _read(by_corpus, corpora))
+    if detector.reads != "audio":
+        return Detection(detector, None, _read(dict.fromkeys(corpora, detector), corpora))
     for side, dialogue in dialogues:
         if not dialogue.files:
-            wanted = "units" if dialogue.units else "rttm"
-            raise InputError(f"{corpora[side].path}, {dialogue.name}: no sound to listen to: pass --vad {wanted}")
-    if name == "silero":
-        silero.load_network()  # says at once where it is not installed
-        return Detection("silero", silero.FRAME_SHIFT, asdict(silero.SileroOptions()))
-    return Detection("energy", activity.FRAME_SHIFT, asdict(activity.ActivityOptions()))
+            other = "units" if dialogue.units else "rttm"
+            raise InputError(f"{corpora[side].path}, {dialogue.name}: it has no audio: pass --vad {other}")
+    if isinstance(detector, Silero):
+        load_network()  # raises at once where the package is not installed
+    return Detection(detector, detector.frame_shift)
 
 
-def _by_units(corpora: Mapping[str, Corpus], silence: Sequence[int]) -> Detection:
+def _read(detectors: Mapping[str, Detector], corpora: Mapping[str, Corpus]) -> dict[tuple[str, str], Annotation]:
+    found = {}
+    for side, corpus in corpora.items():
+        for dialogue in corpus.dialogues:
+            own = detectors[side].read(dialogue.name, dialogue.row, dialogue.units, dialogue.frame_rate)
+            if own is not None:
+                found[side, dialogue.name] = own
+    return found
+
+
+def _with_silence(detector: Units, corpora: Mapping[str, Corpus], silence: Sequence[int]) -> tuple[Units, float]:
+    """The detector with its silence units, and seconds between two units."""
     rates: set[float] = set()
     books: set[str] = set()
     for corpus in corpora.values():
         for dialogue in corpus.dialogues:
             if not dialogue.units:
                 raise InputError(
-                    f"{corpus.path}, {dialogue.name}: no units; --vad units wants unit files, or --units beside sound"
+                    f"{corpus.path}, {dialogue.name}: no units; --vad units needs unit files, or --units beside audio"
                 )
             rates.add(dialogue.frame_rate)
             books.add(str(dialogue.row.get("codebook", "")))
     if len(rates) > 1 or len(books - {""}) > 1:
-        what = "frame rates" if len(rates) > 1 else "codebooks"
-        raise InputError(f"units of different {what} cannot be compared: {sorted(rates if len(rates) > 1 else books)}")
+        what, found = ("frame rates", sorted(rates)) if len(rates) > 1 else ("codebooks", sorted(books))
+        raise InputError(f"units of different {what} cannot be compared: {found}")
+    (rate,) = rates
+    silence = tuple(silence) or detector.silence
     if not silence:
         source = corpora.get("reference") or corpora["generated"]
-        silence = find_silence_units([u for dialogue in source.dialogues for u in dialogue.units], rates.pop())
-        rates = {source.dialogues[0].frame_rate}
-    options = asdict(UnitActivityOptions())
-    return Detection("units", 1 / rates.pop(), options, tuple(silence))
-
-
-def _from_rttm(
-    corpora: Mapping[str, Corpus], paths: Sequence[Path]
-) -> tuple[dict[tuple[str, str], Speech], dict[tuple[str, str], list[str]]]:
-    """Speech of each dialogue, and the names of who speaks on each of its channels."""
-    given: dict[tuple[str, str], Speech] = {}
-    speakers: dict[tuple[str, str], list[str]] = {}
-    for side, corpus in corpora.items():
-        found = list(paths) or _rttm_of(corpus.path)
-        if not found:
-            raise InputError(f"{corpus.path}: no RTTM file in or beside it: pass --rttm FILE")
-        turns: dict[str, list[SpeakerTurn]] = {}
-        for turn in (turn for path in found for turn in read_rttm(path)):
-            turns.setdefault(turn.recording, []).append(turn)
-        for dialogue in corpus.dialogues:
-            own = turns.get(dialogue.name) or turns.get(Path(dialogue.name).name)
-            if own is not None:
-                given[side, dialogue.name], speakers[side, dialogue.name] = _by_channel(own)
-    return given, speakers
-
-
-def _by_channel(turns: list[SpeakerTurn]) -> tuple[Speech, list[str]]:
-    """Speech and name of each channel where every person has one alone, else of each person, first speaker first."""
-    (people,) = speech_by_speaker(turns).values()
-    channels = {(turn.speaker, turn.channel) for turn in turns}
-    numbers = {channel for _, channel in channels}
-    if len(channels) == len(people) == len(numbers) and min(numbers) >= 1 and max(numbers) > 1:
-        names = {channel: speaker for speaker, channel in channels}
-        order = [names.get(channel, "") for channel in range(1, max(numbers) + 1)]
-    else:
-        order = sorted(people, key=lambda name: (people[name], name))
-    return [people[name] if name else [] for name in order], order
+        silence = find_silence_units([u for dialogue in source.dialogues for u in dialogue.units], rate)
+    return replace(detector, silence=tuple(silence)), 1 / rate
 
 
 def _rttm_of(path: Path) -> list[Path]:
@@ -173,16 +128,34 @@ def _rttm_of(path: Path) -> list[Path]:
     return inside or ([beside] if beside.is_file() else [])
 
 
-def _from_field(dialogue: Dialogue, name: str) -> Speech:
-    value = dialogue.row.get(name)
-    where = f"{dialogue.name}, field {name}"
-    if value is None:
-        raise InputError(f"{where} is missing: a manifest row with [[[start, end], …] for each channel] is wanted")
-    try:
-        speech = [[(float(start), float(end)) for start, end in channel] for channel in value]
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: [[[start, end], …] for each channel] in seconds is wanted") from None
-    for start, end in (pair for channel in speech for pair in channel):
-        if not (np.isfinite(start) and np.isfinite(end)) or start < 0 or end < start:
-            raise InputError(f"{where}: 0 ≤ start ≤ end is wanted, found {start:g} and {end:g}")
-    return speech
+def order_by_channel(dialogue: Dialogue, given: Annotation) -> Annotation:
+    """The speech of each channel of a dialogue's audio, where only that of each speaker is known.
+
+    Audio of one channel, or of fewer channels than speakers, has everybody on every channel: their order is free.
+
+    Raises:
+        InputError: the channels do not tell the speakers apart.
+    """
+    files = list(dialogue.files)
+    channels = sum(audio_info(file).channels for file in files)
+    if given.by_channel or channels < 2 or len(given.speech) > channels:
+        return given
+    row = {"audio_filepath": files if len(files) > 1 else files[0]}
+    rate = audio_info(files[0]).sample_rate
+    blocks = [
+        [short_time_power(channel, rate, FRAME_SHIFT) for channel in block.numpy()]
+        for block in recording_blocks(row, rate)  # of whole seconds, so that frames go on from block to block
+    ]
+    powers = [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+    found = order_by_level(given.speech, powers) if given.speech else []
+    if found is None:
+        raise InputError(
+            f"{dialogue.name}: its {channels} channels do not tell which is which of the RTTM's speakers "
+            f"{', '.join(given.speakers)}: give their order in the manifest "
+            '("speakers": [label of the first channel, …]), or number their channels in the RTTM'
+        )
+    speech: Speech = [[] for _ in range(channels)]
+    speakers = [""] * channels
+    for number, channel in enumerate(found):
+        speech[channel], speakers[channel] = given.speech[number], given.speakers[number]
+    return Annotation(speech, speakers)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.intervals import Interval
-from speechdlm_ext.vad.levels import FRAME_SHIFT, frames_within
+from speechdlm_ext.metrics.intervals import Interval, intervals_to_frames
+
+FRAME_SHIFT = 0.01  # seconds
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Agreement:
 
 def speech_frames(intervals: Sequence[Interval], duration: float) -> NDArray[np.bool_]:
     """Whether there is speech in each 10 ms of ``duration`` seconds: (frames,), from stretches of speech in seconds."""
-    return frames_within(intervals, round(duration / FRAME_SHIFT))
+    return intervals_to_frames(intervals, round(duration / FRAME_SHIFT), FRAME_SHIFT)
 
 
 def speech_agreement(one: Sequence[Interval], other: Sequence[Interval], duration: float) -> float:

@@ -6,15 +6,38 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from speechdlm_ext.metrics.intervals import Interval
+from speechdlm_ext.metrics.intervals import Interval, intervals_to_frames
 
 FULL = 0.999  # of full scale: what counts as clipped, if two or more samples in a row are there
 SILENT = 1e-5  # of full scale, -100 dB: what counts as digital silence
 BELOW_PEAK = 60.0  # dB below the strongest part of the spectrum: what counts as nothing
 _WINDOW = 0.032  # seconds of a spectrum
 _SMOOTH = 100.0  # Hz
+
+
+def short_time_power(wave: ArrayLike, sample_rate: int, shift: float, window: float = 0.0) -> NDArray[np.float64]:
+    """Mean square of frames, (T,), of a channel (N,).
+
+    Args:
+        wave: samples, full scale at ±1.
+        sample_rate: Hz.
+        shift: seconds between frames; what is left over at the end is in no frame of its own.
+        window: seconds around the middle of each frame that are averaged; at least ``shift``.
+    """
+    samples = np.asarray(wave, np.float64).reshape(-1)
+    step, margin = shift * sample_rate, max(0.0, (window - shift) * sample_rate / 2)
+    starts = np.arange(int(len(samples) / step + 1e-6)) * step  # not whole at 22.05 kHz: rounded below, without drift
+    energy = np.concatenate(([0.0], np.cumsum(samples**2)))
+    first = np.rint(np.maximum(starts - margin, 0)).astype(np.int64)
+    last = np.rint(np.minimum(starts + step + margin, len(samples))).astype(np.int64)
+    return np.asarray(np.maximum(energy[last] - energy[first], 0.0) / (last - first))
+
+
+def decibels(power: ArrayLike, lowest: float = -100.0) -> NDArray[np.float64]:
+    """Power re full scale in dB, not below ``lowest``."""
+    return np.asarray(10 * np.log10(np.maximum(power, 10 ** (lowest / 10))), np.float64)
 
 
 class SoundMeter:
@@ -56,9 +79,7 @@ class SoundMeter:
             self._spectra[number] += self._spectrum(samples)
 
     def _add_speech(self, number: int, samples: NDArray[np.float64], stretches: Sequence[Interval]) -> None:
-        inside = np.zeros(len(samples), bool)
-        for start, end in stretches:
-            inside[round(start * self.sample_rate) : round(end * self.sample_rate)] = True
+        inside = intervals_to_frames(stretches, len(samples), 1 / self.sample_rate)
         power = (samples - samples.mean()) ** 2 if len(samples) else samples
         for column, chosen in enumerate((inside, ~inside)):
             self._speech[number, column] += chosen.sum()
@@ -125,6 +146,8 @@ class SoundMeter:
 def pool_sound(figures: Sequence[Sequence[dict[str, Any]]], durations: Sequence[float]) -> list[dict[str, Any]]:
     """Figures of several recordings for each channel: means weighted by duration, the highest of the peaks.
 
+    The mean of levels is that of their powers.
+
     Args:
         figures: of each recording, as :meth:`SoundMeter.figures`.
         durations: seconds of each.
@@ -140,7 +163,11 @@ def pool_sound(figures: Sequence[Sequence[dict[str, Any]]], durations: Sequence[
             elif name == "peak":
                 channel[name] = max(value for value, _ in known)
             else:
-                channel[name] = float(np.average([v for v, _ in known], weights=[t for _, t in known]))
+                values, seconds = np.array(known, np.float64).T
+                if name == "level":
+                    channel[name] = float(10 * np.log10(np.average(10 ** (values / 10), weights=seconds)))
+                else:
+                    channel[name] = float(np.average(values, weights=seconds))
         reasons = [row["reason"] for row, _ in rows if row["reason"]]
         channel["reason"] = reasons[0] if None in channel.values() and reasons else None
         pooled.append(channel)

@@ -13,7 +13,7 @@ from speechdlm_ext.io.audio import read_blocks
 from speechdlm_ext.metrics.agreement import speech_agreement
 from speechdlm_ext.report.page import Section, render_page
 from speechdlm_ext.report.timeline import Timeline
-from speechdlm_ext.vad.energy import detect_speech
+from speechdlm_ext.vad.energy import Energy
 
 _SECONDS = 20.0  # of each recording that are on the page: the sound is in the page itself
 
@@ -55,7 +55,7 @@ def _section(
         ("Recording", "Resynthesis"), waves, (Path(sources[0]).name, Path(made).name), strict=True
     ):
         samples = wave[:, :length].numpy()
-        speech.append([detect_speech(channel, sample_rate) for channel in samples])
+        speech.append(Energy().detect(samples, sample_rate))
         players.append(Timeline.of_wave(label, samples, sample_rate, speech[-1], note=note).render())
     shares = [speech_agreement(one, other, length / sample_rate) for one, other in zip(*speech, strict=True)]
     agreement = ", ".join(f"{100 * share:.1f} %" for share in shares)

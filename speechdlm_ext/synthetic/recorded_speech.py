@@ -14,21 +14,12 @@ import numpy as np
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.audio import SUFFIXES, read_audio
 from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, Clip, Wave, energy_segments, make_clip
-from speechdlm_ext.vad.energy import ActivityOptions, detect_speech
+from speechdlm_ext.vad.energy import Energy
 
 _BACKCHANNEL = (0.2, 0.9)  # seconds: segments as short as this serve as backchannels
 _UTTERANCE = (0.9, 8.0)  # seconds: all other utterances
 # Thresholds of its own: where recordings are cut decides what a seed gives.
-_CUT = ActivityOptions(
-    rise=0.45,
-    fall=0.3,
-    above_noise=0.0,
-    below_loud=200.0,
-    lowest_level=-60.0,
-    shortest_silence=0.2,
-    shortest_speech=0.2,
-    window=0.03,
-)
+_CUT = Energy(rise=0.45, fall=0.3, lowest_level=-60.0, min_silence=0.2, min_speech=0.2)
 
 
 class Segment(NamedTuple):
@@ -72,7 +63,7 @@ class RecordingSource:
     def _add(self, path: Path, speaker: str) -> None:
         wave = _read_mono(str(path))
         self._digests.append(f"{path.name} {speaker} {hashlib.sha256(wave.tobytes()).hexdigest()}")
-        for start, end in detect_speech(wave, SAMPLE_RATE, _CUT):
+        for start, end in _CUT.detect(wave, SAMPLE_RATE)[0]:
             for segments, (shortest, longest) in ((self._backchannels, _BACKCHANNEL), (self._utterances, _UTTERANCE)):
                 if shortest <= end - start <= longest:
                     segments.setdefault(speaker, []).append(Segment(str(path), start, end))

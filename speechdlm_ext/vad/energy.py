@@ -1,159 +1,72 @@
-"""Speech activity from energy: when somebody speaks on a channel, judged against that channel's own noise floor."""
+"""Speech detection by energy: frames that are loud against the channel's own noise floor."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from speechdlm_ext.metrics.intervals import Interval, bridge_silences
-from speechdlm_ext.vad.crosstalk import leaking_frames
-from speechdlm_ext.vad.fading import FADE, SWELL, extend_into_noise
-from speechdlm_ext.vad.levels import FRAME_SHIFT, SILENT, ChannelLevels, measure_levels
+from speechdlm_ext.metrics.intervals import Interval
+from speechdlm_ext.metrics.signal import decibels, short_time_power
+from speechdlm_ext.vad.base import Detector, Speech, speech_intervals
+
+_WINDOW = 0.03  # seconds that a decision looks at
+_BAND = (100.0, 3700.0)  # Hz: below are hum and handling noise, above it telephone lines carry nothing
+_DIGITAL_SILENCE = -95.0  # dB re full scale: a muted line says nothing about its noise
+_NOISE, _LOUD = 10.0, 99.0  # percentiles of the frames' levels
+_HIGHEST_NOISE = -35.0  # dB re full scale: a noise floor above it is speech without pauses
 
 
 @dataclass(frozen=True)
-class ActivityOptions:
-    """Thresholds of :func:`detect_speech`; levels in dB, times in seconds.
+class Energy(Detector):
+    """frames louder than a share of the range from the channel's noise floor to its loud speech.
 
-    Speech is where a channel is ``above_noise`` over its noise, taken in bands, and not ``below_loud`` under its loud
-    speech, in stretches that somewhere rise above ``floor + rise`` (hysteresis keeps weak endings) and, where there
-    are other channels, to less than ``weakest`` under loud speech: what leaks in from them does not. ``rise`` and
-    ``fall`` are shares of the channel's dynamic range (its loud level less its noise floor), so that one setting serves
-    quiet and noisy lines; a channel whose range is below ``least_range`` has no speech.
+    Speech is where the level stays above ``fall`` and somewhere exceeds ``rise``, both shares of that range, so that
+    one setting serves quiet and noisy lines. For clean recordings: noise is taken for speech more often than by silero.
 
-    Where noise, not ``below_loud``, sets the threshold, beginnings and ends are followed into it, and what cannot be
-    followed is added: ``swell`` and ``fade`` are of :func:`.fading.extend_into_noise`. Without it, noise makes pauses
-    longer, and makes more of them.
-
-    Chosen on made conversations (docs/evaluation.md says how, and how good they are on others).
+    Attributes:
+        rise, fall: shares, 0 to 1.
+        min_range: dB; a channel with less has no speech.
+        lowest_level: dB re full scale; nothing below it is speech.
+        min_speech, min_silence: seconds.
     """
 
-    floor_percentile: float = 10.0  # of the frame levels: the noise floor
-    loud_percentile: float = 99.0  # of the frame levels: loud speech
+    name: ClassVar[str] = "energy"
+    frame_shift: ClassVar[float] = 0.01
+
     rise: float = 0.45
-    fall: float = 0.0
-    above_noise: float = 3.0  # 0: bands are not looked at, and nothing is followed into noise
-    below_loud: float = 38.0
-    weakest: float = 25.0
-    least_range: float = 15.0
-    highest_floor: float = -35.0  # dB re full scale: a higher percentile is speech, not noise
-    muted_floor: float = -70.0  # dB re full scale: what counts as the floor where the background is digital silence
-    lowest_level: float = -75.0  # dB re full scale: nothing below this is speech, however quiet the background
-    shortest_speech: float = 0.06
-    shortest_silence: float = 0.15
-    window: float = FRAME_SHIFT  # seconds that one decision looks at
-    swell: float = SWELL  # seconds for the square of a dB
-    fade: float = FADE
+    fall: float = 0.3
+    min_range: float = 15.0
+    lowest_level: float = -75.0
+    min_speech: float = 0.06
+    min_silence: float = 0.15
+
+    def detect(self, wave: NDArray[np.float32], sample_rate: int) -> Speech:
+        """See :meth:`Detector.detect`."""
+        return [self._channel(frame_levels(channel, sample_rate)) for channel in np.atleast_2d(wave)]
+
+    def _channel(self, levels: NDArray[np.float64]) -> list[Interval]:
+        audible = levels[levels > _DIGITAL_SILENCE]
+        if not len(audible):
+            return []
+        noise, loud = np.percentile(audible, [_NOISE, _LOUD])
+        if noise > _HIGHEST_NOISE:
+            noise = _HIGHEST_NOISE if len(audible) == len(levels) else self.lowest_level
+        if loud - noise < self.min_range:
+            return []
+        rise, fall = (max(noise + share * (loud - noise), self.lowest_level) for share in (self.rise, self.fall))
+        return speech_intervals(levels, self.frame_shift, rise, fall, self.min_speech, self.min_silence)
 
 
-def noise_floor(levels: NDArray[np.float64], options: ActivityOptions | None = None) -> float:
-    """Noise floor of a channel in dB re full scale, from its frame levels (T,).
+def frame_levels(wave: ArrayLike, sample_rate: int) -> NDArray[np.float64]:
+    """Level of a channel (N,) between 100 and 3700 Hz, in dB re full scale, (T,), every 10 ms."""
+    from scipy.signal import butter, sosfilt
 
-    A low percentile of the frames that are not digital silence (a muted line says nothing about its noise). Where even
-    that is above ``highest_floor`` it is speech: the floor is then ``highest_floor``, or the digital silence.
-    """
-    options = options or ActivityOptions()
-    heard = levels[levels > SILENT + 5]
-    if not len(heard):
-        return SILENT
-    floor = float(np.percentile(heard, options.floor_percentile))
-    if floor <= options.highest_floor:
-        return floor
-    return options.highest_floor if len(heard) == len(levels) else options.muted_floor
-
-
-def detect_speech_of_channels(
-    wave: NDArray[np.float32], sample_rate: int, options: ActivityOptions | None = None
-) -> list[list[Interval]]:
-    """When somebody speaks on each channel of a recording (C, N): see :func:`detect_speech`."""
-    options = options or ActivityOptions()
-    channels = [measure_levels(channel, sample_rate, options.window) for channel in wave]
-    return [_find_speech(one, channels[:c] + channels[c + 1 :], options) for c, one in enumerate(channels)]
-
-
-def detect_speech(wave: ArrayLike, sample_rate: int, options: ActivityOptions | None = None) -> list[Interval]:
-    """When somebody speaks on a recording of one channel.
-
-    Args:
-        wave: shape (N,), full scale 1.
-        sample_rate: Hz.
-        options: thresholds.
-
-    Returns:
-        Stretches of speech, (start, end) in seconds on a grid of 10 ms, but for what is added to them where noise hides
-        weak speech; silences below ``shortest_silence`` are part of them.
-    """
-    options = options or ActivityOptions()
-    return _find_speech(measure_levels(wave, sample_rate, options.window), [], options)
-
-
-def _find_speech(channel: ChannelLevels, others: Sequence[ChannelLevels], options: ActivityOptions) -> list[Interval]:
-    """Speech by the levels of one channel; other channels hold other people, so that what is weak here is theirs."""
-    levels = channel.level
-    if not len(levels):
-        return []
-    floor = noise_floor(levels, options)
-    loud = float(np.percentile(levels[levels > SILENT + 5], options.loud_percentile)) if floor > SILENT else floor
-    if loud - floor < options.least_range:
-        return []
-    fall = max(floor + options.fall * (loud - floor), loud - options.below_loud, options.lowest_level)
-    rise = max(floor + options.rise * (loud - floor), loud - options.weakest if others else fall, fall)
-    rule = SpeechRule(rise, fall, options.shortest_speech, options.shortest_silence)
-    if options.above_noise <= 0:
-        return speech_stretches(levels, FRAME_SHIFT, rule)
-    over, total = _over_noise(channel, floor, options), channel.total()
-    leaking, _ = leaking_frames(channel, others, floor)
-    own = ~leaking
-    found = speech_stretches(np.where(own & (over > options.above_noise), total, SILENT), FRAME_SHIFT, rule)
-    audible = min(loud - fall, float(np.percentile(over, options.loud_percentile)) - options.above_noise)
-    own &= total > max(loud - options.below_loud, options.lowest_level)
-    hidden = max(0.0, options.below_loud - audible)
-    return extend_into_noise(found, np.where(own, over, -np.inf), hidden, options.swell, options.fade)
-
-
-def _over_noise(channel: ChannelLevels, floor: float, options: ActivityOptions) -> NDArray[np.float64]:
-    """Level of each frame over the noise in dB, 0 at the floor's percentile: (T,)."""
-    heard = channel.level > SILENT + 5
-    smooth = np.apply_along_axis(np.convolve, 1, channel.powers, np.full(3, 1 / 3), "same")
-    noise = np.percentile(smooth[:, heard], options.floor_percentile, axis=1)
-    over = channel.over_noise(noise)
-    own = float(np.percentile(channel.level[heard], options.floor_percentile))
-    # Where noise_floor says that the percentile is speech, the bands' percentiles are, too.
-    return over - float(np.percentile(over[heard], options.floor_percentile)) + max(0.0, own - floor)
-
-
-@dataclass(frozen=True)
-class SpeechRule:
-    """How a value for each frame becomes speech: see :func:`speech_stretches`; times in seconds."""
-
-    rise: float
-    fall: float
-    shortest_speech: float
-    shortest_silence: float
-
-
-def speech_stretches(values: NDArray[np.float64], frame_shift: float, rule: SpeechRule) -> list[Interval]:
-    """Stretches of frames above ``fall`` that reach ``rise``; short silences are bridged, then short speech dropped.
-
-    Args:
-        values: one for each frame, (T,).
-        frame_shift: seconds.
-        rule: thresholds.
-
-    Returns:
-        (start, end) in seconds.
-    """
-    stretches = [(a * frame_shift, b * frame_shift) for a, b in _above(values, rule.rise, rule.fall)]
-    bridged = bridge_silences(stretches, rule.shortest_silence)
-    return [(round(a, 3), round(b, 3)) for a, b in bridged if b - a >= rule.shortest_speech - 1e-6]
-
-
-def _above(levels: NDArray[np.float64], rise: float, fall: float) -> list[tuple[int, int]]:
-    """Runs of frames above ``fall`` that reach ``rise`` somewhere: (first, one past the last)."""
-    above = np.concatenate(([0], (levels > fall).astype(np.int8), [0]))
-    edges = np.flatnonzero(np.diff(above)).reshape(-1, 2)
-    reached = np.concatenate(([0], np.cumsum(levels > rise)))
-    return [(int(a), int(b)) for a, b in edges if reached[b] > reached[a]]
+    samples = np.asarray(wave, np.float64).reshape(-1)
+    if len(samples) < round(Energy.frame_shift * sample_rate):
+        return np.zeros(0)
+    band = (_BAND[0], min(_BAND[1], 0.46 * sample_rate))
+    filtered = sosfilt(butter(4, band, "bandpass", fs=sample_rate, output="sos"), samples - samples.mean())
+    return decibels(short_time_power(filtered, sample_rate, Energy.frame_shift, _WINDOW))

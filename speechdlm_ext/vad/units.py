@@ -1,46 +1,66 @@
-"""Speech activity from units: which units are silence is found from the data, then runs of all others are speech."""
+"""Speech detection from units: which units are silence is found from the data; runs of all others are speech."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.intervals import Interval
-from speechdlm_ext.vad.energy import SpeechRule, speech_stretches
+from speechdlm_ext.vad.base import Annotation, Detector, speech_intervals
 
-_STEPS = 100
-_FEWEST = 25  # windows of a channel that are worth fitting: 5 s
-_APART = 0.7  # silence has at most this share of the different units that a window of speech has
+_WINDOW = 0.2  # seconds: a silence of this length bounds an inter-pausal unit
+_MAX_ITERATIONS = 100
+_MIN_WINDOWS = 25  # of a channel that is worth fitting: 5 s
+_MAX_VARIETY = 0.7  # of silence: its different units in a window, relative to those of speech
 
 
 @dataclass(frozen=True)
-class UnitActivityOptions:
-    """Thresholds of :func:`detect_speech_units`; times in seconds."""
+class Units(Detector):
+    """units that are not silence; silence units are found in the corpus, or given.
 
-    window: float = 0.2  # that silence units are found by: a silence of this length bounds an inter-pausal unit
-    shortest_speech: float = 0.06
-    shortest_silence: float = 0.1
+    Attributes:
+        silence: the units that are silence, see :func:`find_silence_units`.
+        min_speech, min_silence: seconds.
+    """
+
+    name: ClassVar[str] = "units"
+    reads: ClassVar[str] = "units"
+
+    silence: tuple[int, ...] = ()
+    min_speech: float = 0.06
+    min_silence: float = 0.1
+
+    def read(
+        self, name: str, row: Mapping[str, Any], units: Sequence[ArrayLike] = (), frame_rate: float = 0.0
+    ) -> Annotation:
+        """See :meth:`Detector.read`.
+
+        Raises:
+            InputError: there are no units.
+        """
+        if not units:
+            raise InputError(f"{name}: no units; --vad units needs unit files, or --units beside audio")
+        speaking = [~np.isin(np.asarray(channel, np.int64), self.silence) for channel in units]
+        rule = {"min_speech": self.min_speech, "min_silence": self.min_silence}
+        return Annotation([speech_intervals(frames, 1 / frame_rate, 0.5, 0.5, **rule) for frames in speaking])
 
 
-def find_silence_units(
-    sequences: Sequence[ArrayLike], frame_rate: float, options: UnitActivityOptions | None = None
-) -> list[int]:
+def find_silence_units(sequences: Sequence[ArrayLike], frame_rate: float) -> tuple[int, ...]:
     """The units that stand for silence and noise.
 
-    In each channel of each dialogue, windows of 200 ms are taken for draws from one of two distributions of units (a
-    mixture of two multinomials, fitted by expectation-maximisation from the windows in which units repeat most).
-    Silence is the one with fewer different units in a window: noise is always alike, speech is not. A channel counts
-    if the two are clearly apart in that; a unit is silence if it is more often so than not in the channels that count.
-    Channels are fitted one by one because each line has a noise of its own.
+    The windows of 200 ms of each channel are samples of a mixture of two multinomials over units, fitted by
+    expectation-maximization that starts from the windows with the most repetition. Silence is the component with fewer
+    different units in a window. A channel counts if the two components differ clearly in that; a unit is silence if it
+    is so more often than not in the channels that count. Channels are fitted one by one, as each line has its own
+    noise.
 
     Args:
         sequences: units (T,) of each channel of each dialogue, with repetitions.
         frame_rate: Hz.
-        options: length of the windows.
 
     Returns:
         Units that are more likely silence than speech, sorted.
@@ -48,20 +68,20 @@ def find_silence_units(
     Raises:
         InputError: no channel has windows of both kinds.
     """
-    length = max(2, round((options or UnitActivityOptions()).window * frame_rate))
+    length = max(2, round(_WINDOW * frame_rate))
     votes: dict[int, float] = {}
     for sequence in sequences:
         units = np.asarray(sequence, np.int64)
         windows = units[: len(units) // length * length].reshape(-1, length)
-        if len(windows) >= _FEWEST:
+        if len(windows) >= _MIN_WINDOWS:
             for unit, vote in _vote(windows):
                 votes[unit] = votes.get(unit, 0.0) + vote
     if not votes:
         raise InputError(
-            f"silence cannot be found: no channel has speech and silence in its units ({_FEWEST} windows of "
-            f"{length} units are needed); name the units by --silence-units, or choose another --vad"
+            f"silence cannot be found: no channel has both speech and silence in its units ({_MIN_WINDOWS} windows of "
+            f"{length} units are needed); pass --silence-units, or another --vad"
         )
-    return sorted(unit for unit, vote in votes.items() if vote > 0)
+    return tuple(sorted(unit for unit, vote in votes.items() if vote > 0))
 
 
 def _vote(windows: NDArray[np.int64]) -> list[tuple[int, float]]:
@@ -76,14 +96,14 @@ def _vote(windows: NDArray[np.int64]) -> list[tuple[int, float]]:
     if len(groups) < 2:
         return []
     (few, silence), (many, speech) = sorted(groups, key=lambda group: group[0])
-    if few > _APART * many:
+    if few > _MAX_VARIETY * many:
         return []
     return list(zip(kinds.tolist(), (silence @ counts - speech @ counts).tolist(), strict=True))
 
 
 def _fit(counts: NDArray[np.float64], belongs: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far each window belongs to the first of two distributions (N,), from counts (N, K) and a first guess (N,)."""
-    for _ in range(_STEPS):
+    for _ in range(_MAX_ITERATIONS):
         weights = np.stack([belongs, 1 - belongs])
         distributions = weights @ counts + 0.01
         distributions /= distributions.sum(axis=1, keepdims=True)
@@ -93,23 +113,3 @@ def _fit(counts: NDArray[np.float64], belongs: NDArray[np.float64]) -> NDArray[n
         if np.abs(belongs - before).max() < 1e-4:
             break
     return belongs
-
-
-def detect_speech_units(
-    units: ArrayLike, frame_rate: float, silence: Sequence[int], options: UnitActivityOptions | None = None
-) -> list[Interval]:
-    """When somebody speaks on one channel: runs of units that are not silence.
-
-    Args:
-        units: with repetitions, (T,).
-        frame_rate: Hz; decisions are 1 / frame_rate seconds apart.
-        silence: the units that are silence.
-        options: thresholds.
-
-    Returns:
-        Stretches of speech, (start, end) in seconds.
-    """
-    options = options or UnitActivityOptions()
-    speaks = ~np.isin(np.asarray(units, np.int64), np.asarray(list(silence), np.int64))
-    rule = SpeechRule(0.5, 0.5, options.shortest_speech, options.shortest_silence)
-    return speech_stretches(speaks.astype(np.float64), 1 / frame_rate, rule)

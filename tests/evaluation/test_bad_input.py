@@ -55,7 +55,7 @@ def test_units_that_go_with_sound(tmp_path: Path) -> None:
     alike = find_events_of_many([(take_turns(number, 20.0), 20.0) for number in range(2)])
     assert by_units["generated"]["ipu"]["n"] == len(alike.ipus) and "sound" in by_units["generated"]
     assert by_units["generated"]["conversations"] == 2 and list(reasons(by_units)) == ["t2"]
-    with pytest.raises(InputError, match="no units; --vad units wants unit files, or --units"):
+    with pytest.raises(InputError, match="no units; --vad units needs unit files, or --units"):
         run(tmp_path / "made", tmp_path / "out", vad="units", units=tmp_path / "u.jsonl")
     (tmp_path / "other.jsonl").write_text(json.dumps({**rows[0], "audio": "x"}) + "\n")
     with pytest.raises(InputError, match=r"other.jsonl has no units of .*made: a row t0 is wanted; it has x"):

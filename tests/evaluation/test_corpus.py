@@ -77,25 +77,17 @@ def test_speech_that_is_given(tmp_path: Path) -> None:
         choose_detection("rttm", corpora)
     write_rttm(tmp_path / "talks.rttm", [SpeakerTurn("a", 1, 0.5, 1, "anna"), SpeakerTurn("a", 2, 2, 1, "ben")])
     detection = choose_detection("rttm", corpora)
-    assert detection.given == {("generated", "a"): [[(0.5, 1.5)], [(2, 3)]]} and detection.frame_shift is None
-    # Channels are those of the file, whoever speaks first; people who share one are in order of their first words.
-    for turns, expected in (
-        ([("ben", 2, 0.5), ("anna", 1, 2)], [[(2, 3)], [(0.5, 1.5)]]),
-        ([("ben", 2, 0.5)], [[], [(0.5, 1.5)]]),
-        ([("zoe", 1, 0.5), ("anna", 1, 2)], [[(0.5, 1.5)], [(2, 3)]]),
-    ):
-        write_rttm(tmp_path / "talks.rttm", [SpeakerTurn("a", channel, start, 1, who) for who, channel, start in turns])
-        found = choose_detection("rttm", corpora)
-        assert found.given == {("generated", "a"): expected}
-        names = {start: who for who, _, start in turns}
-        assert list(found.speakers["generated", "a"]) == [names[e[0][0]] if e else "" for e in expected]
+    assert detection.given == {("generated", "a"): ([[(0.5, 1.5)], [(2, 3)]], ["anna", "ben"], True)}
+    assert detection.frame_shift is None
+    for spec, files in (("rttm", [tmp_path / "talks.rttm"]), (f"rttm:{tmp_path / 'talks.rttm'}", [])):
+        assert choose_detection(spec, corpora, files).given == detection.given
     (tmp_path / "bad.rttm").write_text("SPEAKER a 1 0.5 -1 <NA> <NA> anna <NA> <NA>\n")
     with pytest.raises(InputError, match="bad.rttm, line 1"):
         choose_detection("rttm", corpora, [tmp_path / "bad.rttm"])
     rows = [{"id": "a", "audio_filepath": "talks/a.wav", "who": [[[0, 1]], []]}]
     (tmp_path / "m.jsonl").write_text(json.dumps(rows[0]) + "\n")
     manifest = {"generated": read_corpus(tmp_path / "m.jsonl")}
-    assert choose_detection("field:who", manifest).given == {("generated", "a"): [[(0.0, 1.0)], []]}
+    assert choose_detection("field:who", manifest).given == {("generated", "a"): ([[(0.0, 1.0)], []], (), True)}
     with pytest.raises(InputError, match="field speech is missing"):
         choose_detection("field", manifest)
     for wrong in ([[[2, 1]]], [[[0, "x"]]], 5, [[[-1, 1]]], [[[0, float("inf")]]]):
@@ -114,9 +106,11 @@ def test_the_choice_of_a_detector(tmp_path: Path) -> None:
     assert choose_detection("energy", {"generated": sound}).settings()["frame_shift"] == 0.01
     by_units = choose_detection(None, {"generated": units, "reference": units}, silence_units=[1])
     assert by_units.settings() == {
-        "method": "units", "frame_shift": 0.02, "options": dict(by_units.options), "silence_units": [1],
-    }  # fmt: skip
-    assert by_units.read_units(units.dialogues[0]) == [[], []]  # 20 ms are no speech
+        "method": "units",
+        "frame_shift": 0.02,
+        "options": {"silence": (1,), "min_speech": 0.06, "min_silence": 0.1},
+    }
+    assert by_units.given["reference", "x"].speech == [[], []]  # 20 ms are no speech
     for method, corpora, message in (
         ("loud", {"generated": sound}, "--vad loud"),
         ("silero:x", {"generated": sound}, "--vad silero:x"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.evaluation import JOURNAL, EvaluationOptions, evaluate, write_evaluation
@@ -221,7 +222,7 @@ def test_units(tmp_path: Path) -> None:
     (tmp_path / "made.jsonl").write_text(line("a", take_turns(3), 3) + line("b", take_turns(4), 3))
     (tmp_path / "real.jsonl").write_text(line("a", take_turns(1), 1) + line("b", take_turns(2), 1))
     result = run(tmp_path / "made.jsonl", tmp_path / "real.jsonl", tmp_path / "out", vad=None)
-    assert result["activity"]["method"] == "units" and result["activity"]["silence_units"] == [0]
+    assert result["activity"]["method"] == "units" and tuple(result["activity"]["options"]["silence"]) == (0,)
     truth = find_events_of_many([(take_turns(n), 40.0) for n in (3, 4)])
     assert result["generated"]["gap"]["n"] == len(truth.gaps)
     assert result["generated"]["gap"]["mean"] == pytest.approx(truth.gaps.durations.mean(), abs=0.021)
@@ -236,6 +237,45 @@ def test_one_who_says_nothing_is_a_channel_all_the_same(tmp_path: Path) -> None:
     result = run(tmp_path / "talks", None, tmp_path / "out", vad="rttm")
     assert result["generated"]["speech_share"] == [0.1, 0] and result["generated"]["gap"]["per_minute"] == 0
     assert result["generated"]["sound"]["A"]["snr"] == pytest.approx(50, abs=2)
+
+
+def test_speakers_of_an_rttm_file_are_the_channels_that_carry_them(tmp_path: Path) -> None:
+    """Conventional RTTM has all speakers on channel 1: who is which channel is heard, whoever speaks first."""
+    write_talk(tmp_path / "talks" / "a.wav", [[(3.0, 5.0)], [(0.5, 2.5), (6.0, 7.0)]], 10)
+    turns = [SpeakerTurn("a", 1, start, end - start, who) for who, start, end in
+             (("zoe", 0.5, 2.5), ("anna", 3.0, 5.0), ("zoe", 6.0, 7.0))]  # fmt: skip
+    write_rttm(tmp_path / "talks" / "a.rttm", turns)
+    wave, rate = soundfile.read(tmp_path / "talks" / "a.wav")
+    for files in ("one of two channels", "two of one channel"):
+        if files.startswith("two"):
+            (tmp_path / "talks" / "a.wav").unlink()
+            for side, samples in zip("AB", wave.T, strict=True):
+                soundfile.write(tmp_path / "talks" / f"a-{side}.wav", samples, rate)
+        options = EvaluationOptions(tmp_path / "talks", vad="rttm", jobs=1, bootstrap=QUICK)
+        evaluation = evaluate(options, tmp_path / files)
+        assert evaluation.speakers == {("generated", "a"): ["anna", "zoe"]}
+        figures = evaluation.result["generated"]
+        assert figures["speech_share"] == [pytest.approx(0.2), pytest.approx(0.3)]
+        assert all(figures["sound"][name]["snr"] == pytest.approx(50, abs=2) for name in "AB")
+
+
+def test_speakers_that_the_channels_do_not_tell_apart_are_refused(tmp_path: Path) -> None:
+    both = [(0.5, 2.5), (3.0, 5.0)]
+    write_talk(tmp_path / "talks" / "a.wav", [both, both], 10)
+    write_talk(tmp_path / "talks" / "b.wav", [[], [(1.0, 2.0)]], 10)
+    turns = [SpeakerTurn("a", 1, 0.5, 2, "zoe"), SpeakerTurn("a", 1, 3, 2, "anna"), SpeakerTurn("b", 1, 1, 1, "zoe")]
+    write_rttm(tmp_path / "talks" / "a.rttm", turns)
+    result = run(tmp_path / "talks", None, tmp_path / "out", vad="rttm")
+    (line,) = result["left_out"]
+    assert line["dialogue"] == "a" and "anna, zoe" in line["reason"] and '"speakers"' in line["reason"]
+    assert result["generated"]["speech_share"] == [0, pytest.approx(0.1)]  # of b, where zoe is the second channel
+    row = {"id": "a", "audio_filepath": "talks/a.wav", "speakers": ["zoe", "anna"]}
+    (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
+    options = {"vad": "rttm", "rttm": [tmp_path / "talks" / "a.rttm"]}
+    assert run(tmp_path / "m.jsonl", None, tmp_path / "out", **options)["generated"]["speech_share"] == [0.2, 0.2]
+    (tmp_path / "m.jsonl").write_text(json.dumps({**row, "speakers": ["zoe", "ben"]}) + "\n")
+    with pytest.raises(InputError, match=r"the manifest's speakers are \['zoe', 'ben'\]"):
+        run(tmp_path / "m.jsonl", None, tmp_path / "out", **options)
 
 
 def test_names_of_any_bytes(tmp_path: Path) -> None:

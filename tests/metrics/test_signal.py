@@ -11,7 +11,7 @@ from scipy.signal import butter, sosfilt
 
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.metrics.signal import SoundMeter, pool_sound
-from speechdlm_ext.vad.energy import detect_speech
+from speechdlm_ext.vad.energy import Energy
 
 RATE = 16000
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_said() -> None:
 def test_pieces_add_up(data: Path) -> None:
     wave, rate = read_audio(data / "speech" / "calls" / "google_two_channel.flac")
     samples = wave.numpy()
-    activity = [detect_speech(channel, rate) for channel in samples]
+    activity = Energy().detect(samples, rate)
     whole, pieces = SoundMeter(rate, 2), SoundMeter(rate, 2)
     whole.add(samples, activity)
     cut = 3.0

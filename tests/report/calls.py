@@ -18,7 +18,7 @@ from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from speechdlm_ext.report.evaluation import Corpus, PageOptions, PageReport, write_page
 from speechdlm_ext.report.sound import Recording
-from speechdlm_ext.vad.energy import ActivityOptions, detect_speech
+from speechdlm_ext.vad.energy import Energy
 
 HOSTILE = "</script><script>document.title='owned'</script> '\"&<!-- 会話\u2028 " + "very-long-" * 30
 
@@ -27,21 +27,14 @@ LEAD = 4.0  # seconds of prompt before the parts of the call
 NOW = "return document.querySelector('[data-dialogues] audio').currentTime;"
 
 # Thresholds of this test's own: with them there are events of every kind in the parts that are shown.
-THRESHOLDS = ActivityOptions(
-    rise=0.45,
-    fall=0.22,
-    above_noise=0.0,
-    below_loud=200.0,
-    shortest_silence=0.1,
-    window=0.03,
-)
+THRESHOLDS = Energy(rise=0.45, fall=0.22, min_silence=0.1)
 
 
 def make_corpora(data: Path, folder: Path) -> list[Corpus]:
     """Parts of a call, a short call, the same as two files, a mute one; beside them meetings with four speakers."""
     call, short = data / "speech" / "calls" / "auto_repairs_40.ogg", data / "speech/calls/google_two_channel.flac"
     wave, rate = read_audio(call)
-    speech = [detect_speech(channel, rate, THRESHOLDS) for channel in wave.numpy()]
+    speech = THRESHOLDS.detect(wave.numpy(), rate)
     items, names, recordings = [], [], []
     for start in (5.0, 36.0, 20.0):
         part = [shift_intervals(crop_intervals(a, start, start + 20), -start) for a in speech]
@@ -49,7 +42,7 @@ def make_corpora(data: Path, folder: Path) -> list[Corpus]:
         names.append(f"call from {start:g}")
         recordings.append(Recording([call], start, LEAD))
     wave, rate = read_audio(short)
-    speech = [detect_speech(channel, rate, THRESHOLDS) for channel in wave.numpy()]
+    speech = THRESHOLDS.detect(wave.numpy(), rate)
     sides = [folder / f"side {number} #%.wav" for number in (1, 2)]
     for side, channel in zip(sides, wave.numpy(), strict=True):
         soundfile.write(side, channel, rate)

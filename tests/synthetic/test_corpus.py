@@ -16,7 +16,7 @@ import soundfile
 from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.io.rttm import read_rttm, speech_by_speaker
 from speechdlm_ext.metrics.intervals import bridge_silences, total_seconds
-from speechdlm_ext.vad.energy import detect_speech
+from speechdlm_ext.vad.energy import Energy
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("espeakng_loader", reason="needs the extra [demo]: pip install '.[demo]'")
@@ -148,7 +148,7 @@ def test_energy_finds_the_boundaries(corpus: Path) -> None:
         wave, rate = soundfile.read(row["audio_filepath"])
         for channel, speaker in enumerate(row["speakers"]):
             true = bridge_silences(speech[row["id"]].get(speaker, []), 0.2)
-            found = bridge_silences(detect_speech(wave[:, channel], rate), 0.2)
+            found = bridge_silences(Energy().detect(wave[:, channel], rate)[0], 0.2)
             times = np.array(found).reshape(-1)
             near += [np.abs(times - time).min() < 0.1 for stretch in true for time in stretch]
     assert len(near) > 40 and np.mean(near) > 0.9

@@ -1,4 +1,4 @@
-"""Speech activity from energy: known signals, made conversations with known truth, real telephone calls."""
+"""Speech by energy: bursts whose bounds are known, real calls, read speech."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechdlm_ext.metrics.intervals import bridge_silences, join_intervals, widen_intervals
-from speechdlm_ext.vad.energy import detect_speech, noise_floor
-from speechdlm_ext.vad.levels import frame_levels, measure_levels
+from speechdlm_ext.metrics.signal import short_time_power
+from speechdlm_ext.vad.energy import Energy, frame_levels
 
 
 def bursts(stretches: list[tuple[float, float]], seconds: float, rate: int, noise: float, level: float) -> np.ndarray:
@@ -29,13 +29,12 @@ def bursts(stretches: list[tuple[float, float]], seconds: float, rate: int, nois
 @pytest.mark.parametrize(("noise", "level"), ((-70, -25), (-45, -15), (-62, -38)))
 def test_boundaries_are_found(rate: int, noise: float, level: float) -> None:
     truth = [(0.5, 1.5), (2.0, 2.3), (3.0, 5.0)]
-    found = detect_speech(bursts(truth, 6, rate, noise, level), rate)
+    found = Energy().detect(bursts(truth, 6, rate, noise, level), rate)[0]
     assert len(found) == 3
-    # Speech fades, and what noise would hide of it is added; these bursts end at once.
-    assert np.allclose(found, truth, atol=0.03 if level - noise > 25 else 0.04)
+    assert np.allclose(found, truth, atol=0.03)
 
 
-def test_levels_and_floor() -> None:
+def test_levels() -> None:
     rate = 16000
     tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)
     levels = frame_levels(tone, rate)
@@ -43,46 +42,36 @@ def test_levels_and_floor() -> None:
     assert np.allclose(levels[10:-10], 10 * np.log10(0.125), atol=0.3)
     hum = 0.5 * np.sin(2 * np.pi * 25 * np.arange(rate) / rate)  # out of the band, DC likewise
     assert frame_levels(hum + 0.2, rate)[20:80].max() < -40
-    noisy = bursts([(1, 2)], 6, rate, -55, -20)
-    # White noise spread over 8 kHz has 3.5 dB less in the band of 100 to 3700 Hz.
-    assert noise_floor(frame_levels(noisy, rate)) == pytest.approx(-58.5, abs=1.5)
+
+
+@pytest.mark.parametrize("rate", (8000, 11025, 22050, 44100))
+def test_frames_do_not_drift_at_rates_that_10_ms_do_not_divide(rate: int) -> None:
+    wave = np.zeros(600 * rate)
+    wave[-rate // 2 :] = 1.0
+    power = short_time_power(wave, rate, 0.01)
+    assert len(power) == 60000 and power[59949] < 0.1 and power[59951] > 0.9
+    assert short_time_power(wave[-rate:], rate, 0.01, 0.03)[49] == pytest.approx(1 / 3, abs=0.01)
 
 
 @pytest.mark.parametrize("wave", (np.zeros(16000), np.zeros(0), np.zeros(50), np.full(16000, 0.3)))
 def test_nothing_to_hear(wave: np.ndarray) -> None:
-    assert detect_speech(wave, 16000) == []
-
-
-def test_noise_in_one_band_hides_nothing_in_the_others() -> None:
-    rate, rng = 16000, np.random.default_rng(3)
-    time = np.arange(6 * rate) / rate
-    hum = sum(0.02 * np.sin(2 * np.pi * 50 * n * time + n) for n in range(3, 9))  # -28 dB
-    tone = 0.01 * np.sin(2 * np.pi * 2500 * time) * ((time > 2) & (time < 3))  # -43 dB
-    loud = 0.2 * np.sin(2 * np.pi * 2500 * time) * ((time > 4) & (time < 5))
-    wave = hum + tone + loud + 1e-4 * rng.standard_normal(len(time))
-    levels = measure_levels(wave, rate)
-    over = levels.over_noise(levels.powers[:, :150].mean(axis=1))
-    assert abs(np.median(over[:150])) < 3 and over[210:290].min() > 20
-    assert np.ptp(frame_levels(wave, rate, 0.1)[50:290]) < 1  # all in one, the tone is not to be seen
-    assert np.allclose(10 * np.log10(levels.powers[2, 450:460]), 10 * np.log10(0.02), atol=0.3)
-    assert np.allclose(levels.level[450:460], 10 * np.log10(0.02), atol=0.5)
-    assert len(measure_levels(wave[::2], 8000).powers) == 3 and measure_levels(wave[:9], rate).level.shape == (0,)
+    assert Energy().detect(wave, 16000)[0] == []
 
 
 def test_noise_alone_is_no_speech() -> None:
-    assert detect_speech(bursts([], 10, 16000, -40, 0), 16000) == []
+    assert Energy().detect(bursts([], 10, 16000, -40, 0), 16000)[0] == []
 
 
 def test_digital_silence_around_speech() -> None:
     wave = bursts([(1, 2)], 4, 16000, -150, -20)
     wave[: 16000 - 1] = 0
     wave[2 * 16000 :] = 0
-    assert np.allclose(detect_speech(wave, 16000), [(1, 2)], atol=0.03)
+    assert np.allclose(Energy().detect(wave, 16000)[0], [(1, 2)], atol=0.03)
 
 
 def test_two_channels_of_a_real_call(data: Path) -> None:
     wave, rate = soundfile.read(data / "speech" / "calls" / "auto_repairs_40.ogg", frames=60 * 16000)
-    shares = [sum(b - a for a, b in detect_speech(wave[:, c], rate)) / 60 for c in (0, 1)]
+    shares = [sum(b - a for a, b in channel) / 60 for channel in Energy().detect(wave.T, rate)]
     assert all(0.1 < share < 0.8 for share in shares), shares
 
 
@@ -91,7 +80,7 @@ def test_read_speech_against_its_own_levels(data: Path) -> None:
     for path in sorted((data / "speech" / "ljspeech").glob("*.flac"))[:6]:
         wave, rate = soundfile.read(path)
         inside = np.zeros(len(wave), bool)
-        for start, end in detect_speech(wave, rate):
+        for start, end in Energy().detect(wave, rate)[0]:
             inside[round(start * rate) : round(end * rate)] = True
         power = (wave - wave.mean()) ** 2
         assert power[inside].sum() > 0.95 * power.sum()  # hissing sounds above 3.7 kHz may be missed

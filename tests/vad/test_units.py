@@ -12,10 +12,14 @@ from sklearn.cluster import KMeans
 from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
-from speechdlm_ext.vad.energy import detect_speech
-from speechdlm_ext.vad.units import detect_speech_units, find_silence_units
+from speechdlm_ext.vad.energy import Energy
+from speechdlm_ext.vad.units import Units, find_silence_units
 
 RATE = 50.0
+
+
+def detect(units: object, silence: tuple[int, ...]) -> list[tuple[float, float]]:
+    return Units(silence).read("a", {}, [units], RATE).speech[0]
 
 
 def talk(rng: np.random.Generator, noise: list[int], frames: int = 3000) -> tuple[np.ndarray, np.ndarray]:
@@ -36,10 +40,10 @@ def test_each_line_has_a_noise_of_its_own() -> None:
     rng = np.random.default_rng(0)
     channels = [talk(rng, noise) for noise in ([0, 1], [2, 3, 4], [5], [0, 1])]
     silence = find_silence_units([units for units, _ in channels], RATE)
-    assert silence == [0, 1, 2, 3, 4, 5]
+    assert silence == (0, 1, 2, 3, 4, 5)
     for units, speaks in channels:
         grid = np.zeros(len(units), bool)
-        for start, end in detect_speech_units(units, RATE, silence):
+        for start, end in detect(units, silence):
             grid[round(start * RATE) : round(end * RATE)] = True
         assert np.array_equal(grid, speaks)
 
@@ -48,7 +52,7 @@ def test_a_channel_of_noise_alone_does_not_confuse() -> None:
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 3, 3000)
     speech, _ = talk(rng, [0, 1, 2])
-    assert find_silence_units([noise, speech], RATE) == [0, 1, 2]
+    assert find_silence_units([noise, speech], RATE) == (0, 1, 2)
 
 
 @pytest.mark.parametrize("sequences", ([], [[1] * 20], [[1] * 5000], [np.arange(5000) % 97]))
@@ -59,8 +63,8 @@ def test_where_silence_cannot_be_told(sequences: list) -> None:
 
 def test_short_runs_are_bridged_and_dropped() -> None:
     units = [0] * 10 + [7] * 2 + [0] * 10 + [7] * 10 + [0] * 4 + [8] * 10 + [0] * 10
-    assert detect_speech_units(units, RATE, [0]) == [(0.44, 0.92)]
-    assert detect_speech_units([], RATE, [0]) == []
+    assert detect(units, (0,)) == [(0.44, 0.92)]
+    assert detect([], (0,)) == []
 
 
 def test_a_real_call_against_its_energy(data: Path) -> None:
@@ -74,7 +78,7 @@ def test_a_real_call_against_its_energy(data: Path) -> None:
         grids = np.zeros((2, len(units[channel])), bool)
         for grid, found in zip(
             grids,
-            (detect_speech_units(units[channel], RATE, silence), detect_speech(wave[channel].numpy(), rate)),
+            (detect(units[channel], silence), Energy().detect(wave[channel].numpy(), rate)[0]),
             strict=True,
         ):
             for start, end in found:

@@ -12,11 +12,11 @@ import torch
 
 from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.evaluation.speech_activity import Detection
 from speechdlm_ext.io.audio import audio_info, read_audio
 from speechdlm_ext.metrics.agreement import Agreement, agreement_table, compare_sounds
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
 from speechdlm_ext.units.pipeline import UnitChoice
+from speechdlm_ext.vad import build_detector
 from speechdlm_ext.vocoders import CodebookVocoder
 from speechdlm_ext.vocoders.agreement import compare_resynthesis
 from speechdlm_ext.vocoders.loudness import active_levels, match_levels
@@ -63,7 +63,7 @@ def output(data: Path, rows: list[dict[str, Any]], tmp_path_factory: pytest.Temp
 
 @pytest.mark.parametrize("method", ["energy", "silero"])
 def test_speech_and_silence_are_where_they_were(method: str, rows: list[dict[str, Any]], output: Path) -> None:
-    found = list(compare_resynthesis(rows, "speech", output, Detection(method).listen))
+    found = list(compare_resynthesis(rows, "speech", output, build_detector(method).detect))
     assert [name for name, _, _ in found] == [one["id"] for one in rows]
     for name, folder, channels in found:
         assert f"{folder}/{name}" in HEARD
@@ -127,7 +127,7 @@ def test_the_command(rows: list[dict[str, Any]], output: Path, checkout: Path, r
     lines = done.stdout.splitlines()
     found = {
         folder: group[0].share
-        for _, folder, group in compare_resynthesis(rows, "speech", output, Detection("energy").listen)
+        for _, folder, group in compare_resynthesis(rows, "speech", output, build_detector("energy").detect)
     }
     assert f"| ami | 1 | {found['ami']:.1%} | {found['ami']:.1%} | 0 | " in done.stdout
     assert lines[-2].startswith("| all | 5 | ") and lines[-1].endswith("% in what was made")

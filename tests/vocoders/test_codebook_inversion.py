@@ -15,7 +15,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.units import Codebook
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
-from speechdlm_ext.vad.energy import detect_speech
+from speechdlm_ext.vad.energy import Energy
 from speechdlm_ext.vocoders import CodebookVocoder
 from speechdlm_ext.vocoders.source_filter import minimum_phase, pulses
 
@@ -27,7 +27,7 @@ def level(wave: torch.Tensor) -> float:
 def spoken(wave: torch.Tensor, seconds: int) -> torch.Tensor:
     """Whether there is speech, every 10 ms."""
     times = torch.arange(seconds * 100) / 100
-    stretches = detect_speech(wave.numpy(), 16000)
+    stretches = Energy().detect(wave.numpy(), 16000)[0]
     return torch.stack([(times >= first) & (times < last) for first, last in stretches]).any(dim=0)
 
 
