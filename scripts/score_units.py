@@ -36,7 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch-units",
         type=int,
-        help="units that go through the model together (default: 12288, for the transformer on a CPU 2048)",
+        help="units that go through the model together (default: 12288, on a CPU 2048)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     add_shard_option(parser)

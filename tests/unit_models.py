@@ -93,3 +93,16 @@ def plain_logits(
         hidden = gate / (1 + torch.exp(-gate)) * (h @ w[p + "feed_forward.w3.weight"].t())
         x = x + F.linear(hidden, w[p + "feed_forward.w2.weight"])
     return norm(x, w["norm.weight"]) @ w["output.weight"].t()
+
+
+def attention_by_definition(
+    q: Tensor, k: Tensor, v: Tensor, starts: Tensor, _: Tensor, longest: int, __: int, **options: Any
+) -> Tensor:
+    """What ``torch.nn.attention.varlen.varlen_attn`` computes on a GPU."""
+    assert options == {"window_size": (-1, 0), "enable_gqa": q.size(1) != k.size(1)} and starts.dtype == torch.int32
+    lengths = starts.diff().tolist()
+    assert max(lengths) <= longest
+    visible = torch.block_diag(*[torch.ones(n, n).tril() for n in lengths]).bool()
+    k, v = (x.repeat_interleave(q.size(1) // x.size(1), 1) for x in (k, v))
+    scores = torch.einsum("qhd,khd->hqk", q, k) / q.size(-1) ** 0.5
+    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~visible, -torch.inf).softmax(-1), v)

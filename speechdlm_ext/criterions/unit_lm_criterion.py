@@ -32,11 +32,11 @@ class UnitLMCriterionConfig(FairseqDataclass):
 class UnitLMCriterion(FairseqCriterion):
     """Cross entropy of the next unit or boundary, plus the L1 distance of durations in frames.
 
-    Every sum is over places, and the sample size is their number, so that an update does not depend on how its batches
-    were cut. Label smoothing is fairseq's: ``1 - eps`` on the target and ``eps / K`` on each of the other K rows.
+    Every sum is over tokens, and the sample size is their number, so that an update does not depend on how its batches
+    were composed. Label smoothing is fairseq's: ``1 - eps`` on the target and ``eps / K`` on each of the other K rows.
 
-    In the logs: ``loss``, what is trained on, and ``nll_loss``, the cross entropy, in bits a place, boundaries counted
-    (what ``fairseq-eval-lm`` says); ``ppl`` of the latter; ``bits_per_unit``, of units alone; ``bits_per_second`` of
+    In the logs: ``loss``, what is trained on, and ``nll_loss``, the cross entropy, in bits per token, EOS included
+    (what ``fairseq-eval-lm`` prints); ``ppl`` of the latter; ``bits_per_unit``, of units alone; ``bits_per_second`` of
     audio, the same bits for the seconds that the units last (comparable between codebooks), where these are known;
     ``accuracy`` in percent of units; ``duration_loss`` in frames.
     """
@@ -44,55 +44,60 @@ class UnitLMCriterion(FairseqCriterion):
     def __init__(self, task: Any, sentence_avg: bool, label_smoothing: float, duration_loss_weight: float) -> None:
         super().__init__(task)
         if not 0 <= label_smoothing < 1:
-            raise InputError(f"--label-smoothing {label_smoothing}: a share from 0 on, below 1, is wanted")
+            raise InputError(f"--label-smoothing {label_smoothing}: a share from 0 on, below 1, is expected")
         if task.cfg.durations and not duration_loss_weight > 0:
-            raise InputError(f"--duration-loss-weight {duration_loss_weight}: a positive one is wanted for --durations")
+            raise InputError(
+                f"--duration-loss-weight {duration_loss_weight}: a positive one is expected for --durations"
+            )
         self.sentence_avg = sentence_avg
         self.label_smoothing = label_smoothing
         self.duration_loss_weight = duration_loss_weight
-        self.boundary = task.target_dictionary.eos()
+        self.eos = task.target_dictionary.eos()
         self.frame_rate = task.frame_rate
 
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
         """The loss of a batch, the sample size by which gradients are divided, and the sums for the logs."""
         logits, extra = model(**sample["net_input"])
-        target = sample["target"].flatten()
-        logits = _precise(logits.flatten(0, -2))
-        trained = target.ne(self.padding_idx)
-        nll = F.cross_entropy(logits, target, ignore_index=self.padding_idx, reduction="none")  # (N,)
+        logits, target = _precise(logits.flatten(0, -2)), sample["target"].flatten()
+        nll = F.cross_entropy(logits, target, ignore_index=self.padding_idx, reduction="none")  # (B·T,)
         loss = nll.sum()
-        logs: dict[str, Any] = {"nll_loss": loss.detach()}
-        if self.label_smoothing:
-            loss = self._smooth(logits, trained, loss)
-        is_unit = trained & target.ne(self.boundary)
-        logs["unit_nll"] = nll.detach()[is_unit].sum()
-        logs["units"] = is_unit.sum()
-        logs["correct"] = (logits.argmax(-1).eq(target) & is_unit).sum()
+        is_unit = target.ne(self.padding_idx) & target.ne(self.eos)
+        logs: dict[str, Any] = {
+            "nll_loss": loss.detach(),
+            "unit_nll": nll.detach().where(is_unit, 0.0).sum(),
+            "correct": (logits.argmax(-1).eq(target) & is_unit).sum(),
+            "units": sample["units"],
+        }
+        if self.label_smoothing:  # torch's spreads its share over the target, too
+            share = self.label_smoothing * logits.size(-1) / (logits.size(-1) - 1)
+            loss = F.cross_entropy(
+                logits, target, ignore_index=self.padding_idx, reduction="sum", label_smoothing=min(share, 1.0)
+            )
         if self.frame_rate:
             logs["seconds"] = sample["frames"] / self.frame_rate
         if extra["durations"] is not None:
-            distance, counted = _duration_loss(extra["durations"].flatten(), sample["durations"].flatten())
+            frames = sample["durations"]  # 0 for BOS and padding
+            predicted = _precise(extra["durations"])
+            distance = ((predicted - frames).abs() * frames.gt(0)).sum()
             loss = loss + self.duration_loss_weight * distance
-            logs.update(duration_loss=distance.detach(), durations=counted)
+            logs.update(duration_loss=distance.detach(), durations=sample["timed"])
         sample_size = sample["nsentences"] if self.sentence_avg else sample["ntokens"]
         logs.update(
             loss=loss.detach(), ntokens=sample["ntokens"], nsentences=sample["nsentences"], sample_size=sample_size
         )
         return loss, sample_size, logs
 
-    def _smooth(self, logits: Tensor, trained: Tensor, nll: Tensor) -> Tensor:
-        """Fairseq's label-smoothed loss; ``nll`` is the sum without smoothing."""
-        each = self.label_smoothing / (logits.size(-1) - 1)
-        everything = -(F.log_softmax(logits, -1).sum(-1) * trained).sum()
-        return (1 - self.label_smoothing - each) * nll + each * everything
-
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Log means over all that was seen since the last log; see the class."""
-        sums: dict[str, float] = {}
+        sums: dict[str, Any] = {}
         for log in logging_outputs:
             for key, value in log.items():
-                sums[key] = sums.get(key, 0.0) + float(value)
+                sums[key] = sums.get(key, 0.0) + value
+        # All at once: each copy from a GPU waits for it.
+        on_device = {key: value.double() for key, value in sums.items() if isinstance(value, Tensor)}
+        if on_device:
+            sums.update(zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True))
         bits = 1 / math.log(2)
         for name, total, count, scale in (
             ("loss", "loss", "sample_size", bits),
@@ -111,13 +116,6 @@ class UnitLMCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """Every logged value is a sum."""
         return True
-
-
-def _duration_loss(said: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the distances in frames, and how many units there are; 0 frames stand for boundaries and padding."""
-    counted = frames.gt(0)
-    said = _precise(said)
-    return ((said - frames.to(said)).abs() * counted).sum(), counted.sum()
 
 
 def _precise(values: Tensor) -> Tensor:

@@ -5,11 +5,10 @@ A model over a codebook of K units has K + 1 rows, as the published ones do:
 ====================  ===========  ======================================================================
 in fairseq's files    row          meaning
 ====================  ===========  ======================================================================
-``</s>`` and ``<s>``  0            BOS: the boundary of utterances. It comes before the first unit, follows
-                                   the last one, and is the end symbol of generation
+``</s>`` and ``<s>``  0            BOS before the first unit of an utterance; the same row is EOS after the last
+                                   one, and ends generation
 unit ``i``            ``i + 1``    whatever number fairseq's dictionary, which is ordered by frequency, gave it
-``<pad>``             none         batches are packed; where a row must be padded, the id K + 1 stands for it,
-                                   and in targets for what is not trained on
+``<pad>``             none         the id K + 1 stands for it in batches, and in targets for what is not trained on
 ``<unk>``             none         an error: a unit that the dictionary lacks has no likelihood
 ``madeupwordNNNN``    none         fillers of fairseq-preprocess, which occur in no data
 ====================  ===========  ======================================================================
@@ -58,7 +57,7 @@ class UnitDictionary:
 
         Args:
             where: the dictionary's file, to be named in errors.
-            units: size of the codebook; by default one more than the greatest unit that is there.
+            units: size of the codebook; by default one more than the greatest unit that occurs.
 
         Raises:
             InputError: a symbol that is no unit, or a unit beyond ``units``.
@@ -106,7 +105,7 @@ class UnitDictionary:
         return 0
 
     def eos(self) -> int:
-        """The row after the last unit: the same boundary."""
+        """The row after the last unit: the same as :meth:`bos`."""
         return 0
 
     def pad(self) -> int:
@@ -122,7 +121,7 @@ class UnitDictionary:
         return torch.arange(len(self)).unsqueeze(0) != self.eos()
 
     def string(self, tensor: Any, *unused: Any, **unused_by_name: Any) -> str:
-        """Rows to units separated by blanks; boundaries and padding are left out."""
+        """Rows to units separated by blanks; BOS, EOS and padding are skipped."""
         rows = torch.as_tensor(tensor).flatten().tolist()
         return " ".join(str(row - 1) for row in rows if 0 < row < len(self))
 
@@ -146,5 +145,5 @@ def _number(dictionary: Dictionary, index: int, where: str) -> int | None:
     symbol: str = dictionary.symbols[index]
     number = unit_number(symbol)
     if number is None and not symbol.startswith("madeupword"):
-        raise InputError(f"{where}: {symbol} is no unit: whole numbers from 0 on are wanted, as in 7 376 376")
+        raise InputError(f"{where}: {symbol} is no unit: whole numbers from 0 on are expected, as in 7 376 376")
     return number

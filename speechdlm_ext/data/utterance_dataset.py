@@ -1,4 +1,4 @@
-"""Utterances of one channel of units, or blocks of them that start anywhere, packed into batches without padding."""
+"""Utterances of one channel of units, or blocks of them that start anywhere, in padded batches of like length."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import FairseqDataset
-from torch import Tensor
+from fairseq.data import FairseqDataset, data_utils
 
+from speechdlm_ext.data.binarized_corpus import MappedStream, check_durations
 from speechdlm_ext.data.dialogue_dataset import pad_right
-from speechdlm_ext.data.mapped_stream import NumberedStream, check_durations
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 
-# Utterances whose lengths differ by less than this are batched at random.
-ALIKE = 1.1
+# Training utterances whose lengths differ by less than this factor are batched at random.
+LENGTH_BUCKET = 1.1
 
 
 class UtteranceDataset(FairseqDataset):
-    """What a unit language model reads and predicts.
+    """What a unit language model is given and predicts.
 
-    The stream is ``u … u BOS u … u BOS …``: the units of an utterance, then the boundary. An item has some of it as its
-    target, and as its source the same one place earlier, which begins with BOS at the start of an utterance.
+    The stream is ``u … u EOS u … u EOS …``: the units of an utterance, then EOS, which is BOS of the next. An item has
+    a part of it as its target, and as its source the same one position earlier, with BOS at the start of an utterance.
 
-    - Whole utterances (``block_size`` is ``None``): one item each, predicted from BOS to BOS.
-    - Blocks, as published for DP-SLM: each begins somewhere in an utterance and goes on into those that follow, with
+    - Whole utterances (``block_size`` is ``None``): one item each, predicted from BOS to EOS.
+    - Blocks, as published for DP-SLM: each begins somewhere in an utterance and continues into those that follow, with
       BOS kept between them; its first target, which has next to no context, is not trained on. In each epoch the
-      stream is cut anew, at places that are ``block_size`` apart from a random first one in each document (empty lines
-      separate documents), so that an epoch has every unit once and any place can be a start.
+      stream is cut anew, at positions that are ``block_size`` apart from a random first one in each document (empty
+      lines separate documents), so that an epoch has every unit once and a block can start anywhere.
 
-    Batches are packed: ``--max-tokens`` counts units and boundaries, whatever their utterances' lengths are; what is
-    longer than that by itself makes a batch of its own. Nothing is left out for being long.
+    Batches are of like length and padded on the right, behind everything that a causal model attends to.
+    ``--max-tokens`` counts padding, as everywhere in fairseq; a longer item makes a batch of its own. No item is
+    skipped for being long.
 
     Args:
         units: the units as rows of the vocabulary.
@@ -43,9 +43,8 @@ class UtteranceDataset(FairseqDataset):
         seed: of this randomness.
 
     Attributes:
-        sizes: targets of each item, those not trained on counted as well.
-        empty: utterances without a unit, which are left out.
-        padded: whether batches are padded on the right instead, ``(B, T)``, for commands of fairseq that want that.
+        sizes: targets of each item, including those not trained on.
+        empty: number of utterances without a unit, which are skipped.
 
     Raises:
         InputError: durations that are not as many as the units, or no units.
@@ -53,16 +52,15 @@ class UtteranceDataset(FairseqDataset):
 
     def __init__(
         self,
-        units: NumberedStream,
+        units: MappedStream,
         dictionary: UnitDictionary,
-        durations: NumberedStream | None = None,
+        durations: MappedStream | None = None,
         block_size: int | None = None,
         shuffle: bool = False,
         seed: int = 1,
     ) -> None:
         self.units, self.durations, self.dictionary = units, durations, dictionary
         self.block_size, self.shuffle, self.seed, self.epoch = block_size, shuffle, seed, 0
-        self.padded = False
         if durations is not None:
             check_durations(units.stream, durations.stream)
         stream = units.stream
@@ -94,14 +92,14 @@ class UtteranceDataset(FairseqDataset):
         return np.random.default_rng((self.seed, self.epoch, what))
 
     def _cut(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Blocks of ``size`` targets from a random first place on, in each document; without those of one target."""
+        """Blocks of ``size`` targets from a random first position on, in each document; without those of one target."""
         stream = self.units.stream
         starts_document = np.diff(self.full, prepend=-2) > 1  # an empty line is between them, or it is the first
         first = self.full[starts_document]
         last = np.append(self.full[np.flatnonzero(starts_document)[1:] - 1], self.full[-1])
         begins, ends = stream.ends[first] - stream.sizes[first], stream.ends[last]
         cuts = [begins, ends]
-        # A document has its first place at random in [begin, begin + size), and then every size-th.
+        # A document has its first cut at random in [begin, begin + size), and then every size-th.
         place = begins + self._random(0).integers(1, size + 1, len(begins))
         more = np.maximum(-(-(ends - place) // size), 0)
         offsets = np.arange(more.sum()) - np.repeat(np.cumsum(more) - more, more)
@@ -125,63 +123,67 @@ class UtteranceDataset(FairseqDataset):
         frames = int((target[masked:] != self.dictionary.eos()).sum())
         item = {"id": index, "source": torch.from_numpy(source)}
         if self.durations is not None:
-            heard = self.durations.read(start, end)
-            frames = int(heard[masked:].sum())
+            lengths = self.durations.read(start, end)
+            frames = int(lengths[masked:].sum())
             first = 0 if at_start else int(self.durations.read(start - 1, start)[0])
-            item["durations"] = torch.from_numpy(np.concatenate([[first], heard[:-1]]))
+            item["durations"] = torch.from_numpy(np.concatenate([[first], lengths[:-1]]))
         target[:masked] = self.dictionary.pad()
         return {**item, "target": torch.from_numpy(target), "frames": frames, "masked": masked}
 
     def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Pack items, those of equal length beside one another.
+        """Pad items to one batch, the longest first; what a training step counts is counted here, on the CPU.
 
         Returns:
-            ``net_input`` with ``src_tokens`` ``(N,)`` and ``src_lengths``, a list of B integers; ``target`` ``(N,)``,
-            padding where nothing is trained; ``durations`` ``(N,)`` of the units in ``src_tokens``, in frames, 0 for
-            boundaries; ``frames``, how many the targets are (the units, without durations); ``ntokens`` counts
-            targets that are trained on.
+            ``net_input``: ``src_tokens`` ``(B, T)``, ``src_lengths`` ``(B,)`` and ``token_index`` ``(N,)``, which of
+            the B·T positions are not padding. ``target`` ``(B, T)``, padding where nothing is trained. ``durations``
+            ``(B, T)`` of the units in ``src_tokens``, in frames, 0 for BOS and padding. Numbers: ``ntokens`` targets
+            that are trained on, ``units`` of them without EOS, ``timed`` units with a duration, and ``frames`` that
+            the targets last (the units, without durations).
         """
         if not samples:
             return {}
         samples = sorted(samples, key=lambda sample: (-len(sample["target"]), sample["id"]))
-        lengths = [len(sample["target"]) for sample in samples]
+        pad, eos = self.dictionary.pad(), self.dictionary.eos()
+        tokens = pad_right([sample["source"] for sample in samples], pad)
+        target = pad_right([sample["target"] for sample in samples], pad)
+        trained = target.ne(pad)
         batch = {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "nsentences": len(samples),
-            "ntokens": sum(lengths) - sum(sample["masked"] for sample in samples),
+            "ntokens": int(trained.sum()),
+            "units": int((trained & target.ne(eos)).sum()),
             "frames": sum(sample["frames"] for sample in samples),
-            "net_input": {"src_tokens": self._join(samples, "source"), "src_lengths": lengths},
-            "target": self._join(samples, "target"),
+            "net_input": {
+                "src_tokens": tokens,
+                "src_lengths": torch.tensor([len(sample["source"]) for sample in samples]),
+                "token_index": tokens.ne(pad).flatten().nonzero().squeeze(1),
+            },
+            "target": target,
         }
         if self.durations is not None:
-            batch["durations"] = self._join(samples, "durations")
+            batch["durations"] = pad_right([sample["durations"] for sample in samples], 0)
+            batch["timed"] = int(batch["durations"].gt(0).sum())
         return batch
 
-    def _join(self, samples: Sequence[dict[str, Any]], name: str) -> Tensor:
-        parts = [sample[name] for sample in samples]
-        if not self.padded:
-            return torch.cat(parts)
-        return pad_right(parts, 0 if name == "durations" else self.dictionary.pad())
-
     def num_tokens(self, index: int) -> int:
-        """Places of an item, which ``--max-tokens`` counts."""
+        """Positions of an item, which ``--max-tokens`` counts."""
         return int(self.sizes[index])
 
     size = num_tokens
 
     def num_tokens_vec(self, indices: Any) -> np.ndarray:
-        """Places of several items."""
+        """Positions of several items."""
         return self.sizes[indices]
 
     def ordered_indices(self) -> np.ndarray:
-        """Every item once: in corpus order, or for training those of like length at random."""
+        """Every item once: by length, or for training those of like length at random."""
         if not self.shuffle:
-            return np.arange(len(self))
-        like = np.floor(np.log(self.sizes) / np.log(ALIKE))
-        return np.lexsort((self._random(1).permutation(len(self)), like))
+            return np.argsort(self.sizes, kind="stable")
+        bucket = np.floor(np.log(self.sizes) / np.log(LENGTH_BUCKET))
+        return np.lexsort((self._random(1).permutation(len(self)), bucket))
 
     def filter_indices_by_size(self, indices: np.ndarray, max_sizes: Any) -> tuple[np.ndarray, list[int]]:
-        """All of them: the models know no greatest length."""
+        """All of them: the models have no greatest length."""
         return indices, []
 
     def batch_by_size(
@@ -191,18 +193,14 @@ class UtteranceDataset(FairseqDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[np.ndarray]:
-        """Cut ``indices`` into batches of at most ``max_tokens`` places and ``max_sentences`` items (or one item).
+        """Cut ``indices`` into batches of at most ``max_tokens`` positions and ``max_sentences`` items (or one item).
 
-        As nothing is padded, there is no reason for a certain multiple of items.
+        The number of items is no multiple of anything: that would skip no work here, and makes batches smaller.
         """
-        ends = np.cumsum(self.sizes[indices])
-        batches, start, done = [], 0, 0
-        while start < len(indices):
-            end = len(indices)
-            if max_tokens:
-                end = max(int(np.searchsorted(ends, done + max_tokens, side="right")), start + 1)
-            if max_sentences:
-                end = min(end, start + max_sentences)
-            batches.append(indices[start:end])
-            start, done = end, int(ends[end - 1])
+        sizes = self.sizes[indices]
+        if max_tokens:  # a longer item has a batch of its own
+            sizes = np.minimum(sizes, max_tokens)
+        batches: list[np.ndarray] = data_utils.batch_by_size(
+            indices, None, sizes, max_tokens or None, max_sentences or None
+        )
         return batches

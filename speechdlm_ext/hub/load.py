@@ -24,7 +24,7 @@ from speechdlm_ext.checkpoints.pretrained_folder import (
     model_type,
 )
 from speechdlm_ext.compat.checkpoints import load_checkpoint, trust_checkpoints
-from speechdlm_ext.data.binarized_corpus import CorpusFolder
+from speechdlm_ext.data.binarized_corpus import BinarizedCorpus
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub.model import DialogueModel
@@ -154,7 +154,7 @@ def load_unit_lm(
         check_finite(model, str(path))
     found = UnitModel(models, frame_rate or states[0].frame_rate)
     if data_name_or_path is not None:
-        corpus = CorpusFolder(os.fspath(data_name_or_path))
+        corpus = BinarizedCorpus(os.fspath(data_name_or_path))
         of_the_data = UnitDictionary.of(corpus.dictionary, corpus.path)
         if of_the_data.units > found.units:
             raise InputError(

@@ -49,7 +49,7 @@ def score_unit_file(
         ending: score the boundary after the last unit as well.
         channel: the one to score with a model of units (default: the only one in a row).
         deduplicate: make one unit of a run of equal ones, with a model of units.
-        batch_units: units that go through the model together (default: 12,288, for the transformer on a CPU 2,048).
+        batch_units: units that go through the model together (default: 12,288, on a CPU 2,048).
         made_by: what else the results depend on (the checkpoint), to tell whether an interrupted run was the same.
         overwrite: replace an output that is there.
         progress: called with the number of units done since the last call.

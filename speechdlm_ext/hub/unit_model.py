@@ -87,7 +87,7 @@ class UnitModel(Ensemble):
         return numbers.detach().cpu().long() + 1
 
     def decode(self, rows: Tensor) -> str:
-        """Rows of the vocabulary ``(T,)`` as text; boundaries are left out."""
+        """Rows of the vocabulary ``(T,)`` as text; BOS and EOS are skipped."""
         return self.dictionary.string(rows)
 
     def sample(
@@ -141,12 +141,12 @@ class UnitModel(Ensemble):
     def score(
         self, sequences: Any, ending: bool = False, batch_units: int | None = None, verbose: bool = False
     ) -> UnitScore | list[UnitScore]:
-        """Log-likelihood of given sequences, each after the boundary, whatever else is scored beside it.
+        """Log-likelihood of given sequences, each after BOS, whatever else is scored beside it.
 
         Args:
             sequences: one sequence, or a list of them.
-            ending: score the boundary after the last unit as well; DP-SLM's figures are without it.
-            batch_units: units that go through the model together (default: 12,288, for the transformer on a CPU 2,048).
+            ending: score EOS after the last unit as well; DP-SLM's figures are without it.
+            batch_units: units that go through the model together (default: 12,288, on a CPU 2,048).
             verbose: show progress.
 
         Returns:

@@ -1,4 +1,4 @@
-"""The log-likelihood of given sequences of units, many at a time without padding."""
+"""The log-likelihood of given sequences of units, many of like length at a time."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.modules.processors import side_by_side
 
-# Positions that go through the model together on a GPU.
-BATCH = 12288
+# Positions that go through the model together, and on a CPU, whose caches are small.
+BATCH, CPU_BATCH = 12288, 2048
+PADDING = -1
 
 
 @dataclass(frozen=True, eq=False)
 class UnitScore:
-    """What a model thinks of a sequence of T units.
+    """The likelihood of a sequence of T units.
 
     Attributes:
-        log_probabilities: of each unit given those before it, in nats, ``(T,)``; the first given the boundary alone.
-            Where the ending was scored, its log-probability is one more.
+        log_probabilities: of each unit given those before it, in nats, ``(T,)``; the first given BOS alone. Where EOS
+            was scored, its log-probability is one more.
         ending: whether it was.
     """
 
@@ -38,7 +39,7 @@ class UnitScore:
 
     @property
     def per_unit(self) -> float:
-        """The same divided by what was scored: the units, and the ending where it was scored."""
+        """The same divided by what was scored: the units, and EOS where it was scored."""
         return self.total / len(self.log_probabilities)
 
     @property
@@ -51,7 +52,7 @@ class UnitScore:
 def score_units(
     models: Sequence[Any],
     sequences: Sequence[Tensor],
-    boundary: int,
+    bos: int,
     ending: bool = False,
     batch_units: int | None = None,
     progress: Callable[[int], object] = lambda units: None,
@@ -61,10 +62,10 @@ def score_units(
     Args:
         models: unit language models in evaluation mode.
         sequences: rows of the vocabulary ``(T,)``, one or more each.
-        boundary: the row before the first unit and after the last.
-        ending: score the boundary after the last unit as well.
-        batch_units: positions that go through the model together (default: 12,288, or what the models say for
-            a CPU); a longer sequence goes alone.
+        bos: the row before the first unit and after the last.
+        ending: score EOS after the last unit as well.
+        batch_units: positions that go through the model together, padding included (default: 12,288, on a CPU 2,048);
+            a longer sequence goes alone.
         progress: called with the number of units done since the last call.
 
     Returns:
@@ -75,51 +76,50 @@ def score_units(
     """
     scores: list[UnitScore | None] = [None] * len(sequences)
     device = next(models[0].parameters()).device
-    places = sum(map(len, sequences)) + len(sequences)
-    predict = [model.decoder.scorer(places) for model in models]
     if batch_units is None:
-        batch_units = min(model.decoder.scored_on_cpu for model in models) if device.type == "cpu" else BATCH
-    edge = torch.tensor([boundary])
-
-    def score(batch: list[int]) -> tuple[Tensor, ...]:
+        batch_units = CPU_BATCH if device.type == "cpu" else BATCH
+    edge = torch.tensor([bos])
+    for batch in _batches(sequences, batch_units):
         targets = [torch.cat([sequences[i], edge]) if ending else sequences[i] for i in batch]
-        source = torch.cat([torch.cat([edge, target[:-1]]) for target in targets]).to(device)
-        lengths = [len(target) for target in targets]
-        return _predict(predict, source, torch.cat(targets).to(device), lengths).split(lengths)
-
-    batches = list(_batches(sequences, batch_units))[::-1]
-    for batch, found in side_by_side(score, batches, device.type == "cpu"):
-        for i, own in zip(batch, found, strict=True):
-            scores[i] = UnitScore(own, ending)
+        lengths = torch.tensor([len(target) for target in targets])
+        target = pad_right(targets, PADDING)
+        real = target.ne(PADDING)
+        source = torch.cat([edge.expand(len(batch), 1), target[:, :-1]], 1).masked_fill(~real, bos)
+        net_input = {
+            "src_tokens": source.to(device),
+            "src_lengths": lengths.to(device),
+            "token_index": real.flatten().nonzero().squeeze(1).to(device),
+        }
+        found = _predict(models, net_input, target.to(device))
+        for i, row, length in zip(batch, found, lengths.tolist(), strict=True):
+            scores[i] = UnitScore(row[:length].clone(), ending)
             progress(len(sequences[i]))
     return [score for score in scores if score is not None]
 
 
 def _batches(sequences: Sequence[Tensor], units: int) -> Iterator[list[int]]:
-    """Numbers of sequences in order of length, equal ones side by side, within ``units`` together."""
+    """Numbers of sequences in order of length, within ``units`` positions together, padding and BOS included."""
     batch: list[int] = []
-    total = 0
     for i in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
-        length = len(sequences[i]) + 1
-        if batch and total + length > units:
+        if batch and (len(batch) + 1) * (len(sequences[i]) + 1) > units:
             yield batch
-            batch, total = [], 0
+            batch = []
         batch.append(i)
-        total += length
     if batch:
         yield batch
 
 
-def _predict(
-    models: Sequence[Callable[[Tensor, Sequence[int]], Tensor]], source: Tensor, target: Tensor, lengths: list[int]
-) -> Tensor:
-    """Log-probabilities of ``target`` ``(N,)`` in fp32, on the CPU."""
+def _predict(models: Sequence[Any], net_input: dict[str, Tensor], target: Tensor) -> Tensor:
+    """Log-probabilities of ``target`` ``(B, T)`` in fp32, on the CPU; 0 where there is padding."""
     lprobs = []
     for model in models:
-        lprobs.append(-F.cross_entropy(model(source, lengths).float(), target, reduction="none"))
+        logits = model(**net_input)[0].float().flatten(0, 1)
+        nll = F.cross_entropy(logits, target.flatten(), ignore_index=PADDING, reduction="none")
+        lprobs.append(-nll.view_as(target))
     mean = lprobs[0] if len(lprobs) == 1 else torch.logsumexp(torch.stack(lprobs), 0) - math.log(len(lprobs))
+    mean = mean.cpu()
     if bool(torch.isnan(mean).any()):
         raise InputError(
             "the model's output is not a number: its weights are broken, or the precision is too low (try fp32)"
         )
-    return mean.cpu()
+    return mean

@@ -1,8 +1,7 @@
-"""What the unit language models have in common: packed batches, output heads, weights that fit or are refused."""
+"""What the unit language models have in common: batches, output heads, weights that fit or are refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.incremental import Reader
-from speechdlm_ext.modules.packing import Packing
+from speechdlm_ext.modules.prediction import Prediction
 from speechdlm_ext.modules.weights import check_weights
 
 NO_LIMIT = 2**31 - 1
@@ -23,64 +21,69 @@ class UnitDecoder(FairseqDecoder):
     """A causal decoder over one channel of units, whatever its layers are.
 
     A subclass sets :attr:`output` (states to the K + 1 rows of :class:`UnitDictionary`) and has
-    :meth:`extract_packed`. With ``durations`` a second output tells how long the unit that was read goes on, in frames.
+    :meth:`extract_features` and :meth:`make_cache`. With ``durations`` a second output predicts how long the last unit
+    lasts, in frames.
     """
 
     output: nn.Linear
-    # What decoding wants to know (speechdlm_ext.generation).
+    # What decoding asks for (speechdlm_ext.generation).
     channels = 1
     delayed_durations = False
     durations_repeat = False
-    # Places that go through the model together on a CPU: in training (None: the whole batch), and in scoring.
-    trained_on_cpu: int | None = None
-    scored_on_cpu = 12288
+    rolling = True
 
     def __init__(self, dictionary: UnitDictionary, dim: int, durations: bool) -> None:
         super().__init__(dictionary)
         self.output_duration = nn.Linear(dim, 1) if durations else None
-        self.start_symbol = dictionary.bos()
+        self.start_symbol, self.padding_idx = dictionary.bos(), dictionary.pad()
 
-    def extract_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
-        """States ``(N, D)`` of the sequences that lie in ``tokens`` ``(N,)`` as ``packing`` says."""
+    def extract_features(
+        self,
+        tokens: Tensor,
+        cache: Any = None,
+        src_lengths: Tensor | None = None,
+        token_index: Tensor | None = None,
+    ) -> Tensor:
+        """States ``(B, T, D)`` under the output heads; arguments as in :meth:`forward`."""
         raise NotImplementedError
 
-    def reader(self, rows: int) -> Reader:
-        """This decoder made ready for decoding about ``rows`` sequences at a time."""
+    def make_cache(self, capacity: int, static: bool = False) -> Any:
+        """What decoding keeps of the positions it has read, at most ``capacity`` of them; see :class:`DecoderCache`."""
         raise NotImplementedError
 
-    def scorer(self, places: int) -> Callable[[Tensor, Sequence[int]], Tensor]:
-        """What makes logits ``(N, K + 1)`` of tokens ``(N,)`` and lengths, for about ``places`` tokens in all."""
-        return lambda tokens, lengths: self(tokens, lengths)[0]
+    def _indices(self, tokens: Tensor) -> Tensor:
+        """Tokens ``(B, T)`` or ``(B, T, 1)`` as rows of the embedding ``(B, T)``, which has none for padding."""
+        tokens = tokens.flatten(1)
+        return tokens.masked_fill(tokens.eq(self.padding_idx), self.start_symbol)
 
     def forward(
-        self, src_tokens: Tensor, src_lengths: Sequence[int] | Tensor | None = None, **unused: Any
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Predict what follows each position.
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        token_index: Tensor | None = None,
+        cache: Any = None,
+        **unused: Any,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Predict what follows each position: in training, in scoring, and in decoding with a cache.
 
         Args:
-            src_tokens: rows of the vocabulary, packed ``(N,)``, or padded on the right ``(B, T)``.
-            src_lengths: of the B sequences; for padded ones they may be left out, if there is no padding.
+            src_tokens: rows of the vocabulary ``(B, T)``, padded on the right; in decoding ``(B, T, 1)``, not padded.
+            src_lengths: of the sequences, ``(B,)``.
+            token_index: which of the B·T positions are not padding, ``(N,)``; with it and the lengths, nothing is
+                computed for padding where the device has attention for that.
+            cache: of :meth:`make_cache`, extended for these positions.
 
         Returns:
-            Logits ``(N, K + 1)`` or ``(B, T, K + 1)`` (anything in the padding), and a dictionary whose
-            ``"durations"`` are how long the unit of the position goes on, in frames, ``(N,)`` or ``(B, T)``, or None.
+            Logits ``(B, T, K + 1)``, arbitrary where there is padding, and a dictionary whose ``"durations"`` are how
+            long the unit of each position lasts, in frames, ``(B, T)``, or None. With a cache a list with one
+            :class:`Prediction`, and an empty dictionary.
         """
-        if src_tokens.dim() == 1:
-            if src_lengths is None:
-                raise ValueError("a packed batch needs the lengths of its sequences")
-            return self._heads(self.extract_packed(src_tokens, _packing(src_lengths, src_tokens)))
-        rows, longest = src_tokens.shape
-        packing = _packing([longest] * rows if src_lengths is None else src_lengths, src_tokens)
-        row = torch.arange(rows, device=src_tokens.device)
-        row = row.repeat_interleave(torch.tensor(packing.lengths, device=src_tokens.device))
-        place = row * longest + packing.positions
-        states = self.extract_packed(src_tokens.flatten()[place], packing)
-        padded = states.new_zeros(rows * longest, states.size(-1)).index_copy(0, place, states)
-        return self._heads(padded.view(rows, longest, -1))
-
-    def _heads(self, states: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        durations = None if self.output_duration is None else self.output_duration(states).squeeze(-1)
-        return self.output(states), {"durations": durations}
+        states = self.extract_features(src_tokens, cache, src_lengths, token_index)
+        logits = self.output(states)
+        durations = None if self.output_duration is None else self.output_duration(states)  # (B, T, 1)
+        if cache is not None:
+            return [Prediction(logits.unsqueeze(2), durations)], {}
+        return logits, {"durations": None if durations is None else durations.squeeze(-1)}
 
     def max_positions(self) -> int:
         """There is no greatest number of positions."""
@@ -116,10 +119,8 @@ class UnitLanguageModel(FairseqLanguageModel):
         return load_unit_lm(model_name_or_path, checkpoint_file, data_name_or_path, trust, **kwargs)
 
     def get_normalized_probs(self, net_output: Any, log_probs: bool, sample: Any = None) -> Tensor:
-        """(Log) probabilities in fp32, ``(N, K + 1)``, or ``(B, T, K + 2)`` with one of nothing for padding."""
-        logits = net_output[0].float()
-        if logits.dim() == 3:
-            logits = F.pad(logits, (0, 1), value=-torch.inf)
+        """(Log) probabilities in fp32, ``(B, T, K + 2)``; that of the padding id, which targets may have, is zero."""
+        logits = F.pad(net_output[0].float(), (0, 1), value=-torch.inf)
         return F.log_softmax(logits, -1) if log_probs else F.softmax(logits, -1)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, model_cfg: Any = None, args: Any = None) -> Any:
@@ -134,16 +135,11 @@ class UnitLanguageModel(FairseqLanguageModel):
 
 def check_units(model: nn.Module, weights: Any, where: str) -> None:
     """Raise :class:`InputError` where weights are those of another codebook size."""
-    wanted = model.state_dict()
+    expected = model.state_dict()
     name = "decoder.output.weight"
-    if name in weights and len(weights[name]) != len(wanted[name]):
+    if name in weights and len(weights[name]) != len(expected[name]):
         found = len(weights[name]) - 1
         raise InputError(
-            f"{where} is for a codebook of {found} units, {len(wanted[name]) - 1} are wanted: use units of its "
+            f"{where} is for a codebook of {found} units, {len(expected[name]) - 1} are expected: use units of its "
             f"codebook; or, where the data only lack its last units, pass --units {found}"
         )
-
-
-def _packing(lengths: Sequence[int] | Tensor, tokens: Tensor) -> Packing:
-    listed = lengths.tolist() if isinstance(lengths, Tensor) else lengths
-    return Packing(listed, tokens.device)

@@ -1,6 +1,5 @@
 """Transformer language model of units: DP-SLM's architecture (RMSNorm, rotary positions, SwiGLU, no biases)."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -14,18 +13,18 @@ from torch.utils.checkpoint import checkpoint
 
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.rotary_stepping import RotaryReader
 from speechdlm_ext.models.unit_language_model import UnitDecoder, UnitLanguageModel
-from speechdlm_ext.modules.packed_linear import PackedLinear
-from speechdlm_ext.modules.packed_rotary import PackedRotaryLayers
-from speechdlm_ext.modules.packing import Packing
-from speechdlm_ext.modules.rms_norm import RMSNorm
-from speechdlm_ext.modules.rotary import Rotation
-from speechdlm_ext.modules.rotary_layer import Projected, RotaryLayer
+from speechdlm_ext.modules.cache import DecoderCache
+from speechdlm_ext.modules.rotary_layer import (
+    Packing,
+    Rotary,
+    RotaryLayer,
+    can_pack,
+    rotary_angles,
+    rotary_table,
+)
 
 INIT_STD = 0.02
-# Below so many places, packing the weights for a CPU takes longer than it saves.
-WORTH_PACKING = 4096
 
 
 @dataclass
@@ -61,14 +60,11 @@ class UnitLMDecoder(UnitDecoder):
         dictionary: the vocabulary.
     """
 
-    # Layers of more places no longer stay in the caches; when training, memory grows with them.
-    trained_on_cpu = 1365  # a third of 4,096
-    scored_on_cpu = 2048
-
     def __init__(self, args: Any, dictionary: UnitDictionary) -> None:
         super().__init__(dictionary, args.decoder_embed_dim, args.durations)
         self.args = args
-        self.checkpointed = args.checkpoint_activations  # reading a configuration takes longer than an attribute
+        # Reading a configuration takes longer than an attribute, and torch.compile cannot look into it.
+        self.checkpointed, self.rope_theta = args.checkpoint_activations, float(args.rope_theta)
         dim, heads = args.decoder_embed_dim, args.decoder_attention_heads
         self.head_dim = args.decoder_head_dim or dim // heads
         self.tok_embeddings = nn.Embedding(len(dictionary), dim)
@@ -84,7 +80,7 @@ class UnitLMDecoder(UnitDecoder):
             )
             for _ in range(args.decoder_layers)
         )
-        self.norm = RMSNorm(dim, args.norm_eps)
+        self.norm = nn.RMSNorm(dim, args.norm_eps)
         self.output = nn.Linear(dim, len(dictionary), bias=False)
         self.reset_parameters()
 
@@ -97,54 +93,41 @@ class UnitLMDecoder(UnitDecoder):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def extract_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
-        """See :meth:`UnitDecoder.extract_packed`."""
-        x = self.tok_embeddings(tokens)
-        turn = Rotation(packing.positions, self.head_dim, self.args.rope_theta)
-        checkpointed = self.checkpointed and self.training and torch.is_grad_enabled()
-        projected = self._looked_up(tokens)
-        for layer in self.layers:
-            if checkpointed:
-                x = checkpoint(layer, x, turn, packing.attend, projected, use_reentrant=False)
+    def extract_features(
+        self,
+        tokens: Tensor,
+        cache: Optional[DecoderCache] = None,
+        src_lengths: Optional[Tensor] = None,
+        token_index: Optional[Tensor] = None,
+    ) -> Tensor:
+        """See :meth:`UnitDecoder.extract_features`."""
+        x = self.tok_embeddings(self._indices(tokens))
+        rows, length, dim = x.shape
+        if cache is not None:
+            rotary = rotary_angles(cache.positions, self.head_dim, self.rope_theta, x.dtype)
+            return self._run_layers(x, rotary, cache=cache)
+        rotary = rotary_table(length, self.head_dim, self.rope_theta, x.device, x.dtype)
+        if token_index is None or src_lengths is None or len(token_index) == rows * length or not can_pack(x):
+            return self._run_layers(x, rotary)
+        cos, sin = (table[token_index % length] for table in rotary)
+        packing = Packing(F.pad(src_lengths.cumsum(0), (1, 0)).int(), length)
+        states = self._run_layers(x.flatten(0, 1)[token_index].unsqueeze(0), (cos, sin), packing)
+        return states.new_zeros(rows * length, dim).index_copy(0, token_index, states[0]).view_as(x)
+
+    def _run_layers(
+        self, x: Tensor, rotary: Rotary, packing: Optional[Packing] = None, cache: Optional[DecoderCache] = None
+    ) -> Tensor:
+        for number, layer in enumerate(self.layers):
+            if self.checkpointed and self.training and torch.is_grad_enabled():
+                x = checkpoint(layer, x, rotary, packing, use_reentrant=False)
             else:
-                x = layer(x, turn, packing.attend, projected)
-            projected = None
+                x = layer(x, rotary, packing, cache, number)
         normed: Tensor = self.norm(x)
         return normed
 
-    def _looked_up(self, tokens: Tensor) -> Projected | None:
-        """What the first layer makes of its input: it depends on the token alone, and there are fewer of these.
-
-        Not in half precision, in which a CPU would sum the gradients of all places of a token.
-        """
-        embeddings = self.tok_embeddings.weight
-        if tokens.numel() <= len(embeddings) or torch.is_autocast_enabled(tokens.device.type):
-            return None
-        if embeddings.dtype not in (torch.float32, torch.float64):
-            return None
-        first = self.layers[0]
-        assert isinstance(first, RotaryLayer)
-        q, k, v = first.project(embeddings)
-        return F.embedding(tokens, q), F.embedding(tokens, k), F.embedding(tokens, v)
-
-    def scorer(self, places: int) -> Callable[[Tensor, Sequence[int]], Tensor]:
-        """See :meth:`UnitDecoder.scorer`; on a CPU with weights packed for it, if they are many."""
-        weight = self.output.weight
-        if weight.device.type != "cpu" or places < WORTH_PACKING or self.training:
-            return super().scorer(places)
-        layers = PackedRotaryLayers(self.tok_embeddings.weight, self.layers, self.scored_on_cpu)
-        output = PackedLinear([self.output], self.scored_on_cpu)
-
-        def logits(tokens: Tensor, lengths: Sequence[int]) -> Tensor:
-            packing = Packing(lengths, tokens.device)
-            turn = Rotation(packing.positions, self.head_dim, self.args.rope_theta)
-            return output(self.norm(layers.states(tokens, turn, packing.attend)))
-
-        return logits
-
-    def reader(self, rows: int) -> RotaryReader:
-        """See :meth:`UnitDecoder.reader`."""
-        return RotaryReader(self, rows)
+    def make_cache(self, capacity: int, static: bool = False) -> DecoderCache:
+        """See :meth:`UnitDecoder.make_cache`."""
+        return DecoderCache(capacity, device=self.output.weight.device, rolling=self.rolling, static=static)
 
 
 @register_model("unit_lm", dataclass=UnitLMConfig)

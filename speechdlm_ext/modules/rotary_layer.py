@@ -1,25 +1,91 @@
-"""One layer of the unit language models: attention with rotary positions, then a gated feed-forward block."""
+"""A pre-norm transformer layer with RMSNorm, rotary positions and SwiGLU: one forward for training and decoding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechdlm_ext.modules.dropout import add_dropped
-from speechdlm_ext.modules.gated_linear import gated_linear
-from speechdlm_ext.modules.projections import project_all
-from speechdlm_ext.modules.rms_norm import RMSNorm
-from speechdlm_ext.modules.rotary import Rotation
+from speechdlm_ext.modules.attention import causal_attention
+from speechdlm_ext.modules.cache import DecoderCache
 
-# Attention over queries, keys and values (…, heads, d), wherever the keys of earlier positions are.
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-# Queries, keys and values (…, heads · d), before rotation.
-Projected = tuple[Tensor, Tensor, Tensor]
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # before torch 2.10
+    varlen_attn = None  # type: ignore[assignment]
+
+# Cosines and sines of the angles of T positions, (T, 1, d / 2) each.
+Rotary = tuple[Tensor, Tensor]
+SHORTEST_TABLE = 1024
+
+
+class Packing(NamedTuple):
+    """Sequences one after another in one row, where torch has attention over them (:func:`can_pack`).
+
+    Attributes:
+        starts: where the B sequences begin, and where the last one ends, ``(B + 1,)`` int32.
+        longest: at least as long as each of them.
+    """
+
+    starts: Tensor
+    longest: int
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention within each sequence; ``(N, heads, d)``, keys and values with as many heads or fewer."""
+        of_keys = (self.starts, self.starts, self.longest, self.longest)
+        grouped = k.size(1) != q.size(1)
+        out: Tensor = varlen_attn(q, k, v, *of_keys, window_size=(-1, 0), enable_gqa=grouped)  # type: ignore[assignment]
+        return out
+
+
+def can_pack(x: Tensor) -> bool:
+    """Whether torch has attention over packed sequences (flash attention) for a tensor's device and precision."""
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    return varlen_attn is not None and x.device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+
+
+def rotary_angles(positions: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rotary:
+    """Rotary positions (Su et al. 2021): pair j of a head of d components turns by ``position · theta^(-2j / d)``.
+
+    Angles are computed in fp64, so that far positions are as exact as near ones.
+
+    Args:
+        positions: ``(T,)`` integers.
+        head_dim: d, even.
+        theta: base of the wavelengths.
+        dtype: of the model; the result is in fp32, in fp64 for a model in fp64.
+    """
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim
+    angles = (positions.double().unsqueeze(-1) * theta**-exponents).unsqueeze(-2)
+    precise = torch.promote_types(dtype, torch.float32)
+    return angles.cos().to(precise), angles.sin().to(precise)
+
+
+def rotary_table(length: int, head_dim: int, theta: float, device: torch.device, dtype: torch.dtype) -> Rotary:
+    """:func:`rotary_angles` of the positions 0 to ``length`` - 1, kept from one call to the next."""
+    capacity = max(SHORTEST_TABLE, 1 << (length - 1).bit_length())
+    cos, sin = _table(capacity, head_dim, theta, device, torch.promote_types(dtype, torch.float32))
+    return cos[:length], sin[:length]
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def _table(length: int, head_dim: int, theta: float, device: torch.device, dtype: torch.dtype) -> Rotary:
+    return rotary_angles(torch.arange(length, device=device), head_dim, theta, dtype)
+
+
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
+    """Turn neighbouring components, as published for DP-SLM: ``(…, T, heads, d)`` to the same."""
+    cos, sin = rotary
+    even, odd = x.to(cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).type_as(x)
 
 
 class RotaryAttention(nn.Module):
-    """Multi-head self-attention without biases; parameters are named as in the published checkpoints.
+    """Multi-head causal self-attention without biases; parameters are named as in the published checkpoints.
 
     Args:
         kv_heads: heads of keys and values; each serves ``heads / kv_heads`` of the queries'.
@@ -33,20 +99,30 @@ class RotaryAttention(nn.Module):
         self.wv = nn.Linear(dim, kv_heads * head_dim, bias=False)
         self.wo = nn.Linear(heads * head_dim, dim, bias=False)
 
-    def project(self, x: Tensor, norm: RMSNorm) -> Projected:
-        """Queries, keys and values of ``(…, D)``, which is normalised before."""
-        q, k, v = project_all(x, [self.wq.weight, self.wk.weight, self.wv.weight], norm)
-        return q, k, v
-
-    def forward(self, projected: Projected, turn: Rotation, attend: Attend) -> Tensor:
-        """What :meth:`project` made, to ``(…, D)``."""
-        q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in projected)
-        out: Tensor = self.wo(attend(turn(q), turn(k), v).flatten(-2))
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        packing: Packing | None = None,
+        cache: DecoderCache | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        """See :meth:`RotaryLayer.forward`."""
+        q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.wq, self.wk, self.wv))
+        q, k = rotate(q, rotary), rotate(k, rotary)
+        if packing is not None:
+            attended = packing.attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).view_as(q)
+        else:
+            q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+            if cache is not None:
+                k, v = cache.update(layer, "self", k, v)
+            attended = causal_attention(q, k, v, None if cache is None else cache.mask).transpose(1, 2)
+        out: Tensor = self.wo(attended.flatten(-2))
         return out
 
 
-class GatedFeedForward(nn.Module):
-    """SwiGLU: ``w2(silu(w1 x) · w3 x)`` (Shazeer 2020), without biases."""
+class SwiGLU(nn.Module):
+    """``w2(silu(w1 x) · w3 x)`` (Shazeer 2020), without biases."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -54,14 +130,14 @@ class GatedFeedForward(nn.Module):
         self.w2 = nn.Linear(hidden_dim, dim, bias=False)
         self.w3 = nn.Linear(dim, hidden_dim, bias=False)
 
-    def forward(self, x: Tensor, norm: RMSNorm) -> Tensor:
-        """``(…, D)``, which is normalised before, to the same."""
-        gate, hidden = project_all(x, [self.w1.weight, self.w3.weight], norm)
-        return gated_linear(gate, hidden, self.w2.weight)
+    def forward(self, x: Tensor) -> Tensor:
+        """``(…, D)`` to the same."""
+        out: Tensor = self.w2(F.silu(self.w1(x)) * self.w3(x))
+        return out
 
 
 class RotaryLayer(nn.Module):
-    """Pre-norm transformer layer; dropout at the end of both residual branches, as published, and nowhere else."""
+    """Attention, then a feed-forward block, each normalised before and dropped out after, in a residual branch."""
 
     def __init__(
         self, dim: int, hidden_dim: int, heads: int, kv_heads: int, head_dim: int, eps: float, dropout: float
@@ -69,16 +145,32 @@ class RotaryLayer(nn.Module):
         super().__init__()
         self.dropout = dropout
         self.attention = RotaryAttention(dim, heads, kv_heads, head_dim)
-        self.feed_forward = GatedFeedForward(dim, hidden_dim)
-        self.attention_norm = RMSNorm(dim, eps)
-        self.ffn_norm = RMSNorm(dim, eps)
+        self.feed_forward = SwiGLU(dim, hidden_dim)
+        self.attention_norm = nn.RMSNorm(dim, eps)
+        self.ffn_norm = nn.RMSNorm(dim, eps)
 
-    def project(self, x: Tensor) -> Projected:
-        """What attention needs of positions ``(…, D)``, before rotation: it depends on nothing but ``x``."""
-        return self.attention.project(x, self.attention_norm)
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        packing: Packing | None = None,
+        cache: DecoderCache | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        """Run the layer over sequences that are padded on the right, packed, or continued from a cache.
 
-    def forward(self, x: Tensor, turn: Rotation, attend: Attend, projected: Projected | None = None) -> Tensor:
-        """``(…, D)`` to the same; ``projected`` is what :meth:`project` makes of ``x``, where that is known."""
-        heard = self.attention(self.project(x) if projected is None else projected, turn, attend)
-        x = add_dropped(x, heard, self.dropout, self.training)
-        return add_dropped(x, self.feed_forward(x, self.ffn_norm), self.dropout, self.training)
+        Padding needs no mask: it is behind everything that is attended to.
+
+        Args:
+            x: ``(B, T, D)``, or ``(1, N, D)`` where packed.
+            rotary: of the positions, see :func:`rotary_angles`.
+            packing: where the sequences in one row begin; see :func:`can_pack`.
+            cache: keys and values of earlier positions, extended for these.
+            layer: which layer of the cache this is.
+
+        Returns:
+            Like ``x``.
+        """
+        attended = self.attention(self.attention_norm(x), rotary, packing, cache, layer)
+        x = x + F.dropout(attended, self.dropout, self.training)
+        return x + F.dropout(self.feed_forward(self.ffn_norm(x)), self.dropout, self.training)

@@ -1,8 +1,6 @@
 """The task of modelling one channel of units: utterances, or blocks of the published recipe that start anywhere."""
 
-import copy
 import logging
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -12,11 +10,10 @@ from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
-from torch import Tensor, nn
+from torch import Tensor
 
-from speechdlm_ext.data.binarized_corpus import CorpusFolder
+from speechdlm_ext.data.binarized_corpus import BinarizedCorpus
 from speechdlm_ext.data.dialogue_dataset import PromptDataset
-from speechdlm_ext.data.micro_batches import cut_batch
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.data.unit_stream import UnitStream
 from speechdlm_ext.data.utterance_dataset import UtteranceDataset
@@ -46,20 +43,20 @@ class UnitLanguageModelingConfig(FairseqDataclass):
     )
     durations: bool = field(
         default=False,
-        metadata={"help": "predict each unit's duration, too; they are the channel <channel>.durations, in frames"},
+        metadata={"help": "predict each unit's duration, too; the channel <channel>.durations has them, in frames"},
     )
     frame_rate: Optional[float] = field(
         default=None,
         metadata={
-            "help": "frames a second of --durations (default: 50), or of units that are not deduplicated; for the bits "
-            "a second of audio in the logs"
+            "help": "frames per second of --durations (default: 50), or of units that are not deduplicated; for the "
+            "bits per second of audio in the logs"
         },
     )
     sample_break_mode: ChoiceEnum(["eos", "random"]) = field(  # type: ignore[valid-type]
         default="eos",
         metadata={
             "help": '"eos": whole utterances; "random": training data are blocks of --tokens-per-sample units that '
-            "start anywhere, in other places in each epoch, and go on into the utterances that follow"
+            "start anywhere, elsewhere in each epoch, and continue into the utterances that follow"
         },
     )
     tokens_per_sample: int = field(default=1024, metadata={"help": "units in a block (see --sample-break-mode random)"})
@@ -86,7 +83,7 @@ class UnitLanguageModelingTask(ContinuingTask):
 
     Attributes:
         dictionary: the rows of the model.
-        frame_rate: frames a second of what the data count; ``None`` where seconds are not known.
+        frame_rate: frames per second of what the data count; ``None`` where seconds are not known.
     """
 
     cfg: UnitLanguageModelingConfig
@@ -96,19 +93,19 @@ class UnitLanguageModelingTask(ContinuingTask):
         super().__init__(cfg)
         self.dictionary = dictionary
         if cfg.tokens_per_sample < 2:
-            raise InputError(f"--tokens-per-sample {cfg.tokens_per_sample}: 2 units or more are wanted")
+            raise InputError(f"--tokens-per-sample {cfg.tokens_per_sample}: 2 units or more are expected")
         if cfg.frame_rate is not None and not (np.isfinite(cfg.frame_rate) and cfg.frame_rate > 0):
-            raise InputError(f"--frame-rate {cfg.frame_rate}: frames a second are wanted, a number above 0")
+            raise InputError(f"--frame-rate {cfg.frame_rate}: frames per second are expected, a number above 0")
         self.frame_rate = cfg.frame_rate or (DEFAULT_FRAME_RATE if cfg.durations else None)
 
     @classmethod
     def setup_task(cls, cfg: UnitLanguageModelingConfig, **kwargs: Any) -> "UnitLanguageModelingTask":
-        """Read the dictionary of ``cfg.data``; raises :class:`InputError` where there is none of units."""
+        """Read the dictionary of ``cfg.data``; raises :class:`InputError` where it is not one of units."""
         if not cfg.data:
             raise InputError("no folder of binarized data was named")
-        corpus = CorpusFolder(utils.split_paths(cfg.data)[0], cfg.channel)
+        corpus = BinarizedCorpus(utils.split_paths(cfg.data)[0], cfg.channel)
         dictionary = UnitDictionary.of(corpus.dictionary, corpus.path, cfg.units)
-        logger.info("%s: %d units, %d rows with the boundary", corpus.path, dictionary.units, len(dictionary))
+        logger.info("%s: %d units, %d rows with BOS", corpus.path, dictionary.units, len(dictionary))
         return cls(cfg, dictionary)
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,7 +121,7 @@ class UnitLanguageModelingTask(ContinuingTask):
     def load_dataset(self, split: str, combine: bool = False, epoch: int = 1, **kwargs: Any) -> None:
         """Open a split; of several data folders, the one for this epoch. Others than ``train`` are whole utterances."""
         paths = utils.split_paths(self.cfg.data)
-        corpus = CorpusFolder(paths[(epoch - 1) % len(paths)], self.cfg.channel)
+        corpus = BinarizedCorpus(paths[(epoch - 1) % len(paths)], self.cfg.channel)
         training = split.startswith("train")
         blocks = training and str(self.cfg.sample_break_mode) == "random"
         dataset = UtteranceDataset(
@@ -155,13 +152,11 @@ class UnitLanguageModelingTask(ContinuingTask):
         data_buffer_size: int = 10,
         context_window: int = 0,
     ) -> Any:
-        """The batches of ``fairseq-eval-lm``, padded as it wants them."""
+        """The batches of ``fairseq-eval-lm``."""
         if context_window:
             raise InputError("--context-window: utterances are scored whole, leave it at 0")
-        padded = copy.copy(dataset)
-        padded.padded = True
         batches = self.get_batch_iterator(
-            padded,
+            dataset,
             max_tokens=max_tokens,
             max_sentences=batch_size,
             num_shards=num_shards,
@@ -171,38 +166,8 @@ class UnitLanguageModelingTask(ContinuingTask):
         )
         return batches.next_epoch_itr(shuffle=False)
 
-    def train_step(
-        self,
-        sample: dict[str, Any],
-        model: Any,
-        criterion: Any,
-        optimizer: Any,
-        update_num: int,
-        ignore_grad: bool = False,
-    ) -> tuple[Tensor, Any, dict[str, Any]]:
-        """Forward and backward pass of a batch; on a CPU, piece by piece where the model wants that.
-
-        The gradients and logged sums are those of the whole batch, and what is kept for the backward pass is that of a
-        piece, however large ``--max-tokens`` is. Several processes exchange gradients once, after the last piece.
-        """
-        places = model.decoder.trained_on_cpu if sample and sample["target"].device.type == "cpu" else None
-        pieces = [sample] if places is None else list(cut_batch(sample, places, self.dictionary.pad()))
-        if len(pieces) > 1:
-            _begin_gradients(model)
-        loss, size = torch.zeros((), device=sample["target"].device), 0
-        logs: dict[str, Any] = {}
-        for number, piece in enumerate(pieces, 1):
-            alone = number < len(pieces) and hasattr(model, "no_sync")
-            with model.no_sync() if alone else nullcontext():
-                of_piece, places_in, log = super().train_step(
-                    piece, model, criterion, optimizer, update_num, ignore_grad
-                )
-            loss, size = loss + of_piece.detach(), size + places_in
-            logs = {key: logs.get(key, 0) + value for key, value in log.items()}
-        return loss, size, logs
-
     def start_symbol(self) -> int:
-        """The boundary."""
+        """BOS."""
         return self.dictionary.bos()
 
     def empty_prompt(self) -> Tensor:
@@ -210,7 +175,7 @@ class UnitLanguageModelingTask(ContinuingTask):
         return torch.zeros(0, dtype=torch.long)
 
     def cut_prompts(self, rows: Tensor, length: int | None) -> Tensor:
-        """The first units of utterances ``(B, T)`` after their boundary, ``--prompt-units`` by default."""
+        """The first units of utterances ``(B, T)`` after BOS, ``--prompt-units`` by default."""
         return rows[:, : (self.cfg.prompt_units if length is None else length) + 1]
 
     def build_dataset_for_inference(self, src_tokens: list[Tensor], src_lengths: Any, **kwargs: Any) -> PromptDataset:
@@ -225,12 +190,7 @@ class UnitLanguageModelingTask(ContinuingTask):
         extra_gen_cls_kwargs: Any = None,
         prefix_allowed_tokens_fn: Any = None,
     ) -> FairseqGenerator:
-        """The generator that fairseq's commands call: a sequence ends at the boundary, or where the options say.
-
-        fairseq-generate has the batches of its data padded from here on, as it takes them apart by rows.
-        """
-        for dataset in self.datasets.values():
-            dataset.padded = True
+        """The generator that fairseq's commands call: a sequence ends at EOS, or where the options say."""
         seconds = self.cfg.max_seconds
         max_frames = None if seconds is None else frames_of(seconds, self.frame_rate)
         return FairseqGenerator(
@@ -243,17 +203,6 @@ def _warn_of_deduplicated(stream: UnitStream) -> None:
     if len(units) >= LOOKED_AT and not (units[1:] == units[:-1]).any():
         logger.warning(
             "%s: no unit is ever repeated, as if they were deduplicated: --frame-rate is for units that are not; give "
-            "their durations (--durations), else bits a second are wrong",
+            "their durations (--durations), else bits per second are wrong",
             stream.path,
         )
-
-
-def _begin_gradients(model: nn.Module) -> None:
-    """Let gradients be sums from the start.
-
-    Those that a backward pass makes lie between what is kept for it, and stay there: the next piece has to find its
-    room around them.
-    """
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)

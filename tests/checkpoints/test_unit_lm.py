@@ -75,7 +75,7 @@ def test_dpslms_form_is_read_and_written_back(tmp_path: Path) -> None:
     model = build_model(state, "published.pt")
     rows = torch.randint(0, 21, (15,))
     with torch.no_grad():
-        found, _ = model(rows, src_lengths=[15])
+        found = model(rows[None])[0][0]
     wanted = plain_logits(published["model_state_dict"], rows.tolist(), 4, 2)
     assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-4
     assert all(layer.dropout == 0.15 for layer in model.decoder.layers)
@@ -100,7 +100,7 @@ def test_options_in_a_namespace_and_weights_of_half_precision(tmp_path: Path, dt
     model = build_model(state, "published.pt")
     rows = torch.randint(0, 21, (15,))
     with torch.no_grad():
-        found, _ = model(rows, src_lengths=[15])
+        found = model(rows[None])[0][0]
     wanted = plain_logits(halves, rows.tolist(), 4, 2)
     assert found.dtype == torch.float32 and float((found - wanted).abs().max() / wanted.abs().max()) < 1e-4
     write_model(state, tmp_path / "again.pt", "dpslm", "published.pt")
@@ -130,9 +130,9 @@ def test_amelas_form_is_read_and_written_back(tmp_path: Path, padding: bool, saf
     state = read_model(tmp_path / "published")
     model = build_model(state, "published")
     units = torch.randint(0, 30, (12,)).tolist()
-    source = torch.tensor([0, *(unit + 1 for unit in units[:-1])])
+    source = torch.tensor([[0, *(unit + 1 for unit in units[:-1])]])
     with torch.no_grad():
-        lprobs = model.get_normalized_probs(model(source, src_lengths=[12]), True)
+        lprobs = model.get_normalized_probs(model(source), True)[0]
     found = sum(float(lprobs[t, unit + 1]) for t, unit in enumerate(units))
     assert found == pytest.approx(amela_likelihood(published, units, 30), abs=1e-4)
     assert state.options["dropout"] == 0.2 and state.options["decoder_layers"] == 3

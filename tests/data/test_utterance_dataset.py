@@ -13,7 +13,7 @@ from fairseq.data import Dictionary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.data.binarized_corpus import CorpusFolder
+from speechdlm_ext.data.binarized_corpus import BinarizedCorpus
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.data.utterance_dataset import UtteranceDataset
 from speechdlm_ext.errors import InputError
@@ -45,7 +45,7 @@ def write_corpus(folder: Path, lines: list[list[int]], channel: str = "", durati
 
 
 def dataset(folder: Path, lines: list[list[int]], durations: bool = False, **options: Any) -> UtteranceDataset:
-    corpus = CorpusFolder(str(write_corpus(folder, lines, durations=durations)))
+    corpus = BinarizedCorpus(str(write_corpus(folder, lines, durations=durations)))
     rows = UnitDictionary(UNITS)
     return UtteranceDataset(
         corpus.units("train", rows), rows, corpus.durations("train") if durations else None, **options
@@ -187,23 +187,23 @@ def test_training_batches_are_of_like_length_and_composed_anew(tmp_path: Path) -
 def test_folders_of_fairseq_preprocess_and_binarize_are_read(tmp_path: Path) -> None:
     rows = UnitDictionary(UNITS)
     write_corpus(tmp_path / "one", LINES, "unitA", durations=True)
-    corpus = CorpusFolder(str(tmp_path / "one"))
+    corpus = BinarizedCorpus(str(tmp_path / "one"))
     assert corpus.channel == "unitA" and len(UtteranceDataset(corpus.units("train", rows), rows)) == 5
     assert corpus.durations("train").read(0, 4).tolist() == [1, 2, 1, 0]
     write_corpus(tmp_path / "one", LINES[:1], "unitB")
     with pytest.raises(InputError, match="channels unitA, unitB: name the one"):
-        CorpusFolder(str(tmp_path / "one"))
-    assert CorpusFolder(str(tmp_path / "one"), "unitB").channel == "unitB"
+        BinarizedCorpus(str(tmp_path / "one"))
+    assert BinarizedCorpus(str(tmp_path / "one"), "unitB").channel == "unitB"
     with pytest.raises(InputError, match=r"no dict\.unitC\.txt in it, only channels unitA, unitB"):
-        CorpusFolder(str(tmp_path / "one"), "unitC")
+        BinarizedCorpus(str(tmp_path / "one"), "unitC")
     with pytest.raises(InputError, match="no such folder"):
-        CorpusFolder(str(tmp_path / "two"))
+        BinarizedCorpus(str(tmp_path / "two"))
 
 
 def test_data_that_will_not_do_are_explained(tmp_path: Path) -> None:
     rows = UnitDictionary(UNITS)
     folder = write_corpus(tmp_path / "data", LINES, durations=True)
-    corpus = CorpusFolder(str(folder))
+    corpus = BinarizedCorpus(str(folder))
     write_lines(folder / "train", [[4, 4], [4, 3, 4]])  # <unk>
     with pytest.raises(InputError, match=r"train, line 2: <unk>"):
         UtteranceDataset(corpus.units("train", rows), rows)[1]

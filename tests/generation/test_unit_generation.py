@@ -37,9 +37,9 @@ def prompt(length: int, seed: int = 3, units: int = 20) -> Tensor:
 
 @torch.no_grad()
 def whole(model: Any, rows: list[int]) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities ``(T + 1, V)`` and durations after the boundary and each of the rows, by the forward pass."""
-    logits, extra = model(torch.tensor([0, *rows]), src_lengths=[len(rows) + 1])
-    return logits.log_softmax(-1), extra["durations"]
+    """Log-probabilities ``(T + 1, V)`` and durations after BOS and each of the rows, without a cache."""
+    logits, extra = model(torch.tensor([[0, *rows]]))
+    return logits[0].log_softmax(-1), None if extra["durations"] is None else extra["durations"][0]
 
 
 @pytest.mark.parametrize(("build", "options"), KINDS)

@@ -1,4 +1,4 @@
-"""The transformer of units: its published size, its formulas, and that packing changes nothing."""
+"""The transformer of units: its published size, its formulas, and that batches change nothing."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fairseq.models import ARCH_CONFIG_REGISTRY
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.models import unit_lm
 from speechdlm_ext.models.unit_lm import UnitLM, UnitLMConfig
-from speechdlm_ext.modules import packed_attention, packing
-from speechdlm_ext.modules.packing import Packing
-from speechdlm_ext.modules.rotary import Rotation
-from tests.unit_models import plain_logits, toy_unit_lm
+from speechdlm_ext.modules import rotary_layer
+from tests.unit_models import attention_by_definition, plain_logits, toy_unit_lm
 
 
 def of_arch(name: str, units: int) -> UnitLM:
@@ -69,14 +66,13 @@ def test_architectures_are_options_of_the_command_line_and_given_sizes_win() -> 
     assert sizes == (1024, 4096, 16, 0.15) and model.decoder_layers == 3 and not model.durations
 
 
-@pytest.mark.parametrize("length", [17, 40])  # fewer and more than there are rows in the vocabulary
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-def test_logits_are_those_of_the_formulas(kv_heads: int, length: int) -> None:
+def test_logits_are_those_of_the_formulas(kv_heads: int) -> None:
     model = toy_unit_lm(decoder_attention_heads=4, decoder_kv_heads=kv_heads, decoder_head_dim=6).eval()
-    rows = torch.randint(0, 21, (length,), generator=torch.Generator().manual_seed(1))
+    rows = torch.randint(0, 21, (40,), generator=torch.Generator().manual_seed(1))
     wanted = plain_logits(published(model), rows.tolist(), 4, kv_heads)
     with torch.no_grad():
-        found, _ = model(rows, src_lengths=[length])
+        found = model(rows[None])[0][0]
     assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-5
     # each of these changes the function by much more than that
     for name in ("layers.1.attention.wk.weight", "layers.0.feed_forward.w3.weight", "norm.weight"):
@@ -121,88 +117,47 @@ def test_logits_are_those_of_another_implementation() -> None:
     rows = torch.randint(0, 21, (25,))
     with torch.no_grad():
         wanted = theirs(rows.unsqueeze(0)).logits[0]
-        assert torch.allclose(model(rows, src_lengths=[25])[0], wanted, rtol=1e-4, atol=1e-5)
+        assert torch.allclose(model(rows[None])[0][0], wanted, rtol=1e-4, atol=1e-5)
 
 
-@given(
-    st.lists(st.integers(1, 9), min_size=1, max_size=6),
-    st.sampled_from([0.0, 0.125, 0.5, 1.0]),
-    st.sampled_from([0, 9]),
-    st.sampled_from([1, 2, 4, 160]),
-    st.integers(0, 9999),
-)
-@settings(max_examples=60, deadline=None)
-def test_packed_attention_is_that_of_each_sequence(
-    lengths: list[int], slack: float, longest: int, block: int, seed: int
-) -> None:
-    """By torch's attention, and by our own in blocks of so many queries where all sequences are short enough."""
-    random = torch.Generator().manual_seed(seed)
-    q, k, v = (torch.randn(sum(lengths), heads, 4, generator=random).requires_grad_() for heads in (2, 1, 1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "LONGEST", longest)
-        patch.setattr(packed_attention, "BLOCK", block)
-        found = Packing(lengths, torch.device("cpu"), slack).attend(q, k, v)
-        assert type(found.grad_fn).__name__.startswith("_PackedAttention") == (max(lengths) <= longest)
-    weight = torch.randn(found.shape, generator=random)
-    gradients = torch.autograd.grad((found * weight).sum(), (q, k, v))
-    mask = torch.block_diag(*[torch.ones(n, n).tril() for n in lengths]).bool()
-    scores = torch.einsum("qhd,khd->hqk", q, k.expand(-1, 2, -1)) / 2
-    wanted = torch.einsum("hqk,khd->qhd", scores.masked_fill(~mask, -torch.inf).softmax(-1), v.expand(-1, 2, -1))
-    assert torch.allclose(found, wanted, atol=1e-5)
-    for one, other in zip(gradients, torch.autograd.grad((wanted * weight).sum(), (q, k, v)), strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
+def padded(rows: list[Tensor], padding: int = 21) -> dict[str, Tensor]:
+    """A batch as the collater makes it."""
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+    real = torch.tensor([t < len(row) for row in rows for t in range(tokens.size(1))])
+    lengths = torch.tensor([len(row) for row in rows])
+    return {"src_tokens": tokens, "src_lengths": lengths, "token_index": real.nonzero().squeeze(1)}
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("lengths", [[5, 5, 3, 1], [1, 7, 2, 7], [4]])
-def test_packed_and_padded_batches_are_single_sequences(lengths: list[int]) -> None:
-    model = toy_unit_lm(durations=True).eval()
-    singles = [torch.randint(0, 21, (n,)) for n in lengths]
-    with torch.no_grad():
-        packed, extra = model(torch.cat(singles), src_lengths=lengths)
-        padded = torch.nn.utils.rnn.pad_sequence(singles, batch_first=True, padding_value=21)
-        logits, of_padded = model(padded, src_lengths=torch.tensor(lengths))
-        for row, (single, found) in enumerate(zip(singles, packed.split(lengths), strict=True)):
-            wanted, alone = model(single, src_lengths=[len(single)])
-            assert torch.allclose(found, wanted, atol=1e-5)
-            assert torch.allclose(logits[row, : len(single)], wanted, atol=1e-5)
-            assert torch.allclose(of_padded["durations"][row, : len(single)], alone["durations"], atol=1e-5)
-        assert torch.allclose(torch.cat([d[:n] for d, n in zip(of_padded["durations"], lengths, strict=True)]),
-                              extra["durations"], atol=1e-5)  # fmt: skip
-        assert torch.allclose(model(singles[0].unsqueeze(0))[0][0], packed[: lengths[0]], atol=1e-5)
-        probabilities = model.get_normalized_probs((logits, {}), False)
+def test_batches_are_single_sequences(lengths: list[int], packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padded, and packed as on a GPU, with torch's kernel replaced by its definition."""
+    if packed:
+        monkeypatch.setattr(rotary_layer, "varlen_attn", attention_by_definition)
+        monkeypatch.setattr(unit_lm, "can_pack", lambda x: True)
+    model = toy_unit_lm(durations=True)
+    rows = [torch.randint(0, 21, (n,)) for n in lengths]
+    logits, extra = model(**padded(rows))
+    weight = torch.randn(sum(lengths), 21)
+    real = padded(rows)["token_index"]
+    found = torch.autograd.grad((logits.flatten(0, 1)[real] * weight).sum(), model.decoder.layers.parameters())
+    alone = [model(row.unsqueeze(0)) for row in rows]
+    for row, (single, of_single) in enumerate(alone):
+        assert torch.allclose(logits[row, : lengths[row]], single[0], atol=1e-5)
+        assert torch.allclose(extra["durations"][row, : lengths[row]], of_single["durations"][0], atol=1e-5)
+    together = torch.cat([single[0] for single, _ in alone])
+    expected = torch.autograd.grad((together * weight).sum(), model.decoder.layers.parameters())
+    for one, other in zip(found, expected, strict=True):
+        assert float((one - other).norm()) < 1e-5 * float(other.norm())
+    probabilities = model.get_normalized_probs((logits, {}), False)
     assert probabilities.shape[-1] == 22 and bool(probabilities[..., 21].eq(0).all())
 
 
-@pytest.mark.parametrize("checkpointed", [False, True])
-def test_what_is_looked_up_has_the_gradients_of_what_is_computed(checkpointed: bool) -> None:
-    """The first layer's projections are looked up where there are more places than rows: together, and not alone."""
-    model = toy_unit_lm(checkpoint_activations=checkpointed, decoder_kv_heads=1).train()
-    lengths = [14, 9, 20]
-    rows = [torch.randint(0, 21, (n,), generator=torch.Generator().manual_seed(n)) for n in lengths]
-    weight = torch.randn(sum(lengths), 21)
-    together, _ = model(torch.cat(rows), src_lengths=lengths)
-    alone = torch.cat([model(single, src_lengths=[len(single)])[0] for single in rows])
-    assert torch.allclose(together, alone, atol=1e-5)
-    parameters = list(model.parameters())
-    found, wanted = (torch.autograd.grad((logits * weight).sum(), parameters) for logits in (together, alone))
-    for one, other in zip(found, wanted, strict=True):
-        assert float((one - other).norm()) < 1e-5 * float(other.norm())
-    with torch.autocast("cpu", torch.bfloat16):  # a token's gradients would be summed in it
-        assert model.decoder._looked_up(torch.cat(rows)) is None
-
-
-def test_positions_beyond_8000_are_exact_and_depend_on_distances_alone() -> None:
-    x = torch.randn(1, 1, 64)
-    for start in (0, 8_000, 500_000):
-        turn = Rotation(torch.tensor([start, start + 3]), 64, 1e4)
-        turned = turn(x.expand(2, 1, 64)).double()
-        angles = 3 * 10000.0 ** (-torch.arange(0, 64, 2, dtype=torch.float64) / 64)
-        wanted = (x.double().view(32, 2).square().sum(1) * angles.cos()).sum()
-        assert float((turned[0] * turned[1]).sum()) == pytest.approx(float(wanted), rel=1e-5)
+def test_positions_beyond_8000_are_exact() -> None:
     model = toy_unit_lm(decoder_embed_dim=4, decoder_ffn_embed_dim=4, decoder_layers=1, decoder_attention_heads=1)
     rows = torch.randint(0, 21, (8_300,))
     with torch.no_grad():
-        found = model.eval()(rows, src_lengths=[8_300])[0][-1]
+        found = model.eval()(rows[None])[0][0, -1]
         w = {name: tensor.double() for name, tensor in published(model).items()}
         h = w["tok_embeddings.weight"][rows]
         normed = h / (h.square().mean(1, keepdim=True) + 1e-6).sqrt() * w["layers.0.attention_norm.weight"]
@@ -224,27 +179,27 @@ def test_bf16_normalises_in_fp32() -> None:
     model = toy_unit_lm().eval()
     rows = torch.randint(0, 21, (40,))
     with torch.no_grad():
-        wanted = model(rows, src_lengths=[40])[0]
+        wanted = model(rows[None])[0]
         norm = model.bfloat16().decoder.norm
         big = torch.full((1, 16), 300.0, dtype=torch.bfloat16)  # 16 squares do not add up in bf16
         assert torch.allclose(norm(big).float(), norm.weight.float(), rtol=0.01)
-        found = model(rows, src_lengths=[40])[0]
+        found = model(rows[None])[0]
     assert found.dtype == torch.bfloat16
     assert float((found.float() - wanted).norm() / wanted.norm()) < 0.05
 
 
 def test_gradients_with_dropout_and_recomputed_activations_are_the_same() -> None:
     gradients = []
-    rows = torch.randint(0, 21, (12,))
+    rows = torch.randint(0, 21, (2, 7))
     for again in (False, True):
         model = toy_unit_lm(dropout=0.3, checkpoint_activations=again).train()
         torch.manual_seed(7)
-        out, _ = model(rows, src_lengths=[7, 5])
+        out, _ = model(rows)
         out.square().sum().backward()
         gradients.append([p.grad for p in model.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
     torch.manual_seed(8)
-    assert not torch.equal(model(rows, src_lengths=[7, 5])[0], out)  # dropout is at work
+    assert not torch.equal(model(rows)[0], out)  # dropout is at work
 
 
 def test_contradicting_options_are_refused() -> None:
@@ -260,7 +215,7 @@ def test_contradicting_options_are_refused() -> None:
 
 def test_weights_of_another_codebook_are_refused_in_one_line() -> None:
     model, other = toy_unit_lm(units=20), toy_unit_lm(units=25)
-    with pytest.raises(InputError, match="codebook of 25 units, 20 are wanted.*--units 25"):
+    with pytest.raises(InputError, match="codebook of 25 units, 20 are expected.*--units 25"):
         model.load_state_dict(other.state_dict())
     weights = model.state_dict()
     del weights["decoder.norm.weight"]

@@ -33,12 +33,13 @@ def test_shapes_and_initialisation_are_amelas(data: Path) -> None:
 
 
 @pytest.mark.parametrize("lengths", [[4, 9, 1, 9, 6], [3], [2, 2, 2], [1, 1, 8]])
-def test_packed_sequences_are_torchs_lstm_on_each(lengths: list[int]) -> None:
+def test_sequences_of_a_batch_are_torchs_lstm_on_each(lengths: list[int]) -> None:
     model = toy_unit_lstm(decoder_layers=3)
     plain = torch.nn.LSTM(8, 12, 3, batch_first=True)
     plain.load_state_dict(model.decoder.lstm.state_dict())
     rows = [torch.randint(0, 21, (n,)) for n in lengths]
-    found, _ = model(torch.cat(rows), src_lengths=lengths)
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=21)
+    found = torch.cat([row[:n] for row, n in zip(model(padded)[0], lengths, strict=True)])
     weight = torch.randn_like(found)
     (found * weight).sum().backward()
     total = torch.zeros(())
@@ -54,23 +55,9 @@ def test_packed_sequences_are_torchs_lstm_on_each(lengths: list[int]) -> None:
         assert torch.allclose(one.grad, other.grad, atol=1e-5)
 
 
-def test_padded_batches_are_packed_ones() -> None:
-    model = toy_unit_lstm(durations=True).eval()
-    rows = [torch.randint(0, 21, (n,)) for n in (3, 6, 2)]
-    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=21)
-    with torch.no_grad():
-        logits, extra = model(padded, src_lengths=[3, 6, 2])
-        packed, of_packed = model(torch.cat(rows), src_lengths=[3, 6, 2])
-    for row, (one, said) in enumerate(
-        zip(packed.split([3, 6, 2]), of_packed["durations"].split([3, 6, 2]), strict=True)
-    ):
-        assert torch.allclose(logits[row, : len(one)], one, atol=1e-6)
-        assert torch.allclose(extra["durations"][row, : len(one)], said, atol=1e-6)
-
-
 def test_one_layer_has_no_dropout_and_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
     toy_unit_lstm(decoder_layers=1, dropout=0.5)
     assert not [w for w in recwarn if "dropout" in str(w.message)]
     model = toy_unit_lstm(decoder_layers=2, dropout=0.5).train()
-    rows = torch.randint(0, 21, (9,))
-    assert not torch.equal(model(rows, src_lengths=[9])[0], model(rows, src_lengths=[9])[0])
+    rows = torch.randint(0, 21, (1, 9))
+    assert not torch.equal(model(rows)[0], model(rows)[0])
