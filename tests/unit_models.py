@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import speechdlm_ext  # noqa: F401 - registers
+import speechdlm_ext.plugin  # noqa: F401 - registers
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.models.unit_lm import UnitLM, UnitLMConfig
 from speechdlm_ext.models.unit_lstm import UnitLSTM, UnitLSTMConfig

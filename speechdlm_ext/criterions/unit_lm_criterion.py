@@ -46,9 +46,7 @@ class UnitLMCriterion(FairseqCriterion):
         if not 0 <= label_smoothing < 1:
             raise InputError(f"--label-smoothing {label_smoothing}: a share from 0 on, below 1, is expected")
         if task.cfg.durations and not duration_loss_weight > 0:
-            raise InputError(
-                f"--duration-loss-weight {duration_loss_weight}: a positive one is expected for --durations"
-            )
+            raise InputError(f"--duration-loss-weight {duration_loss_weight}: expected above 0 with --durations")
         self.sentence_avg = sentence_avg
         self.label_smoothing = label_smoothing
         self.duration_loss_weight = duration_loss_weight

@@ -128,7 +128,7 @@ class UtteranceDataset(FairseqDataset):
             first = 0 if at_start else int(self.durations.read(start - 1, start)[0])
             item["durations"] = torch.from_numpy(np.concatenate([[first], lengths[:-1]]))
         target[:masked] = self.dictionary.pad()
-        return {**item, "target": torch.from_numpy(target), "frames": frames, "masked": masked}
+        return {**item, "target": torch.from_numpy(target), "frames": frames}
 
     def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Pad items to one batch, the longest first; what a training step counts is counted here, on the CPU.

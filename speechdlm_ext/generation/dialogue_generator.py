@@ -15,7 +15,6 @@ from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.durations import DurationCounter
-from speechdlm_ext.generation.incremental import ReaderDecoder
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.generation.search import best_continuations, draw, keep_likeliest
 from speechdlm_ext.generation.stopping import Endings
@@ -105,12 +104,7 @@ class DialogueGenerator:
         """
         limits = [self.options.limit(len(prompt)) for prompt in prompts]
         results: list[list[Hypothesis]] = [[] for _ in prompts]
-        # Made anew at each call, as weights may have changed since the last.
-        rows = len(prompts) * self.options.beam
-        self.decoders = [
-            ReaderDecoder(model.decoder, rows) if hasattr(model.decoder, "reader") else model.decoder
-            for model in self.models
-        ]
+        self.decoders = [model.decoder for model in self.models]
         windows = [model.max_decoder_positions() for model in self.models]
         self.positions = min([*windows, *([] if self.options.window is None else [self.options.window])])
         for limit in sorted(set(limits)):

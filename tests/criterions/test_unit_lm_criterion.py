@@ -1,4 +1,4 @@
-"""The loss of unit language models against loops over single places."""
+"""The loss of unit language models against loops over single tokens."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fairseq import metrics
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 
 from speechdlm_ext.criterions.unit_lm_criterion import UnitLMCriterion
+from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from tests.unit_models import toy_unit_lm, toy_unit_lstm
@@ -30,21 +31,24 @@ def toy_criterion(durations: bool = False, frame_rate: float | None = None, **op
 
 def toy_batch(lengths: list[int], masked: bool = False, seed: int = 0) -> dict[str, Any]:
     random = torch.Generator().manual_seed(seed)
+    bos = torch.zeros(1, dtype=torch.long)
     sources, targets, durations = [], [], []
     for length in lengths:
         units = torch.randint(1, 21, (length - 1,), generator=random)
-        boundary = torch.zeros(1, dtype=torch.long)
-        sources.append(torch.cat([boundary, units]))
-        targets.append(torch.cat([units, boundary]))
-        durations.append(torch.cat([boundary, torch.randint(1, 9, (length - 1,), generator=random)]))
+        sources.append(torch.cat([bos, units]))
+        targets.append(torch.cat([units, bos]))
+        durations.append(torch.cat([bos, torch.randint(1, 9, (length - 1,), generator=random)]))
         if masked:
             targets[-1][0] = PAD
+    source, target = pad_right(sources, PAD), pad_right(targets, PAD)
     return {
-        "net_input": {"src_tokens": torch.cat(sources), "src_lengths": lengths},
-        "target": torch.cat(targets),
-        "durations": torch.cat(durations),
+        "net_input": {"src_tokens": source, "src_lengths": torch.tensor(lengths)},
+        "target": target,
+        "durations": pad_right(durations, 0),
         "frames": int(torch.cat(durations).sum()),
         "ntokens": sum(lengths) - masked * len(lengths),
+        "units": int((target.ne(PAD) & target.ne(0)).sum()),
+        "timed": sum(lengths) - len(lengths),
         "nsentences": len(lengths),
     }
 
@@ -65,7 +69,8 @@ def test_every_figure_is_that_of_a_plain_loop(make: Any, masked: bool) -> None:
     with torch.no_grad():
         logits, extra = model(**sample["net_input"])
     nll, unit_nll, units, correct, distance, timed = 0.0, 0.0, 0, 0, 0.0, 0
-    for place, row in enumerate(sample["target"].tolist()):
+    for number, row in enumerate(sample["target"].flatten().tolist()):
+        place = divmod(number, sample["target"].size(1))
         frames = int(sample["durations"][place])
         if frames:
             distance, timed = distance + abs(float(extra["durations"][place]) - frames), timed + 1
@@ -104,36 +109,27 @@ def test_label_smoothing_is_fairseqs() -> None:
     sample = toy_batch([7, 5], masked=True)
     loss, _, logs = toy_criterion(label_smoothing=0.2)(model, sample)
     kept = sample["target"] != PAD
-    lprobs = model.get_normalized_probs(model(**sample["net_input"]), True)[kept]
+    lprobs = model.get_normalized_probs(model(**sample["net_input"]), True)[kept][:, :-1]
     wanted, nll = label_smoothed_nll_loss(lprobs, sample["target"][kept], 0.2)
     assert float(loss.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
     assert float(logs["nll_loss"]) == pytest.approx(float(nll.detach()), rel=1e-5)
 
 
 @pytest.mark.parametrize("make", [toy_unit_lm, toy_unit_lstm])
-def test_gradients_and_figures_do_not_depend_on_how_batches_are_cut(make: Any) -> None:
+def test_gradients_and_figures_do_not_depend_on_how_batches_are_composed(make: Any) -> None:
     model = make(durations=True)
     criterion = toy_criterion(durations=True, frame_rate=50.0, label_smoothing=0.1)
-    whole, one, other = toy_batch([8, 5, 2], seed=3), None, None
-    pieces = [
-        {
-            "net_input": {"src_tokens": source, "src_lengths": [len(source)]},
-            "target": target,
-            "durations": durations,
-            "frames": int(durations.sum()),
-            "ntokens": len(target),
-            "nsentences": 1,
-        }
-        for source, target, durations in zip(
-            *(
-                whole[name].split([8, 5, 2]) if name in whole else whole["net_input"][name].split([8, 5, 2])
-                for name in ("src_tokens", "target", "durations")
-            ),
-            strict=True,
-        )  # fmt: skip
-    ]
-    one, other = [], []
-    for batches, gradients in (([whole], one), (pieces, other)):
+    whole, lengths = toy_batch([8, 5, 2], seed=3), [8, 5, 2]
+    single = []
+    for row, length in enumerate(lengths):
+        target = whole["target"][row : row + 1, :length]
+        durations = whole["durations"][row : row + 1, :length]
+        counts = {"ntokens": length, "units": length - 1, "timed": length - 1, "nsentences": 1}
+        net_input = {"src_tokens": whole["net_input"]["src_tokens"][row : row + 1, :length]}
+        frames = int(durations.sum())
+        single.append({"net_input": net_input, "target": target, "durations": durations, "frames": frames, **counts})
+    results = []
+    for batches in ([whole], single):
         model.zero_grad()
         logs, sizes = [], 0
         for batch in batches:
@@ -141,9 +137,8 @@ def test_gradients_and_figures_do_not_depend_on_how_batches_are_cut(make: Any) -
             loss.backward()
             logs.append(log)
             sizes += size
-        gradients += [p.grad.clone() for p in model.parameters()]
-        gradients.append(torch.tensor([sizes, *logged(*logs).values()]))
-    for first, second in zip(one, other, strict=True):
+        results.append([*(p.grad.clone() for p in model.parameters()), torch.tensor([sizes, *logged(*logs).values()])])
+    for first, second in zip(*results, strict=True):
         assert torch.allclose(first, second, atol=1e-4)
 
 

@@ -55,7 +55,7 @@ def dataset(folder: Path, lines: list[list[int]], durations: bool = False, **opt
 LINES = [[3, 0, 1], [], [5], [4, 4, 0, 1, 1], [], [], [0, 3], [1, 5, 4, 3]]
 
 
-def test_utterances_go_from_boundary_to_boundary(tmp_path: Path) -> None:
+def test_utterances_go_from_bos_to_eos(tmp_path: Path) -> None:
     data = dataset(tmp_path, LINES, durations=True)
     whole = [line for line in LINES if line]
     assert len(data) == len(whole) and data.empty == 3
@@ -67,18 +67,28 @@ def test_utterances_go_from_boundary_to_boundary(tmp_path: Path) -> None:
         assert data.sizes[i] == len(rows) + 1
 
 
-def test_batches_are_packed_the_longest_first(tmp_path: Path) -> None:
+def test_batches_are_padded_and_counted_the_longest_first(tmp_path: Path) -> None:
     data = dataset(tmp_path, LINES, durations=True)
-    batch = data.collater([data[i] for i in (0, 1, 2, 4)])
-    assert batch["net_input"]["src_lengths"] == [6, 5, 4, 2] and batch["id"].tolist() == [2, 4, 0, 1]
-    assert batch["target"].tolist() == [5, 5, 1, 2, 2, 0, 2, 6, 5, 4, 0, 4, 1, 2, 0, 6, 0]
-    assert batch["net_input"]["src_tokens"].tolist() == [0, 5, 5, 1, 2, 2, 0, 2, 6, 5, 4, 0, 4, 1, 2, 0, 6]
-    assert (batch["ntokens"], batch["nsentences"]) == (17, 4)
-    assert batch["frames"] == int(batch["durations"].sum()) == sum(data[i]["frames"] for i in (0, 1, 2, 4))
-    data.padded = True
-    padded = data.collater([data[i] for i in (0, 1)])
-    assert padded["target"].tolist() == [[4, 1, 2, 0], [6, 0, 7, 7]] and padded["net_input"]["src_lengths"] == [4, 2]
+    batch = data.collater([data[i] for i in (0, 1, 2)])
+    assert batch["id"].tolist() == [2, 0, 1] and batch["net_input"]["src_lengths"].tolist() == [6, 4, 2]
+    assert batch["target"].tolist() == [[5, 5, 1, 2, 2, 0], [4, 1, 2, 0, 7, 7], [6, 0, 7, 7, 7, 7]]
+    assert batch["net_input"]["src_tokens"].tolist() == [[0, 5, 5, 1, 2, 2], [0, 4, 1, 2, 7, 7], [0, 6, 7, 7, 7, 7]]
+    assert batch["net_input"]["token_index"].tolist() == [*range(6), 6, 7, 8, 9, 12, 13]
+    assert (batch["ntokens"], batch["nsentences"], batch["units"], batch["timed"]) == (12, 3, 9, 9)
+    assert batch["frames"] == int(batch["durations"].sum()) == sum(data[i]["frames"] for i in (0, 1, 2))
+    assert batch["durations"].shape == (3, 6) and batch["durations"][2].tolist()[2:] == [0] * 4
     assert data.collater([]) == {}
+
+
+def test_counts_are_of_what_is_trained(tmp_path: Path) -> None:
+    data = dataset(tmp_path, LINES, block_size=4, durations=True)
+    batch = data.collater([data[i] for i in range(len(data))])
+    assert batch["ntokens"] == int(batch["target"].ne(7).sum()) < len(batch["net_input"]["token_index"])
+    assert batch["units"] == int(batch["target"].ne(7).sum() - batch["target"].eq(0).sum())
+    assert batch["timed"] == int(
+        batch["net_input"]["src_tokens"].ne(7).sum()
+        - (batch["durations"].eq(0) & batch["net_input"]["src_tokens"].ne(7)).sum()
+    )
 
 
 @given(
@@ -100,20 +110,21 @@ def test_every_utterance_is_in_one_batch_within_the_limits(
     folder = tmp_path_factory.mktemp("batches")
     data = dataset(folder, [[0] * n for n in lengths], shuffle=shuffle)
     data.set_epoch(epoch)
-    kept, left_out = data.filter_indices_by_size(data.ordered_indices(), 3)
+    kept, skipped = data.filter_indices_by_size(data.ordered_indices(), 3)
     batches = data.batch_by_size(kept, tokens, sentences, required_batch_size_multiple=8)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(data))) and not left_out
+    assert sorted(i for batch in batches for i in batch) == list(range(len(data))) and not skipped
     for batch, following in zip(batches, [*batches[1:], None], strict=True):
-        places = sum(data.sizes[i] for i in batch)
-        assert tokens is None or places <= tokens or len(batch) == 1
+        longest = max(data.sizes[i] for i in batch)
+        assert tokens is None or longest * len(batch) <= tokens or len(batch) == 1
         assert sentences is None or len(batch) <= sentences
-        if following is not None:  # no room is left for the next one
+        if following is not None:  # there is no room for the next one
             full = sentences is not None and len(batch) == sentences
-            assert full or (tokens is not None and places + data.sizes[following[0]] > tokens)
+            more = max(longest, data.sizes[following[0]]) * (len(batch) + 1)
+            assert full or (tokens is not None and more > tokens)
 
 
 def plain_stream(lines: list[list[int]]) -> tuple[list[int], list[int]]:
-    """Rows of all lines with their boundaries, and which document each belongs to; -1 for empty lines."""
+    """Rows of all lines with EOS after each, and which document each belongs to; -1 for empty lines."""
     rows, documents, document = [], [], 0
     for line in lines:
         document += not line
@@ -128,7 +139,7 @@ def plain_stream(lines: list[list[int]]) -> tuple[list[int], list[int]]:
     st.integers(1, 50),
 )
 @settings(max_examples=60, deadline=None)
-def test_blocks_have_every_place_of_a_document_once(
+def test_blocks_have_every_position_of_a_document_once(
     tmp_path_factory: pytest.TempPathFactory, lines: list[list[int]], size: int, epoch: int
 ) -> None:
     data = dataset(tmp_path_factory.mktemp("blocks"), lines, block_size=size, durations=True)
@@ -144,7 +155,6 @@ def test_blocks_have_every_place_of_a_document_once(
         assert item["source"].tolist() == [0 if begins else rows[start - 1], *rows[start : end - 1]]
         assert item["target"].tolist() == [7, *rows[start + 1 : end]]  # the first is not trained on
         assert item["source"].eq(0).equal(item["durations"].eq(0))
-        assert item["masked"] == 1
     assert seen.max(initial=0) <= 1
     missed = [place for place in range(len(rows)) if documents[place] >= 0 and not seen[place]]
     per_document = {d: sum(documents[place] == d for place in missed) for d in set(documents)}
@@ -218,7 +228,7 @@ def test_data_that_will_not_do_are_explained(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unit 5 is outside the vocabulary"):
         corpus.units("train", UnitDictionary(5))
     (folder / "dict.durations.txt").write_text("0 1\n2 1\n")
-    with pytest.raises(InputError, match="0 is no duration"):
+    with pytest.raises(InputError, match="0 is not a duration"):
         corpus.durations("train")
     (folder / "dict.durations.txt").unlink()
     with pytest.raises(InputError, match=r"dict\.durations\.txt: no such file"):

@@ -43,42 +43,35 @@ def whole(model: Any, rows: list[int]) -> tuple[Tensor, Tensor | None]:
 
 
 @pytest.mark.parametrize(("build", "options"), KINDS)
-@pytest.mark.parametrize("pieces", [[1] * 13, [5, 1, 1, 3, 1, 2]])
+@pytest.mark.parametrize("chunks", [[1] * 13, [5, 1, 1, 3, 1, 2]])
+@pytest.mark.parametrize("static", [False, True])
 @torch.no_grad()
-def test_cached_decoding_is_the_full_forward_at_every_position(build: Any, options: dict, pieces: list[int]) -> None:
+def test_cached_decoding_is_the_forward_without_a_cache(
+    build: Any, options: dict, chunks: list[int], static: bool
+) -> None:
     model = build(**options).eval()
     tokens = torch.randint(0, 21, (3, 13))
     logits, extra = model(tokens)
-    reading = model.decoder.reader(3).start(13)
+    cache = model.decoder.make_cache(13, static)
     at = 0
-    for count in pieces:
-        found, durations = reading.read(tokens[:, at : at + count].unsqueeze(-1))
-        torch.testing.assert_close(found.squeeze(2), logits[:, at : at + count], atol=2e-5, rtol=1e-5)
+    for count in chunks:
+        (found,), _ = model.decoder(tokens[:, at : at + count].unsqueeze(-1), cache=cache.extend(count))
+        torch.testing.assert_close(found.units.squeeze(2), logits[:, at : at + count], atol=2e-5, rtol=1e-5)
         if extra["durations"] is None:
-            assert durations is None
+            assert found.durations is None
         else:
-            wanted = extra["durations"][:, at : at + count]
-            torch.testing.assert_close(durations.squeeze(-1), wanted, atol=2e-5, rtol=1e-5)
+            expected = extra["durations"][:, at : at + count]
+            torch.testing.assert_close(found.durations.squeeze(-1), expected, atol=2e-5, rtol=1e-5)
         at += count
-        assert reading.length == at
+        assert cache.length == at
         if at == 5:  # rows change places, as in a beam
             rows = torch.tensor([2, 0, 2])
-            reading.reorder(rows)
+            cache.select(rows)
             tokens = torch.cat([tokens[rows, :5], tokens[:, 5:]], 1)
             logits, extra = model(tokens)
-
-
-@pytest.mark.parametrize("build", BUILDERS)
-@torch.no_grad()
-def test_skipping_is_reading(build: Any) -> None:
-    model = build().eval()
-    tokens = torch.randint(0, 21, (2, 9, 1))
-    reading = model.decoder.reader(2).start(9)
-    reading.skip(tokens[:, :4])
-    found, _ = reading.read(tokens[:, 4:])
-    reading.clear()
-    again, _ = reading.read(tokens)
-    torch.testing.assert_close(found, again[:, 4:], atol=1e-5, rtol=1e-5)
+    cache.clear()
+    (again,), _ = model.decoder(tokens.unsqueeze(-1), cache=cache.extend(13))
+    torch.testing.assert_close(again.units.squeeze(2), logits, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("build", BUILDERS)
