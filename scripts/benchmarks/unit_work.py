@@ -89,14 +89,9 @@ def _batch(settings: dict[str, Any], lengths: list[int]) -> tuple[Any, Any, int,
     """Random units of such lengths: inputs, targets, what stands for none, and what else the model takes."""
     random = torch.Generator().manual_seed(1)
     rows = [torch.randint(5, settings["units"], (n + 1,), generator=random) for n in lengths]
-    inputs, targets = [row[:-1] for row in rows], [row[1:] for row in rows]
-    device = settings["device"]
-    if not settings["model"].endswith("-padded"):
-        return torch.cat(inputs).to(device), torch.cat(targets).to(device), -100, {"src_lengths": lengths}
-    # The LSTM over a padded batch goes on through the padding, which it takes for a unit.
-    source = torch.nn.utils.rnn.pad_sequence(inputs, True, 0)
-    target = torch.nn.utils.rnn.pad_sequence(targets, True, -100).flatten()
-    return source.to(device), target.to(device), -100, {}
+    source = torch.nn.utils.rnn.pad_sequence([row[:-1] for row in rows], True, 0)
+    target = torch.nn.utils.rnn.pad_sequence([row[1:] for row in rows], True, -100).flatten()
+    return source.to(settings["device"]), target.to(settings["device"]), -100, {}
 
 
 def build(settings: dict[str, Any]) -> tuple[Any, Any]:

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.errors import InputError
 
 # Positions that go through the model together, and on a CPU, whose caches are small.
@@ -78,35 +77,41 @@ def score_units(
     device = next(models[0].parameters()).device
     if batch_units is None:
         batch_units = CPU_BATCH if device.type == "cpu" else BATCH
-    edge = torch.tensor([bos])
-    for batch in _batches(sequences, batch_units):
-        targets = [torch.cat([sequences[i], edge]) if ending else sequences[i] for i in batch]
-        lengths = torch.tensor([len(target) for target in targets])
-        target = pad_right(targets, PADDING)
+    lengths = [len(units) + ending for units in sequences]
+    for longest, batch in _batches(lengths, batch_units):
+        target = torch.full((len(batch), longest), PADDING)
+        for row, i in zip(target, batch, strict=True):
+            row[: len(sequences[i])] = sequences[i]
+            if ending:
+                row[len(sequences[i])] = bos
         real = target.ne(PADDING)
-        source = torch.cat([edge.expand(len(batch), 1), target[:, :-1]], 1).masked_fill(~real, bos)
+        source = F.pad(target[:, :-1], (1, 0), value=bos).masked_fill(~real, bos)
         net_input = {
             "src_tokens": source.to(device),
-            "src_lengths": lengths.to(device),
+            "src_lengths": real.sum(1).to(device),
             "token_index": real.flatten().nonzero().squeeze(1).to(device),
         }
         found = _predict(models, net_input, target.to(device))
-        for i, row, length in zip(batch, found, lengths.tolist(), strict=True):
-            scores[i] = UnitScore(row[:length].clone(), ending)
+        for i, row in zip(batch, found, strict=True):
+            scores[i] = UnitScore(row[: lengths[i]].clone(), ending)
             progress(len(sequences[i]))
     return [score for score in scores if score is not None]
 
 
-def _batches(sequences: Sequence[Tensor], units: int) -> Iterator[list[int]]:
-    """Numbers of sequences in order of length, within ``units`` positions together, padding and BOS included."""
-    batch: list[int] = []
-    for i in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
-        if batch and (len(batch) + 1) * (len(sequences[i]) + 1) > units:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+def _batches(lengths: Sequence[int], positions: int) -> Iterator[tuple[int, list[int]]]:
+    """Padded length, and numbers of the sequences, within ``positions`` together.
+
+    A sequence is always padded to the same length, so that its score does not depend on what is scored beside it: sums
+    are made in the same order. That is at most an eighth more than its own, or 8.
+    """
+    padded: dict[int, list[int]] = {}
+    for i, length in enumerate(lengths):
+        step = max(8, 1 << max(length.bit_length() - 4, 0))
+        padded.setdefault(-(-length // step) * step, []).append(i)
+    for longest, members in sorted(padded.items()):
+        rows = max(positions // longest, 1)
+        for start in range(0, len(members), rows):
+            yield longest, members[start : start + rows]
 
 
 def _predict(models: Sequence[Any], net_input: dict[str, Tensor], target: Tensor) -> Tensor:

@@ -79,11 +79,12 @@ def test_interactive_serves_lines_explains_bad_ones_and_stops_by_seconds(
         assert answer.startswith(prompt)
         rows = torch.tensor([0, *(int(unit) + 1 for unit in answer.split())])
         with torch.no_grad():
-            reading = model.decoder.reader(1).start(3)
-            said = reading.read(rows.view(1, -1, 1))[1][0, 1:, 0] + 3.0 - model.decoder.output_duration.bias
-        frames = said.round().clamp(min=1).cumsum(0).tolist()
+            cache = model.decoder.make_cache(3).extend(len(rows))
+            (prediction,), _ = model.decoder(rows.view(1, -1, 1), cache=cache)
+            predicted = prediction.durations[0, 1:, 0] + 3.0 - model.decoder.output_duration.bias
+        frames = predicted.round().clamp(min=1).cumsum(0).tolist()
         assert frames[-2] < 20 or len(answer) == len(prompt)  # half a second is 20 frames
-        assert frames[-1] >= 20 or len(frames) < 20  # or the boundary came first
+        assert frames[-1] >= 20 or len(frames) < 20  # or EOS came first
     with torch.no_grad():
         model.decoder.output_duration.bias.fill_(3.0)
     wanted = {}
