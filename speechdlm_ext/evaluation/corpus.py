@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.io.audio import SUFFIXES, audio_info
+from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.manifest import read_jsonl
+from speechdlm_ext.io.readers import SUFFIXES
 from speechdlm_ext.io.recordings import audio_paths, read_manifest
 from speechdlm_ext.io.rttm import read_rttm
 from speechdlm_ext.units.files import expand_durations, read_unit_file, row_channels, row_units
@@ -141,7 +142,7 @@ def _read_rows(path: Path, frame_rate: float) -> Corpus:
     except InputError:
         first = {}  # the lines of the public release's unit files are no JSON
     if "audio_filepath" in first:
-        rows = read_manifest(path)
+        rows = read_manifest(path, excerpts=False)
         return Corpus(path, [Dialogue(row["id"], tuple(audio_paths(row)), row=row) for row in rows])
     corpus = Corpus(path, [])
     seen: set[str] = set()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.audio import SUFFIXES
+from speechdlm_ext.io.readers import SUFFIXES
 
 GOLD = "gold.csv"
 COLUMNS = ("id", "filename", "correct")

@@ -16,9 +16,9 @@ def mirror_paths(rows: Sequence[Mapping[str, Any]], dataset: str, output: str | 
     """The wav file for each recording of a manifest, by id.
 
     It is ``<output>/<dataset>/`` and then what follows the first folder named ``dataset`` in the recording's path.
-    Where that is not a folder of every path, it is what follows the folder that all recordings have in common. Of a
-    recording in several files the folder of the first counts, with the id as name. Two recordings that differ in their
-    suffix alone keep it: ``a.flac.wav``.
+    Where that is not a folder of every path, it is what follows the folder that all recordings have in common. A part
+    of a recording, and one in several files (of which the folder of the first counts), has its id as name. Two
+    recordings that differ in their suffix alone keep it: ``a.flac.wav``.
 
     Args:
         rows: the whole manifest, not one shard of it, so that all shards agree.
@@ -37,7 +37,8 @@ def mirror_paths(rows: Sequence[Mapping[str, Any]], dataset: str, output: str | 
         common = os.path.commonpath([source.parent for source in sources])
         parents = [source.parent.relative_to(common) for source in sources]
     names = [
-        source.name if len(audio_paths(row)) == 1 else row["id"] for row, source in zip(rows, sources, strict=True)
+        source.name if len(audio_paths(row)) == 1 and row.get("offset") is None else row["id"]
+        for row, source in zip(rows, sources, strict=True)
     ]
     stems = [parent / PurePath(name).stem for parent, name in zip(parents, names, strict=True)]
     often = Counter(str(stem).casefold() for stem in stems)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-SPEED_STEP = 160  # Hz: other speeds are rounded to sampling rates that resampling is quick with
 _BLOCKS_AHEAD = 4  # of each recording
 _PATIENCE = 0.2  # seconds between two looks at whether anybody still waits
 
@@ -111,7 +110,7 @@ def read_ahead(rows: Sequence[Mapping[str, Any]], sample_rate: int, workers: int
 def heard_rate(row: Mapping[str, Any], sample_rate: int) -> int:
     """The rate in Hz to resample a row's sound to: samples of another one, taken for ``sample_rate``'s, are heard at
     the row's ``speed``."""
-    return round(sample_rate / row["speed"] / SPEED_STEP) * SPEED_STEP if "speed" in row else sample_rate
+    return round(sample_rate / row.get("speed", 1))
 
 
 def _begin(

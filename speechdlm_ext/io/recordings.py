@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.audio import audio_info, read_blocks, resampled_length
+from speechdlm_ext.io.audio import AudioInfo, audio_info, read_blocks, resampled_length
 from speechdlm_ext.io.manifest import read_numbered_jsonl
 
 if TYPE_CHECKING:
@@ -20,18 +20,26 @@ if TYPE_CHECKING:
 
 # A file name may have 255 bytes; suffixes and numbers come after the id.
 _ID_BYTES = 160
+_PART = ("offset", "channel_selector")  # fields that make a row a part of its recording
+_ROUNDING = 0.1  # seconds by which a duration that people wrote may be off
 
 
-def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read_manifest(path: str | os.PathLike[str], excerpts: bool = True) -> list[dict[str, Any]]:
     """Read a manifest of recordings; audio paths in it that are relative are taken from the manifest's folder.
 
-    ``audio_filepath`` is one recording with all channels, or a list of mono recordings, one for each channel.
+    ``audio_filepath`` is one recording with all channels, or a list of mono recordings, one for each channel. What
+    ``offset``, ``duration``, ``sample_rate``, ``channels`` and ``channel_selector`` mean, see :func:`recording_blocks`.
 
     Rows without an ``id`` are named after their files (``make_ids``).
 
+    Args:
+        path: the manifest.
+        excerpts: whether rows may be parts of recordings (``offset``, ``channel_selector``); readers that take whole
+            recordings refuse such rows.
+
     Raises:
-        InputError: the file is missing, has no rows, or a row lacks its audio file, is doubled, or has a duration or
-            channels that cannot be; the message names the line.
+        InputError: the file is missing, has no rows, or a row lacks its audio file, is doubled, has a name that cannot
+            be a file's, or a value that cannot be; the message names the line.
     """
     numbered = read_numbered_jsonl(path)
     if not numbered:
@@ -45,28 +53,51 @@ def read_manifest(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             raise InputError(f"{path}, line {number}: audio_filepath is missing")
         files = [os.path.join(folder, file) for file in files]
         row["audio_filepath"] = files if isinstance(audio, list) else files[0]
-        name = row.get("id", f"\n{files}")  # rows without an id are told apart by their recordings
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{path}, line {number}: the id {name!r} must be text")
+        where = f"{path}, line {number}"
+        if "id" in row:
+            name = check_name(row["id"], f"{where}: the id")
+        else:  # told apart by what is read of which files
+            name = f"\n{files} {_part_key(row)}"
         if name in lines:
             what = f"the id {name!r}" if "id" in row else f"the recording {files[0]}"
             raise InputError(f"{path}, line {number}: {what} is that of line {lines[name]}, too")
         lines[name] = number
-        _check_size(row, f"{path}, line {number}")
+        _check_values(row, where)
+        if not excerpts and (part := next((key for key in _PART if row.get(key) is not None), None)):
+            raise InputError(f'{where}: "{part}": expected whole recordings: write the part to a file of its own')
     rows = [row for _, row in numbered]
     _name(rows)
     return rows
 
 
-def _check_size(row: Mapping[str, Any], where: str) -> None:
-    """Raise an InputError where the duration, channels or sample rate, if the row says them, cannot be."""
+def check_name(name: object, where: str) -> str:
+    """The name of a recording, which becomes the name of files.
+
+    Raises:
+        InputError: it cannot be one; the message begins with ``where``.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[^/\0]{1,200}", name) or name.startswith("."):
+        raise InputError(f'{where} {name!r} cannot be the name of a file: expected a text without "/"')
+    return name
+
+
+def _check_values(row: Mapping[str, Any], where: str) -> None:
+    """Raise an InputError where a field that says what is read has a value that cannot be."""
     for key in ("channels", "sample_rate"):
         value = row.get(key)
         if value is not None and (type(value) not in (int, float) or value != value // 1 or not 1 <= value < math.inf):
-            raise InputError(f'{where}: "{key}": {value!r}, a whole number from 1 up is wanted')
-    duration = row.get("duration")
-    if duration is not None and not (type(duration) in (int, float) and 0 <= duration < math.inf):
-        raise InputError(f'{where}: "duration": {duration!r}, a number of seconds from 0 up is wanted')
+            raise InputError(f'{where}: "{key}": {value!r}, expected a whole number from 1 up')
+    for key in ("duration", "offset"):
+        value = row.get(key)
+        if value is not None and not (type(value) in (int, float) and 0 <= value < math.inf):
+            raise InputError(f'{where}: "{key}": {value!r}, expected a number of seconds from 0 up')
+    selector = row.get("channel_selector")
+    chosen = selector if isinstance(selector, list) and selector else [selector]
+    if selector not in (None, "average") and not all(type(one) is int and one >= 0 for one in chosen):
+        raise InputError(
+            f'{where}: "channel_selector": {selector!r}, expected the number of a channel from 0, a list of such, or '
+            '"average"'
+        )
 
 
 def _name(rows: list[dict[str, Any]]) -> None:
@@ -108,23 +139,82 @@ def audio_paths(row: Mapping[str, Any]) -> list[str]:
 def recording_blocks(row: Mapping[str, Any], sample_rate: int) -> Iterator[torch.Tensor]:
     """The sound of a manifest's row in blocks (C, n) at ``sample_rate`` Hz.
 
+    With an ``offset`` (seconds) the row is the part of the recording that begins there and lasts for its ``duration``,
+    or to the end. Without, ``duration`` is that of the recording, as ``sample_rate`` and ``channels`` are the file's:
+    where the file has others, the row is of another file, and refused. ``channel_selector`` (as in NeMo) is the number
+    of the channel to read, counted from 0, a list of such, or ``"average"``.
+
     Raises:
-        InputError: as :func:`speechdlm_ext.io.audio.read_blocks`, the file has other channels than the row says, or the
-            files of the channels are not equally long.
+        InputError: as :func:`speechdlm_ext.io.audio.read_blocks`, the file has not what the row says, or the files of
+            the channels are not equally long.
     """
-    paths = audio_paths(row)
-    if len(paths) == 1:
-        yield from read_blocks(paths[0], sample_rate, row.get("channels"))
-        return
     import torch
 
-    lengths = [resampled_length(info.frames, info.sample_rate, sample_rate) for info in map(audio_info, paths)]
-    if len(set(lengths)) > 1:
+    paths = audio_paths(row)
+    infos = [audio_info(path) for path in paths]
+    for info in infos:
+        _check_file(row, info)
+    start, stop = _part_of(row)
+    if len(paths) == 1:
+        pick = _picked(row, infos[0].channels)
+        for block in read_blocks(paths[0], sample_rate, row.get("channels"), start=start, stop=stop):
+            block = block if pick is None else block[pick]
+            yield block.mean(0, keepdim=True) if row.get("channel_selector") == "average" else block
+        return
+    _picked(row, len(paths))
+    lengths = [resampled_length(info.frames, info.sample_rate, sample_rate) for info in infos]
+    if len(set(lengths)) > 1 and stop is None:
         found = ", ".join(f"{path}: {length / sample_rate:.3f} s" for path, length in zip(paths, lengths, strict=True))
         raise InputError(f"channels of unequal length ({found}): cut them to the same part of the conversation")
-    streams = [_even_blocks(read_blocks(path, sample_rate, channels=1), sample_rate) for path in paths]
-    for blocks in zip(*streams, strict=True):
+    streams = [
+        _even_blocks(read_blocks(path, sample_rate, channels=1, start=start, stop=stop), sample_rate) for path in paths
+    ]
+    for blocks in zip(*streams, strict=stop is None):
         yield torch.cat(blocks)
+
+
+def _part_of(row: Mapping[str, Any]) -> tuple[float, float | None]:
+    """Where the row begins and ends in its file, in seconds; None for the file's end."""
+    start, duration = row.get("offset"), row.get("duration")
+    return (start or 0.0), (None if start is None or duration is None else start + duration)
+
+
+def _part_key(row: Mapping[str, Any]) -> list[Any]:
+    """What tells parts of one file apart; nothing for a whole recording."""
+    return [[*_part_of(row), row.get("channel_selector")]] if any(row.get(key) is not None for key in _PART) else []
+
+
+def _check_file(row: Mapping[str, Any], info: AudioInfo) -> None:
+    """Raise an InputError where the file is not what the row says."""
+    rate, duration, (start, stop) = row.get("sample_rate"), row.get("duration"), _part_of(row)
+    if rate is not None and rate != info.sample_rate:
+        raise InputError(f'{info.path} has {info.sample_rate} Hz, its row says "sample_rate": {rate}: correct the row')
+    if stop is not None and stop > info.duration + _ROUNDING:
+        raise InputError(
+            f"{info.path} is {info.duration:.3f} s long, its row is the part from {start:g} to {stop:g} s: correct "
+            '"offset" and "duration"'
+        )
+    if row.get("offset") is not None or duration is None:
+        return
+    if abs(duration - info.duration) > max(_ROUNDING, 0.01 * info.duration):
+        raise InputError(
+            f'{info.path} is {info.duration:.3f} s long, its row says "duration": {duration:g}: correct it, or add '
+            '"offset" for a part of the file'
+        )
+
+
+def _picked(row: Mapping[str, Any], channels: int) -> list[int] | None:
+    """The channels that ``channel_selector`` names; None for all."""
+    selector = row.get("channel_selector")
+    if selector is None or selector == "average":
+        return None
+    chosen: list[int] = selector if isinstance(selector, list) else [selector]
+    if max(chosen) >= channels or not isinstance(row["audio_filepath"], str):
+        raise InputError(
+            f'{audio_paths(row)[0]}: "channel_selector": {selector} of {channels} channels in '
+            f"{len(audio_paths(row))} file(s): expected 0 to {channels - 1} of one file"
+        )
+    return chosen
 
 
 def _even_blocks(blocks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
@@ -148,10 +238,12 @@ def recording_size(row: Mapping[str, Any]) -> tuple[float, int]:
         InputError: as :func:`speechdlm_ext.io.audio.audio_info`.
     """
     duration, channels = row.get("duration"), row.get("channels")
-    if isinstance(duration, (int, float)) and isinstance(channels, int):
-        return duration, channels
-    infos = [audio_info(path) for path in audio_paths(row)]
-    return infos[0].duration, sum(info.channels for info in infos)
+    if duration is None or channels is None:
+        infos = [audio_info(path) for path in audio_paths(row)]
+        duration = infos[0].duration - _part_of(row)[0] if duration is None else duration
+        channels = sum(info.channels for info in infos) if channels is None else channels
+    picked = [0] if row.get("channel_selector") == "average" else _picked(row, channels)
+    return duration, channels if picked is None else len(picked)
 
 
 def recording_seconds(row: Mapping[str, Any]) -> float:
@@ -165,7 +257,8 @@ def recording_seconds(row: Mapping[str, Any]) -> float:
 def recording_stamp(row: Mapping[str, Any]) -> list[Any]:
     """What tells whether a recording is still the one that was encoded."""
     paths = audio_paths(row)
-    return [[path, *stamp(path)] for path in paths] + ([row["speed"]] if "speed" in row else [])
+    part = [row["speed"]] if "speed" in row else []
+    return [[path, *stamp(path)] for path in paths] + part + _part_key(row)
 
 
 def stamp(path: str) -> list[int]:

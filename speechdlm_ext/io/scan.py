@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.io.audio import SUFFIXES, audio_info, read_blocks
+from speechdlm_ext.io.audio import audio_info, read_blocks
 from speechdlm_ext.io.locking import exclusive
 from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.io.readers import SUFFIXES
 from speechdlm_ext.io.recordings import make_ids, stamp
 from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.io.sharding import Shard

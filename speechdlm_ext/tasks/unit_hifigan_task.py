@@ -59,7 +59,7 @@ class UnitHiFiGANTask(FairseqTask):
         if cfg.crop_frames < 1 or cfg.sample_rate < 1:
             raise InputError(f"--crop-frames {cfg.crop_frames}, --sample-rate {cfg.sample_rate}: 1 or more is wanted")
         self.units, self.frame_rate, self.codebook = units, frame_rate, codebook
-        self.recordings = {row["id"]: row for row in read_manifest(cfg.manifest)}
+        self.recordings = {row["id"]: row for row in read_manifest(cfg.manifest, excerpts=False)}
         names = {}
         if cfg.speaker_field:
             names = {name: _speakers(row, cfg.speaker_field) for name, row in self.recordings.items()}

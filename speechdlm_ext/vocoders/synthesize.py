@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.recordings import check_name
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.units.durations import are_deduplicated, frame_units
 from speechdlm_ext.vocoders.base import Vocoder
@@ -89,8 +89,7 @@ def _check(
 ) -> tuple[Path, list[list[int]], str]:
     """The wav file, units (C, T) and a digest of the units of a row."""
     name = row.get("audio")
-    if not isinstance(name, str) or not re.fullmatch(r"[^/\0]{1,200}", name) or name.startswith("."):
-        raise InputError(f'"audio": {name!r} cannot be the name of a wav file: a text without "/" is wanted')
+    name = check_name(name, '"audio":')
     for key, ours in (("codebook", vocoder.codebook_fingerprint), ("frame_rate", vocoder.frame_rate)):
         if ours is not None and row.get(key, ours) != ours:
             raise InputError(f"row {name} was made with {key} {row[key]}, the vocoder has {key} {ours}")

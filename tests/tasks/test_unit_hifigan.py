@@ -232,7 +232,7 @@ def test_crops_are_parts_of_the_whole(data: Path, tmp_path: Path, rate: int) -> 
         torch.testing.assert_close(crop, whole[channel, first : first + count], rtol=0, atol=1e-5)
     beyond = read_crop(tmp_path / "a.wav", 0, whole.shape[1] - 10, 5000, 16000, rate)
     assert len(beyond) == 5000 and float(beyond[300:].abs().max()) == 0
-    with pytest.raises(InputError, match="has 2 channels, channel 3 is wanted"):
+    with pytest.raises(InputError, match="has 2 channels, channel 3 is needed"):
         read_crop(tmp_path / "a.wav", 2, 0, 10, 16000, rate)
 
 
