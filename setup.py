@@ -127,6 +127,7 @@ setup(
         "scipy>=1.9",
         "sentencepiece>=0.1.97",
         "soundfile>=0.12",
+        "soxr>=0.5",
         "tensorboard>=2.12",
         "torch>=2.6",  # before 2.6, torch.load(weights_only=True) could still be made to run code (CVE-2025-32434)
         "torchaudio>=2.6",

@@ -82,7 +82,7 @@ def _lock(file: IO[Any], path: str | os.PathLike[str]) -> bool:
         return False
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
-            raise
+            raise OSError(error.errno, error.strerror, str(path)) from None
         if not _warned:
             print(
                 f"warning: the file system of {path} has no file locks ({error.strerror}): start no second run that "

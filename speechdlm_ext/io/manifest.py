@@ -1,56 +1,106 @@
-"""JSON lines: one object a line."""
+"""JSON lines, one object a line: read and written line by line, and tables of lines that do not fit into memory."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 
 
-def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read a file of one JSON object a line; empty lines are passed over.
+class Line(NamedTuple):
+    """A row, with the number of its line from 1 on and the byte where the line begins."""
+
+    number: int
+    offset: int
+    row: dict[str, Any]
+
+
+def iter_jsonl(path: str | os.PathLike[str]) -> Iterator[Line]:
+    """Read a file of one JSON object a line, one after the other; empty lines and a byte order mark are passed over.
 
     Raises:
         InputError: the file is missing, or a line is not a JSON object; the message names the line.
     """
-    return [row for _, row in read_numbered_jsonl(path)]
-
-
-def read_numbered_jsonl(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
-    """The same as :func:`read_jsonl` with the number of each row's line, from 1 on."""
-    rows = []
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
+            offset = 0
             for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise InputError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from None
-                if not isinstance(row, dict):
-                    raise InputError(f"{path}, line {number}: a JSON object is wanted, found {type(row).__name__}")
-                rows.append((number, row))
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text; a manifest has one JSON object a line") from None
+                if text := decode_line(line, number, path).strip():
+                    yield Line(number, offset, _parse(text, f"{path}, line {number}"))
+                offset += len(line)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    return rows
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, expected a file with one JSON object a line") from None
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of :func:`iter_jsonl`."""
+    return [line.row for line in iter_jsonl(path)]
+
+
+def row_at(file: IO[bytes], offset: int) -> dict[str, Any]:
+    """The row that begins at a byte of a file that :func:`iter_jsonl` has read."""
+    file.seek(offset)
+    return _parse(file.readline().decode("utf-8-sig"), file.name)
+
+
+def decode_line(line: bytes, number: int, path: str | os.PathLike[str]) -> str:
+    """The text of a line of a file, without the byte order mark that Windows editors put first.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}, line {number}: not UTF-8 text; expected one JSON object a line") from None
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    return row
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object a line, atomically; text stays readable (no ASCII escapes)."""
     with atomic_write(path) as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(format_row(row))
+
+
+def format_row(row: dict[str, Any]) -> str:
+    """The line of a row, with its end."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def errors_path(output: str | os.PathLike[str]) -> Path:
-    """The file beside ``output`` that says what was left out of it, and why."""
+    """The file beside ``output`` that says which items were skipped, and why."""
     output = Path(output)
     return output.with_name(output.name + ".errors")
+
+
+def temporary_tables(*tables: str) -> sqlite3.Connection:
+    """A database in a temporary file of its own, for tables that may be larger than memory.
+
+    Args:
+        tables: name and columns of each, in SQL.
+    """
+    database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    for setting in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-4000", "temp_store=FILE"):
+        database.execute(f"PRAGMA {setting}")
+    for table in tables:
+        database.execute(f"CREATE TABLE {table}")
+    database.execute("BEGIN")  # one transaction, never ended: the file goes with the connection
+    return database

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import AudioInfo, audio_info, read_blocks, resampled_length
-from speechdlm_ext.io.manifest import read_numbered_jsonl
+from speechdlm_ext.io.manifest import iter_jsonl
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ def read_manifest(path: str | os.PathLike[str], excerpts: bool = True) -> list[d
         InputError: the file is missing, has no rows, or a row lacks its audio file, is doubled, has a name that cannot
             be a file's, or a value that cannot be; the message names the line.
     """
-    numbered = read_numbered_jsonl(path)
+    numbered = [(line.number, line.row) for line in iter_jsonl(path)]
     if not numbered:
         raise InputError(f"{path} has no rows")
     folder = os.path.dirname(os.path.abspath(path))

@@ -5,14 +5,76 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from speechdlm_ext.io.locking import open_locked
+from speechdlm_ext.io.manifest import temporary_tables
 
 _SYNC_EVERY = 1.0  # seconds
+
+
+class LoggedResults(Mapping[str, Any]):
+    """The results in a log by key, the last of each, in the order of the keys' first results.
+
+    Memory holds none of them: where each begins in the file is in a table on disk.
+
+    Args:
+        file: the log, open to be read; None for no results.
+
+    Attributes:
+        settings: the log's; None where there are none.
+        size: bytes up to the first line that is damaged or unfinished.
+    """
+
+    def __init__(self, file: IO[bytes] | None) -> None:
+        self.settings: Any = None
+        self.size = 0
+        self._file = file
+        self._table = temporary_tables("results (number INTEGER PRIMARY KEY, key TEXT UNIQUE, offset INTEGER)")
+        for line in file or ():
+            entry = _parse(line)
+            if entry is None:
+                break
+            if not self.size:
+                self.settings = entry.get("settings")
+            elif isinstance(key := entry.get("key"), str):
+                self.put(key, self.size)
+            else:
+                break
+            self.size += len(line)
+
+    def put(self, key: str, offset: int) -> None:
+        """Note that the result of ``key`` is in the line that begins at ``offset``."""
+        self._table.execute(
+            "INSERT INTO results (key, offset) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET offset = excluded.offset",
+            (_storable(key), offset),
+        )
+
+    def clear(self) -> None:
+        """Forget all results."""
+        self._table.execute("DELETE FROM results")
+
+    def __getitem__(self, key: str) -> Any:
+        found = self._table.execute("SELECT offset FROM results WHERE key = ?", (_storable(key),)).fetchone()
+        if found is None or self._file is None:
+            raise KeyError(key)
+        self._file.seek(found[0])
+        return json.loads(self._file.readline())["value"]
+
+    def __iter__(self) -> Iterator[str]:
+        for (key,) in self._table.execute("SELECT key FROM results ORDER BY number"):
+            yield key
+
+    def __len__(self) -> int:
+        return int(self._table.execute("SELECT COUNT(*) FROM results").fetchone()[0])
+
+    def __del__(self) -> None:
+        self._table.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class ResumeLog:
@@ -20,7 +82,7 @@ class ResumeLog:
 
     The first line is the settings. Where they are other than ``settings``, what the file holds was made in another way
     and is dropped. A last line that was cut off by a kill or a full disk is dropped too. While one process has the
-    journal open, a second one is refused.
+    log open, a second one is refused.
 
     Args:
         path: the file; made when missing.
@@ -32,32 +94,37 @@ class ResumeLog:
 
     Raises:
         InputError: another process has it open.
-        OSError: the file cannot be written.
+        OSError: the folder cannot be written to.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.entries: dict[str, Any] = {}
-        self.dropped = False
         self._settings = settings
         self._synced = 0.0
         self._file = open_locked(self.path)
         try:
-            self._load(settings)
+            self.entries = LoggedResults(open(self.path, "rb"))  # noqa: SIM115 - closed with the results
+            found = self.entries.settings
+            if same := bool(self.entries.size) and found == settings:
+                self._size = self.entries.size
+                self._file.truncate(self._size)
+            self.dropped = not same and found is not None
+            if not same:
+                self.clear()
         except BaseException:
             self._file.close()
             raise
 
     def add(self, key: str, value: Any) -> None:
         """Keep a result: no kill can take it back once this returns, nor can a crash of the machine, a second later."""
-        self._append({"key": key, "value": value})
-        self.entries[key] = value
+        self.entries.put(key, self._append({"key": key, "value": value}))
 
     def clear(self) -> None:
         """Forget all results."""
         self.entries.clear()
         self._file.truncate(0)
+        self._size = 0
         self._append({"settings": self._settings})
 
     def remove(self) -> None:
@@ -76,58 +143,37 @@ class ResumeLog:
             if error is None:
                 raise
 
-    def _load(self, settings: dict[str, Any]) -> None:
-        self._file.seek(0)
-        found, entries, whole = _read(self._file)
-        if whole and found == settings:
-            self.entries = entries
-            self._file.truncate(whole)
-        else:
-            self.dropped = found is not None
-            self._file.truncate(0)
-            self._append({"settings": settings})
-
-    def _append(self, entry: dict[str, Any]) -> None:
+    def _append(self, entry: dict[str, Any]) -> int:
+        """Write a line; returns the byte where it begins."""
+        line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        start = self._size
         try:
-            self._file.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+            self._file.write(line)
             self._file.flush()
             if time.monotonic() - self._synced > _SYNC_EVERY:  # slow on the disks of a cluster
                 os.fsync(self._file.fileno())
                 self._synced = time.monotonic()
         except OSError as error:  # the system does not say which disk is full
             raise OSError(error.errno, error.strerror, str(self.path)) from None
+        self._size += len(line)
+        return start
 
 
-def read_resume_log(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """Settings and results of a journal, which another process may have open; None and nothing where there is none.
+def read_resume_log(path: str | os.PathLike[str]) -> tuple[Any, LoggedResults]:
+    """Settings and results of a log, which another process may have open; None and nothing where there is none.
 
     Read as far as it is whole, as :class:`ResumeLog` does.
     """
     try:
-        with open(path, "rb") as file:
-            settings, entries, _ = _read(file)
+        results = LoggedResults(open(path, "rb"))  # noqa: SIM115 - closed with the results
     except (FileNotFoundError, IsADirectoryError):
-        return None, {}
-    return settings, entries
+        results = LoggedResults(None)
+    return results.settings, results
 
 
-def _read(file: Iterable[bytes]) -> tuple[Any, dict[str, Any], int]:
-    """Settings, results by key, and the bytes up to the first line that is damaged or in the making."""
-    settings: Any = None
-    entries: dict[str, Any] = {}
-    whole = 0
-    for line in file:
-        entry = _parse(line)
-        if entry is None:
-            break
-        if not whole:
-            settings = entry.get("settings")
-        elif isinstance(key := entry.get("key"), str):
-            entries[key] = entry.get("value")
-        else:
-            break
-        whole += len(line)
-    return settings, entries, whole
+def _storable(key: str) -> str:
+    """The key as the database can keep it, also where it has halves of surrogate pairs."""
+    return key.encode("utf-8", "backslashreplace").decode()
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

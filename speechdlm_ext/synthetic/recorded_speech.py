@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.io.audio import SUFFIXES, read_audio
+from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.io.readers import SUFFIXES
 from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, Clip, Wave, energy_segments, make_clip
 from speechdlm_ext.vad.energy import Energy
 

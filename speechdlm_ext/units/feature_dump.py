@@ -90,9 +90,9 @@ def dump_features(
 
 def _read_accounts(
     parts: Sequence[Path], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+) -> list[Mapping[str, Any]]:
     """What each shard's account has, of recordings by id; each must be done."""
-    accounts = []
+    accounts: list[Mapping[str, Any]] = []
     for index, part in enumerate(parts):
         shard = Shard(index, len(parts))
         made_with, account = read_resume_log(part.with_name(part.name + ".partial"))

@@ -116,4 +116,5 @@ def test_commands_work_on_file_systems_without_locks(tmp_path: Path, run_command
     assert (tmp_path / "none.jsonl").read_bytes() == (tmp_path / "locks.jsonl").read_bytes()
     assert (tmp_path / "none-bin/train.unitA.bin").read_bytes() == (tmp_path / "locks-bin/train.unitA.bin").read_bytes()
     words = ["-c", REFUSE, "EIO", checkout / "data_prep/make_manifest.py", tmp_path / "in", tmp_path / "x.jsonl"]
-    assert run_command(["python", *words], check=False).returncode not in (0, 2)
+    done = run_command(["python", *words], check=False)
+    assert done.returncode == 2 and "Input/output error: " in done.stderr and len(done.stderr.splitlines()) == 1

@@ -284,6 +284,7 @@ def test_penalty_is_kept_with_the_units_and_not_mixed(tmp_path: Path, rows: list
 def test_one_bad_recording_of_a_batch_is_left_out(rows: list, codebook: Codebook) -> None:
     """Too short for a frame, not there, and features that the quantizer refuses: the others of the batch are done."""
     soundfile.write(rows[1]["audio_filepath"], torch.zeros(160, 2).numpy(), 16000)
+    rows[1]["duration"] = 0.01
     rows[2]["audio_filepath"] += ".gone"
 
     class Odd(LogMelEncoder):
@@ -343,7 +344,7 @@ class Slow(DPDPQuantizer):
     [
         # On a CPU, all that was encoded is kept before the next forward pass begins: one recording, or batch, is lost.
         ("cpu", 0.0, [0, 1, 2, 3, 4, 5]),
-        ("cpu", 4.5, [0, 2, 4, 5]),
+        ("cpu", 4.5, [0, 1, 3, 5]),  # the longest first, alone
         # On a GPU the next one is encoded while one is quantized: these two are in hand, and no third.
         ("cuda", 0.0, [0, 0, 1, 2, 3, 4]),
     ],
