@@ -40,7 +40,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    from speechdlm_ext.evaluation.zerospeech_files import are_likelihoods, merge_likelihoods, row_keys
+    from speechdlm_ext.io.likelihoods import are_likelihoods, merge_likelihoods, row_keys
     from speechdlm_ext.units.files import read_unit_file
     from speechdlm_ext.units.merging import merge
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -40,15 +40,14 @@ def main() -> None:
     import json
 
     from speechdlm_ext.errors import InputError
-    from speechdlm_ext.evaluation.zerospeech import read_tests
-    from speechdlm_ext.evaluation.zerospeech_files import read_likelihoods
+    from speechdlm_ext.evaluation.zerospeech import measure_accuracy, read_tests
     from speechdlm_ext.io.atomic import atomic_write
+    from speechdlm_ext.io.likelihoods import read_likelihoods
     from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-    from speechdlm_ext.metrics.zerospeech import measure_accuracy
 
     if args.resamples < 1 or not 0 < args.confidence < 1:
         raise InputError(
-            f"--resamples {args.resamples} --confidence {args.confidence}: 1 or more, and a share, are wanted"
+            f"--resamples {args.resamples} --confidence {args.confidence}: expected 1 or more, and a share"
         )
     options = BootstrapOptions(args.resamples, args.confidence, args.seed)
     scores = read_likelihoods(args.scores)
@@ -62,30 +61,33 @@ def main() -> None:
     if not results:
         raise refused[0]
     for reason in refused:
-        print(f"left out: {reason}", file=sys.stderr)
+        print(f"skipped: {reason}", file=sys.stderr)
     for name, found in results.items():
         for line in _report(name, found):
             print(line)
     if args.json:
         with atomic_write(args.json) as file:
-            json.dump({name: asdict(found) for name, found in results.items()}, file, indent=2)
+            json.dump(results, file, indent=2)
             file.write("\n")
 
 
-def _report(name: str, found) -> list[str]:  # type: ignore[no-untyped-def]  # Accuracy: heavy imports are in main()
+def _report(name: str, found: dict[str, Any]) -> list[str]:
     """A test's figures, and what is missing, by name."""
-    interval = "" if found.interval is None else " [{:.2f}, {:.2f}]".format(*(100 * end for end in found.interval))
+    bounds = found["interval"]
+    interval = "" if bounds is None else f" [{100 * bounds[0]:.2f}, {100 * bounds[1]:.2f}]"
     lines = [
-        f"{name}: {100 * found.accuracy:.2f} %{interval}, {found.items} items, {found.pairs} pairs, {found.ties} ties "
-        f"({100 * found.with_ties:.2f} % with ties for a half)"
+        f"{name}: {100 * found['accuracy']:.2f} %{interval}, {found['items']} items, {found['pairs']} pairs, "
+        f"{found['ties']} ties ({100 * found['with_ties']:.2f} % with ties for a half)"
     ]
-    lines += [f"  {kind}: {100 * own.accuracy:.2f} %, {own.items} items" for kind, own in found.groups.items()]
-    for what, names in (("without a score", found.missing), ("without a likelihood", list(found.without_likelihood))):
+    lines += [f"  {kind}: {100 * own['accuracy']:.2f} %, {own['items']} items" for kind, own in found["groups"].items()]
+    for what in ("missing", "without_likelihood"):
+        names = list(found[what])
         if names:
             shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-            lines.append(f"  {what}: {len(names)} ({shown})")
-    if found.left_out:
-        lines.append(f"  left out for that: {found.left_out} pairs")
+            label = "without a score" if what == "missing" else "without a likelihood"
+            lines.append(f"  {label}: {len(names)} ({shown})")
+    if found["skipped"]:
+        lines.append(f"  skipped for that: {found['skipped']} pairs")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""How well n-grams predict units, counted as the losses of unit language models are, which should be better."""
+"""How well n-grams predict units, in the unit of the losses of unit language models: their baseline."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("train", type=Path, help="unit file to count, as data_prep/split_units.py writes it")
     parser.add_argument("held_out", type=Path, help="unit file to predict")
     parser.add_argument("--orders", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="(default: 1 2 3)")
-    parser.add_argument("--units", type=int, help="size of the codebook (default: one more than the greatest unit)")
-    parser.add_argument("--channel", help="the one to count and to predict, of units with several")
-    parser.add_argument(
-        "--without-copies", action="store_true", help="leave out the copies of recordings at other speeds"
-    )
+    parser.add_argument("--num-units", type=int, help="size of the codebook (default: one more than the greatest unit)")
+    parser.add_argument("--units", dest="num_units", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_argument("--channel", help="of unit files with several channels: the one to count and to predict")
+    parser.add_argument("--without-copies", action="store_true", help="skip the copies of recordings at other speeds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     return parser
 
@@ -32,14 +31,14 @@ def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
     if min(options.orders) < 1:
-        raise InputError(f"--orders {min(options.orders)}: 1 or more is wanted")
+        raise InputError(f"--orders {min(options.orders)}: expected 1 or more")
     from speechdlm_ext.evaluation.ngrams import measure_unit_files, tabulate_figures, write_figures
 
     figures = measure_unit_files(
         options.train,
         options.held_out,
         options.orders,
-        options.units,
+        options.num_units,
         options.channel,
         copies=not options.without_copies,
     )

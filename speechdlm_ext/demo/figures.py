@@ -16,9 +16,10 @@ from speechdlm_ext.io.audio import read_audio, read_blocks
 from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.metrics.events import Events, pool_events
 from speechdlm_ext.metrics.intervals import Interval, crop_intervals, shift_intervals
+from speechdlm_ext.metrics.ngrams import KneserNey, NgramFigures, measure_ngram
 from speechdlm_ext.metrics.turn_taking import find_events
-from speechdlm_ext.metrics.unit_baselines import Baseline, unit_baselines
-from speechdlm_ext.units.files import read_unit_file
+from speechdlm_ext.metrics.unit_figures import deduplicate
+from speechdlm_ext.units.files import read_unit_file, row_units
 from speechdlm_ext.vad.energy import Energy
 
 _MOST_MINUTES = 60.0  # of the corpus that are measured: enough for its figures, whatever its size
@@ -73,8 +74,8 @@ class DemoFigures:
     left_out: list[dict[str, Any]]
     curves: TrainingCurves
     validation: dict[str, float]
-    unigram: Baseline
-    bigram: Baseline
+    unigram: NgramFigures
+    bigram: NgramFigures
     steps: list[dict[str, Any]]
 
     def generated(self) -> Events:
@@ -92,7 +93,7 @@ class DemoFigures:
 
     def beats_bigram(self) -> bool | None:
         """Whether the model's bits are below the bigram's; None without a figure."""
-        return None if self.model_bits is None else self.model_bits < self.bigram.bits
+        return None if self.model_bits is None else self.model_bits < self.bigram.nll_loss
 
     def activity_ratios(self) -> list[float | None]:
         """For each channel, generated share of speech over that of the corpus; None where the corpus has no speech."""
@@ -163,15 +164,16 @@ def _corpus_events(recordings: list[dict[str, Any]]) -> tuple[Events, float]:
     return pool_events(found), seconds / 60
 
 
-def _baselines(split: Path) -> tuple[Baseline, Baseline]:
-    """Of the units that the model is trained and judged on: the end of a line, ``</s>``, is predicted like a unit."""
+def _baselines(split: Path) -> list[NgramFigures]:
+    """Unigram and bigram of the units that the model is trained and judged on, the ends of lines included."""
 
-    def sequences(name: str) -> list[list[str]]:
-        rows = read_unit_file(split / f"{name}.jsonl")
-        return [[*row[c].split(), "</s>"] for row in rows for c in row if c.startswith("unit")]
+    def sequences(name: str) -> list[list[int]]:
+        channels = [channel for row in read_unit_file(split / f"{name}.jsonl") for channel in row_units(row)]
+        return [deduplicate(channel)[0].tolist() for channel in channels]
 
-    words = [line.split()[0] for line in _lines(split / "dict.txt") if line.strip()]
-    return unit_baselines(sequences("train"), sequences("valid"), len(words) + 1)
+    train, valid = sequences("train"), sequences("valid")
+    num_units = sum(1 for line in _lines(split / "dict.txt") if line.strip())
+    return [measure_ngram(KneserNey(train, order, num_units, without_repeats=True), valid) for order in (1, 2)]
 
 
 def _prompts(out: Path, recordings: dict[str, dict[str, Any]]) -> Iterable[Prompt]:

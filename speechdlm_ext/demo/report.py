@@ -58,7 +58,8 @@ def _verdicts(figures: Any) -> str:
             "Bits per edge unit, held out",
             figures.beats_bigram(),
             "–" if bits is None else f"{bits:.2f}",
-            f"To pass, less than the bigram's {figures.bigram.bits:.2f}; the unigram has {figures.unigram.bits:.2f}.",
+            f"To pass, less than the bigram's {figures.bigram.nll_loss:.2f}; "
+            f"the unigram has {figures.unigram.nll_loss:.2f}.",
         )
     ]
     generated, corpus = figures.generated(), figures.corpus
@@ -109,16 +110,16 @@ def _learning(figures: Any) -> str:
         Curve("training", sorted(curves.train_duration.items())),
         Curve("held out", sorted(curves.valid_duration.items()), dots=True),
     ]
-    levels = [Level("bigram", figures.bigram.bits), Level("unigram", figures.unigram.bits)]
+    levels = [Level("bigram", figures.bigram.nll_loss), Level("unigram", figures.unigram.nll_loss)]
     bars = [
-        ("unigram", figures.unigram.bits),
-        ("bigram", figures.bigram.bits),
+        ("unigram", figures.unigram.nll_loss),
+        ("bigram", figures.bigram.nll_loss),
         ("SpeechDLM", figures.model_bits),
     ]
     smoothing = (
-        f"An edge is the start of a run of equal units; {figures.bigram.edges:,} of them are held out and scored. "
-        "Unigram and bigram count the runs of the same training segments; their smoothing, like the model's "
-        "checkpoint, was chosen for the lowest bits on the held-out segments. The model's size and the training "
+        f"An edge is the start of a run of equal units; {figures.bigram.units + figures.bigram.utterances:,} of them, "
+        "ends of segments included, are held out and scored. Unigram and bigram (Kneser-Ney) count the runs of the "
+        "training segments. The model's checkpoint was chosen for the lowest bits held out; its size and the training "
         "options were chosen on made conversations of seed 1: another --seed, or your own recordings, test them."
     )
     chart = bar_chart(bars, "bits, less is better", "Edge units, held out", strong=2, note=smoothing)

@@ -1,4 +1,4 @@
-"""N-grams of unit files: counted in one, held against another."""
+"""N-grams of unit files: counted in one, evaluated on another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def measure_unit_files(
     train: str | os.PathLike[str],
     held_out: str | os.PathLike[str],
     orders: Sequence[int],
-    units: int | None = None,
+    num_units: int | None = None,
     channel: str | None = None,
     copies: bool = True,
 ) -> list[NgramFigures]:
@@ -28,7 +28,7 @@ def measure_unit_files(
     Args:
         train: unit file to count.
         held_out: unit file to predict.
-        units: size of the codebook; by default one more than the greatest unit of both.
+        num_units: size of the codebook; by default one more than the greatest unit of both.
         channel: the one to read, of rows with several.
         copies: count copies at other speeds (``copy_of``) as well.
 
@@ -43,12 +43,12 @@ def measure_unit_files(
         if not found:
             raise InputError(f"{os.fspath(path)}: no units in it")
     greatest = max(map(max, known + lines))
-    if units is not None and greatest >= units:
-        raise InputError(f"--units {units}: there is a unit {greatest}, the codebook has more")
+    if num_units is not None and greatest >= num_units:
+        raise InputError(f"--num-units {num_units}: unit {greatest} occurs, so the codebook has more")
     seconds = sum(_seconds(row, channel) for row in predicted)
     without_repeats = not has_repeats(known + lines)
     return [
-        measure_ngram(KneserNey(known, order, units or greatest + 1, without_repeats), lines, seconds)
+        measure_ngram(KneserNey(known, order, num_units or greatest + 1, without_repeats), lines, seconds)
         for order in orders
     ]
 

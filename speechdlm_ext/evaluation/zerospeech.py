@@ -1,4 +1,4 @@
-"""Tests of what a language model of speech knows: of two utterances, which one does it find likelier?
+"""Tests of spoken language models in which one of two utterances should be likelier: layouts, and accuracies.
 
 - sWUGGY (lexical: words against non-words) and sBLIMP (syntactic: sentences against ungrammatical ones), in the layout
   of the ZeroSpeech challenge 2021 (Nguyen et al. 2020): a folder with ``gold.csv``, whose columns ``id``, ``filename``,
@@ -11,34 +11,23 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.likelihoods import Likelihood
 from speechdlm_ext.io.readers import SUFFIXES
+from speechdlm_ext.metrics.bootstrap import BootstrapOptions
+from speechdlm_ext.metrics.zerospeech import Pair, accuracy
 
 GOLD = "gold.csv"
 COLUMNS = ("id", "filename", "correct")
 STORY = "story-cloze"
-
-
-class Pair(NamedTuple):
-    """Two utterances of which the first should be likelier.
-
-    Attributes:
-        item: what is tested; several voices may say it.
-        right, wrong: names of the utterances, without folders and suffixes.
-        group: a kind of items, for figures of its own; ``""`` where there are none.
-    """
-
-    item: str
-    right: str
-    wrong: str
-    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,8 +61,49 @@ def read_tests(folder: str | os.PathLike[str]) -> list[LikelihoodTest]:
     return [LikelihoodTest(STORY, folder, pairs)]
 
 
+def measure_accuracy(
+    test: LikelihoodTest, scores: Mapping[str, Likelihood], bootstrap: BootstrapOptions | None = None
+) -> dict[str, Any]:
+    """Judge scores by a test.
+
+    Args:
+        test: whose pairs are compared.
+        scores: by key; keys may have folders and suffixes that the test's names do not have.
+        bootstrap: of the intervals.
+
+    Returns:
+        The figures of :func:`speechdlm_ext.metrics.zerospeech.accuracy`; ``missing``: utterances of the test without a
+        line in the scores; ``without_likelihood``: those whose line says nan, with the reason; ``skipped``: pairs that
+        could not be compared for either.
+
+    Raises:
+        InputError: two keys have the same name, or no pair of the test has scores.
+    """
+    values: dict[str, Likelihood] = {}
+    for key, score in scores.items():
+        name = stem(key)
+        if name in values:
+            raise InputError(f"the scores of {values[name].key} and {key}: both are named {name}, remove one of them")
+        values[name] = score
+    names = sorted({name for pair in test.pairs for name in (pair.right, pair.wrong)})
+    missing = [name for name in names if name not in values]
+    without = {
+        name: values[name].reason or "nan" for name in names if name in values and math.isnan(values[name].value)
+    }
+    unknown = {*missing, *without}
+    pairs = [pair for pair in test.pairs if pair.right not in unknown and pair.wrong not in unknown]
+    if not pairs:
+        raise InputError(
+            f"{test.path}: none of its {len(test.pairs)} pairs has scores, as of {test.pairs[0].right}: are they of "
+            "another test?"
+        )
+    figures = accuracy(pairs, {name: score.value for name, score in values.items()}, bootstrap)
+    skipped = len(test.pairs) - len(pairs)
+    return {**figures, "missing": missing, "without_likelihood": without, "skipped": skipped}
+
+
 def stem(name: str) -> str:
-    """A name without folders and without the suffix of sound or of units."""
+    """A name without folders and without the suffix of audio or of units."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
     head, _, suffix = base.rpartition(".")
     return head if head and f".{suffix.lower()}" in (*SUFFIXES, ".pt", ".npy", ".txt") else base
@@ -88,9 +118,9 @@ def _read_gold(path: Path, folder: Path) -> LikelihoodTest:
         header = list(row)
         name = stem(row["filename"])
         if row["correct"] not in ("0", "1"):
-            raise InputError(f"{path}, line {line}: correct is {row['correct']!r}, 0 or 1 is wanted")
+            raise InputError(f"{path}, line {line}: correct is {row['correct']!r}, expected 0 or 1")
         if not name or name in seen:
-            raise InputError(f"{path}, line {line}: filename {name!r} is {'there twice' if name else 'missing'}")
+            raise InputError(f"{path}, line {line}: filename {name!r} {'occurs twice' if name else 'is missing'}")
         seen.add(name)
         sides[row["id"], row.get("voice") or ""][row["correct"] == "0"].append(name)
         groups[row["id"]] = row.get("type") or ""
@@ -122,7 +152,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             for row in reader:
                 if None in row or None in row.values():
                     raise InputError(
-                        f"{path}, line {reader.line_num}: {len(reader.fieldnames or [])} fields are wanted"
+                        f"{path}, line {reader.line_num}: {len(reader.fieldnames or [])} fields are expected"
                     )
                 yield reader.line_num, row
     except (UnicodeDecodeError, csv.Error):
@@ -136,7 +166,7 @@ def _story_pairs(folder: Path) -> list[Pair]:
         before, _, side = stem(path.name).rpartition("_")
         if before and side in ("correct", "incorrect") and path.is_file():
             if side in sides[before]:
-                raise InputError(f"{folder}: {before}_{side} is there twice")
+                raise InputError(f"{folder}: {before}_{side} occurs twice")
             sides[before][side] = f"{before}_{side}"
     for found in sides.values():
         if len(found) < 2:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.evaluation.zerospeech_files import Likelihood, row_keys, write_likelihoods
 from speechdlm_ext.hub.dialogues import channel_texts
 from speechdlm_ext.hub.model import DialogueModel
 from speechdlm_ext.hub.unit_model import UnitModel
+from speechdlm_ext.io.likelihoods import Likelihood, row_keys, write_likelihoods
 from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.files import choose_channel, read_unit_file

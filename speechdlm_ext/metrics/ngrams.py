@@ -1,4 +1,4 @@
-"""N-grams of units with Kneser-Ney smoothing: what a language model of units has to be better than."""
+"""N-grams of units with Kneser-Ney smoothing: the baseline of unit language models."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ Context = tuple[int, ...]
 class KneserNey:
     """Interpolated modified Kneser-Ney (Chen & Goodman 1999, section 3) over units and the boundary.
 
-    The highest order counts n-grams; lower ones count in how many different contexts the rest of an n-gram occurs, but
-    for those that begin with the boundary, which nothing precedes. The lowest order is mixed with the uniform
-    distribution over the K units and the boundary. Each order has three discounts (of what was counted once, twice and
+    The highest order counts n-grams; lower orders count the different contexts of an n-gram, except for those that
+    begin with the boundary, which nothing precedes. The lowest order is mixed with the uniform distribution over the K
+    units and the boundary. Each order has three discounts (of what was counted once, twice and
     more often), which follow from its counts of counts; nothing is fitted to held-out data.
 
     Args:
         utterances: to count, each a sequence of units 0…K-1.
         order: n of the n-grams, from 1 on.
-        units: size K of the codebook.
-        without_repeats: a unit never follows itself, as among deduplicated units; the mass of that goes to the others.
+        num_units: size K of the codebook.
+        without_repeats: a unit never follows itself, as among deduplicated units; that mass is given to the others.
 
     Raises:
         ValueError: an order below 1, or nothing to count.
     """
 
     def __init__(
-        self, utterances: Sequence[Sequence[int]], order: int, units: int, without_repeats: bool = False
+        self, utterances: Sequence[Sequence[int]], order: int, num_units: int, without_repeats: bool = False
     ) -> None:
         if order < 1 or not any(map(len, utterances)):
-            raise ValueError(f"an order of {order} and {len(utterances)} utterances: 1 or more, and units, are wanted")
-        self.order, self.units, self.without_repeats = order, units, without_repeats
+            raise ValueError(f"an order of {order} and {len(utterances)} utterances: expected 1 or more, and units")
+        self.order, self.num_units, self.without_repeats = order, num_units, without_repeats
         self.tables: list[dict[Context, Counter[int]]] = [defaultdict(Counter) for _ in range(order)]
-        for units_of_one in utterances:
-            for context, unit in _ngrams(units_of_one, order):
+        for utterance in utterances:
+            for context, unit in _ngrams(utterance, order):
                 self.tables[len(context)][context][unit] += 1
         for length in range(order - 1, 0, -1):
             for context, counts in self.tables[length].items():
@@ -53,22 +53,22 @@ class KneserNey:
     def probability(self, unit: int, context: Context) -> float:
         """Of a unit or the boundary after ``context``, the units before it (the boundary before them included)."""
         context = context[max(len(context) - self.order + 1, 0) :]
-        chance = self._smoothed(unit, context)
+        probability = self._smoothed(unit, context)
         if self.without_repeats and context and context[-1] != BOUNDARY:
             last = context[-1]
-            return 0.0 if unit == last else chance / (1.0 - self._smoothed(last, context))
-        return chance
+            return 0.0 if unit == last else probability / (1.0 - self._smoothed(last, context))
+        return probability
 
     def _smoothed(self, unit: int, context: Context) -> float:
-        chance = 1.0 / (self.units + 1)
+        probability = 1.0 / (self.num_units + 1)
         for length in range(len(context) + 1):
             own = context[len(context) - length :]
             counts = self.tables[length].get(own)
             if counts:
                 seen = counts.get(unit, 0)
                 discount = self.discounts[length][min(seen, 3) - 1] if seen else 0.0
-                chance = (seen - discount) / counts.total() + self.weights[length][own] * chance
-        return chance
+                probability = (seen - discount) / counts.total() + self.weights[length][own] * probability
+        return probability
 
 
 def _ngrams(units: Sequence[int], order: int) -> Iterator[tuple[Context, int]]:
@@ -79,7 +79,7 @@ def _ngrams(units: Sequence[int], order: int) -> Iterator[tuple[Context, int]]:
 
 
 def _discounts(table: dict[Context, Counter[int]]) -> tuple[float, float, float]:
-    """Of counts of 1, 2, and 3 or more (Chen & Goodman 1999, equation 26); a half where there is not enough to tell."""
+    """Of counts of 1, 2, and 3 or more (Chen & Goodman 1999, equation 26); 0.5 where too few were counted."""
     many = Counter(count for counts in table.values() for count in counts.values() if count <= 4)
     if not all(many[count] for count in (1, 2, 3)):
         return 0.5, 0.5, 0.5
@@ -90,7 +90,7 @@ def _discounts(table: dict[Context, Counter[int]]) -> tuple[float, float, float]
 
 
 def _rest(counts: Counter[int], discounts: tuple[float, float, float]) -> float:
-    """What the discounts leave for lower orders, as a share."""
+    """The mass that the discounts leave to lower orders, as a share."""
     return sum(discounts[min(count, 3) - 1] for count in counts.values()) / counts.total()
 
 
@@ -102,7 +102,7 @@ class NgramFigures:
         order: n.
         bits_per_unit: of units alone.
         bits_per_second: the same bits for the seconds that the units last; ``None`` where these are not known.
-        nll_loss: bits a place, the ends of utterances counted.
+        nll_loss: bits per token, the ends of utterances counted, as fairseq logs it.
         units, utterances: how many were predicted.
     """
 
@@ -127,8 +127,8 @@ def measure_ngram(model: KneserNey, utterances: Sequence[Sequence[int]], seconds
     for utterance in utterances:
         line = (BOUNDARY, *utterance, BOUNDARY)
         for end in range(1, len(line)):
-            chance = model.probability(line[end], line[max(end - model.order + 1, 0) : end])
-            bits = -math.log2(chance) if chance > 0 else math.inf
+            probability = model.probability(line[end], line[max(end - model.order + 1, 0) : end])
+            bits = -math.log2(probability) if probability > 0 else math.inf
             if end < len(line) - 1:
                 of_units += bits
                 units += 1
@@ -136,10 +136,10 @@ def measure_ngram(model: KneserNey, utterances: Sequence[Sequence[int]], seconds
                 of_ends += bits
     if not units:
         raise ValueError("n-grams need units to predict")
-    places = units + len(utterances)
+    tokens = units + len(utterances)
     per_second = of_units / seconds if seconds else None
     return NgramFigures(
-        model.order, of_units / units, per_second, (of_units + of_ends) / places, units, len(utterances)
+        model.order, of_units / units, per_second, (of_units + of_ends) / tokens, units, len(utterances)
     )
 
 

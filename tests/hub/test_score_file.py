@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.evaluation.zerospeech_files import merge_likelihoods, read_likelihoods
 from speechdlm_ext.hub import DialogueModel, UnitModel
 from speechdlm_ext.hub import score_file as likelihoods
 from speechdlm_ext.hub.load import load_model
 from speechdlm_ext.hub.score_file import score_unit_file
+from speechdlm_ext.io.likelihoods import merge_likelihoods, read_likelihoods
 from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.io.sharding import Shard
 from tests.hub.checkpoints import write_checkpoint
@@ -79,10 +79,10 @@ def test_shards_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     first = tmp_path / "s.txt.shard-0-of-2"
     for wanted, files, output, message in (
         ([*keys, "dev/03"], ["s.txt"], "new.txt", r"1 of 4 rows have no score \(dev/03\)"),
-        (keys[:2], ["s.txt"], "new.txt", "dev/02 has a score, and is not among"),
-        (keys, ["s.txt", first.name], "new.txt", "dev/00 is in another file"),
+        (keys[:2], ["s.txt"], "new.txt", "dev/02 has a score, but is not among"),
+        (keys, ["s.txt", first.name], "new.txt", "dev/00 is also in another file"),
         (keys, ["nothing.txt"], "new.txt", "no such file"),
-        (keys[::-1], ["s.txt"], "all.txt", "says something else"),
+        (keys[::-1], ["s.txt"], "all.txt", "exists with other scores"),
     ):
         with pytest.raises(InputError, match=message):
             merge_likelihoods(wanted, [tmp_path / name for name in files], tmp_path / output)
@@ -191,7 +191,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     ("rows", "message"),
     [
         ([{"audio": "a", "unitA": "1 2"}, {"audio": "b", "unitA": "1 20"}], "row b: 20 is no unit"),
-        ([{"audio": "a", "unitA": "1 2"}, {"audio": "a", "unitA": "1 3"}], "id a is there twice"),
+        ([{"audio": "a", "unitA": "1 2"}, {"audio": "a", "unitA": "1 3"}], "id a occurs twice"),
         ([{"audio": "a b", "unitA": "1 2"}], "blanks and #"),
         ([{"audio": "a", "units": "1 2"}], "channels unitA"),
     ],

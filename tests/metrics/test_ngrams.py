@@ -89,7 +89,10 @@ def test_files_with_durations_copies_and_frames(tmp_path: Path, run_command: Any
         measure_unit_files(train, valid, [2], 50, copies=False)[0],
     )
     assert with_copies.bits_per_unit != wanted.bits_per_unit and more_units.nll_loss > wanted.nll_loss
-    for options, message in (({"units": 4}, "--units 4: there is a unit"), ({"channel": "unitB"}, "no channel unitB")):
+    for options, message in (
+        ({"num_units": 4}, "--num-units 4: unit 8 occurs"),
+        ({"channel": "unitB"}, "no channel unitB"),
+    ):
         with pytest.raises(InputError, match=message):
             measure_unit_files(train, valid, [1], **options)
     with pytest.raises(InputError, match="no units in it"):

@@ -1,7 +1,7 @@
 """Files of log-likelihoods: lines of ``key log-likelihood``, as the ZeroSpeech challenges read them.
 
-What has no units has no likelihood: its line is ``key nan``, as that challenge's readers take two fields and no more,
-and why stands in the ``.errors`` file beside it.
+A sequence without units has no likelihood: its line is ``key nan``, as the challenge's readers accept two fields only,
+and the reason is in the ``.errors`` file beside it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from speechdlm_ext.io.sharding import shard_paths
 
 
 class Likelihood(NamedTuple):
-    """What a line of a file of scores says.
+    """A line of a file of scores.
 
     Attributes:
         key: the sequence's id.
-        value: its log-likelihood in nats, of all or of a unit; NaN where there is none.
+        value: its log-likelihood in nats, in all or per unit; NaN where there is none.
         reason: why there is none.
     """
 
@@ -48,10 +48,10 @@ def _text(scores: Sequence[Likelihood]) -> str:
 
 
 def read_likelihoods(path: str | os.PathLike[str]) -> dict[str, Likelihood]:
-    """Read a file of scores, by key; where it is not there, all of its shards.
+    """Read a file of scores, by key; if it does not exist, all of its shards.
 
     Raises:
-        InputError: the file or a shard is missing, a line is not ``key number``, or a key is there twice.
+        InputError: the file or a shard is missing, a line is not ``key number``, or a key occurs twice.
     """
     paths = [Path(path)] if os.path.exists(path) else shard_paths(path)
     if not paths:
@@ -69,7 +69,7 @@ def _read(path: Path, scores: dict[str, Likelihood]) -> None:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text; lines of 'key log-likelihood' are wanted") from None
+        raise InputError(f"{path}: not UTF-8 text; expected lines of 'key log-likelihood'") from None
     reasons = {}
     if errors_path(path).is_file():
         reasons = {str(row.get("id")): str(row.get("error", "")) for row in read_jsonl(errors_path(path))}
@@ -81,9 +81,9 @@ def _read(path: Path, scores: dict[str, Likelihood]) -> None:
         except ValueError:
             if not line.strip():
                 continue
-            raise InputError(f"{path}, line {number}: {line[:60]!r}, 'key log-likelihood' is wanted") from None
+            raise InputError(f"{path}, line {number}: expected 'key log-likelihood', found {line[:60]!r}") from None
         if key in scores:
-            raise InputError(f"{path}, line {number}: {key} is there twice")
+            raise InputError(f"{path}, line {number}: {key} occurs twice")
         scores[key] = Likelihood(key, value, reasons.get(key, "") or remark.strip())
 
 
@@ -107,13 +107,13 @@ def merge_likelihoods(
     found: dict[str, Likelihood] = {}
     for name in files:
         own = read_likelihoods(name)
-        doubled = next((key for key in own if key in found), None)
-        if doubled is not None:
-            raise InputError(f"{name}: {doubled} is in another file, too: remove one of them")
+        twice = next((key for key in own if key in found), None)
+        if twice is not None:
+            raise InputError(f"{name}: {twice} is also in another file: remove one of them")
         found.update(own)
     missing, strange = [key for key in keys if key not in found], sorted(found.keys() - set(keys))
     if strange:
-        raise InputError(f"{strange[0]} has a score, and is not among the {len(keys)} rows that were to be scored")
+        raise InputError(f"{strange[0]} has a score, but is not among the {len(keys)} rows to be scored")
     if missing and not allow_missing:
         raise InputError(
             f"{len(missing)} of {len(keys)} rows have no score ({', '.join(missing[:5])}"
@@ -121,7 +121,7 @@ def merge_likelihoods(
         )
     scores = [found[key] for key in keys if key in found]
     if output.exists() and not overwrite and output.read_text(encoding="utf-8") != _text(scores):
-        raise InputError(f"{output} is there already and says something else: pass --overwrite to replace it")
+        raise InputError(f"{output} exists with other scores: pass --overwrite to replace it")
     write_likelihoods(output, scores)
     return scores
 
@@ -130,15 +130,15 @@ def row_keys(rows: Sequence[Mapping[str, Any]], where: str) -> list[str]:
     """The keys under which the rows of a unit file are scored: their ids, or their numbers from 1 on.
 
     Raises:
-        InputError: ids that are doubled or have blanks in them; ``where`` names the file.
+        InputError: ids that occur twice or contain blanks; ``where`` names the file.
     """
     keys = [str(row.get("audio", number)) for number, row in enumerate(rows, 1)]
     for key in keys:
         if len(key.split()) != 1 or "#" in key:
-            raise InputError(f"{where}: id {key!r}: a file of scores has no place for blanks and # in ids; rename it")
+            raise InputError(f"{where}: id {key!r}: files of scores cannot hold blanks and # in ids: rename it")
     if len(set(keys)) < len(keys):
         doubled = next(key for key, times in Counter(keys).items() if times > 1)
-        raise InputError(f"{where}: id {doubled} is there twice")
+        raise InputError(f"{where}: id {doubled} occurs twice")
     return keys
 
 
