@@ -102,6 +102,12 @@ def shared() -> Path:
     pytest.skip(f"no recordings to test with: {' or '.join(map(str, places))} is missing (SPEECHDLM_SHARED names it)")
 
 
+@pytest.fixture(scope="session", params=["small", "large"])
+def reference(request: pytest.FixtureRequest, data: Path) -> Path:
+    """Outputs of the public SpeechDLM code: of a tiny model, tracked; and of a larger one, where ``shared`` exists."""
+    return data / "reference" if request.param == "small" else request.getfixturevalue("shared") / "reference"
+
+
 @pytest.fixture(scope="session")
 def run_command() -> RunCommand:
     """``run_command(arguments, cwd=…, env=…, timeout=…, check=…)``: a real command, its output captured as text.

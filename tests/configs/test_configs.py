@@ -109,7 +109,7 @@ def test_the_big_one_differs_in_size_alone(composed: dict[str, dict[str, Any]]) 
     }
 
 
-def test_every_config_builds_its_model_and_loss(composed: dict[str, dict[str, Any]], shared: Path) -> None:
+def test_every_config_builds_its_model_and_loss(composed: dict[str, dict[str, Any]], data: Path) -> None:
     """Each option is one that the task, model and criterion know, with a value that they take."""
     import torch
     from fairseq import criterions, tasks
@@ -117,7 +117,7 @@ def test_every_config_builds_its_model_and_loss(composed: dict[str, dict[str, An
 
     assert set(ABLATION) | {"speech_dlm_big", "speech_dlm_small"} == composed.keys()
     for name in composed:
-        options = {**composed[name], "task.data": str(shared / "reference" / "bin")}
+        options = {**composed[name], "task.data": str(data / "reference" / "bin")}
         groups: dict[str, Any] = {}
         for option, value in options.items():
             group, _, field = option.partition(".")

@@ -72,12 +72,12 @@ def rows_of(sample: dict[str, Any], row: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_full_batch_has_the_published_loss_and_logs(shared: Path, variant: str) -> None:
-    model, _, criterion = load(shared / "reference", variant)
-    sample, _ = batch(shared / "reference", variant, "full")
+def test_full_batch_has_the_published_loss_and_logs(reference: Path, variant: str) -> None:
+    model, _, criterion = load(reference, variant)
+    sample, _ = batch(reference, variant, "full")
     with torch.no_grad():
         loss, size, logs = criterion(model, sample)
-    wanted = read_json(shared / "reference" / variant / "criterion_full.json")
+    wanted = read_json(reference / variant / "criterion_full.json")
     assert float(loss) == pytest.approx(wanted["loss"], rel=1e-5)
     assert size == wanted["sample_size"]
     assert {key: float(logs[key]) for key in wanted["logging_output"]} == pytest.approx(
@@ -86,12 +86,12 @@ def test_full_batch_has_the_published_loss_and_logs(shared: Path, variant: str) 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_padded_batch_has_the_published_sums_and_counts_no_padding(shared: Path, variant: str) -> None:
-    model, _, criterion = load(shared / "reference", variant)
-    sample, arrays = batch(shared / "reference", variant, "padded")
+def test_padded_batch_has_the_published_sums_and_counts_no_padding(reference: Path, variant: str) -> None:
+    model, _, criterion = load(reference, variant)
+    sample, arrays = batch(reference, variant, "padded")
     with torch.no_grad():
         _, size, logs = criterion(model, sample)
-    published = read_json(shared / "reference" / variant / "criterion_padded.json")["logging_output"]
+    published = read_json(reference / variant / "criterion_padded.json")["logging_output"]
     sums = {k: v for k, v in published.items() if k.startswith("[") and k.endswith(("_loss", "_correct", "_count"))}
     assert {key: float(logs[key]) for key in sums} == pytest.approx(sums, rel=1e-5)
     pairs = 2 if variant == "A" else 4
@@ -99,11 +99,11 @@ def test_padded_batch_has_the_published_sums_and_counts_no_padding(shared: Path,
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_validation_block_has_the_published_loss(shared: Path, variant: str) -> None:
-    model, task, criterion = load(shared / "reference", variant)
+def test_every_validation_block_has_the_published_loss(reference: Path, variant: str) -> None:
+    model, task, criterion = load(reference, variant)
     task.load_dataset("valid")
     dataset = task.dataset("valid")
-    wanted = read_json(shared / "reference" / variant / "criterion_valid.json")["blocks_per_batch_1"]
+    wanted = read_json(reference / variant / "criterion_valid.json")["blocks_per_batch_1"]
     assert len(dataset) == wanted["n_blocks"]
     summed: dict[str, float] = {}
     for i in range(len(dataset)):

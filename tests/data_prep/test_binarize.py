@@ -90,9 +90,8 @@ def test_the_command_writes_what_the_published_commands_write(
     assert contents(tmp_path / "bin") == contents(theirs)
 
 
-def test_the_reference_data_come_out(shared: Path, tmp_path: Path) -> None:
+def test_the_reference_data_come_out(reference: Path, tmp_path: Path) -> None:
     """What fairseq-preprocess made of the reference's text, long ago and on another machine."""
-    reference = shared / "reference"
     binarize({split: str(reference / "raw" / split) for split in ("train", "valid")}, tmp_path / "bin", workers=2)
     assert contents(tmp_path / "bin") == contents(reference / "bin")
 

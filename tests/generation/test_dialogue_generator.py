@@ -30,9 +30,9 @@ def prompt(length: int, channels: int = 2, seed: int = 3) -> Tensor:
 
 @pytest.mark.parametrize("beam", [1, 3])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_beam_search_is_the_published_one(shared: Path, variant: str, beam: int) -> None:
-    model, task, _ = load(shared / "reference", variant)
-    published = read_json(shared / "reference" / variant / "generate.json")
+def test_beam_search_is_the_published_one(reference: Path, variant: str, beam: int) -> None:
+    model, task, _ = load(reference, variant)
+    published = read_json(reference / variant / "generate.json")
     prompts = [task.dictionary.encode_channels([p[c] for c in CHANNELS]) for p in published["prompts"]]
     core = DialogueGenerator([model], task.dictionary, DecodingOptions(beam=beam, max_len_b=60))
     for ours, theirs in zip(core.generate(prompts, [1, 2, 3]), published[f"beam{beam}"], strict=True):

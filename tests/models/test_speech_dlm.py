@@ -19,9 +19,9 @@ from tests.published import CHANNELS, VARIANTS, batch, load, toy_model
 
 @pytest.mark.parametrize("name", ["full", "padded"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_logits_durations_and_inner_states_are_the_published_ones(shared: Path, variant: str, name: str) -> None:
-    model, _, _ = load(shared / "reference", variant)
-    sample, arrays = batch(shared / "reference", variant, name)
+def test_logits_durations_and_inner_states_are_the_published_ones(reference: Path, variant: str, name: str) -> None:
+    model, _, _ = load(reference, variant)
+    sample, arrays = batch(reference, variant, name)
     inner = []
     hooks = [
         layer.register_forward_hook(lambda _, args, out: inner.append((args[0], out))) for layer in model.decoder.layers
