@@ -7,12 +7,14 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.helpers import commands
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -50,8 +52,6 @@ APART = (
     "test_speech_dlm_commands.py::test_hydra_trains_a_published_config_once_for_each_seed",
     "test_demo.py::test_killed_anywhere_it_ends_the_same",
 )
-
-RunCommand: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before those that a marker leaves out are left out
@@ -109,23 +109,23 @@ def reference(request: pytest.FixtureRequest, data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_command() -> RunCommand:
+def run_command() -> commands.RunCommand:
     """``run_command(arguments, cwd=…, env=…, timeout=…, check=…)``: a real command, its output captured as text.
 
     ``"python"`` as the first argument is this interpreter; ``fairseq-train`` and the like are those beside it. The
     checkout is on the path, so tests pass before the package is installed. ``check=True`` (the default) fails the test
     with the command's output when its status is not 0.
     """
-    return _run
+    return commands.run_command
 
 
 @pytest.fixture(scope="session")
-def run_loaded() -> RunCommand:
+def run_loaded() -> commands.RunCommand:
     """The same as ``run_command`` for programs in Python, in a fork of a process that has torch and fairseq loaded.
 
     For tests of what commands do, not of how they start: that takes 4 of a small command's 5 seconds.
     """
-    from tests.training import processes
+    from tests.helpers import processes
 
     def run(
         arguments: Sequence[str | os.PathLike[str]],
@@ -134,48 +134,7 @@ def run_loaded() -> RunCommand:
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         first, *rest = arguments
-        done = processes.run_loaded(rest if first == "python" else arguments, env=_environment(env), **options)
-        return _checked(done, check)
+        done = processes.run_loaded(rest if first == "python" else arguments, env=commands.environment(env), **options)
+        return commands.checked(done, check)
 
     return run
-
-
-def _run(
-    arguments: Sequence[str | os.PathLike[str]],
-    cwd: str | os.PathLike[str] | None = None,
-    env: Mapping[str, str] | None = None,
-    timeout: float = 600,
-    check: bool = True,
-    input: str | None = None,
-) -> subprocess.CompletedProcess[str]:
-    first, *rest = (os.fspath(argument) for argument in arguments)
-    beside = Path(sys.executable).parent / first
-    if first == "python":
-        first = sys.executable
-    elif os.sep not in first and beside.is_file():
-        first = str(beside)
-    done = subprocess.run(
-        [first, *rest],
-        cwd=cwd,
-        env=_environment(env),
-        timeout=timeout,
-        input=input,
-        stdin=subprocess.DEVNULL if input is None else None,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    return _checked(done, check)
-
-
-def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
-    path = os.pathsep.join(filter(None, (str(CHECKOUT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", **(env or {})}
-
-
-def _checked(done: subprocess.CompletedProcess[str], check: bool) -> subprocess.CompletedProcess[str]:
-    if check and done.returncode != 0:
-        tail = (done.stdout + done.stderr)[-4000:]
-        pytest.fail(f"status {done.returncode} from {' '.join(map(str, done.args))}\n{tail}")
-    return done

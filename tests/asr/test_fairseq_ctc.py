@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from speechdlm_ext.asr.fairseq_ctc import FairseqCTC
 from speechdlm_ext.asr.recognisers import build_recogniser
 from speechdlm_ext.errors import InputError
-from tests.encoders.speech_checkpoints import BASE, LARGE
+from tests.helpers.speech_checkpoints import BASE, LARGE
 
 LETTERS = ["|", "E", "T", "A", "O", "N", "I"]
 WAVE = np.sin(np.arange(9000) ** 1.3 / 40).astype(np.float32) * 0.3 + 0.05

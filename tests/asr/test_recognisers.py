@@ -18,7 +18,7 @@ from speechdlm_ext.asr.torchaudio_ctc import TorchaudioCTC
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.metrics.words import error_rates
-from tests.asr.bundles import LABELS, publish, write_weights
+from tests.helpers.bundles import LABELS, publish, write_weights
 
 WAVE = np.sin(np.arange(40000) ** 1.3 / 40).astype(np.float32) * 0.3 + 0.05
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.battery.steps import Battery
+from tests.helpers.battery import Battery
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from speechdlm_ext.errors import InputError
-from tests.compat.hostile import payloads
+from tests.helpers.hostile import payloads
 
 pytestmark = pytest.mark.slow
 RATE = 16000

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from speechdlm_ext.compat.checkpoints import load_checkpoint
-from tests.battery.steps import EPOCHS, TEST_LINES, Battery, Done
+from tests.helpers.battery import EPOCHS, TEST_LINES, Battery, Done
 
 pytestmark = pytest.mark.slow
 

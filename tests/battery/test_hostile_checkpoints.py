@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from speechdlm_ext.compat.checkpoints import load_checkpoint
-from tests.battery.steps import HYDRA, TRANSLATION, Battery
-from tests.compat.hostile import payloads
+from tests.helpers.battery import HYDRA, TRANSLATION, Battery
+from tests.helpers.hostile import payloads
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ import torch
 
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.compat.fairseq.saving import is_whole
-from tests.battery.steps import TRANSLATION, Battery
-from tests.training.processes import newest
+from tests.helpers.battery import TRANSLATION, Battery
+from tests.helpers.processes import newest
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ import torch
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import DialogueModel, load_speech_dlm
 from speechdlm_ext.models.speech_dlm import SpeechDLM
-from tests.hub.checkpoints import toy_lines, write_checkpoint
+from tests.helpers.dialogue_checkpoints import toy_lines, write_checkpoint
 
 FILES = ["config.json", "dict.unitA.txt", "dict.unitB.txt", "model.safetensors"]
 

@@ -17,8 +17,8 @@ from speechdlm_ext.checkpoints.speech_dlm_release import upgrade_options
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import load_speech_dlm
 from speechdlm_ext.models.speech_dlm import SpeechDLM
-from tests.compat.hostile import payloads
-from tests.hub.checkpoints import toy_lines, write_checkpoint
+from tests.helpers.dialogue_checkpoints import toy_lines, write_checkpoint
+from tests.helpers.hostile import payloads
 
 # The options of the criterion in the released speech_dlm_base.pt (facebookresearch/fairseq#5041), to the letter.
 LEGACY = {

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from speechdlm_ext.compat.checkpoints import load_checkpoint, trust_checkpoints
 from speechdlm_ext.errors import InputError
-from tests.compat.hostile import Call, payloads, raw_pickles, write_raw
+from tests.helpers.hostile import Call, payloads, raw_pickles, write_raw
 
 KINDS = [
     "eval",

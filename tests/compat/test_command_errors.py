@@ -11,7 +11,7 @@ import pytest
 
 from speechdlm_ext.compat.commands import end_in_one_line
 from speechdlm_ext.errors import InputError
-from tests.battery.steps import HYDRA
+from tests.helpers.battery import HYDRA
 
 
 def raised(

@@ -12,7 +12,7 @@ from hydra.experimental import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import speechdlm_ext  # noqa: F401 - registers
-from tests.published_commands import TRAIN, words
+from tests.helpers.published_commands import TRAIN, words
 
 ABLATION = [
     "speech_dlm_next_unit",

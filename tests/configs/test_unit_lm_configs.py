@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 
 import speechdlm_ext  # noqa: F401 - registers
 from speechdlm_ext.evaluation.training_runs import read_runs
-from tests.data.test_utterance_dataset import write_corpus
-from tests.training.processes import Command
+from tests.helpers.binarized import write_corpus
+from tests.helpers.processes import Command
 
 NAMES = ("unit_lm_dpslm", "unit_lm_small", "unit_lstm")
 

@@ -4,65 +4,27 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from fairseq import metrics
-from torch import Tensor
 
 from speechdlm_ext.criterions.speech_dlm_criterion import SpeechDLMCriterion
-from speechdlm_ext.data.dialogue_dataset import run_durations
-from speechdlm_ext.data.unit_counts import edge_fields, share_counts
+from speechdlm_ext.data.unit_counts import share_counts
 from speechdlm_ext.errors import InputError
+from tests.helpers.published import (
+    TARGETS,
+    VARIANTS,
+    batch,
+    load,
+    read_json,
+    sample_of,
+    toy_batch,
+    toy_criterion,
+    toy_model,
+)
 from tests.host_syncs import counted_syncs
-from tests.published import VARIANTS, batch, load, read_json, toy_dictionary, toy_model
-
-TARGETS = ["next", "edge", "duration"]
-
-
-def toy_criterion(
-    channels: int = 2, targets: list[str] = TARGETS, delayed: bool = True, **options: Any
-) -> SpeechDLMCriterion:
-    dictionary = toy_dictionary(channels)
-    task = SimpleNamespace(
-        channels=dictionary.channels,
-        targets=targets,
-        delayed_duration_target=delayed,
-        channel_weights=options.pop("channel_weights", [1.0] * channels),
-        target_dictionary=dictionary,
-    )
-    defaults = {
-        "sentence_avg": False,
-        "main_and_cross_weights": "1,0",
-        "general_unit_loss_weight": 1.0,
-        "edge_unit_loss_weight": 1.0,
-        "duration_loss_weight": 1.0,
-    }
-    return SpeechDLMCriterion(task, **{**defaults, **options})
-
-
-def toy_batch(lengths: list[int], channels: int = 2, seed: int = 0) -> dict[str, Any]:
-    """Rows of random runs, padded on the right."""
-    random = torch.Generator().manual_seed(seed)
-    width = max(lengths)
-    target = torch.ones(len(lengths), width, channels, dtype=torch.long)
-    durations = torch.zeros_like(target)
-    for row, length in enumerate(lengths):
-        for c in range(channels):
-            repeats = torch.randint(1, 5, (length + 4,), generator=random)
-            units = torch.randint(4, 24, (length + 4,), generator=random).repeat_interleave(repeats)
-            target[row, :length, c] = units[:length]
-            durations[row, :length, c] = torch.from_numpy(run_durations(units.numpy(), length, 256))
-    source = torch.cat([torch.full_like(target[:, :1], 2), target[:, :-1]], 1)
-    source[target.eq(1)] = 1
-    return sample_of(source, target, durations)
-
-
-def sample_of(source: Tensor, target: Tensor, durations: Tensor) -> dict[str, Any]:
-    fields = edge_fields(target, durations, pad=1)
-    return {"net_input": {"src_tokens": source}, "target": target, "durations": durations, **fields}
 
 
 def rows_of(sample: dict[str, Any], row: int) -> dict[str, Any]:

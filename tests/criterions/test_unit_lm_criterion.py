@@ -15,7 +15,7 @@ from speechdlm_ext.criterions.unit_lm_criterion import UnitLMCriterion
 from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
-from tests.unit_models import toy_unit_lm, toy_unit_lstm
+from tests.helpers.unit_models import toy_unit_lm, toy_unit_lstm
 
 PAD = 21
 

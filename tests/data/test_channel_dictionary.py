@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
-from tests.published import toy_dictionary
+from tests.helpers.published import toy_dictionary
 
 
 @given(st.integers(1, 4).flatmap(lambda c: st.lists(st.lists(st.integers(0, 19), min_size=c, max_size=c), min_size=1)))

@@ -9,25 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fairseq.data import MonolingualDataset, TokenBlockDataset
-from fairseq.data.indexed_dataset import MMapIndexedDataset, MMapIndexedDatasetBuilder
+from fairseq.data.indexed_dataset import MMapIndexedDataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 from speechdlm_ext.data.dialogue_dataset import DialogueDataset, run_durations
 from speechdlm_ext.data.unit_stream import UnitStream, find_binarized
 from speechdlm_ext.errors import InputError
-from tests.published import toy_dictionary
-
-
-def write_lines(path: Path, lines: list[list[int]], dtype: type = np.int32) -> str:
-    """Lines of ids in fairseq's memory-mapped format; each gets its ``</s>``."""
-    import torch
-
-    builder = MMapIndexedDatasetBuilder(f"{path}.bin", dtype=dtype)
-    for line in lines:
-        builder.add_item(torch.tensor([*line, 2]))
-    builder.finalize(f"{path}.idx")
-    return str(path)
+from tests.helpers.binarized import write_lines
+from tests.helpers.published import toy_dictionary
 
 
 def dataset(folder: Path, channels: list[list[list[int]]], **options: object) -> DialogueDataset:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fairseq.data import Dictionary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,31 +16,9 @@ from speechdlm_ext.data.binarized_corpus import BinarizedCorpus
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.data.utterance_dataset import UtteranceDataset
 from speechdlm_ext.errors import InputError
-from tests.data.test_dialogue_dataset import write_lines
+from tests.helpers.binarized import SYMBOLS, write_corpus, write_lines
 
 UNITS = 6
-# Of fairseq's ids 4, 5, … in this order; one unit never occurs.
-SYMBOLS = (3, 0, 5, 1, 4)
-
-
-def write_corpus(folder: Path, lines: list[list[int]], channel: str = "", durations: bool = False) -> Path:
-    """Lines of units as fairseq-preprocess would leave them; the duration of unit u at place t is 1 + (u + t) % 3."""
-    folder.mkdir(exist_ok=True)
-    dot = f".{channel}" if channel else ""
-    dictionary = Dictionary()
-    for unit in SYMBOLS:
-        dictionary.add_symbol(str(unit))
-    dictionary.save(str(folder / f"dict{dot}.txt"))
-    write_lines(folder / f"train{dot}", [[4 + SYMBOLS.index(unit) for unit in line] for line in lines])
-    if durations:
-        frames = Dictionary()
-        for duration in (2, 1, 3):
-            frames.add_symbol(str(duration))
-        frames.save(str(folder / f"dict{dot}.durations.txt"))
-        ids = {2: 4, 1: 5, 3: 6}
-        said = [[ids[1 + (unit + t) % 3] for t, unit in enumerate(line)] for line in lines]
-        write_lines(folder / f"train{dot}.durations", said)
-    return folder
 
 
 def dataset(folder: Path, lines: list[list[int]], durations: bool = False, **options: Any) -> UtteranceDataset:

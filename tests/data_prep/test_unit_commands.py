@@ -246,7 +246,7 @@ def test_second_run_is_told_in_one_line(work: Path, tmp_path: Path, here) -> Non
 
 def test_encoder_and_codebook_of_others(work: Path, tmp_path: Path, here) -> None:
     """A HuBERT checkpoint and a codebook that does not name its encoder, in batches: the units computed by hand."""
-    from tests.encoders.speech_checkpoints import BASE, hubert, hubert_features, save_hubert
+    from tests.helpers.speech_checkpoints import BASE, hubert, hubert_features, save_hubert
 
     model = hubert(3, **BASE)
     checkpoint = save_hubert(tmp_path / "hubert.pt", model, BASE)
@@ -280,7 +280,7 @@ def test_encoder_and_codebook_of_others(work: Path, tmp_path: Path, here) -> Non
 
 def test_codebook_of_a_pretrained_encoder(work: Path, tmp_path: Path, here) -> None:
     """It names its checkpoint, which may move; shards of its units are one run, to the last bit; another is refused."""
-    from tests.encoders.speech_checkpoints import BASE, hubert, save_hubert
+    from tests.helpers.speech_checkpoints import BASE, hubert, save_hubert
 
     checkpoint = save_hubert(tmp_path / "hubert.pt", hubert(3, **BASE), BASE)
     rows = [row for row in read_jsonl(work / "manifest.jsonl") if row["sample_rate"] >= 16000]

@@ -20,7 +20,7 @@ from speechdlm_ext.demo.figures import gather, is_sane_ratio
 from speechdlm_ext.demo.options import DemoOptions
 from speechdlm_ext.demo.report import render
 from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
-from tests.report import browser
+from tests.helpers import browser
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--minutes", "0.7", "--updates", "8", "--units", "40", "--prompts", "1", "--samples", "2"]

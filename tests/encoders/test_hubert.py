@@ -14,7 +14,7 @@ import torch
 from speechdlm_ext.encoders import build_encoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
-from tests.encoders.speech_checkpoints import AT_25_HZ, BASE, LARGE, hubert, hubert_features, save_hubert
+from tests.helpers.speech_checkpoints import AT_25_HZ, BASE, LARGE, hubert, hubert_features, save_hubert
 
 KINDS: dict[str, Any] = {  # options, batch norm, normalize, form
     "base": (BASE, False, False, "cfg"),

@@ -14,7 +14,7 @@ from speechdlm_ext.encoders import build_encoder, normalization
 from speechdlm_ext.encoders.frame_grid import Chunks, FrameGrid, batches
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
-from tests.encoders.speech_checkpoints import (
+from tests.helpers.speech_checkpoints import (
     BASE,
     LARGE,
     WAVLM_CFG,

@@ -13,8 +13,8 @@ from torchaudio.models import wavlm_model
 from speechdlm_ext.encoders import build_encoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
-from tests.encoders import speech_checkpoints
-from tests.encoders.speech_checkpoints import WAVLM_CFG, wavlm_features, wavlm_weights
+from tests.helpers import speech_checkpoints
+from tests.helpers.speech_checkpoints import WAVLM_CFG, wavlm_features, wavlm_weights
 
 
 @pytest.fixture(scope="module")

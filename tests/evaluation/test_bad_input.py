@@ -15,7 +15,7 @@ from speechdlm_ext.io.rttm import SpeakerTurn, write_rttm
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events_of_many
 from speechdlm_ext.report.evaluation import PageOptions
-from tests.evaluation.talks import Stretches, take_turns, write_talk
+from tests.helpers.talks import Stretches, take_turns, write_talk
 
 
 def run(generated: Path, out: Path, **options: Any) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.hub import load_speech_dlm
 from speechdlm_ext.hub.sample_file import continue_unit_file
 from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
-from tests.conftest import RunCommand
-from tests.evaluation.talks import take_turns, write_talk
-from tests.hub.checkpoints import write_checkpoint
+from tests.helpers.commands import RunCommand
+from tests.helpers.dialogue_checkpoints import write_checkpoint
+from tests.helpers.talks import take_turns, write_talk
 
 COMMAND = ["python", "scripts/evaluate_dialogue.py"]
 PROMPT, TOTAL = 150, 500  # frames

@@ -11,7 +11,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import read_corpus, unmatched_names
 from speechdlm_ext.evaluation.speech_activity import choose_detection
 from speechdlm_ext.io.rttm import SpeakerTurn, write_rttm
-from tests.evaluation.talks import write_talk
+from tests.helpers.talks import write_talk
 
 
 def test_a_folder(tmp_path: Path) -> None:

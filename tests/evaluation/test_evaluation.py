@@ -22,7 +22,7 @@ from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.events import KINDS
 from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
-from tests.evaluation.talks import take_turns, write_talk
+from tests.helpers.talks import take_turns, write_talk
 
 QUICK = BootstrapOptions(resamples=50)
 

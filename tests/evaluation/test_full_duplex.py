@@ -10,7 +10,7 @@ from speechdlm_ext.evaluation.corpus import read_corpus
 from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-from tests.evaluation.talks import Stretches, write_talk
+from tests.helpers.talks import Stretches, write_talk
 
 # What user and model say: an answer after 0.5 s and two mhms; none; one in the user's pause; one that began early.
 SAMPLES: dict[str, list[Stretches]] = {

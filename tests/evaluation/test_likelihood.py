@@ -14,7 +14,7 @@ from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
 from speechdlm_ext.evaluation.prompts import PromptOptions
 from speechdlm_ext.hub import load_speech_dlm
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-from tests.hub.checkpoints import write_checkpoint
+from tests.helpers.dialogue_checkpoints import write_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from speechdlm_ext.asr.recognisers import RecogniserOptions
 from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
 from speechdlm_ext.evaluation.prompts import PromptOptions
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-from tests.asr.bundles import publish, write_weights
-from tests.evaluation.talks import take_turns, write_talk
+from tests.helpers.bundles import publish, write_weights
+from tests.helpers.talks import take_turns, write_talk
 
 SMALL = RecogniserOptions("torchaudio:SMALL_ASR")
 

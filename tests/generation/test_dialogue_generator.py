@@ -15,7 +15,7 @@ from speechdlm_ext.generation.durations import DurationCounter
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.generation.search import best_continuations, draw, keep_likeliest
 from speechdlm_ext.models.speech_dlm import SpeechDLM
-from tests.published import CHANNELS, VARIANTS, load, read_json, toy_dictionary, toy_model
+from tests.helpers.published import CHANNELS, VARIANTS, load, read_json, toy_dictionary, toy_model
 
 
 def generator(models: SpeechDLM | list[SpeechDLM], channels: int = 2, **options: object) -> DialogueGenerator:

@@ -14,8 +14,8 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.dialogue_generator import DialogueGenerator
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.models.unit_lm import UnitLM
-from tests.published import toy_model
-from tests.unit_models import toy_unit_lm, toy_unit_lstm
+from tests.helpers.published import toy_model
+from tests.helpers.unit_models import toy_unit_lm, toy_unit_lstm
 
 KINDS = [
     (toy_unit_lm, {}),
@@ -220,7 +220,7 @@ def test_an_ensemble_of_both_kinds_averages_probabilities() -> None:
 
 def test_what_cannot_end_is_refused() -> None:
     with pytest.raises(InputError, match="2 channels has no end symbol"):
-        from tests.published import toy_dictionary
+        from tests.helpers.published import toy_dictionary
 
         DialogueGenerator([toy_model()], toy_dictionary(), DecodingOptions(stop_at_end=True))
     with pytest.raises(InputError, match="0 frames"):

@@ -11,7 +11,7 @@ from torch import Tensor
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.dialogue_generator import DialogueGenerator
 from speechdlm_ext.generation.options import DecodingOptions
-from tests.unit_models import plain_logits, toy_unit_lm, toy_unit_lstm
+from tests.helpers.unit_models import plain_logits, toy_unit_lm, toy_unit_lstm
 
 GROUPED = {"decoder_attention_heads": 4, "decoder_kv_heads": 2}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.checkpoints import toy_lines, write_checkpoint
+from tests.helpers.dialogue_checkpoints import toy_lines, write_checkpoint
 
 
 @pytest.fixture(scope="module")

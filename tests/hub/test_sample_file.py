@@ -18,9 +18,9 @@ from speechdlm_ext.hub import UnitModel
 from speechdlm_ext.hub.load import load_model
 from speechdlm_ext.hub.sample_file import continue_unit_file
 from speechdlm_ext.units.codebook import Codebook
-from tests.hub.checkpoints import write_checkpoint
-from tests.unit_checkpoints import UNITS, utterances, write_unit_checkpoint
-from tests.unit_models import toy_unit_lm, toy_unit_lstm
+from tests.helpers.dialogue_checkpoints import write_checkpoint
+from tests.helpers.unit_checkpoints import UNITS, utterances, write_unit_checkpoint
+from tests.helpers.unit_models import toy_unit_lm, toy_unit_lstm
 
 SAMPLING = DecodingOptions(sampling=True, stop_at_end=True, max_len_b=40)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import DialogueModel, load_speech_dlm
 from speechdlm_ext.hub.sampling import FrameProgress
-from tests.hub.checkpoints import toy_lines, write_checkpoint
+from tests.helpers.dialogue_checkpoints import toy_lines, write_checkpoint
 
 PROMPT = {"unitA": "7 7 8 9 9", "unitB": "1 2 2 2 0"}
 

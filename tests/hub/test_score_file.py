@@ -17,10 +17,9 @@ from speechdlm_ext.hub.score_file import score_unit_file
 from speechdlm_ext.io.likelihoods import merge_likelihoods, read_likelihoods
 from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.io.sharding import Shard
-from tests.hub.checkpoints import write_checkpoint
-from tests.hub.test_unit_lm import likelihood
-from tests.unit_checkpoints import utterances, write_unit_checkpoint
-from tests.unit_models import toy_unit_lm, toy_unit_lstm
+from tests.helpers.dialogue_checkpoints import write_checkpoint
+from tests.helpers.unit_checkpoints import utterances, write_unit_checkpoint
+from tests.helpers.unit_models import likelihood, toy_unit_lm, toy_unit_lstm
 
 LENGTHS = [9, 0, 30, 1, 9, 17]
 
@@ -144,7 +143,7 @@ def test_dialogues_are_scored_by_the_same_command(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_model_is_recognised(tmp_path: Path) -> None:
-    from tests.checkpoints.test_unit_lm import amela_folder, dpslm_file
+    from tests.helpers.unit_checkpoints import amela_folder, dpslm_file
 
     dpslm_file(tmp_path / "published.pt")
     amela_folder(tmp_path / "amela")

@@ -12,8 +12,8 @@ import torch
 from speechdlm_ext.data.unit_stream import UnitStream, find_binarized
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import DialogueModel, load_speech_dlm
-from tests.hub.checkpoints import CRITERION, toy_lines, write_checkpoint
-from tests.published import load, read_json
+from tests.helpers.dialogue_checkpoints import CRITERION, toy_lines, write_checkpoint
+from tests.helpers.published import load, read_json
 
 LENGTHS = [20, 9, 70, 1, 31]
 LOSSES = ("general_token", "edge_token", "edge_duration")

@@ -16,22 +16,11 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import UnitModel
 from speechdlm_ext.models.unit_lm import UnitLM
 from speechdlm_ext.models.unit_lstm import UnitLSTM
-from tests.unit_checkpoints import utterances, write_corpus, write_unit_checkpoint
-from tests.unit_models import toy_unit_lm, toy_unit_lstm
+from tests.helpers.unit_checkpoints import utterances, write_corpus, write_unit_checkpoint
+from tests.helpers.unit_models import likelihood, toy_unit_lm, toy_unit_lstm
 
 LENGTHS = [30, 7, 12, 1, 22, 7, 64, 3]
 BUILDERS = [toy_unit_lm, toy_unit_lstm]
-
-
-@torch.no_grad()
-def likelihood(model: Any, units: list[int], ending: bool = False) -> float:
-    """Σ log p, one prediction at a time from the whole history."""
-    rows, total = [0], 0.0
-    for row in [*(unit + 1 for unit in units), *([0] if ending else [])]:
-        logits = model(torch.tensor([rows]))[0][0, -1].double()
-        total += float(logits[row] - torch.logsumexp(logits, 0))
-        rows.append(row)
-    return total
 
 
 @pytest.mark.parametrize("build", BUILDERS)
@@ -144,7 +133,7 @@ def test_checkpoints_of_fairseq_load_with_and_without_their_data(tmp_path: Path)
 
 
 def test_published_forms_load(tmp_path: Path) -> None:
-    from tests.checkpoints.test_unit_lm import amela_folder, amela_likelihood, dpslm_file
+    from tests.helpers.unit_checkpoints import amela_folder, amela_likelihood, dpslm_file
 
     state = dpslm_file(tmp_path / "published.pt")
     line = utterances([9])[0]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.ngrams import measure_unit_files
 from speechdlm_ext.metrics.ngrams import BOUNDARY, KneserNey, has_repeats, measure_ngram
-from tests.markov import UNITS, MarkovSource
+from tests.helpers.markov import UNITS, MarkovSource
 
 sequences = st.lists(st.lists(st.integers(0, 4), max_size=12), min_size=1, max_size=6)
 

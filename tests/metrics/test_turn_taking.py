@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from speechdlm_ext.io.rttm import read_rttm, speech_by_speaker
 from speechdlm_ext.metrics.events import KINDS, EventList, Events, one_conversation, pool_events, select_conversations
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events, find_events_of_many
-from tests.metrics.timelines import SECONDS, Plain, Span, bridged, cells, conversations, runs, seconds, spans
+from tests.helpers.timelines import SECONDS, Plain, Span, bridged, cells, conversations, runs, seconds, spans
 
 
 def test_pause_gap_and_silent_edges() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.speech_dlm import SpeechDLM
 from speechdlm_ext.modules.cache import DecoderCache
-from tests.published import CHANNELS, VARIANTS, batch, load, toy_model
+from tests.helpers.published import CHANNELS, VARIANTS, batch, load, toy_model
 
 
 @pytest.mark.parametrize("name", ["full", "padded"])

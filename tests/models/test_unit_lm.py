@@ -16,7 +16,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.models import unit_lm
 from speechdlm_ext.models.unit_lm import UnitLM, UnitLMConfig
 from speechdlm_ext.modules import rotary_layer
-from tests.unit_models import attention_by_definition, plain_logits, toy_unit_lm
+from tests.helpers.unit_models import attention_by_definition, plain_logits, toy_unit_lm
 
 
 def of_arch(name: str, units: int) -> UnitLM:

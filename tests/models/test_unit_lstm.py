@@ -10,7 +10,7 @@ import torch
 
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.models.unit_lstm import UnitLSTM, UnitLSTMConfig
-from tests.unit_models import toy_unit_lstm
+from tests.helpers.unit_models import toy_unit_lstm
 
 
 def test_shapes_and_initialisation_are_amelas(data: Path) -> None:

@@ -10,7 +10,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.attention import causal_attention
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.dialogue_layer import DialogueLayer
-from tests.published import toy_model
+from tests.helpers.published import toy_model
 
 
 def formula(q: Tensor, k: Tensor, v: Tensor, window: int, sources: int = 1) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from speechdlm_ext.modules import rotary_layer
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.rotary_layer import Packing, RotaryLayer, rotary_angles, rotary_table, rotate
-from tests.unit_models import attention_by_definition
+from tests.helpers.unit_models import attention_by_definition
 
 
 def toy_layer(dropout: float = 0.0, kv_heads: int = 2) -> RotaryLayer:

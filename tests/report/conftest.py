@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from speechdlm_ext.report.evaluation import Corpus, PageReport
-from tests.report import browser, calls
+from tests.helpers import browser, calls
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from speechdlm_ext.report.dialogues import figure_columns, figure_rows
 from speechdlm_ext.report.evaluation import Corpus, PageReport, write_page
 from speechdlm_ext.report.glossary import EVENTS
 from speechdlm_ext.report.sound import Recording
-from tests.report.calls import LEAD, data_of, write
+from tests.helpers.calls import LEAD, data_of, write
 
 
 def test_sound_is_embedded_while_there_is_room(written: tuple[Path, PageReport], tmp_path: Path) -> None:

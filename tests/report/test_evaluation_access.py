@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.report import browser
-from tests.report.calls import HOSTILE, NOW, choose, data_of
+from tests.helpers import browser
+from tests.helpers.calls import HOSTILE, NOW, choose, data_of
 
 
 def test_keys_alone_will_do(driver: Any, page: Path) -> None:

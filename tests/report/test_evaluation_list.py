@@ -11,8 +11,8 @@ from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from speechdlm_ext.report.dialogues import figure_columns, figure_rows
 from speechdlm_ext.report.evaluation import Corpus, write_page
-from tests.report import browser
-from tests.report.calls import names_shown
+from tests.helpers import browser
+from tests.helpers.calls import names_shown
 
 
 def test_every_column_sorts(driver: Any, page: Path, corpora: list[Corpus]) -> None:

@@ -16,8 +16,8 @@ import pytest
 from speechdlm_ext.metrics.events import select_conversations
 from speechdlm_ext.report.evaluation import Corpus
 from speechdlm_ext.report.glossary import EVENTS
-from tests.report import browser
-from tests.report.calls import HOSTILE, LEAD, NOW, choose, data_of, names_shown
+from tests.helpers import browser
+from tests.helpers.calls import HOSTILE, LEAD, NOW, choose, data_of, names_shown
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ from speechdlm_ext.report.charts import Curve, Level, bar_chart, line_chart, tic
 from speechdlm_ext.report.page import Section, render_page, table, verdict, verdicts
 from speechdlm_ext.report.sound import LEVELS, audio_uri, outline
 from speechdlm_ext.report.timeline import Timeline
-from tests.report import browser
+from tests.helpers import browser
 
 RATE = 16000
 ACTIVITY = [[(0.5, 1.5), (2.0, 2.5)], [(1.2, 3.8)]]

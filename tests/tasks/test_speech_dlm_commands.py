@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.published_commands import PREPROCESS_A, PREPROCESS_B, RENAME, TRAIN, VALIDATE, words
+from tests.helpers.published_commands import PREPROCESS_A, PREPROCESS_B, RENAME, TRAIN, VALIDATE, words
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from omegaconf import open_dict
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.dialogue_generator import DialogueGenerator
 from speechdlm_ext.generation.options import DecodingOptions
-from tests.unit_checkpoints import utterances, write_corpus, write_unit_checkpoint
-from tests.unit_models import toy_unit_lm, toy_unit_lstm
+from tests.helpers.unit_checkpoints import utterances, write_corpus, write_unit_checkpoint
+from tests.helpers.unit_models import toy_unit_lm, toy_unit_lstm
 
 pytestmark = pytest.mark.slow
 LENGTHS = [30, 7, 12, 1, 22]

@@ -8,8 +8,8 @@ import torch
 from fairseq.dataclass.configs import GenerationConfig
 
 from speechdlm_ext.tasks.unit_language_modeling import UnitLanguageModelingConfig, UnitLanguageModelingTask
-from tests.unit_checkpoints import utterances, write_corpus
-from tests.unit_models import toy_unit_lm
+from tests.helpers.unit_checkpoints import utterances, write_corpus
+from tests.helpers.unit_models import toy_unit_lm
 
 
 def test_a_generator_changes_nothing_of_training(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from speechdlm_ext.data.binarization import binarize
-from tests.checkpoints.test_unit_lm import dpslm_file
-from tests.markov import UNITS, write_markov
-from tests.training.conftest import weights_in
-from tests.training.processes import Command
+from tests.helpers.markov import UNITS, write_markov
+from tests.helpers.processes import Command
+from tests.helpers.training import weights_in
+from tests.helpers.unit_checkpoints import dpslm_file
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.criterions.test_speech_dlm_criterion import toy_batch, toy_criterion
-from tests.published import toy_model
+from tests.helpers.published import toy_batch, toy_criterion, toy_model
 
 
 @pytest.mark.parametrize(

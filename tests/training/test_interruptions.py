@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from speechdlm_ext.compat.fairseq.saving import is_whole
-from tests.training.conftest import MODEL, UPDATE, weights_in
-from tests.training.processes import Command, newest
+from tests.helpers.processes import Command, newest
+from tests.helpers.training import MODEL, UPDATE, weights_in
 
 KILLS = int(os.environ.get("SPEECHDLM_KILLS", "2"))
 # New orders in each epoch, with dropout and Adam's state: there is much that could get lost.
@@ -22,14 +22,14 @@ OPTIONS = (
 )
 
 
-def _train(data: Path, folder: Path, ranks: int) -> Command:
+def _train(binarized: Path, folder: Path, ranks: int) -> Command:
     words = ["fairseq-train", data, "--save-dir", folder / "run", *MODEL, *UPDATE, *OPTIONS.split(" ")]
     return Command(words, folder, ranks)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(data: Path, tmp_path: Path, ranks: int) -> None:
+def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(binarized: Path, tmp_path: Path, ranks: int) -> None:
     undisturbed = _train(data, tmp_path / "undisturbed", ranks)
     checkpoints = tmp_path / "killed" / "run"
     moments = random.Random(ranks)
@@ -52,7 +52,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(data: Path, t
     assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
 
 
-def test_a_run_that_had_ended_trains_no_further(data: Path, tmp_path: Path) -> None:
+def test_a_run_that_had_ended_trains_no_further(binarized: Path, tmp_path: Path) -> None:
     first = _train(data, tmp_path, 1).wait()
     wanted = weights_in(tmp_path / "run")
     again = _train(data, tmp_path, 1).wait()[len(first) :]

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.training.conftest import MODEL, UPDATE, Weights, difference, weights_in
-from tests.training.processes import Command
-from tests.training.test_updates import EVERYTHING
+from tests.helpers.processes import Command
+from tests.helpers.training import EVERYTHING, MODEL, UPDATE, Weights, difference, weights_in
 
 ONCE = ["--disable-validation", "--max-update", "1"]
 CASES = {
@@ -28,13 +27,13 @@ CASES = {
 }
 
 
-def train_on_two(data: Path, folder: Path, *options: str) -> Command:
+def train_on_two(binarized: Path, folder: Path, *options: str) -> Command:
     return Command(["fairseq-train", data, "--save-dir", folder / "run", *MODEL, *UPDATE, *options], folder, ranks=2)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_make_the_update_of_one(
-    data: Path, tmp_path: Path, trained: Callable[..., Weights], start: Callable[..., Weights], case: str
+    binarized: Path, tmp_path: Path, trained: Callable[..., Weights], start: Callable[..., Weights], case: str
 ) -> None:
     """Each has other rows: one of them in 21 frames as many edges as the other in 70."""
     apart, together = CASES[case]
@@ -45,7 +44,7 @@ def test_two_processes_make_the_update_of_one(
     assert difference(weights_in(tmp_path / "run"), wanted, begun) < 1e-5
 
 
-def test_validation_is_the_same_for_every_number_of_processes(data: Path, tmp_path: Path) -> None:
+def test_validation_is_the_same_for_every_number_of_processes(binarized: Path, tmp_path: Path) -> None:
     """Five rows on two processes: one has a row less. Batch sizes and workers differ, too."""
     train = train_on_two(data, tmp_path, "--max-update", "1", "--batch-size", "2", "--log-format", "json").wait()
     words = ["fairseq-validate", data, "--task", "speech_dlm_task", "--path", tmp_path / "run" / "checkpoint_last.pt"]

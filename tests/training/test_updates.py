@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from tests.training.conftest import Weights, difference
-
-EVERYTHING = shlex.split(
-    "--next-unit-prediction True --general-unit-loss-weight 0.5 --delayed-duration-target False "
-    "--main-and-cross-weights 0.7,0.3 --channel-weights 1,0.5 --sentence-avg"
-)
+from tests.helpers.training import EVERYTHING, Weights, difference
 
 
 @pytest.mark.parametrize("options", [[], EVERYTHING], ids=["published", "everything"])

@@ -24,7 +24,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.units import Codebook, DPDPQuantizer, load_codebook
 from speechdlm_ext.units.pipeline import add_unit_options, choose_units
 from speechdlm_ext.units.published_pairs import PUBLISHED
-from tests.conftest import RunCommand
+from tests.helpers.commands import RunCommand
 
 WIDTH = 40
 

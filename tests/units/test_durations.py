@@ -15,7 +15,7 @@ from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.units.durations import are_deduplicated
 from speechdlm_ext.vocoders import HiFiGANVocoder
 from speechdlm_ext.vocoders.synthesize import speak_rows
-from tests.vocoders.vocoders import published_config, published_weights, write
+from tests.helpers.vocoders import published_config, published_weights, write
 
 RUNS = {"audio": "a", "unitA": " ".join(map(str, range(24))), "unitB": " ".join(map(str, range(30, 42)))}
 DRAWN = {"unitA.durations": " ".join(["1", "2", "3"] * 8), "unitB.durations": " ".join(["4"] * 12)}

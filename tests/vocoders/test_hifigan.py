@@ -21,7 +21,7 @@ from speechdlm_ext.modules.unit_generator import UnitGenerator, context_frames
 from speechdlm_ext.units import Codebook
 from speechdlm_ext.vocoders import HiFiGANVocoder
 from speechdlm_ext.vocoders.registry import add_vocoder_options, build_vocoder
-from tests.vocoders.vocoders import fairseq_sound, published_config, published_weights, write
+from tests.helpers.vocoders import fairseq_sound, published_config, published_weights, write
 
 SPEAKERS = ["ex01", "ex02", "ex03", "ex04", "lj", "p225"]
 STYLES = ["default", "happy", "sad"]

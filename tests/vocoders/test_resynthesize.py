@@ -29,7 +29,7 @@ from speechdlm_ext.vad.energy import Energy
 from speechdlm_ext.vocoders import CodebookVocoder, HiFiGANVocoder
 from speechdlm_ext.vocoders.outputs_log import is_made, replace_sound
 from speechdlm_ext.vocoders.resynthesize import resynthesize
-from tests.vocoders.vocoders import published_config, published_weights, write
+from tests.helpers.vocoders import published_config, published_weights, write
 
 CALLS = ("google_two_channel", "azure_katiesteve", "auto_repairs_40")
 

@@ -17,17 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq import checkpoint_utils, tasks
+from fairseq import checkpoint_utils
 from fairseq.models.speech_dlm import SpeechDLM
 
 HERE = Path(__file__).resolve().parent
-np.compat = SimpleNamespace(long=np.int64)  # type: ignore[attr-defined]  # of the numpy that the public code was written for
+np.compat = SimpleNamespace(long=np.int64)  # type: ignore[attr-defined]  # as in numpy 1, for the public code
 UNITS, BLOCK, CHANNELS = 20, 64, ("unitA", "unitB")
-SIZES = "--decoder-layers 3 --decoder-cross-layers 2 --decoder-embed-dim 16 --decoder-input-dim 16 --decoder-output-dim 16 --decoder-ffn-embed-dim 32"
+SIZES = (
+    "--decoder-layers 3 --decoder-cross-layers 2 --decoder-attention-heads 4 --decoder-embed-dim 16 "
+    "--decoder-input-dim 16 --decoder-output-dim 16 --decoder-ffn-embed-dim 32"
+)
 TRAIN = (
     "--task speech_dlm_task --channels unitA,unitB --next-unit-prediction False --edge-unit-prediction True "
     "--duration-prediction True --delayed-duration-target True --criterion speech_dlm_criterion --arch speech_dlm "
-    f"--share-decoder-input-output-embed --decoder-attention-heads 4 --dropout 0.1 {SIZES} --optimizer adam --clip-norm 1 "
+    f"--share-decoder-input-output-embed --dropout 0.1 {SIZES} --optimizer adam --clip-norm 1 "
     f"--lr 0.01 --max-tokens 256 --tokens-per-sample {BLOCK} --sample-break-mode none --no-epoch-checkpoints --seed 1 "
     "--num-workers 0 --cpu --disable-validation --no-save-optimizer-state --log-interval 20"
 )
@@ -122,14 +125,17 @@ def write_outputs(folder: Path, data: Path) -> None:
     prompts = [{c: " ".join(lines[c][i].split()[: 8 + 4 * i]) for c in CHANNELS} for i in range(3)]
     hub = SpeechDLM.from_pretrained(str(folder), "model.pt", str(data))
     made: dict[str, Any] = {"prompts": prompts}
+    kept = ("tokens", "score", "positional_scores")
     for beam in (1, 3):
         options = {"beam": beam, "sampling": False, "max_len_a": 0, "max_len_b": 60}
         hypotheses = [hub.generate(hub.encode(prompt), **options) for prompt in prompts]
         made[f"beam{beam}"] = [
-            {"out": hub.decode(group[0]["tokens"]),
-             "all_hypos": [{key: numbers(one[key]) for key in ("tokens", "score", "positional_scores")} for one in group]}
+            {
+                "out": hub.decode(group[0]["tokens"]),
+                "all_hypos": [{key: numbers(one[key]) for key in kept} for one in group],
+            }
             for group in hypotheses
-        ]  # fmt: skip
+        ]
     (folder / "generate.json").write_text(json.dumps(made))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, TypeAlias
 
-from tests.ports import free_port
+from tests.helpers.processes import free_port
 
 Process: TypeAlias = "CompletedProcess[str]"
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder
 
-from tests.published import toy_dictionary, toy_model
+from tests.helpers.published import toy_dictionary, toy_model
 
 CRITERION = {
     "_name": "speech_dlm_criterion",

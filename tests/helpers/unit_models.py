@@ -106,3 +106,14 @@ def attention_by_definition(
     k, v = (x.repeat_interleave(q.size(1) // x.size(1), 1) for x in (k, v))
     scores = torch.einsum("qhd,khd->hqk", q, k) / q.size(-1) ** 0.5
     return torch.einsum("hqk,khd->qhd", scores.masked_fill(~visible, -torch.inf).softmax(-1), v)
+
+
+@torch.no_grad()
+def likelihood(model: Any, units: list[int], ending: bool = False) -> float:
+    """Σ log p, one prediction at a time from the whole history."""
+    rows, total = [0], 0.0
+    for row in [*(unit + 1 for unit in units), *([0] if ending else [])]:
+        logits = model(torch.tensor([rows]))[0][0, -1].double()
+        total += float(logits[row] - torch.logsumexp(logits, 0))
+        rows.append(row)
+    return total

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import random
 import runpy
+import socket
 import sys
 import tempfile
 import threading
@@ -21,8 +22,6 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
-
-from tests.ports import free_port
 
 _guard = threading.Lock()
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -154,3 +153,20 @@ def newest(folder: Path) -> float:
         except FileNotFoundError:  # renamed since
             pass
     return max(times)
+
+
+def free_port() -> int:
+    """A port that nobody listens on, outside the range that systems choose from for connections and for port 0.
+
+    So nothing takes it by chance between now and when it is used; two tests that draw the same one are a chance of
+    1 in 22,000.
+    """
+    chance = random.SystemRandom()  # tests begin with one seed
+    while True:
+        port = chance.randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port

@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
+from torch import Tensor
 
 import speechdlm_ext  # noqa: F401 - registers
+from speechdlm_ext.criterions.speech_dlm_criterion import SpeechDLMCriterion
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary
+from speechdlm_ext.data.dialogue_dataset import run_durations
 from speechdlm_ext.data.unit_counts import edge_fields
 from speechdlm_ext.models.speech_dlm import SpeechDLM, SpeechDLMConfig
 from speechdlm_ext.tasks.speech_dlm_task import SpeechDLMTask
@@ -90,3 +93,49 @@ def toy_model(channels: int = 2, seed: int = 0, units: int = 20, **options: Any)
             parameter.add_(0.3 * torch.randn_like(parameter))
         model.decoder.embed_tokens.weight[1].zero_()
     return model.eval()
+
+
+TARGETS = ["next", "edge", "duration"]
+
+
+def toy_criterion(
+    channels: int = 2, targets: list[str] = TARGETS, delayed: bool = True, **options: Any
+) -> SpeechDLMCriterion:
+    dictionary = toy_dictionary(channels)
+    task = SimpleNamespace(
+        channels=dictionary.channels,
+        targets=targets,
+        delayed_duration_target=delayed,
+        channel_weights=options.pop("channel_weights", [1.0] * channels),
+        target_dictionary=dictionary,
+    )
+    defaults = {
+        "sentence_avg": False,
+        "main_and_cross_weights": "1,0",
+        "general_unit_loss_weight": 1.0,
+        "edge_unit_loss_weight": 1.0,
+        "duration_loss_weight": 1.0,
+    }
+    return SpeechDLMCriterion(task, **{**defaults, **options})
+
+
+def toy_batch(lengths: list[int], channels: int = 2, seed: int = 0) -> dict[str, Any]:
+    """Rows of random runs, padded on the right."""
+    random = torch.Generator().manual_seed(seed)
+    width = max(lengths)
+    target = torch.ones(len(lengths), width, channels, dtype=torch.long)
+    durations = torch.zeros_like(target)
+    for row, length in enumerate(lengths):
+        for c in range(channels):
+            repeats = torch.randint(1, 5, (length + 4,), generator=random)
+            units = torch.randint(4, 24, (length + 4,), generator=random).repeat_interleave(repeats)
+            target[row, :length, c] = units[:length]
+            durations[row, :length, c] = torch.from_numpy(run_durations(units.numpy(), length, 256))
+    source = torch.cat([torch.full_like(target[:, :1], 2), target[:, :-1]], 1)
+    source[target.eq(1)] = 1
+    return sample_of(source, target, durations)
+
+
+def sample_of(source: Tensor, target: Tensor, durations: Tensor) -> dict[str, Any]:
+    fields = edge_fields(target, durations, pad=1)
+    return {"net_input": {"src_tokens": source}, "target": target, "durations": durations, **fields}

@@ -1,0 +1,1 @@
+"""What several test modules use: toy models and checkpoints, published commands, recordings, processes."""
