@@ -23,19 +23,19 @@ OPTIONS = (
 
 
 def _train(binarized: Path, folder: Path, ranks: int) -> Command:
-    words = ["fairseq-train", data, "--save-dir", folder / "run", *MODEL, *UPDATE, *OPTIONS.split(" ")]
+    words = ["fairseq-train", binarized, "--save-dir", folder / "run", *MODEL, *UPDATE, *OPTIONS.split(" ")]
     return Command(words, folder, ranks)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(binarized: Path, tmp_path: Path, ranks: int) -> None:
-    undisturbed = _train(data, tmp_path / "undisturbed", ranks)
+    undisturbed = _train(binarized, tmp_path / "undisturbed", ranks)
     checkpoints = tmp_path / "killed" / "run"
     moments = random.Random(ranks)
     for _ in range(KILLS):
         before = newest(checkpoints)
-        command = _train(data, tmp_path / "killed", ranks)
+        command = _train(binarized, tmp_path / "killed", ranks)
         end = time.monotonic() + 300
         while command.running and newest(checkpoints) <= before and time.monotonic() < end:
             time.sleep(0.005)  # until this run, too, has saved something
@@ -44,7 +44,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(binarized: Pa
         assert all(is_whole(path) for path in checkpoints.glob("checkpoint*.pt"))
     last = checkpoints / "checkpoint_last.pt"
     last.write_bytes(last.read_bytes()[:-100])
-    output = _train(data, tmp_path / "killed", ranks).wait()
+    output = _train(binarized, tmp_path / "killed", ranks).wait()
     assert "checkpoint_last.pt is cut off: going on from" in output and "num_updates: 18 >= max_update: 18" in output
     undisturbed.wait()
     wanted, found = weights_in(tmp_path / "undisturbed" / "run"), weights_in(checkpoints)
@@ -53,9 +53,9 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(binarized: Pa
 
 
 def test_a_run_that_had_ended_trains_no_further(binarized: Path, tmp_path: Path) -> None:
-    first = _train(data, tmp_path, 1).wait()
+    first = _train(binarized, tmp_path, 1).wait()
     wanted = weights_in(tmp_path / "run")
-    again = _train(data, tmp_path, 1).wait()[len(first) :]
+    again = _train(binarized, tmp_path, 1).wait()[len(first) :]
     assert "num_updates: 18 >= max_update: 18; it had ended before" in again
     found = weights_in(tmp_path / "run")
     assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
