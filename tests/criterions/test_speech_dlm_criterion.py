@@ -13,6 +13,7 @@ from fairseq import metrics
 from speechdlm_ext.criterions.speech_dlm_criterion import SpeechDLMCriterion
 from speechdlm_ext.data.unit_counts import share_counts
 from speechdlm_ext.errors import InputError
+from tests.helpers.host_syncs import counted_syncs
 from tests.helpers.published import (
     TARGETS,
     VARIANTS,
@@ -24,7 +25,6 @@ from tests.helpers.published import (
     toy_criterion,
     toy_model,
 )
-from tests.host_syncs import counted_syncs
 
 
 def rows_of(sample: dict[str, Any], row: int) -> dict[str, Any]:

@@ -28,7 +28,9 @@ CASES = {
 
 
 def train_on_two(binarized: Path, folder: Path, *options: str) -> Command:
-    return Command(["fairseq-train", binarized, "--save-dir", folder / "run", *MODEL, *UPDATE, *options], folder, ranks=2)
+    return Command(
+        ["fairseq-train", binarized, "--save-dir", folder / "run", *MODEL, *UPDATE, *options], folder, ranks=2
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -47,7 +49,14 @@ def test_two_processes_make_the_update_of_one(
 def test_validation_is_the_same_for_every_number_of_processes(binarized: Path, tmp_path: Path) -> None:
     """Five rows on two processes: one has a row less. Batch sizes and workers differ, too."""
     train = train_on_two(binarized, tmp_path, "--max-update", "1", "--batch-size", "2", "--log-format", "json").wait()
-    words = ["fairseq-validate", binarized, "--task", "speech_dlm_task", "--path", tmp_path / "run" / "checkpoint_last.pt"]
+    words = [
+        "fairseq-validate",
+        binarized,
+        "--task",
+        "speech_dlm_task",
+        "--path",
+        tmp_path / "run" / "checkpoint_last.pt",
+    ]
     words += ["--cpu", "--log-format", "json"]
     commands = [
         Command([*words, "--batch-size", "1", "--num-workers", "1"], tmp_path / "two", ranks=2),
