@@ -27,9 +27,9 @@ HEARD = (
     "ami/trn00",
     "calls/google_two_channel",
     "librispeech_test_other/1998-15444-0007",
-    "ljspeech/LJ001-0002",
+    "jfk/jfk",
 )
-OTHERS = ("librispeech_test_other", "fsdd_strings", "jfk")
+OTHERS = ("librispeech_test_other", "fsdd_strings", "ljspeech")
 
 
 def row(path: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def write_outputs(folder: Path, data: Path) -> None:
     task.load_dataset("valid")
     blocks = task.dataset("valid")
     targets = [{c: blocks.datasets[c][i]["target"] for c in CHANNELS} for i in range(3)]
-    for name, lengths in (("full", (BLOCK, BLOCK)), ("padded", (BLOCK, 40, 17))):
+    for name, lengths in (("full", (BLOCK, BLOCK)), ("padded", (BLOCK, 40, 16))):
         sample = blocks.collater([cut(blocks[i], targets[i], length) for i, length in enumerate(lengths)])
         out, extra = model(**sample["net_input"])
         arrays = {f"src_{c}": sample["net_input"]["src_tokens"][c] for c in CHANNELS}
