@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.evaluation.talks import take_turns, write_talk
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import read_corpus
 from speechdlm_ext.evaluation.detection_accuracy import measure_detectors
 from speechdlm_ext.io.rttm import SpeakerTurn, write_rttm
+from tests.helpers.talks import take_turns, write_talk
 
 
 def test_meetings_as_annotated(data: Path) -> None:

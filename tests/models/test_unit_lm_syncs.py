@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.criterions.test_unit_lm_criterion import logged, toy_batch, toy_criterion
+from tests.helpers.host_syncs import counted_syncs
 from tests.helpers.unit_models import toy_unit_lm, toy_unit_lstm
-from tests.host_syncs import counted_syncs
 
 BUILDERS = [toy_unit_lm, toy_unit_lstm]
 
