@@ -24,8 +24,6 @@ LEVEL = {room: level for level, group in enumerate(GROUPS) for room in group}
 
 # What is to go, by file and the room that it imports. Only ever remove a line.
 KNOWN: dict[tuple[str, str], str] = {
-    ("speechdlm_ext/hub/score_file.py", "evaluation"): "hub",
-    ("speechdlm_ext/metrics/zerospeech.py", "evaluation"): "metrics",
     ("speechdlm_ext/models/speech_dlm.py", "hub"): "models",
     ("speechdlm_ext/models/unit_language_model.py", "hub"): "models",
     ("speechdlm_ext/units", "vocoders"): "units",  # a circle: vocoders import units, too
