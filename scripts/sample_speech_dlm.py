@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
         "--no-slide", action="store_true", help="refuse what is longer than the model's window, which else slides"
     )
     search.add_argument(
-        "--seed", type=int, default=123, help="of the first prompt's first sample; counted up from there"
+        "--seed", type=int, default=123, help="of the run; each sample of each row has random numbers of its own"
     )
     add_machine_options(parser)
     return parser.parse_args()

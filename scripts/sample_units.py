@@ -38,7 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     prompts.add_argument("--samples", type=int, default=1, help="continuations of each prompt")
     prompts.add_argument("--batch-size", type=int, default=8, help="prompts at a time")
     prompts.add_argument(
-        "--seed", type=int, default=1, help="of the first prompt's first sample; counted up from there"
+        "--seed", type=int, default=1, help="of the run; each sample of each row has random numbers of its own"
     )
     add_search_options(parser, beam=1)
     length = parser.add_argument_group("length")

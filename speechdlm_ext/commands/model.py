@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.generation.filters import FILTERS, OFF
 
 if TYPE_CHECKING:  # torch is imported where it is needed, so that a command's --help does not wait for it
     import torch
@@ -17,17 +18,22 @@ def add_search_options(parser: argparse.ArgumentParser, beam: int) -> argparse._
     """The options of :class:`.DecodingOptions` but the lengths, read by :func:`search_options`; ``beam`` by default."""
     search = parser.add_argument_group("search")
     search.add_argument(
-        "--sampling", nargs="?", const="True", default="True", choices=("True", "False"), help="draw at random"
+        "--sampling", nargs="?", const="True", default="True", choices=("True", "False"), help="sample at random"
     )
     search.add_argument("--beam-search", action="store_true", help="the same as --sampling False")
     search.add_argument(
         "--beam-size", "--beam", type=int, default=beam, help="hypotheses, of which the likeliest is kept"
     )
-    search.add_argument("--sampling-topk", type=int, default=-1, help="draw from the k likeliest units; -1 for all")
-    search.add_argument("--sampling-topp", type=float, default=-1.0, help="draw from the likeliest share p; -1 for all")
+    for own in FILTERS:
+        search.add_argument(own.flag, type=own.kind, default=own.kind(OFF), help=own.help)
     search.add_argument("--temperature", type=float, default=1.0, help="divides the logits")
     search.add_argument(
         "--duration-temperature", "--dur-temperature", type=float, default=1.0, help="divides durations"
+    )
+    search.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the decoding step first (torch.compile), which takes a minute and pays where much is sampled",
     )
     return search
 
@@ -37,10 +43,10 @@ def search_options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "beam": args.beam_size,
         "sampling": args.sampling == "True" and not args.beam_search,
-        "sampling_topk": args.sampling_topk,
-        "sampling_topp": args.sampling_topp,
+        **{own.option: getattr(args, own.option) for own in FILTERS},
         "temperature": args.temperature,
         "duration_temperature": args.duration_temperature,
+        "compile": args.compile,
     }
 
 

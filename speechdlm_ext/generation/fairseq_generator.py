@@ -8,8 +8,10 @@ import torch
 
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
-from speechdlm_ext.generation.dialogue_generator import DialogueGenerator
+from speechdlm_ext.generation.filters import FILTERS, OFF
+from speechdlm_ext.generation.generator import DialogueGenerator
 from speechdlm_ext.generation.options import DecodingOptions
+from speechdlm_ext.generation.search import row_seed
 
 DEFAULT_LENGTH = 200  # fairseq's --max-len-b
 
@@ -26,8 +28,7 @@ def decoding_options(
         window=window,
         beam=args.beam,
         sampling=args.sampling,
-        sampling_topk=args.sampling_topk,
-        sampling_topp=args.sampling_topp,
+        **{own.option: getattr(args, own.option, OFF) for own in FILTERS},
         temperature=args.temperature,
         max_len_a=args.max_len_a,
         max_len_b=args.max_len_b,
@@ -41,6 +42,7 @@ class FairseqGenerator:
     """:class:`DialogueGenerator` with the interface of fairseq's ``SequenceGenerator``.
 
     Args:
+        seed: of the run.
         options: ``stop_at_end``, ``max_frames`` and ``window`` of :class:`DecodingOptions`; fairseq has none for them.
     """
 
@@ -48,28 +50,36 @@ class FairseqGenerator:
     symbols_to_strip_from_output: frozenset[int] = frozenset()
 
     def __init__(
-        self, models: list[Any], dictionary: ChannelDictionary | UnitDictionary, args: Any, **options: Any
+        self,
+        models: list[Any],
+        dictionary: ChannelDictionary | UnitDictionary,
+        args: Any,
+        seed: int = 1,
+        **options: Any,
     ) -> None:
-        self.dictionary = dictionary
+        self.dictionary, self.seed = dictionary, seed
+        self.rows = 0  # done so far
         self.core = DialogueGenerator(models, dictionary, decoding_options(args, **options))
 
     def generate(self, models: list[Any], sample: dict[str, Any], **unused: Any) -> list[list[dict[str, Any]]]:
         """Continue ``sample["net_input"]["src_tokens"]``, which begin with the start symbol.
 
-        They are ``(B, T, C)``, or ``(B, T)`` for unit language models.
+        They are ``(B, T, C)``, or ``(B, T)`` for unit language models. A row's random numbers depend on its number in
+        the data (``sample["id"]``), or on how many rows came before it where it has none (fairseq-interactive).
 
         Returns:
             For each row, hypotheses as dictionaries with ``tokens`` ``(T, C)`` or ``(T,)`` and ``positional_scores``
             ``(T + 1,)``, the sum over channels; ``durations`` like ``tokens``, in frames, or ``None``. A row without a
             frame has none.
         """
-        prompts = []
-        rows = sample["net_input"]["src_tokens"]
-        for row in rows if rows.dim() == 3 else rows.unsqueeze(-1):
-            units = row[1:]
-            real = units.ne(self.dictionary.pad()).any(-1)
-            prompts.append(units[: int(real.nonzero().max()) + 1] if bool(real.any()) else units[:0])
-        seeds = torch.randint(2**62, (len(prompts),)).tolist()
+        rows = sample["net_input"]["src_tokens"].cpu()
+        units = (rows if rows.dim() == 3 else rows.unsqueeze(-1))[:, 1:]
+        real = units.ne(self.dictionary.pad()).any(-1)
+        lengths = (real * torch.arange(1, units.size(1) + 1)).amax(1).tolist() if units.size(1) else [0] * len(rows)
+        prompts = [row[:length] for row, length in zip(units, lengths, strict=True)]
+        numbers = sample["id"].tolist() if "id" in sample else range(self.rows, self.rows + len(prompts))
+        self.rows += len(prompts)
+        seeds = [row_seed(self.seed, number) for number in numbers]
         served = [i for i, prompt in enumerate(prompts) if len(prompt)]
         found = self.core.generate([prompts[i] for i in served], [seeds[i] for i in served])
         results: list[list[dict[str, Any]]] = [[] for _ in prompts]

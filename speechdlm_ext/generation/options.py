@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.generation.filters import FILTERS, OFF
+
+_FilterOptions: Any = make_dataclass(
+    "_FilterOptions", [(own.option, own.kind, field(default=own.kind(OFF))) for own in FILTERS], frozen=True
+)
 
 
 @dataclass(frozen=True)
-class DecodingOptions:
-    """Options of decoding, with the published names and defaults.
+class DecodingOptions(_FilterOptions):
+    """Options of decoding, with the published names and defaults; those of :data:`.FILTERS` as well, -1 for none.
 
     Attributes:
         beam: hypotheses for each prompt. In sampling they are independent samples, and the likeliest comes first.
-        sampling: draw units at random instead of searching for the likeliest.
-        sampling_topk: draw from the k likeliest units; -1 for all.
-        sampling_topp: draw from the smallest set of units whose probability exceeds p; -1 for all.
+        sampling: sample units at random instead of searching for the likeliest.
         temperature: divides the logits; one number, or one for each channel.
         duration_temperature: divides predicted durations: above 1 the speech becomes faster.
         max_len_a, max_len_b: total length in frames, prompt included: a·(prompt + 1) + b.
@@ -32,6 +35,8 @@ class DecodingOptions:
         window: the greatest number of frames that a frame is predicted from, where that is fewer than the model's own
             window: memory and time per frame stay constant however long the sequence. With rotary positions it is
             exact; the model's window slides. An LSTM, whose state has one size, has no window.
+        compile: compile the decoding step (``torch.compile``), with weights as they are then: CUDA graphs on a GPU,
+            frozen weights on a CPU. Worth its minute where much is sampled.
 
     Raises:
         InputError: a value out of range.
@@ -39,8 +44,6 @@ class DecodingOptions:
 
     beam: int = 1
     sampling: bool = False
-    sampling_topk: int = -1
-    sampling_topp: float = -1.0
     temperature: float | Sequence[float] = 1.0
     duration_temperature: float = 1.0
     max_len_a: float = 0.0
@@ -52,22 +55,25 @@ class DecodingOptions:
     normalize_scores: bool = True
     slide: bool = True
     window: int | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.beam < 1:
-            raise InputError(f"--beam {self.beam}: 1 or more is wanted")
+            raise InputError(f"--beam {self.beam}: 1 or more is expected")
         temperatures = self.temperature if isinstance(self.temperature, Sequence) else [self.temperature]
         for value in temperatures:
             _check_positive("--temperature", value)
         _check_positive("--duration-temperature", self.duration_temperature)
-        if self.sampling_topp != -1 and not 0 < self.sampling_topp <= 1:
-            raise InputError(f"--sampling-topp {self.sampling_topp}: a number above 0 and up to 1 is wanted")
-        if self.sampling_topk != -1 and self.sampling_topk < 1:
-            raise InputError(f"--sampling-topk {self.sampling_topk}: 1 or more is wanted")
-        if not self.sampling and (self.sampling_topk > 0 or self.sampling_topp > 0):
-            raise InputError("--sampling-topk and --sampling-topp need --sampling")
+        for own in FILTERS:
+            value = getattr(self, own.option)
+            if value == OFF:
+                continue
+            if not own.valid(value):
+                raise InputError(f"{own.flag} {value}: {own.expected} is expected")
+            if not self.sampling:
+                raise InputError(f"{own.flag} needs --sampling")
         if not (math.isfinite(self.max_len_a) and self.max_len_a >= 0):
-            raise InputError(f"--max-len-a {self.max_len_a}: 0 or more is wanted")
+            raise InputError(f"--max-len-a {self.max_len_a}: 0 or more is expected")
         if self.window is not None and self.window < 2:
             raise InputError(f"a window of {self.window} units was asked for, 2 is the least")
         if self.max_frames is not None and self.max_frames < 1:
@@ -114,4 +120,4 @@ def frames_of(seconds: float, frame_rate: float | None) -> int:
 
 def _check_positive(name: str, value: Any) -> None:
     if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
-        raise InputError(f"{name} {value}: a number above 0 is wanted")
+        raise InputError(f"{name} {value}: a number above 0 is expected")

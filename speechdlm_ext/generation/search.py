@@ -1,35 +1,46 @@
-"""Choosing the next unit of every channel: random draws and beam search."""
+"""Choosing the next unit of every channel: random samples, reproducible for each row, and beam search."""
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from speechdlm_ext.errors import InputError
 
-def keep_likeliest(lprobs: Tensor, topk: int, topp: float) -> Tensor:
-    """Log-probabilities ``(…, V)`` with all but the likeliest units at -inf.
+# Of a run, of a row in its whole input, and of one of the row's samples.
+Seed: TypeAlias = "tuple[int, int, int]"
+
+
+def row_seed(seed: int, row: int = 0, sample: int = 0) -> Seed:
+    """What the random numbers of a row depend on: not on its batch, its shard, or other rows.
 
     Args:
-        topk: how many to keep; -1 for all.
-        topp: keep the smallest set whose probability reaches p of the whole (Holtzman et al. 2020); -1 for all.
-            As in the published code, ``topp`` takes precedence.
+        seed: of the run, 0 to 2^64 - 1.
+        row: number of the row in the whole input, whatever part of it is done here.
+        sample: which continuation of the row.
+
+    Raises:
+        InputError: a seed out of range.
     """
-    if topp > 0:
-        ordered, order = lprobs.softmax(-1).sort(-1, descending=True)
-        before = ordered.cumsum(-1) - ordered
-        dropped = torch.zeros_like(ordered, dtype=torch.bool).scatter(-1, order, before >= topp)
-        return lprobs.masked_fill(dropped, -torch.inf)
-    if 0 < topk < lprobs.size(-1):
-        least = lprobs.topk(topk, -1).values[..., -1:]
-        return lprobs.masked_fill(lprobs < least, -torch.inf)
-    return lprobs
+    if not 0 <= seed < 2**64:
+        raise InputError(f"--seed {seed}: a number from 0 to 2^64 - 1 is expected")
+    return int(seed), int(row), int(sample)
 
 
-def draw(lprobs: Tensor, uniform: Tensor) -> Tensor:
-    """Draw units by inverting the distribution function at given uniform numbers.
+def uniform_numbers(seeds: list[Seed], *shape: int) -> Tensor:
+    """Random numbers in [0, 1), ``(rows, *shape)``, each row's from its own seed."""
+    rows = [np.random.default_rng(np.random.SeedSequence(seed)).random(shape, np.float32) for seed in seeds]
+    return torch.from_numpy(np.stack(rows))
+
+
+def sample(lprobs: Tensor, uniform: Tensor) -> Tensor:
+    """Sample units by inverting the distribution function at given uniform numbers.
 
     Args:
-        lprobs: ``(…, V)``, not necessarily normalised; -inf is never drawn.
+        lprobs: ``(…, V)``, not necessarily normalised; -inf is never sampled.
         uniform: ``(…)`` in [0, 1).
 
     Returns:
@@ -37,13 +48,13 @@ def draw(lprobs: Tensor, uniform: Tensor) -> Tensor:
     """
     cumulative = lprobs.double().softmax(-1).cumsum(-1)
     target = uniform.double().unsqueeze(-1) * cumulative[..., -1:]
-    drawn = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    sampled = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
     # Rounding may lead past the last unit of any probability.
     last = lprobs.size(-1) - 1 - lprobs.gt(-torch.inf).flip(-1).int().argmax(-1)
-    return torch.minimum(drawn, last)
+    return torch.minimum(sampled, last)
 
 
-def best_continuations(lprobs: Tensor, totals: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
+def beam_step(lprobs: Tensor, totals: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
     """The likeliest joint continuations of a beam, over all combinations of the channels' units.
 
     Args:
@@ -66,8 +77,7 @@ def best_continuations(lprobs: Tensor, totals: Tensor, beam: int) -> tuple[Tenso
     for _ in range(channels):
         picks.append(order % width)
         order = order // width
-    pick = torch.stack(picks[::-1], -1)  # (B, beam, C)
-    rows = torch.arange(batch, device=lprobs.device).view(-1, 1, 1)
-    column = torch.arange(channels, device=lprobs.device).view(1, 1, -1)
-    hypothesis = order.unsqueeze(-1)
-    return order, units[rows, hypothesis, column, pick], values[rows, hypothesis, column, pick]
+    pick = torch.stack(picks[::-1], -1).unsqueeze(-1)  # (B, beam, C, 1)
+    parent = order.view(batch, -1, 1, 1).expand(-1, -1, channels, width)
+    units, values = (x.gather(1, parent).gather(-1, pick).squeeze(-1) for x in (units, values))
+    return order, units, values

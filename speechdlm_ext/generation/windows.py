@@ -12,6 +12,16 @@ from torch import Tensor
 
 from speechdlm_ext.errors import InputError
 
+# Sizes of the caches of compiled steps are multiples of this.
+CAPACITIES = 256
+
+
+def compiled_step(decoder: Any) -> Any:
+    """A decoder's forward pass compiled whole, with its weights as they are at the first call."""
+    if next(decoder.parameters()).is_cuda:
+        return torch.compile(decoder.forward, fullgraph=True, mode="reduce-overhead")
+    return torch.compile(decoder.forward, fullgraph=True, options={"freezing": True})
+
 
 class ModelWindow:
     """An ensemble of decoders over a growing history of units.
@@ -29,9 +39,12 @@ class ModelWindow:
         limit: the greatest number of frames that all of them know.
         length: frames that will be asked for in all, so that short sequences take little memory.
         slide: whether the window may slide.
+        compile: whether to compile the steps of one frame.
     """
 
-    def __init__(self, decoders: Sequence[Any], limit: int, length: int, slide: bool = True) -> None:
+    def __init__(
+        self, decoders: Sequence[Any], limit: int, length: int, slide: bool = True, compile: bool = False
+    ) -> None:
         if length > limit and not slide:
             raise InputError(
                 f"{length} frames are asked for, the model's window has {limit} (--tokens-per-sample in training): "
@@ -40,7 +53,10 @@ class ModelWindow:
         self.size = min(limit, length)
         self.slides = length > limit and not all(decoder.rolling for decoder in decoders)
         self.decoders = list(decoders)
-        self.caches = [decoder.make_cache(self.size) for decoder in decoders]
+        # Compiled steps are made for one size of the cache: sequences of like length share them.
+        capacity = -(-self.size // CAPACITIES) * CAPACITIES if compile and not self.slides else self.size
+        self.caches = [decoder.make_cache(min(capacity, limit), compile) for decoder in decoders]
+        self.steps = [compiled_step(decoder) if compile else decoder for decoder in decoders]
         self.history: Tensor = torch.zeros(0)
 
     def feed(self, units: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -81,8 +97,9 @@ class ModelWindow:
 
     def _run(self, units: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor | None]:
         lprobs, durations = [], []
-        for decoder, cache in zip(self.decoders, self.caches, strict=True):
-            (prediction, *_), _ = decoder(units, cache=cache.extend(units.size(1)))
+        for decoder, step, cache in zip(self.decoders, self.steps, self.caches, strict=True):
+            run = step if units.size(1) == 1 and cache.length else decoder
+            (prediction, *_), _ = run(units, cache=cache.extend(units.size(1)))
             lprobs.append(F.log_softmax(prediction.units.float() / temperature[:, None], -1))
             if prediction.durations is not None:
                 durations.append(prediction.durations.float())

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.dialogue_generator import DialogueGenerator, Hypothesis
+from speechdlm_ext.generation.generator import DialogueGenerator, Hypothesis
 from speechdlm_ext.generation.options import DecodingOptions
+from speechdlm_ext.generation.search import Seed, row_seed
 from speechdlm_ext.hub.sampling import FrameProgress, progress_bar
 
 
@@ -40,7 +41,7 @@ class Ensemble(nn.Module):
         self,
         prompts: Sequence[Tensor],
         options: DecodingOptions,
-        seeds: Sequence[int],
+        seeds: Sequence[Seed],
         progress: Callable[[int], None] | None = None,
         durations: Sequence[Tensor] | None = None,
     ) -> list[list[Hypothesis]]:
@@ -49,20 +50,22 @@ class Ensemble(nn.Module):
         return generator.generate(prompts, seeds, progress, durations)
 
     def continue_prompts(
-        self, prompts: Sequence[Tensor], options: DecodingOptions, seed: int | Sequence[int], what: str, verbose: bool
+        self, prompts: Sequence[Tensor], options: DecodingOptions, seed: Any, what: str, verbose: bool
     ) -> list[list[Hypothesis]]:
         """The same, with progress where it is ``verbose``.
 
         Args:
-            seed: one for each prompt, or one number, from which they are counted up.
+            seed: one number for all, with which each prompt has random numbers by its place in the list; or one for
+                each prompt, a number or what :func:`.row_seed` makes.
             what: the prompts are called, as in "dialogues".
 
         Raises:
-            InputError: as many seeds as prompts are wanted.
+            InputError: a number of seeds other than that of the prompts, or a seed out of range.
         """
-        seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(prompts):
-            raise InputError(f"seed: {len(seeds)} numbers for {len(prompts)} {what}")
+        each = [(seed, i) for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+        if len(each) != len(prompts):
+            raise InputError(f"seed: {len(each)} numbers for {len(prompts)} {what}")
+        seeds = [row_seed(own) if isinstance(own, int) else row_seed(*own) for own in each]
         limits = [options.limit(len(prompt)) for prompt in prompts]
         with progress_bar(sum(limits), "sampling", verbose) as bar, FrameProgress(limits, bar.update) as progress:
             return self.generate(prompts, options, seeds, progress)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from speechdlm_ext.checkpoints.pretrained_folder import save_speech_dlm
-from speechdlm_ext.generation.dialogue_generator import Hypothesis
+from speechdlm_ext.generation.generator import Hypothesis
 from speechdlm_ext.hub.dialogues import Dialogue, column, dialogue_list, encode_dialogue, encode_whole
 from speechdlm_ext.hub.ensemble import Ensemble
 from speechdlm_ext.hub.sampling import check_free, decoding_options, progress_bar
@@ -70,7 +70,7 @@ class DialogueModel(Ensemble):
             dialogues: one dialogue (text by channel, or ids ``(T, C)``), a list of them, or ids ``(B, T, C)``.
             beam: hypotheses for each; the likeliest is returned.
             verbose: show progress, and log every hypothesis with its score.
-            seed: one for each dialogue, or one number, from which they are counted up.
+            seed: one for each dialogue, or one number for all, see :meth:`.continue_prompts`.
             condition_on: a channel that is given in full. The others keep the units that they have (in ids: but
                 ``<pad>``) and are continued up to its end. The model is causal: when it draws a frame it knows the
                 given channel up to the frame before, as it knows the others, and not what follows. Without

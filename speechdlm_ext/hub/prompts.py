@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.dialogue_generator import Hypothesis
+from speechdlm_ext.generation.generator import Hypothesis
 from speechdlm_ext.hub import DialogueModel, UnitModel
 from speechdlm_ext.hub.dialogues import channel_texts, column
 from speechdlm_ext.units.files import DURATIONS, choose_channel, format_units, parse_units, row_channels

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.options import DecodingOptions
+from speechdlm_ext.generation.search import row_seed
 from speechdlm_ext.hub import DialogueModel, UnitModel
 from speechdlm_ext.hub.prompts import DialoguePrompts, Prompts, SequencePrompts
 from speechdlm_ext.hub.sampling import FrameProgress, check_free
@@ -36,7 +37,7 @@ def continue_unit_file(
 ) -> list[dict[str, Any]]:
     """Continue every dialogue of a unit file, or every sequence with a model of one channel.
 
-    Sample k of row i has the seed ``seed + i · samples + k``, whatever the batches are. Results are kept in
+    Sample k of row i has random numbers of its own, of (seed, i, k), whatever the batches are. Results are kept in
     ``OUTPUT.partial`` as they come; the output appears when all are there.
 
     Args:
@@ -62,7 +63,9 @@ def continue_unit_file(
     if output.exists() and not overwrite:
         raise InputError(f"{output} is there already: pass --overwrite to replace it")
     if samples < 1 or batch_size < 1:
-        raise InputError(f"--samples {samples} --batch-size {batch_size}: 1 or more is wanted")
+        raise InputError(f"--samples {samples} --batch-size {batch_size}: 1 or more is expected")
+    if prompt_frames is not None and prompt_frames < 0:
+        raise InputError(f"--prompt-frames {prompt_frames}: 0 or more is expected")
     kind: Prompts
     if isinstance(model, DialogueModel):
         if channel is not None:
@@ -118,7 +121,7 @@ def _jobs(rows: Sequence[Mapping[str, Any]], kind: Prompts, seed: int, samples: 
                     **row,
                     **cut,
                     "audio": f"{name}-s{sample + 1}" if samples > 1 else name,
-                    "seed": seed + number * samples + sample,
+                    "seed": list(row_seed(seed, number, sample)),
                 }
             )
     names = [job["audio"] for job in jobs]
@@ -137,5 +140,5 @@ def _continue_batch(
     options: DecodingOptions,
     progress: Callable[[int], None],
 ) -> list[dict[str, Any]]:
-    found = model.generate(prompts, options, [job["seed"] for job in batch], progress, durations)
+    found = model.generate(prompts, options, [row_seed(*job["seed"]) for job in batch], progress, durations)
     return [kind.answer(job, hypotheses[0]) for job, hypotheses in zip(batch, found, strict=True)]

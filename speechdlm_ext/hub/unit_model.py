@@ -14,7 +14,7 @@ from torch import Tensor
 from speechdlm_ext.checkpoints.pretrained_folder import save_unit_lm
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.dialogue_generator import Hypothesis
+from speechdlm_ext.generation.generator import Hypothesis
 from speechdlm_ext.generation.options import frames_of
 from speechdlm_ext.hub.ensemble import Ensemble
 from speechdlm_ext.hub.sampling import AS_LONG_AS_THE_PROMPT, decoding_options, progress_bar
@@ -106,7 +106,7 @@ class UnitModel(Ensemble):
             prompts: one sequence, or a list of them.
             beam: hypotheses for each; the likeliest is returned.
             verbose: show progress.
-            seed: one for each sequence, or one number, from which they are counted up.
+            seed: one for each sequence, or one number for all, see :meth:`.continue_prompts`.
             max_seconds: end a sequence that lasts so long, prompt included. It lasts as long as the model says, or, for
                 one that does not predict durations, one frame a unit.
             details: return :class:`UnitSample` instead.

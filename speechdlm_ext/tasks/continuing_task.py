@@ -17,9 +17,11 @@ class ContinuingTask(FairseqTask):
 
     Attributes:
         dictionary: of the units.
+        generator: of the last call of ``build_generator``.
     """
 
     dictionary: Any
+    generator: FairseqGenerator | None = None
 
     def cut_prompts(self, rows: Tensor, length: int | None) -> Tensor:
         """The prompts in rows of data, each after the start symbol.
@@ -49,15 +51,18 @@ class ContinuingTask(FairseqTask):
     def get_interactive_tokens_and_lengths(self, lines: list[str], encode_fn: Any) -> tuple[list[Tensor], list[int]]:
         """Parse lines of units.
 
-        A line that cannot be parsed is explained on standard error and becomes an empty prompt, which is answered by
-        nothing, so that the next line is served.
+        A line that cannot be parsed or continued is explained on standard error and becomes an empty prompt, which has
+        no answer, so that the next line is served.
         """
         prompts = []
         for line in lines:
             try:
-                prompts.append(self.dictionary.encode_line(encode_fn(line)))
+                prompt = self.dictionary.encode_line(encode_fn(line))
+                if self.generator is not None:
+                    self.generator.core.options.limit(len(prompt))
+                prompts.append(prompt)
             except InputError as error:
-                print(f"left out: {error}", file=sys.stderr, flush=True)
+                print(f"skipped: {error}", file=sys.stderr, flush=True)
                 prompts.append(self.empty_prompt())
         return prompts, [len(prompt) for prompt in prompts]
 

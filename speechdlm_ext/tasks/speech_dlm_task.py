@@ -170,7 +170,8 @@ class SpeechDLMTask(ContinuingTask):
         prefix_allowed_tokens_fn: Any = None,
     ) -> FairseqGenerator:
         """The generator that fairseq's commands call, with their options."""
-        return FairseqGenerator(models, self.dictionary, args)
+        self.generator = FairseqGenerator(models, self.dictionary, args, self.cfg.seed)
+        return self.generator
 
 
 def _targets(cfg: SpeechDLMTaskConfig) -> list[str]:

@@ -193,9 +193,9 @@ class UnitLanguageModelingTask(ContinuingTask):
         """The generator that fairseq's commands call: a sequence ends at EOS, or where the options say."""
         seconds = self.cfg.max_seconds
         max_frames = None if seconds is None else frames_of(seconds, self.frame_rate)
-        return FairseqGenerator(
-            models, self.dictionary, args, stop_at_end=True, max_frames=max_frames, window=self.cfg.window
-        )
+        own = {"stop_at_end": True, "max_frames": max_frames, "window": self.cfg.window}
+        self.generator = FairseqGenerator(models, self.dictionary, args, self.cfg.seed, **own)
+        return self.generator
 
 
 def _warn_of_deduplicated(stream: UnitStream) -> None:

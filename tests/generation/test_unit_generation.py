@@ -6,12 +6,13 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.dialogue_generator import DialogueGenerator
+from speechdlm_ext.generation.generator import DialogueGenerator
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.models.unit_lm import UnitLM
 from tests.helpers.published import toy_model
@@ -97,10 +98,11 @@ def test_sampling_is_the_plain_loop(build: Any, options: dict) -> None:
     """Each prompt has its own stream of random numbers; units are drawn by inverting the distribution function."""
     model = build(seed=2)
     prompts, seeds = [prompt(3, seed=1), prompt(7, seed=2), prompt(3, seed=1)], [11, 12, 13]
-    found = generator(model, max_len_b=20, sampling=True, temperature=1.3, **options).generate(prompts, seeds)
+    core = generator(model, max_len_b=20, sampling=True, temperature=1.3, **options)
+    found = core.generate(prompts, [(seed, 0, 0) for seed in seeds])
     ends = 0
     for start, seed, (best,) in zip(prompts, seeds, found, strict=True):
-        numbers = torch.rand(1, 20, 1, generator=torch.Generator().manual_seed(seed)).flatten().tolist()
+        numbers = np.random.default_rng(np.random.SeedSequence((seed, 0, 0))).random(20, np.float32).tolist()
         rows = start[:, 0].tolist()
         while len(rows) < 20 and (not rows or rows[-1] != 0):
             p = (whole(model, rows)[0][-1].double() / 1.3).exp()

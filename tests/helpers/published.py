@@ -15,7 +15,7 @@ from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from torch import Tensor
 
-import speechdlm_ext  # noqa: F401 - registers
+import speechdlm_ext.plugin  # noqa: F401 - registers
 from speechdlm_ext.criterions.speech_dlm_criterion import SpeechDLMCriterion
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary
 from speechdlm_ext.data.dialogue_dataset import run_durations

@@ -174,7 +174,7 @@ def test_the_script_continues_beside_a_given_channel(
     assert not run_script(monkeypatch, checkout, *files, *options)
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     for i, (row, out) in enumerate(zip(rows, written, strict=True)):
-        expected = model.sample(row, condition_on="unitA", prompt_frames=4, sampling=True, beam=2, seed=123 + i)
+        expected = model.sample(row, condition_on="unitA", prompt_frames=4, sampling=True, beam=2, seed=[(123, i, 0)])
         assert {channel: out[channel] for channel in expected} == expected
         assert out["unitA"] == row["unitA"] and out["prompt_frames"] == 4 and out["audio"] == f"d{i}"
 
@@ -195,8 +195,8 @@ def test_the_script_explains_what_it_refuses(
         ("one.jsonl", "--no-slide", "--max-len-b", "100"): "the model's window has 64",
         ("one.jsonl", "--condition-on", "unitC"): "condition_on unitC: no such channel",
         ("one.jsonl", "--condition-on", "unitA"): "nothing is left to continue",
-        ("one.jsonl", "--sampling-topp", "1.5"): "--sampling-topp 1.5: a number above 0 and up to 1 is wanted",
-        ("one.jsonl", "--temperature", "nan"): "--temperature nan: a number above 0 is wanted",
+        ("one.jsonl", "--sampling-topp", "1.5"): "--sampling-topp 1.5: a number above 0 and up to 1 is expected",
+        ("one.jsonl", "--temperature", "nan"): "--temperature nan: a number above 0 is expected",
         ("one.jsonl", "--max-len-b", "2"): "the prompt has 3 frames",
     }
     for (name, *options), message in refused.items():
@@ -246,7 +246,7 @@ def test_prompts_that_the_model_cannot_take(model: DialogueModel, dialogue: Any,
         ({"sampling_topp": math.nan, "sampling": True}, "--sampling-topp nan"),
         ({"max_len_b": 64, "slide": False}, "the model's window has 64"),
         ({"max_len_b": 4}, "the prompt has 5 frames"),
-        ({"top_p": 0.9}, "top_p: no option of sampling; there are beam, sampling"),
+        ({"top_p": 0.9}, "top_p: no option of sampling; there are sampling_topp, sampling_topk, beam"),
         ({"seed": [1, 2]}, "seed: 2 numbers for 1 dialogues"),
     ],
 )

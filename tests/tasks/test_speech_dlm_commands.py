@@ -135,7 +135,7 @@ def test_interactive_serves_lines_explains_bad_ones_and_reads_its_own_output(
     found = {line.split("\t")[0]: line.split("\t")[-1] for line in done.stdout.splitlines() if line.startswith("H-")}
     assert list(found) == ["H-0", "H-4"]
     assert found["H-0"].startswith("1 1 2 2 ") and "| 3 3 3 4 " in found["H-0"]
-    explained = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
+    explained = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
     assert len(explained) == 3 and "2 in unitA, 1 in unitB" in explained[0] and "unit <pad> of unitB" in explained[2]
     again = run_loaded(options[:-4] + ["--max-len-b", "40", "--beam", "1"], input=found["H-0"] + "\n")
     assert found["H-0"].split(" | ")[0] in again.stdout
@@ -239,14 +239,16 @@ def test_the_sampling_script_resumes_and_gives_the_same(
     run_loaded([*script, "--out-file", tmp_path / "whole.jsonl"])
     whole = [json.loads(line) for line in (tmp_path / "whole.jsonl").read_text().splitlines()]
     assert [row["audio"] for row in whole] == [f"d{i}-s{k}" for i in range(3) for k in (1, 2)]
-    assert [row["seed"] for row in whole] == list(range(123, 129)) and {row["speaker"] for row in whole} == {"kept"}
+    assert [row["seed"] for row in whole] == [[123, i, k] for i in range(3) for k in range(2)] and {
+        row["speaker"] for row in whole
+    } == {"kept"}
     assert all(
         len(row[c].split()) == 30 and row[c].startswith(rows[0][c][:7]) for row in whole for c in ("unitA", "unitB")
     )
     refused = run_loaded([*script, "--out-file", tmp_path / "whole.jsonl"], check=False)
     assert refused.returncode == 2 and "is there already" in refused.stderr.splitlines()[-1]
     bad = run_loaded([*script, "--out-file", tmp_path / "x.jsonl", "--temperature", "0"], check=False)
-    assert bad.returncode == 2 and bad.stderr.splitlines()[-1].endswith("--temperature 0.0: a number above 0 is wanted")
+    assert bad.returncode == 2 and bad.stderr.splitlines()[-1].endswith("--temperature 0.0: a number above 0 is expected")
     assert not (tmp_path / "x.jsonl").exists()
 
 

@@ -16,7 +16,7 @@ from fairseq_cli.eval_lm import eval_lm
 from omegaconf import open_dict
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.dialogue_generator import DialogueGenerator
+from speechdlm_ext.generation.generator import DialogueGenerator
 from speechdlm_ext.generation.options import DecodingOptions
 from tests.helpers.unit_checkpoints import utterances, write_corpus, write_unit_checkpoint
 from tests.helpers.unit_models import toy_unit_lm, toy_unit_lstm
@@ -72,7 +72,7 @@ def test_interactive_serves_lines_explains_bad_ones_and_stops_by_seconds(
     done = run_loaded(command(toy, checkout, "fairseq-interactive", "transformer", *options), input=lines)
     found = {line.split("\t")[0]: line.split("\t")[-1] for line in done.stdout.splitlines() if line.startswith("H-")}
     assert list(found) == ["H-0", "H-3"]
-    (explained,) = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
+    (explained,) = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
     assert "99 is no unit" in explained
     model = toy_unit_lm(durations=True).eval()
     for prompt, answer in (("1 2 3", found["H-0"]), ("4 5 6 7", found["H-3"])):

@@ -15,10 +15,14 @@ from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.durations import DurationCounter
+from speechdlm_ext.generation.filters import filtered
 from speechdlm_ext.generation.options import DecodingOptions
-from speechdlm_ext.generation.search import best_continuations, draw, keep_likeliest
-from speechdlm_ext.generation.stopping import Endings
+from speechdlm_ext.generation.search import Seed, beam_step, sample, uniform_numbers
+from speechdlm_ext.generation.stopping import StoppingCriteria
 from speechdlm_ext.generation.windows import ModelWindow
+
+# Frames between two looks at the device: whether all rows have ended, and whether the outputs are numbers.
+CHECKED_EVERY = 8
 
 
 @dataclass
@@ -72,7 +76,7 @@ class DialogueGenerator:
             )
         ((self.delayed, self.start_symbol, channels, self.repeats),) = kinds
         if options.stop_at_end and channels > 1:
-            raise InputError(f"a dialogue of {channels} channels has no end symbol to stop at: leave stop_at_end out")
+            raise InputError(f"a dialogue of {channels} channels has no end symbol to stop at: omit stop_at_end")
         self.device = next(models[0].parameters()).device
         self.banned = ~dictionary.emittable().to(self.device)  # (C, V)
         self.banned_but_eos = self.banned.clone()
@@ -83,7 +87,7 @@ class DialogueGenerator:
     def generate(
         self,
         prompts: Sequence[Tensor],
-        seeds: Sequence[int],
+        seeds: Sequence[Seed],
         progress: Callable[[int], None] | None = None,
         durations: Sequence[Tensor] | None = None,
     ) -> list[list[Hypothesis]]:
@@ -91,10 +95,11 @@ class DialogueGenerator:
 
         Args:
             prompts: ``(T_i, C)`` unit ids, not necessarily equally long.
-            seeds: one for each prompt: a sample depends on its prompt and its seed, not on the rest of the batch.
+            seeds: one for each prompt, of :func:`.row_seed`: a sample depends on its prompt and its seed, not on the
+                rest of the batch.
             progress: called with the number of frames done, at each frame.
-            durations: of each prompt's units in frames, ``(T_i, C)``, where they are known; 0 and what is not there are
-                what the model says. For models whose units are runs.
+            durations: of each prompt's units in frames, ``(T_i, C)``, where they are known; 0 and missing ones are
+                predicted. For models whose units are runs.
 
         Returns:
             For each prompt ``options.beam`` hypotheses, the likeliest first.
@@ -126,93 +131,106 @@ class _Batch:
         self,
         generator: DialogueGenerator,
         prompts: list[Tensor],
-        seeds: Sequence[int],
+        seeds: Sequence[Seed],
         limit: int,
         durations: list[Tensor] | None = None,
     ) -> None:
         self.generator, self.options, self.limit = generator, generator.options, limit
         self.size, self.channels = len(prompts), len(generator.dictionary.channels)
         device, pad, unk = generator.device, generator.dictionary.pad(), generator.dictionary.unk()
-        rows = pad_right([prompt.to(device) for prompt in prompts], pad)
+        rows = pad_right([prompt.cpu() for prompt in prompts], pad)
         free = rows.new_full((self.size, max(limit - rows.size(1), 0), self.channels), pad)
-        self.prompt = torch.cat([rows, free], 1)[:, :limit]
-        self.forced = self.prompt.ne(pad) & self.prompt.ne(unk)  # (B, limit, C)
-        self.any_forced = self.forced.any(-1).any(0).tolist()  # of each frame
-        start = rows.new_full((self.size, 1, self.channels), generator.start_symbol)
+        prompt = torch.cat([rows, free], 1)[:, :limit]
+        forced = prompt.ne(pad) & prompt.ne(unk)  # (B, limit, C)
+        self.any_forced = forced.any(-1).any(0).tolist()  # of each frame
+        self.known = int(forced.all(-1).all(0).int().cumprod(0).sum())  # frames that all prompts force
+        self.prompt, self.forced = prompt.to(device), forced.to(device)
+        start = self.prompt.new_full((self.size, 1, self.channels), generator.start_symbol)
         self.units = torch.cat([start, self.prompt], 1)  # (rows, 1 + limit, C)
         self.scores = torch.zeros(self.size, limit + 1, self.channels, device=device)
         self.totals = torch.zeros(self.size, self.channels, device=device)
-        self.window = ModelWindow(generator.decoders, generator.positions, limit + 1, self.options.slide)
+        self.window = ModelWindow(
+            generator.decoders, generator.positions, limit + 1, self.options.slide, self.options.compile
+        )
         self.counter = DurationCounter(
             self.size, self.channels, generator.delayed, self.options.duration_temperature, device
         )
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         given = None if durations is None else pad_right(durations, 0).to(device)
-        self.endings = Endings(lengths, limit, self.channels, self.options, given)
-        self.uniform = self._uniform(seeds) if self.options.sampling else None
-
-    def _uniform(self, seeds: Sequence[int]) -> Tensor:
-        """Each prompt's own random numbers: ``(B·beam, limit, C)``."""
-        streams = []
-        for seed in seeds:
-            stream = torch.Generator().manual_seed(int(seed))
-            streams.append(torch.rand(self.options.beam, self.limit, self.channels, generator=stream))
-        return torch.cat(streams).to(self.generator.device)
+        self.stopping = StoppingCriteria(lengths, limit, self.channels, self.options, given)
+        self.uniform: Tensor | None = None
+        if self.options.sampling:  # one row for each hypothesis
+            numbers = uniform_numbers(list(seeds), self.options.beam, limit, self.channels)
+            self.uniform = numbers.flatten(0, 1).to(device)
+        self.broken = torch.zeros((), dtype=torch.bool, device=device)
 
     def run(self, progress: Callable[[int], None] | None) -> list[list[Hypothesis]]:
-        """Decode frame by frame; what every prompt forces is read in one pass."""
-        known = int(self.forced.all(-1).all(0).int().cumprod(0).sum())
-        lprobs, repeat = self._read_prompt(known)
+        """Decode frame by frame, after one pass over the frames that every prompt forces."""
+        lprobs, repeat = self._read_prompt()
         self._widen()
         lprobs = lprobs.repeat_interleave(self.options.beam, 0)
         repeat = None if repeat is None else repeat.repeat_interleave(self.options.beam, 0)
-        for frame in range(known, self.limit):
-            if self.endings.all_ended():
+        for frame in range(self.known, self.limit):
+            if (frame - self.known) % CHECKED_EVERY == 0 and self._finished():
                 break
             step = self._constrain(lprobs, repeat, frame)
             if self.uniform is not None:
-                self._draw(step, self.uniform[:, frame], frame)
+                self._sample(step, self.uniform[:, frame], frame)
             else:
                 self._extend_beam(step, frame)
             if progress is not None:
                 progress(frame + 1)
-            lprobs, durations = self.window.feed(self.units[:, frame + 1 : frame + 2], self.generator.temperature)
+            lprobs, durations = self._feed(self.units[:, frame + 1 : frame + 2])
             lprobs, durations = lprobs[:, -1], None if durations is None else durations[:, -1]
-            self._check(lprobs, durations)
-            repeat = self._repeat(durations, frame + 1)
-            self._end(lprobs, durations, frame + 1)
+            repeat = None
+            if durations is not None and self.generator.repeats:
+                repeat = self.counter.advance(durations, self.units[:, frame + 1].eq(self.units[:, frame]))
+            elif durations is not None:
+                self.stopping.add_durations(durations.unsqueeze(1), frame + 1)
+            self._stop_full(lprobs, frame + 1)
+        self._finished()
         return self._hypotheses()
 
-    def _read_prompt(self, known: int) -> tuple[Tensor, Tensor | None]:
+    def _read_prompt(self) -> tuple[Tensor, Tensor | None]:
         """Read the frames that all prompts force; log-probabilities and repetition at the first that is open."""
-        lprobs, durations = self.window.feed(self.units[:, : known + 1], self.generator.temperature)
-        self._check(lprobs, durations)
+        known = self.known
+        lprobs, durations = self._feed(self.units[:, : known + 1])
         taken = lprobs[:, :known].gather(-1, self.units[:, 1 : known + 1].unsqueeze(-1)).squeeze(-1)
         self.scores[:, :known] = taken
         self.totals = taken.sum(1)
         repeat = None
-        for frame in range(known + 1):
-            said = None if durations is None else durations[:, frame]
-            repeat = self._repeat(said, frame)
-            self._end(lprobs[:, frame], said, frame)
+        if durations is not None and self.generator.repeats:
+            repeated = self.units[:, : known + 1].eq(self.units[:, : known + 1].roll(1, 1))
+            repeated[:, 0] = True
+            repeat = self.counter.read_prompt(durations, repeated)
+        elif durations is not None and known:
+            self.stopping.add_durations(durations[:, 1:], known)
+        self._stop_full(lprobs[:, -1], known)
         return lprobs[:, -1], repeat
 
-    def _end(self, lprobs: Tensor, durations: Tensor | None, length: int) -> None:
-        """After ``length`` frames, end the sequences that last long enough."""
-        if durations is not None and not self.generator.repeats and length:
-            self.endings.last(durations, length)
-        full = self.endings.full(length)
+    def _feed(self, units: Tensor) -> tuple[Tensor, Tensor | None]:
+        lprobs, durations = self.window.feed(units, self.generator.temperature)
+        self.broken |= lprobs.isnan().any()
+        if durations is not None:
+            self.broken |= durations.isnan().any()
+        return lprobs, durations
+
+    def _finished(self) -> bool:
+        """Whether nothing is left to continue; raises :class:`InputError` for outputs that are not numbers."""
+        broken, ended = torch.stack([self.broken, self.stopping.ended.all()]).tolist()
+        if broken:
+            raise InputError(
+                "the model's output is not a number: its weights are broken, or the precision is too low (try fp32)"
+            )
+        return bool(ended)
+
+    def _stop_full(self, lprobs: Tensor, length: int) -> None:
+        """After ``length`` frames, end the sequences that are long enough."""
+        full = self.stopping.stop_full(length)
         if full is not None:
             final = lprobs[..., self.generator.dictionary.eos()].where(full.unsqueeze(-1), 0.0)
             self.scores[:, length] += final
             self.totals = self.totals + final
-
-    def _repeat(self, durations: Tensor | None, frame: int) -> Tensor | None:
-        """Where the unit of ``frame`` - 1 must be repeated at ``frame``: ``(rows, C)``; ``None`` for nowhere."""
-        if durations is None or not self.generator.repeats:
-            return None
-        repeated = self.units[:, frame].eq(self.units[:, frame - 1]) if frame else None
-        return self.counter.advance(durations, repeated)
 
     def _constrain(self, lprobs: Tensor, repeat: Tensor | None, frame: int) -> Tensor:
         """Log-probabilities ``(rows, C, V)`` of what may follow: units, or the one unit that must."""
@@ -222,7 +240,7 @@ class _Batch:
             lprobs = self._fix(lprobs, repeat, frame, banned)
         else:
             lprobs = lprobs.masked_fill(banned, -torch.inf)
-        return self.endings.hold(lprobs, self.generator.dictionary.eos())
+        return self.stopping.force_eos(lprobs, self.generator.dictionary.eos())
 
     def _fix(self, lprobs: Tensor, repeat: Tensor | None, frame: int, banned: Tensor) -> Tensor:
         """The same where some prompts go on, or units are repeated."""
@@ -233,18 +251,18 @@ class _Batch:
         others = torch.ones_like(lprobs, dtype=torch.bool).scatter(-1, only.unsqueeze(-1), False)
         return lprobs.masked_fill(torch.where(fixed.unsqueeze(-1), others, banned), -torch.inf)
 
-    def _draw(self, lprobs: Tensor, uniform: Tensor, frame: int) -> None:
-        kept = keep_likeliest(lprobs, self.options.sampling_topk, self.options.sampling_topp)
-        units = draw(kept, uniform)
+    def _sample(self, lprobs: Tensor, uniform: Tensor, frame: int) -> None:
+        units = sample(filtered(lprobs, self.options), uniform)
         self._append(units, lprobs.gather(-1, units.unsqueeze(-1)).squeeze(-1), frame)
 
     def _extend_beam(self, lprobs: Tensor, frame: int) -> None:
         beam = self.options.beam
         rows = lprobs.view(self.size, beam, *lprobs.shape[1:])
         totals = self.totals.view(self.size, beam, -1)
-        parents, units, new_totals = best_continuations(rows, totals, beam)
+        parents, units, new_totals = beam_step(rows, totals, beam)
         parents = (parents + torch.arange(self.size, device=parents.device).unsqueeze(1) * beam).flatten()
-        if not torch.equal(parents, torch.arange(len(parents), device=parents.device)):
+        # Copying a cache is the longest part of a step on a CPU; on a GPU, asking whether it is needed would be.
+        if parents.device.type != "cpu" or not torch.equal(parents, torch.arange(len(parents))):
             self._select(parents)
         new_totals = new_totals.flatten(0, 1)
         self._append(units.flatten(0, 1), new_totals - self.totals, frame)
@@ -255,7 +273,7 @@ class _Batch:
         self.scores[:, frame] += scores  # 0 until now, but for sequences that have ended, to which nothing is added
         if self.options.stop_at_end:
             own = self.forced[:, frame].repeat_interleave(self.options.beam, 0)
-            self.endings.end((units.eq(self.generator.dictionary.eos()) & ~own).all(-1), frame)
+            self.stopping.end((units.eq(self.generator.dictionary.eos()) & ~own).all(-1), frame)
         if self.options.sampling:
             self.totals = self.totals + scores
 
@@ -271,29 +289,19 @@ class _Batch:
     def _select(self, rows: Tensor) -> None:
         self.units, self.scores, self.totals = self.units[rows], self.scores[rows], self.totals[rows]
         self.counter.select(rows)
-        self.endings.select(rows)
+        self.stopping.select(rows)
         self.window.select(rows)
 
-    def _check(self, lprobs: Tensor, durations: Tensor | None) -> None:
-        if bool(torch.isnan(lprobs).any()) or (durations is not None and bool(torch.isnan(durations).any())):
-            raise InputError(
-                "the model's output is not a number: its weights are broken, or the precision is too low (try fp32)"
-            )
-
     def _hypotheses(self) -> list[list[Hypothesis]]:
-        beam, lengths = self.options.beam, self.endings.lengths.tolist()
-        results = []
-        totals = self.totals.sum(-1).tolist()
-        for row in range(self.size):
-            own = []
-            for i in range(row * beam, (row + 1) * beam):
-                length = lengths[i]
-                penalty = (length + 1) ** self.options.len_penalty if self.options.normalize_scores else 1.0
-                # A beam wider than the choices that were open holds hypotheses of no probability.
-                if math.isfinite(totals[i]):
-                    scores = self.scores[i, : length + 1].cpu()
-                    durations, ended = self.endings.durations_of(i), bool(self.endings.by_symbol[i])
-                    units = self.units[i, 1 : length + 1].cpu()
-                    own.append(Hypothesis(units, totals[i] / penalty, scores, durations, ended))
-            results.append(sorted(own, key=lambda hypothesis: -hypothesis.score))
-        return results
+        stopping, units, scores = self.stopping, self.units[:, 1:].cpu(), self.scores.cpu()
+        lengths, ended, totals = stopping.lengths.tolist(), stopping.by_symbol.tolist(), self.totals.sum(-1).tolist()
+        durations = None if stopping.durations is None else stopping.durations.cpu()
+        results: list[list[Hypothesis]] = [[] for _ in range(self.size)]
+        for i, (length, total) in enumerate(zip(lengths, totals, strict=True)):
+            penalty = (length + 1) ** self.options.len_penalty if self.options.normalize_scores else 1.0
+            # A beam wider than the choices that were open holds hypotheses of no probability.
+            if math.isfinite(total):
+                lasting = None if durations is None else durations[i, :length]
+                found = Hypothesis(units[i, :length], total / penalty, scores[i, : length + 1], lasting, ended[i])
+                results[i // self.options.beam].append(found)
+        return [sorted(own, key=lambda hypothesis: -hypothesis.score) for own in results]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.dialogue_generator import DialogueGenerator, Hypothesis
 from speechdlm_ext.generation.durations import DurationCounter
+from speechdlm_ext.generation.filters import filtered
+from speechdlm_ext.generation.generator import DialogueGenerator, Hypothesis
 from speechdlm_ext.generation.options import DecodingOptions
-from speechdlm_ext.generation.search import best_continuations, draw, keep_likeliest
+from speechdlm_ext.generation.search import beam_step, row_seed, sample, uniform_numbers
 from speechdlm_ext.models.speech_dlm import SpeechDLM
+from tests.helpers.host_syncs import counted_syncs
 from tests.helpers.published import CHANNELS, VARIANTS, load, read_json, toy_dictionary, toy_model
 
 
@@ -218,7 +221,7 @@ def test_a_prompt_longer_than_the_window_is_read_whole() -> None:
         ({"duration_temperature": -1.0}, "--duration-temperature"),
         ({"sampling": True, "sampling_topp": 1.5}, "--sampling-topp 1.5"),
         ({"sampling": True, "sampling_topp": 0.0}, "--sampling-topp 0.0"),
-        ({"sampling_topk": 5}, "need --sampling"),
+        ({"sampling_topk": 5}, "needs --sampling"),
         ({"beam": 0}, "--beam 0"),
         ({"max_len_b": 3}, "the prompt has 4 frames"),
         ({"max_len_b": 20, "min_len": 30}, "30 is the least"),
@@ -248,25 +251,29 @@ def test_a_very_low_temperature_draws_the_likeliest_unit() -> None:
 def test_draws_follow_the_probabilities() -> None:
     lprobs = torch.tensor([0.5, 0.0, 0.3, 0.2]).log()
     uniform = (torch.arange(10_000) + 0.5) / 10_000
-    counts = draw(lprobs.expand(10_000, 4), uniform).bincount(minlength=4)
+    counts = sample(lprobs.expand(10_000, 4), uniform).bincount(minlength=4)
     assert counts.tolist() == [5000, 0, 3000, 2000]
-    assert int(draw(torch.tensor([0.0, -torch.inf, -torch.inf]), torch.tensor(1.0 - 2**-24))) == 0
-    assert int(draw(torch.tensor([-torch.inf, 0.0]), torch.tensor(0.0))) == 1
+    assert int(sample(torch.tensor([0.0, -torch.inf, -torch.inf]), torch.tensor(1.0 - 2**-24))) == 0
+    assert int(sample(torch.tensor([-torch.inf, 0.0]), torch.tensor(0.0))) == 1
 
 
 def test_the_likeliest_are_kept() -> None:
     lprobs = torch.tensor([0.4, 0.1, 0.3, 0.2]).log()
-    assert keep_likeliest(lprobs, 2, -1.0).exp().tolist() == pytest.approx([0.4, 0, 0.3, 0])
-    assert keep_likeliest(lprobs, -1, 0.65).exp().tolist() == pytest.approx([0.4, 0, 0.3, 0])
-    assert keep_likeliest(lprobs, -1, 0.75).exp().tolist() == pytest.approx([0.4, 0, 0.3, 0.2])
-    assert torch.equal(keep_likeliest(lprobs, -1, 1.0), lprobs)
+
+    def kept(**options: float) -> list[float]:
+        return filtered(lprobs, DecodingOptions(sampling=True, **options)).exp().tolist()  # type: ignore[arg-type]
+
+    assert kept(sampling_topk=2) == pytest.approx([0.4, 0, 0.3, 0])
+    assert kept(sampling_topk=9) == kept(sampling_topp=1.0) == kept() == pytest.approx([0.4, 0.1, 0.3, 0.2])
+    assert kept(sampling_topp=0.65) == pytest.approx([0.4, 0, 0.3, 0])
+    assert kept(sampling_topp=0.75) == kept(sampling_topp=0.75, sampling_topk=1) == pytest.approx([0.4, 0, 0.3, 0.2])
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_the_best_continuations_are_those_of_all_combinations(channels: int) -> None:
     torch.manual_seed(channels)
     lprobs, totals = torch.randn(2, 3, channels, 6), torch.randn(2, 3, channels)
-    parents, units, values = best_continuations(lprobs, totals, 4)
+    parents, units, values = beam_step(lprobs, totals, 4)
     grids = torch.cartesian_prod(*[torch.arange(6)] * channels).view(-1, channels)
     for b in range(2):
         everything = []
@@ -283,11 +290,10 @@ def test_the_best_continuations_are_those_of_all_combinations(channels: int) -> 
 def test_counters_repeat_a_unit_for_as_long_as_was_said() -> None:
     counter = DurationCounter(1, 1, delayed=True, temperature=2.0, device=torch.device("cpu"))
     said = [9.0, 8.0, 1.0, 1.0, 1.0]  # an edge at frame 0; its duration, 8 / 2 = 4, is read at frame 1
-    repeats = [None, False, True, True, True]
+    repeats = [True, False, True, True, True]
     copied = []
     for duration, repeated in zip(said, repeats, strict=True):
-        flag = None if repeated is None else torch.tensor([[repeated]])
-        copied.append(bool(counter.advance(torch.tensor([[duration]]), flag)))
+        copied.append(bool(counter.advance(torch.tensor([[duration]]), torch.tensor([[repeated]]))))
     assert copied == [False, True, True, True, False]
 
 
@@ -357,3 +363,70 @@ def test_duration_counters_follow_their_hypotheses_through_the_beam(
         for hypothesis in hypotheses:
             assert replayed(model, hypothesis.units, len(start), delayed) == []
     assert any(moved)  # hypotheses with different counters did change places
+
+
+@pytest.mark.parametrize("delayed", [True, False])
+@pytest.mark.parametrize("length", [1, 2, 7, 60])
+def test_counters_read_a_prompt_at_once_as_frame_by_frame(delayed: bool, length: int) -> None:
+    random = torch.Generator().manual_seed(length)
+    predicted = 6 * torch.rand(200, length, 2, generator=random)
+    repeated = torch.rand(200, length, 2, generator=random) < 0.7
+    repeated[:, 0] = True
+    plain, whole = (DurationCounter(200, 2, delayed, 1.3, torch.device("cpu")) for _ in range(2))
+    for frame in range(length):
+        repeat = plain.advance(predicted[:, frame], repeated[:, frame])
+    assert torch.equal(whole.read_prompt(predicted, repeated), repeat)
+    assert length < 3 or 0 < int(repeat.sum()) < 400
+    for _ in range(5):  # and they go on alike
+        predicted, again = 6 * torch.rand(200, 2, generator=random), torch.rand(200, 2, generator=random) < 0.7
+        assert torch.equal(whole.advance(predicted, again), plain.advance(predicted, again))
+        assert torch.equal(whole.left, plain.left)
+
+
+def test_random_numbers_are_each_rows_own() -> None:
+    seeds = [row_seed(seed, row, k) for seed in (1, 2) for row in range(3) for k in range(2)]
+    starts = [prompt(4)] * len(seeds)
+    core = generator(toy_model(), sampling=True, max_len_b=20)
+    found = [tuple(h[0].units[4:].flatten().tolist()) for h in core.generate(starts, seeds)]
+    assert len(set(found)) == len(seeds)
+    numbers = np.random.default_rng(np.random.SeedSequence((2, 1, 0))).random((1, 20, 2), np.float32)
+    np.testing.assert_array_equal(uniform_numbers([(2, 1, 0)], 1, 20, 2)[0].numpy(), numbers)
+    for wrong in (-1, 2**64):
+        with pytest.raises(InputError, match="from 0 to"):
+            row_seed(wrong)
+
+
+@pytest.mark.parametrize("options", [{}, {"sampling_topp": 0.9}, {"sampling_topk": 5}])
+def test_a_decoding_step_waits_for_the_device_only_to_see_whether_to_stop(options: dict) -> None:
+    core = generator(toy_model(), sampling=True, max_len_b=40, **options)
+    counts = []
+    for limit in (24, 40):
+        core.options = DecodingOptions(sampling=True, max_len_b=limit, **options)
+        with counted_syncs() as found:
+            core.generate([prompt(4), prompt(8)], [1, 2])
+        counts.append(found)
+    assert counts[1] - counts[0] == {"tolist": 2}  # 16 more frames, one look every 8
+
+
+def test_a_step_of_beam_search_asks_whether_hypotheses_changed_places_on_a_cpu_alone() -> None:
+    counts = []
+    for limit in (12, 20):
+        with counted_syncs() as found:
+            generator(toy_model(), beam=3, max_len_b=limit).generate([prompt(4)], [1])
+        counts.append(found)
+    assert counts[1] - counts[0] == {"equal": 8, "tolist": 1}
+
+
+@pytest.mark.parametrize("options", [{"sampling": True}, {"beam": 3}])
+def test_compiled_steps_give_the_same(options: dict) -> None:
+    prompts = [prompt(4), prompt(9)]
+    plain, compiled = (
+        generator(
+            toy_model(decoder_layers=1, decoder_cross_layers=1), compile=compile, max_len_b=30, **options
+        ).generate(prompts, [1, 2])
+        for compile in (False, True)
+    )
+    for ours, theirs in zip(plain, compiled, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one.units, other.units)
+            torch.testing.assert_close(one.positional_scores, other.positional_scores, atol=1e-4, rtol=1e-4)
