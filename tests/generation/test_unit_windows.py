@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.generation.dialogue_generator import DialogueGenerator
+from speechdlm_ext.generation.generator import DialogueGenerator
 from speechdlm_ext.generation.options import DecodingOptions
 from tests.helpers.unit_models import plain_logits, toy_unit_lm, toy_unit_lstm
 

@@ -248,7 +248,9 @@ def test_the_sampling_script_resumes_and_gives_the_same(
     refused = run_loaded([*script, "--out-file", tmp_path / "whole.jsonl"], check=False)
     assert refused.returncode == 2 and "is there already" in refused.stderr.splitlines()[-1]
     bad = run_loaded([*script, "--out-file", tmp_path / "x.jsonl", "--temperature", "0"], check=False)
-    assert bad.returncode == 2 and bad.stderr.splitlines()[-1].endswith("--temperature 0.0: a number above 0 is expected")
+    assert bad.returncode == 2 and bad.stderr.splitlines()[-1].endswith(
+        "--temperature 0.0: a number above 0 is expected"
+    )
     assert not (tmp_path / "x.jsonl").exists()
 
 
