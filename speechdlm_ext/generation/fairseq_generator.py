@@ -22,13 +22,14 @@ def decoding_options(
     """Fairseq's generation options as ours; with ``max_frames``, its default length is no limit."""
     if max_frames is not None and (args.max_len_a, args.max_len_b) == (0, DEFAULT_LENGTH):
         args.max_len_b = max_frames
+    filters: dict[str, Any] = {own.option: getattr(args, own.option, OFF) for own in FILTERS}
     return DecodingOptions(
         stop_at_end=stop_at_end,
         max_frames=max_frames,
         window=window,
         beam=args.beam,
         sampling=args.sampling,
-        **{own.option: getattr(args, own.option, OFF) for own in FILTERS},
+        **filters,
         temperature=args.temperature,
         max_len_a=args.max_len_a,
         max_len_b=args.max_len_b,
