@@ -22,7 +22,7 @@ CHECK_PYTHON = $(if $(filter fits,$(FOUND)),,$(error PYTHON=$(PYTHON) is $(FOUND
 
 help:
 	@echo "make setup     the environment $(VENV), with everything in it (the other commands make it, too)"
-	@echo "make demo      from raw audio to a conversation that you can hear: demo/report.html"
+	@echo "make demo      from raw audio to a dialogue that a model continues: demo/report.html"
 	@echo "make demo AUDIO=FOLDER   the same on your own two-channel recordings"
 	@echo "make test      the tests (ARGS='-k units' chooses)"
 	@echo "make test-long some more, which take minutes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from speechdlm_ext.commands.old_names import add_old_names
 from speechdlm_ext.errors import run_command
 from speechdlm_ext.io.pool import available_cores
 
@@ -33,8 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num-workers", type=int, default=available_cores(), help="processes; the result is the same for any number"
     )
-    parser.add_argument("--conversation-seconds", dest="dialogue_seconds", type=float, help=argparse.SUPPRESS)
-    parser.add_argument("--workers", dest="num_workers", type=int, help=argparse.SUPPRESS)
+    add_old_names(parser, {"--conversation-seconds": "--dialogue-seconds", "--workers": "--num-workers"})
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from speechdlm_ext.commands.old_names import add_old_names
 from speechdlm_ext.errors import run_command
 
 
@@ -12,7 +13,8 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, help="folder of the runs, as fairseq-hydra-train --multirun made it")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the table (default: results.md among the runs)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the table (default: results.md among the runs)")
+    add_old_names(parser, {"--out": "--output"})
     return parser
 
 
@@ -21,7 +23,7 @@ def main() -> None:
     options = get_parser().parse_args()
     from speechdlm_ext.evaluation.training_runs import write_results
 
-    table, path = write_results(options.runs, options.out)
+    table, path = write_results(options.runs, options.output)
     print(table, end="")
     print(f"written to {path}")
 

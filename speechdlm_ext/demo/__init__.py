@@ -1,1 +1,1 @@
-"""The demo: from raw audio to a conversation that one can hear, as a chain of commands that can be stopped anywhere."""
+"""The demo: from raw audio to a dialogue that a model continues, by commands that can be stopped at any time."""

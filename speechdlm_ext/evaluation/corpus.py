@@ -20,10 +20,12 @@ from speechdlm_ext.io.recordings import audio_paths, read_manifest
 from speechdlm_ext.io.rttm import read_rttm
 from speechdlm_ext.units.files import expand_durations, read_unit_file, row_channels, row_units
 
-# What two mono files of one dialogue have at the ends of their names, after a sign that separates it.
-SIDES = (("a", "b"), ("left", "right"), ("l", "r"), ("0", "1"), ("1", "2"), ("ch0", "ch1"), ("ch1", "ch2"))
+# The ends of the names of two mono files of one dialogue, after a separator. Numbers are pairs only where the user says
+# so: lecture_1 and lecture_2 are two recordings.
+PAIRS = (("a", "b"), ("left", "right"), ("l", "r"))
+NUMBERED_PAIRS = (("0", "1"), ("1", "2"), ("ch0", "ch1"), ("ch1", "ch2"))
 INPUT_OUTPUT = ("input.wav", "output.wav")  # user and model, in a folder of their own
-_SIDE = re.compile(r"^(.+)[-_. ]([a-z0-9]+)$", re.IGNORECASE)
+_CHANNEL = re.compile(r"^(.+)[-_. ]([a-z0-9]+)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,11 @@ class Dialogue:
     """One dialogue, not yet measured.
 
     Attributes:
-        name: like no other in its corpus.
-        files: its sound: one file of all channels, or one for each; none for units and RTTM alone.
-        units: the units (T,) of each channel, with repetitions; empty where there are none.
+        name: unique in its corpus.
+        files: its audio: one file with all channels, or one for each; none for units and RTTM alone.
+        units: the frame-level units (T,) of each channel; empty where there are none.
         frame_rate: of the units, in Hz.
-        row: what a manifest or a unit file says about it.
+        row: its row in a manifest or a unit file.
     """
 
     name: str
@@ -47,22 +49,22 @@ class Dialogue:
 
 @dataclass
 class Corpus:
-    """Dialogues in order of their names, and what was left out: (name, reason)."""
+    """Dialogues in order of their names, and what was skipped: (name, reason)."""
 
     path: Path
     dialogues: list[Dialogue]
-    left_out: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def names(self) -> list[str]:
         """Of the dialogues."""
         return [dialogue.name for dialogue in self.dialogues]
 
 
-def read_corpus(path: str | os.PathLike[str], frame_rate: float = 50.0) -> Corpus:
+def read_corpus(path: str | os.PathLike[str], frame_rate: float = 50.0, mono_pairs: bool = False) -> Corpus:
     """Find the dialogues of a corpus.
 
     * A folder: every recording below it; two mono files whose names differ in their ends (``-A``/``-B``, ``_left``/
-      ``_right``, ``-1``/``-2``, …), or are ``input.wav`` and ``output.wav``, are the two channels of one dialogue.
+      ``_right``), or are ``input.wav`` and ``output.wav``, are the two channels of one dialogue.
     * ``*.jsonl``: a manifest (``audio_filepath``: a file, or a list of one mono file for each channel) or a unit file.
     * ``*.rttm``: each recording in it, as long as its last speech.
     * An audio file.
@@ -70,6 +72,7 @@ def read_corpus(path: str | os.PathLike[str], frame_rate: float = 50.0) -> Corpu
     Args:
         path: of these.
         frame_rate: of units whose file does not say.
+        mono_pairs: names that end in numbers (``-1``/``-2``, ``_ch0``/``_ch1``) are pairs, too.
 
     Raises:
         InputError: there is no such file, or nothing in it.
@@ -78,7 +81,7 @@ def read_corpus(path: str | os.PathLike[str], frame_rate: float = 50.0) -> Corpu
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
-        corpus = _read_folder(path)
+        corpus = _read_folder(path, (*PAIRS, *NUMBERED_PAIRS) if mono_pairs else PAIRS)
     elif path.suffix.lower() == ".rttm":
         names = dict.fromkeys(turn.recording for turn in read_rttm(path))
         corpus = Corpus(path, [Dialogue(name) for name in names])
@@ -87,22 +90,22 @@ def read_corpus(path: str | os.PathLike[str], frame_rate: float = 50.0) -> Corpu
     else:
         corpus = _read_rows(path, frame_rate)
     if not corpus.dialogues:
-        why = f"; the first that was left out: {corpus.left_out[0][1]}" if corpus.left_out else ""
-        raise InputError(f"{path} has no dialogues ({', '.join(SUFFIXES)}, a manifest or a unit file is wanted){why}")
+        why = f"; the first that was skipped: {corpus.skipped[0][1]}" if corpus.skipped else ""
+        raise InputError(f"{path} has no dialogues ({', '.join(SUFFIXES)}, a manifest or a unit file is expected){why}")
     corpus.dialogues.sort(key=lambda dialogue: dialogue.name)
     return corpus
 
 
-def _read_folder(folder: Path) -> Corpus:
+def _read_folder(folder: Path, pairs: Sequence[tuple[str, str]]) -> Corpus:
     corpus = Corpus(folder, [])
     mono: dict[tuple[Path, str], dict[str, Path]] = {}
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
         try:
             channels = audio_info(path).channels
         except InputError as error:
-            corpus.left_out.append((_name(folder, path), one_line(error)))
+            corpus.skipped.append((_name(folder, path), one_line(error)))
             continue
-        match = _SIDE.match(path.stem) if channels == 1 else None
+        match = _CHANNEL.match(path.stem) if channels == 1 else None
         if channels == 1 and path.name in INPUT_OUTPUT:
             mono.setdefault((path.parent.parent, path.parent.name), {})[path.stem] = path
         elif match:
@@ -110,12 +113,12 @@ def _read_folder(folder: Path) -> Corpus:
         else:
             corpus.dialogues.append(Dialogue(_name(folder, path), (str(path),)))
     for (parent, stem), sides in mono.items():
-        if tuple(sorted(sides)) in (*SIDES, ("input", "output")):
+        if tuple(sorted(sides)) in (*pairs, ("input", "output")):
             files = tuple(str(sides[side]) for side in sorted(sides))
             corpus.dialogues.append(Dialogue(_name(folder, parent / f"{stem}.wav"), files))
         else:
             corpus.dialogues += [Dialogue(_name(folder, p), (str(p),)) for p in sides.values()]
-    _tell_apart(corpus)
+    _distinguish(corpus)
     return corpus
 
 
@@ -123,7 +126,7 @@ def _name(folder: Path, path: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
-def _tell_apart(corpus: Corpus) -> None:
+def _distinguish(corpus: Corpus) -> None:
     """Files that differ in their suffix alone keep it in their names."""
     counts: dict[str, int] = {}
     for dialogue in corpus.dialogues:
@@ -155,9 +158,9 @@ def _read_rows(path: Path, frame_rate: float) -> Corpus:
             units = row_units(whole, row_channels(whole))
             rate = row.get("frame_rate") or frame_rate
             if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < float("inf"):
-                raise InputError(f"a frame_rate in Hz, more than 0, is wanted, found {rate!r}")
+                raise InputError(f"expected a frame_rate in Hz, more than 0, found {rate!r}")
         except InputError as error:
-            corpus.left_out.append((name, one_line(error)))
+            corpus.skipped.append((name, one_line(error)))
             continue
         seen.add(name)
         arrays = tuple(np.asarray(channel, np.int32) for channel in units)
@@ -166,9 +169,9 @@ def _read_rows(path: Path, frame_rate: float) -> Corpus:
 
 
 def add_units(corpus: Corpus, path: Path, frame_rate: float = 50.0) -> None:
-    """Give the dialogues of a corpus of sound the units of a unit file, whose rows have their names.
+    """Give the dialogues of a corpus of audio the units of a unit file, whose rows have their names.
 
-    Those that get none, and rows that cannot be read, are named in ``left_out``.
+    Those that get none, and rows that cannot be read, are named in ``skipped``.
 
     Args:
         corpus: whose dialogues are replaced.
@@ -180,16 +183,16 @@ def add_units(corpus: Corpus, path: Path, frame_rate: float = 50.0) -> None:
     """
     found = _read_rows(path, frame_rate)
     rows = {dialogue.name: dialogue for dialogue in found.dialogues if dialogue.units}
-    corpus.left_out += found.left_out
+    corpus.skipped += found.skipped
     for place, dialogue in enumerate(corpus.dialogues):
         own = rows.get(dialogue.name, rows.get(Path(dialogue.name).name))
         if own is None:
-            corpus.left_out.append((dialogue.name, f"{path} has no units of it; its sound is measured"))
+            corpus.skipped.append((dialogue.name, f"{path} has no units of it; its audio is measured"))
         else:
             corpus.dialogues[place] = replace(dialogue, units=own.units, frame_rate=own.frame_rate)
     if not any(dialogue.units for dialogue in corpus.dialogues):
         first, other = corpus.dialogues[0].name, next(iter(rows), "nothing")
-        raise InputError(f"{path} has no units of {corpus.path}: a row {first} is wanted; it has {other}")
+        raise InputError(f"{path} has no units of {corpus.path}: expected a row {first}, found {other}")
 
 
 def _without_units(row: Mapping[str, Any]) -> dict[str, Any]:

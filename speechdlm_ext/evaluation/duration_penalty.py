@@ -1,4 +1,4 @@
-"""What the duration penalty does to units: a picture of one utterance, and a table of many."""
+"""The effect of the duration penalty on units: a figure of one utterance, and a table of many."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from speechdlm_ext.metrics.unit_figures import unit_figures
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.quantizer import DPDPQuantizer
 
-_COLOURS = 96  # of the picture file; the eye sees no more of a spectrogram, and the file is a third
+_COLOURS = 96  # of the PNG file, which is then a third as large; no difference is visible
 
 
 def units_by_penalty(
@@ -39,7 +39,7 @@ def units_by_penalty(
 
 
 def penalty_table(units: Mapping[float, Sequence[torch.Tensor]], frame_rate: float) -> str:
-    """Units a second, their mean length and bitrate for each penalty, as a table in Markdown.
+    """Units per second, their mean length and the bitrate for each penalty, as a table in Markdown.
 
     Args:
         units: by penalty, the units (T_i,) of the same recordings.
@@ -77,7 +77,7 @@ def draw_boundaries(
         from matplotlib.figure import Figure
         from PIL import Image
     except ImportError:
-        raise InputError("pictures need matplotlib: pip install 'speechdlm_ext[eval]'") from None
+        raise InputError("figures need matplotlib: pip install 'speechdlm_ext[eval]'") from None
     start, end = span
     if not 0 <= start < end <= len(wave) / LogMelEncoder.sample_rate:
         raise InputError(f"{start:g} to {end:g} s is not in a recording of {len(wave) / 16000:.2f} s")
@@ -98,6 +98,6 @@ def draw_boundaries(
     panels[-1].set_xlabel("time, s", fontsize=9)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     with atomic_write(path, "wb") as file:
-        picture.quantize(_COLOURS, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+        image.quantize(_COLOURS, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from speechdlm_ext.evaluation.corpus import INPUT_OUTPUT, Dialogue
-from speechdlm_ext.evaluation.eval_set import Side
-from speechdlm_ext.evaluation.measure_dialogue import dialogue_blocks
+from speechdlm_ext.evaluation.eval_set import EvalSet
+from speechdlm_ext.evaluation.measure import dialogue_blocks
 from speechdlm_ext.io.audio import audio_info, write_audio
 from speechdlm_ext.metrics.events import EventList
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
@@ -56,7 +56,7 @@ def write_layout(dialogues: Sequence[Dialogue], folder: Path) -> list[tuple[str,
     return left_out
 
 
-def timing_figures(side: Side, options: TurnTakingOptions) -> dict[str, Any]:
+def timing_figures(side: EvalSet, options: TurnTakingOptions) -> dict[str, Any]:
     """The measures of timing, of all samples and of each task (the first folder in their names).
 
     Returns:

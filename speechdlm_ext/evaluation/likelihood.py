@@ -1,4 +1,4 @@
-"""What a dialogue model thinks of both corpora: bits an edge unit, and errors of its durations."""
+"""Likelihood of the units of a corpus by a dialogue model: bits per edge unit, and errors of its durations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import Dialogue
-from speechdlm_ext.evaluation.eval_set import Side
-from speechdlm_ext.evaluation.metrics_json import channel_name
+from speechdlm_ext.evaluation.eval_set import EvalSet
+from speechdlm_ext.evaluation.schema import channel_name
 from speechdlm_ext.units.files import format_units
 
-_TOGETHER = 16  # dialogues that are scored at once
+_BATCH = 16  # dialogues
 
 
 def load_model(checkpoint: Path, data: Path | None, device: str | None = None) -> Any:
@@ -33,17 +33,17 @@ def load_model(checkpoint: Path, data: Path | None, device: str | None = None) -
     elif not checkpoint.is_file():
         raise InputError(f"--checkpoint {checkpoint}: no such file or folder")
     elif data is None:
-        raise InputError(f"--checkpoint {checkpoint}: the folder with its dictionaries is wanted, too: pass --data")
+        raise InputError(f"--checkpoint {checkpoint}: the folder with its dictionaries is needed: pass --data")
     else:
         model = load_speech_dlm(checkpoint.parent, checkpoint.name, data)
     model.to(device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return model.eval()
 
 
-def likelihood_figures(model: Any, side: Side) -> dict[str, Any]:
+def likelihood_figures(model: Any, own: EvalSet) -> dict[str, Any]:
     """Of each channel and of all together.
 
-    What lies before a dialogue's window, such as its prompt, is given to the model and does not count.
+    What lies before a dialogue's window, such as its prompt, conditions the model and does not count.
 
     Returns:
         By channel A, B, … and ``all``: ``edge_bits`` (bits of a unit that differs from the one before it),
@@ -53,11 +53,11 @@ def likelihood_figures(model: Any, side: Side) -> dict[str, Any]:
     Raises:
         InputError: a dialogue has other channels or units than the model.
     """
-    rows = [(dialogue, window) for dialogue, window in zip(side.dialogues, side.windows, strict=True) if dialogue.units]
+    rows = [(dialogue, window) for dialogue, window in zip(own.dialogues, own.windows, strict=True) if dialogue.units]
     sums = np.zeros((len(model.channels), 5))  # edges, their nats, frames, their nats, known durations …
     errors = np.zeros(len(model.channels))
-    for first in range(0, len(rows), _TOGETHER):
-        part = rows[first : first + _TOGETHER]
+    for first in range(0, len(rows), _BATCH):
+        part = rows[first : first + _BATCH]
         for score, (dialogue, (start, _)) in zip(model.score([_text(model, *row) for row in part]), part, strict=True):
             begin = round(start * dialogue.frame_rate)
             edges, nats = score.edges[begin:].numpy(), score.log_probabilities[begin:].double().numpy()

@@ -1,4 +1,4 @@
-"""The runs of a grid as a table: in which options they differ, and how good the best checkpoint of each is."""
+"""Training runs as a table: the options in which they differ, and the figures of the best checkpoint of each."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 
 BEST = "checkpoint_best.pt"
-# Options that differ because runs lie in different places.
+# Options that differ because runs are in different folders.
 _PLACES = ("save_dir", "tensorboard_logdir", "log_file", "job_logging_cfg")
-# What validation says beside the figure by which the best checkpoint is chosen.
+# Validation figures beside the one by which the best checkpoint is chosen.
 SHOWN = ("bits_per_unit", "bits_per_second", "duration_loss", "accuracy")
 
 
@@ -27,12 +27,12 @@ class TrainingRun:
     Attributes:
         name: its folder, below that of all runs.
         options: of its checkpoint, flat, as in ``model.dropout``.
-        metric: by what its best checkpoint was chosen.
+        metric: by which its best checkpoint was chosen.
         best: that figure; NaN where there is no checkpoint.
         updates, epoch: when it was reached.
         parameters: of the model.
-        figures: others of :data:`SHOWN` at that update, as far as they were logged.
-        greatest: whether a greater figure is a better one.
+        figures: those of :data:`SHOWN` that were logged at that update.
+        greatest: whether higher is better.
     """
 
     name: str
@@ -94,7 +94,7 @@ def _read(place: Path, name: str) -> TrainingRun:
     return replace(run, name=name)
 
 
-@cache  # the table of a sweep is written anew after each of its runs
+@cache  # the table of a sweep is rewritten after each of its runs
 def _read_checkpoint(path: Path, changed: int) -> TrainingRun:
     """The run whose best checkpoint this is, as of the time of its last change."""
     state = load_checkpoint(path)
@@ -130,7 +130,7 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _figures(folder: Path, updates: int) -> dict[str, float]:
-    """What tensorboard's files say of the validation at an update."""
+    """Validation figures at an update, from TensorBoard's files."""
     if not folder.is_dir():
         return {}
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

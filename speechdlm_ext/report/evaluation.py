@@ -1,6 +1,6 @@
-"""The page of an evaluation: generated conversations beside real ones, to look at and to listen to.
+"""The page of an evaluation: generated dialogues beside recorded ones, their figures and their audio.
 
-One file that opens from disk. What belongs to a dialogue (its events, its outline, and its sound where there is room)
+One file that opens from disk. What belongs to a dialogue (its events, its outline, and its audio while there is room)
 is written while the next ones are read, so that memory does not grow with their number.
 """
 
@@ -18,12 +18,12 @@ from typing import IO, Any
 import numpy as np
 
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.evaluation.evaluation import Evaluation
+from speechdlm_ext.evaluation.figures import dialogue_figures
+from speechdlm_ext.io.manifest import atomic_write
+from speechdlm_ext.io.pool import available_cores
 from speechdlm_ext.metrics.events import Events, one_conversation
-from speechdlm_ext.report.comparison import distribution_charts, plain_differences, rate_chart, reasons, summary_table
 from speechdlm_ext.report.dialogues import figure_columns, figure_rows, list_data, list_markup
-from speechdlm_ext.report.further import further_tables
-from speechdlm_ext.report.method import method_tables
 from speechdlm_ext.report.page import (
     Section,
     json_script,
@@ -31,23 +31,31 @@ from speechdlm_ext.report.page import (
     page_start,
     render_section,
     section_start,
-    table,
     writable,
 )
+from speechdlm_ext.report.player import Player
 from speechdlm_ext.report.sound import Recording, Sound, load_sound
-from speechdlm_ext.report.timeline import Timeline
+from speechdlm_ext.report.tables import (
+    clear_differences,
+    duration_charts,
+    group_tables,
+    method_tables,
+    rate_chart,
+    summary_table,
+    unknown_table,
+)
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """The conversations of one side.
+class PageCorpus:
+    """The dialogues of a corpus on the page.
 
     Attributes:
         name: its key in ``metrics.json``: ``generated`` or ``reference``.
-        names: of the conversations, in the order of ``events``; any text.
+        names: of the dialogues, in the order of ``events``; any text.
         events: all of them pooled, on clocks that begin where the measured part begins.
-        recordings: where the sound of each is; missing ones have none.
-        figures: further figures of each, by name, for the list of dialogues; numbers or None.
+        recordings: where the audio of each is; missing ones have none.
+        figures: further figures of each, by key; numbers or None.
         channels: names of the channels of each; letters where missing.
     """
 
@@ -59,25 +67,50 @@ class Corpus:
     channels: Sequence[Sequence[str]] = ()
 
 
+def page_corpora(evaluation: Evaluation) -> list[PageCorpus]:
+    """The corpora of an evaluation."""
+    corpora = []
+    for name, own in evaluation.sets.items():
+        recordings = [
+            Recording(dialogue.files, start, lead)
+            for dialogue, (start, _), lead in zip(own.dialogues, own.windows, own.leads, strict=True)
+        ]
+        names = [dialogue.name for dialogue in own.dialogues]
+        speakers = [measurement.speakers for measurement in own.measurements]
+        corpora.append(PageCorpus(name, names, own.events, recordings, dialogue_figures(own), speakers))
+    return corpora
+
+
 @dataclass(frozen=True)
 class PageOptions:
-    """``embed_megabytes``: of the page that sound may take, first dialogues first; the others' files are linked by
-    their paths relative to the page. ``jobs``: files that are read at once. ``progress``: wraps the dialogues as they
-    are written; its second argument is their number."""
+    """How the page is written.
 
-    title: str = "Generated and real conversation"
+    Attributes:
+        title: plain text.
+        lead: plain text under it; by default how much was measured.
+        embed_megabytes: room for audio in the page, first dialogues first; the files of the others are linked by their
+            paths relative to the page.
+        num_workers: files that are read at once.
+        before, after: further sections.
+        progress: wraps the dialogues as they are written; its second argument is their number.
+    """
+
+    title: str = "Turn-taking evaluation"
+    lead: str = ""
     embed_megabytes: float = 24.0
-    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    num_workers: int = field(default_factory=available_cores)
+    before: Sequence[Section] = ()
+    after: Sequence[Section] = ()
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items
 
     def __post_init__(self) -> None:
         if not 0 <= self.embed_megabytes < float("inf"):
-            raise InputError(f"--embed-megabytes {self.embed_megabytes:g}: a finite number, 0 or more, is wanted")
+            raise InputError(f"--embed-megabytes {self.embed_megabytes:g}: expected a finite number, 0 or more")
 
 
 @dataclass
 class PageReport:
-    """How many dialogues have their sound in the page, beside it, and not at all; and why files could not be read."""
+    """How many dialogues have their audio in the page, linked, or none; and why files could not be read."""
 
     embedded: int = 0
     linked: int = 0
@@ -87,23 +120,22 @@ class PageReport:
     def words(self, options: PageOptions) -> str:
         """In a sentence."""
         room = f"at most {options.embed_megabytes:g} MB"
-        return f"{self.embedded} in this page ({room}), {self.linked} linked beside it, {self.silent} without"
+        return f"{self.embedded} in this page ({room}), {self.linked} linked, {self.silent} without audio"
 
 
 def write_page(
     path: str | os.PathLike[str],
     result: Mapping[str, Any],
-    corpora: Sequence[Corpus],
+    corpora: Sequence[PageCorpus],
     options: PageOptions | None = None,
 ) -> PageReport:
     """Write the page, whole or not at all.
 
     Args:
         path: of the HTML file.
-        result: what ``metrics.json`` holds: figures of each corpus under its name, ``distance`` between them; what else
-            it holds is shown as it is.
-        corpora: the generated conversations, and the reference where there is one.
-        options: title, room for sound.
+        result: content of ``metrics.json``.
+        corpora: the generated dialogues, and the reference where there is one; see :func:`page_corpora`.
+        options: title, room for audio, further sections.
 
     Raises:
         OSError: the page cannot be written.
@@ -111,67 +143,59 @@ def write_page(
     options = options or PageOptions()
     names = [corpus.name for corpus in corpora]
     sections = [
-        Section("summary", "Summary", _summary(result, names), _SUMMARY_LEAD),
-        Section("lengths", "Durations", distribution_charts([(c.name, c.events) for c in corpora]), _LENGTHS_LEAD),
-        Section("dialogues", "Dialogues", "", _DIALOGUES_LEAD),
+        *options.before,
+        Section("summary", "Turn-taking", _summary(result, names), _SUMMARY_LEAD),
+        Section("durations", "Durations", duration_charts([(c.name, c.events) for c in corpora]), _DURATIONS_LEAD),
     ]
-    further = further_tables(result, names)
-    if further:
-        sections.insert(2, Section("further", "Units, words, sound", further, "What else was measured."))
-    ends = [("method", "How it was measured")]
+    if groups := group_tables(result, names):
+        sections.append(Section("figures", "Other figures", groups))
+    dialogues = Section("dialogues", "Dialogues", "", _DIALOGUES_LEAD)
     with atomic_write(path) as file:
-        anchors = [(section.name, section.title) for section in sections] + ends
-        file.write(page_start(options.title, _lead(corpora), anchors))
-        for section in sections[:-1]:
+        every = [*sections, dialogues, *options.after, Section("method", "Method", "")]
+        lead = options.lead or _lead(corpora)
+        file.write(page_start(options.title, writable(lead), [(each.name, each.title) for each in every]))
+        for section in sections:
             file.write(writable(render_section(section)))
-        file.write(section_start(sections[-1]))
+        file.write(section_start(dialogues))
         report = _write_dialogues(file, corpora, Path(path).resolve().parent, options)
         file.write("</section>\n")
-        file.write(
-            writable(
-                render_section(
-                    Section(*ends[0], method_tables(result, names, report.words(options), report.unreadable), "")
-                )
-            )
-        )
-        file.write(page_end(("player.js", "dialogues.js")))
+        method = method_tables(result, names, report.words(options), report.unreadable)
+        for section in [*options.after, Section("method", "Method", method)]:
+            file.write(writable(render_section(section)))
+        file.write(page_end())
     return report
 
 
 _SUMMARY_LEAD = (
-    "All conversations together. Lines, and the second figures, are confidence intervals by resampling conversations. "
-    "Distance of lengths: Wasserstein-1, the seconds by which events differ on average. Halves: the same between two "
-    "halves of the reference, as the yardstick."
+    "All dialogues pooled. Second lines, and the chart's lines, are bootstrap confidence intervals over dialogues. "
+    "Distance: Wasserstein-1 distance of the durations. Split-half: the same figure between random halves of the "
+    "reference, a baseline that sampling alone gives."
 )
-_LENGTHS_LEAD = (
-    "Per cent of the events by their length in seconds. What lies beyond the axis is in its outermost bin; triangles "
-    "mark the medians."
+_DURATIONS_LEAD = (
+    "Events by duration, in per cent. The outermost bins include what lies beyond the axis; triangles mark the medians."
 )
 _DIALOGUES_LEAD = (
-    "Choose one to hear and see it. Click or drag in its timeline to seek. Keys: arrows, Page Up and Page Down move, "
-    "space plays, + and − magnify; in the list, up and down go to the next dialogue, Enter chooses and plays it."
+    "Select a dialogue to play it. Click or drag in the timeline to seek. Keys: arrows, Page Up and Page Down seek, "
+    "space plays, + and − zoom; in the list, up and down move, Enter selects and plays. A column's head sorts by it."
 )
 
 
-def _lead(corpora: Sequence[Corpus]) -> str:
+def _lead(corpora: Sequence[PageCorpus]) -> str:
     sizes = [
-        f"{c.events.conversations:,} {c.name} conversation{'s' * (c.events.conversations != 1)} "
+        f"{c.events.conversations:,} {c.name} dialogue{'s' * (c.events.conversations != 1)} "
         f"({c.events.duration / 60:,.1f} minutes)"
         for c in corpora
     ]
-    return writable(" beside ".join(sizes)) + "."
+    return ", ".join(sizes) + "."
 
 
 def _summary(result: Mapping[str, Any], names: Sequence[str]) -> str:
-    unknown = ""
-    if rows := reasons(result, names):
-        unknown = f"<h3>What cannot be said</h3>{table(['Corpus', 'Figures', 'Why'], rows, stacked=True)}"
-    differences = plain_differences(result)
+    differences = clear_differences(result)
     first = f'<p class="finding">{escape(differences)}</p>' if differences else ""
-    return first + rate_chart(result, names) + summary_table(result, names) + unknown
+    return first + rate_chart(result, names) + summary_table(result, names) + unknown_table(result, names)
 
 
-def _write_dialogues(file: IO[str], corpora: Sequence[Corpus], folder: Path, options: PageOptions) -> PageReport:
+def _write_dialogues(file: IO[str], corpora: Sequence[PageCorpus], folder: Path, options: PageOptions) -> PageReport:
     """The list and the data of every dialogue, as they are read."""
     columns = figure_columns([(corpus.events, corpus.figures) for corpus in corpora])
     file.write(writable(list_markup(columns, "Dialogues and their figures")))
@@ -188,25 +212,25 @@ def _write_dialogues(file: IO[str], corpora: Sequence[Corpus], folder: Path, opt
     return report
 
 
-def _timeline(corpus: Corpus, index: int, sound: Sound) -> Timeline:
+def _timeline(corpus: PageCorpus, index: int, sound: Sound) -> Player:
     lead = _recording(corpus, index).lead
     events = one_conversation(corpus.events, index)
     parts = [("prompt", 0.0, lead), ("continuation", lead, lead + events.duration)] if lead else []
     names = corpus.channels[index] if index < len(corpus.channels) else ()
-    return Timeline(corpus.names[index], events, sound, lead, parts, corpus.name, names)
+    return Player(corpus.names[index], events, sound, lead, parts, corpus.name, names)
 
 
-def _recording(corpus: Corpus, index: int) -> Recording:
+def _recording(corpus: PageCorpus, index: int) -> Recording:
     return corpus.recordings[index] if index < len(corpus.recordings) else Recording()
 
 
 def _read_sounds(
-    corpora: Sequence[Corpus], folder: Path, options: PageOptions, report: PageReport
+    corpora: Sequence[PageCorpus], folder: Path, options: PageOptions, report: PageReport
 ) -> Iterator[tuple[int, int, Sound]]:
-    """(corpus, conversation, sound) of each, read ahead in threads, first ones of all corpora first."""
+    """(corpus, dialogue, audio) of each, read ahead in threads, the first ones of all corpora first."""
     room = round(options.embed_megabytes * 1e6)
     waiting: deque[tuple[int, int, Future[Sound]]] = deque()
-    jobs = max(1, options.jobs)
+    workers = max(1, options.num_workers)
 
     def take() -> tuple[int, int, Sound]:
         nonlocal room
@@ -215,7 +239,7 @@ def _read_sounds(
         try:
             sound = future.result()
             size = sum(map(len, sound.sources)) if sound.embedded else 0
-            if size > room:  # others took the room while this one was read; it is not tried again and again
+            if size > room:  # others used the room while this one was read
                 seconds = float(corpus.events.durations[index])
                 sound, size, room = load_sound(_recording(corpus, index), seconds, 0, folder), 0, room // 2
             room -= size
@@ -227,12 +251,12 @@ def _read_sounds(
         report.silent += not sound.sources
         return side, index, sound
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         for side, index in _in_turn([corpus.events.conversations for corpus in corpora]):
             seconds = float(corpora[side].events.durations[index])
             future = pool.submit(load_sound, _recording(corpora[side], index), seconds, room, folder)
             waiting.append((side, index, future))
-            if len(waiting) > 2 * jobs:
+            if len(waiting) > 2 * workers:
                 yield take()
         while waiting:
             yield take()

@@ -1,4 +1,4 @@
-"""A page to listen to recordings beside what was made of them, in one file."""
+"""A page of recordings beside their resynthesis, in one file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from speechdlm_ext.io.atomic import atomic_write
-from speechdlm_ext.io.audio import read_blocks
+from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.metrics.agreement import speech_agreement
 from speechdlm_ext.report.page import Section, render_page
-from speechdlm_ext.report.timeline import Timeline
+from speechdlm_ext.report.player import Player
 from speechdlm_ext.vad.energy import Energy
 
-_SECONDS = 20.0  # of each recording that are on the page: the sound is in the page itself
+_SECONDS = 20.0  # of each recording: the audio is in the page itself
 
 
 def write_listening_page(
@@ -33,8 +33,8 @@ def write_listening_page(
         title: plain text.
         lead: plain text under it.
         pairs: name, audio files of the source (one with all channels, or one for each), audio file of the resynthesis.
-        sample_rate: of the sound in the page, in Hz.
-        seconds: of the beginning of each that are heard.
+        sample_rate: of the audio in the page, in Hz.
+        seconds: of the start of each.
 
     Raises:
         InputError: a recording cannot be read.
@@ -45,31 +45,24 @@ def write_listening_page(
 
 
 def _section(
-    number: int, name: str, sources: Sequence[str], made: str | os.PathLike[str], sample_rate: int, seconds: float
+    number: int,
+    name: str,
+    sources: Sequence[str],
+    resynthesis: str | os.PathLike[str],
+    sample_rate: int,
+    seconds: float,
 ) -> Section:
-    waves = [torch.cat([_beginning(source, sample_rate, seconds) for source in sources])]
-    waves.append(_beginning(made, sample_rate, seconds))
+    waves = [torch.cat([read_audio(source, sample_rate, stop=seconds)[0] for source in sources])]
+    waves.append(read_audio(resynthesis, sample_rate, stop=seconds)[0])
     length = min(wave.shape[1] for wave in waves)
     players, speech = [], []
     for label, wave, note in zip(
-        ("Recording", "Resynthesis"), waves, (Path(sources[0]).name, Path(made).name), strict=True
+        ("Recording", "Resynthesis"), waves, (Path(sources[0]).name, Path(resynthesis).name), strict=True
     ):
         samples = wave[:, :length].numpy()
         speech.append(Energy().detect(samples, sample_rate))
-        players.append(Timeline.of_wave(label, samples, sample_rate, speech[-1], note=note).render())
+        players.append(Player.of_wave(label, samples, sample_rate, speech[-1], note=note).render())
     shares = [speech_agreement(one, other, length / sample_rate) for one, other in zip(*speech, strict=True)]
     agreement = ", ".join(f"{100 * share:.1f} %" for share in shares)
-    lead = f"Speech and silence at the same times in {agreement} of frames" + (
-        " of the channels." if len(shares) > 1 else "."
-    )
+    lead = f"Speech activity agrees in {agreement} of frames" + (" of the channels." if len(shares) > 1 else ".")
     return Section(f"item-{number}", name, f'<div class="samples">{"".join(players)}</div>', lead)
-
-
-def _beginning(path: str | os.PathLike[str], sample_rate: int, seconds: float) -> torch.Tensor:
-    """Up to ``seconds`` of a file (C, N), at ``sample_rate`` Hz."""
-    wanted, blocks = round(seconds * sample_rate), []
-    for block in read_blocks(path, sample_rate):
-        blocks.append(block)
-        if sum(one.shape[1] for one in blocks) >= wanted:
-            break
-    return torch.cat(blocks, dim=1)[:, :wanted]

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 _ASSETS = Path(__file__).parent / "assets"
+_SCRIPTS = ("player.js", "dialogues.js", "copy.js")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page with its own heading; ``name`` is the anchor, ``body`` is HTML."""
+    """A section of a page; ``name`` is its anchor, ``lead`` plain text under its title, ``body`` HTML."""
 
     name: str
     title: str
@@ -22,21 +23,20 @@ class Section:
     lead: str = ""
 
 
-def render_page(title: str, lead: str, sections: Iterable[Section], top: str = "") -> str:
+def render_page(title: str, lead: str, sections: Iterable[Section]) -> str:
     """The whole page.
 
     Args:
         title: plain text, also of the browser's tab.
         lead: plain text under the title.
         sections: in order; they are also the page's navigation.
-        top: HTML between the title and the first section.
 
     Returns:
         HTML that opens from disk, in light and dark, at any width.
     """
     sections = list(sections)
     names = [(section.name, section.title) for section in sections]
-    return writable(page_start(title, lead, names) + top + "".join(map(render_section, sections)) + page_end())
+    return writable(page_start(title, lead, names) + "".join(map(render_section, sections)) + page_end())
 
 
 def page_start(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> str:
@@ -56,9 +56,9 @@ def page_start(title: str, lead: str, sections: Sequence[tuple[str, str]]) -> st
     )
 
 
-def page_end(scripts: Iterable[str] = ("player.js", "copy.js")) -> str:
-    """The end of the page; ``scripts`` are files of ``assets``, in order."""
-    code = "".join(f"<script>\n{(_ASSETS / name).read_text(encoding='utf-8')}</script>\n" for name in scripts)
+def page_end() -> str:
+    """The end of the page, with the scripts of ``assets``."""
+    code = "".join(f"<script>\n{(_ASSETS / name).read_text(encoding='utf-8')}</script>\n" for name in _SCRIPTS)
     return f"</main>\n{code}</body>\n</html>\n"
 
 
@@ -88,21 +88,6 @@ def json_script(value: Any, name: str = "") -> str:
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     attribute = f' id="{escape(name)}"' if name else ""
     return f'<script type="application/json"{attribute}>{text}</script>'
-
-
-def verdict(label: str, passed: bool | None, figure: str, detail: str) -> str:
-    """A card that says whether something came out as it should; ``passed`` None where nothing can be said."""
-    state = {True: "pass", False: "fail", None: "open"}[passed]
-    words = {"pass": "Passed", "fail": "Failed", "open": "No figure"}[state]
-    return (
-        f'<article class="verdict {state}"><h3>{escape(label)}</h3><p class="figure">{escape(figure)}</p>'
-        f'<p class="state">{words}</p><p>{escape(detail)}</p></article>'
-    )
-
-
-def verdicts(cards: Iterable[str]) -> str:
-    """Cards side by side."""
-    return f'<div class="verdicts">{"".join(cards)}</div>'
 
 
 def table(head: list[str], rows: Iterable[list[str]], caption: str = "", stacked: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Sound on a page: embedded while there is room, else linked beside the page; and its outline, a character a column."""
+"""Audio on a page: embedded while there is room, else linked; and its outline, one character per column."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ LEVELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _MIME = {".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg", ".wav": "audio/wav"}  # what browsers play
 _COMPRESSED = (".flac", ".ogg", ".mp3")  # embedded as they are; others become FLAC, 16 bits
 _MOST_FLAC_CHANNELS = 8
-_LEAST_FLAC = 0.3  # of 16-bit samples' bytes: what speech hardly falls below, so that no encoding is tried in vain
+_LEAST_FLAC = 0.3  # of the bytes of 16-bit samples; speech hardly falls below, so that no encoding is tried in vain
 
 
 @dataclass(frozen=True)
 class Sound:
-    """What a player plays, and the outline that its timeline shows.
+    """The audio of a player, and the outline that its timeline shows.
 
     Attributes:
-        sources: addresses that are played together: one of all channels, or one for each; none where there is no sound.
+        sources: addresses that are played together: one of all channels, or one for each; none where there is no audio.
         outlines: for each channel a character a column, see :func:`outline`.
         offset: second of the sources at which the timeline begins.
-        embedded: whether the sound is in the page itself.
+        embedded: whether the audio is in the page itself.
     """
 
     sources: Sequence[str] = ()
@@ -42,12 +42,12 @@ class Sound:
 
 @dataclass(frozen=True)
 class Recording:
-    """Where the sound of a conversation lies.
+    """Where the audio of a dialogue is.
 
     Attributes:
-        files: one file of all channels, or one for each channel; none where there is no sound.
-        start: second of the files at which the conversation's clock begins.
-        lead: seconds before that which are shown and heard, too, such as a prompt.
+        files: one file of all channels, or one for each channel; none where there is no audio.
+        start: second of the files at which the dialogue's clock begins.
+        lead: seconds before that which are shown and played, too, such as a prompt.
     """
 
     files: Sequence[str | os.PathLike[str]] = ()
@@ -56,22 +56,22 @@ class Recording:
 
 
 def embed_wave(wave: NDArray[np.float32], sample_rate: int) -> Sound:
-    """Samples (C, N), full scale 1, as sound within the page."""
+    """Samples (C, N), full scale 1, as audio within the page."""
     columns = outline_columns(wave.shape[1] / sample_rate)
     return Sound([audio_uri(wave, sample_rate)], [outline(channel, columns) for channel in wave], embedded=True)
 
 
 def load_sound(recording: Recording, seconds: float, room: int, folder: Path) -> Sound:
-    """Read a conversation's sound by blocks, for a page in ``folder``.
+    """Read a dialogue's audio by blocks, for a page in ``folder``.
 
     Args:
         recording: where it is.
-        seconds: length of the conversation, the lead not counted.
-        room: characters that embedded sound may take; what needs more is linked.
+        seconds: length of the dialogue without the lead.
+        room: characters that embedded audio may take; what needs more is linked.
         folder: that the addresses of linked files are relative to.
 
     Raises:
-        InputError: a file is missing or no audio.
+        InputError: a file is missing or not audio.
     """
     first, last = recording.start - recording.lead, recording.start + seconds
     outlines: list[str] = []
@@ -86,17 +86,17 @@ def load_sound(recording: Recording, seconds: float, room: int, folder: Path) ->
 
 
 def link_to(file: str | os.PathLike[str], folder: Path) -> str:
-    """Address of a file relative to the page's folder; any name will do, whatever bytes it has."""
+    """Address of a file relative to the page's folder; its name may have any bytes."""
     return quote(os.fsencode(os.path.relpath(file, folder)).replace(os.sep.encode(), b"/"))
 
 
 def outline_columns(seconds: float) -> int:
-    """Columns of an outline: enough for a screen, and more for what is long, as it can be magnified."""
+    """Columns of an outline: enough for a screen, and more for long audio, which can be zoomed."""
     return int(min(2400, max(600, 10 * seconds)))
 
 
 def outline(wave: NDArray[np.float32], columns: int) -> str:
-    """Greatest level in each of ``columns`` equal stretches of a channel (N,), as characters of :data:`LEVELS`."""
+    """Greatest level in each of ``columns`` equal segments of a channel (N,), as characters of :data:`LEVELS`."""
     peaks = np.zeros((1, columns))
     _raise_peaks(peaks, wave[None], 0, len(wave))
     return _levels(peaks)[0]
@@ -140,17 +140,12 @@ def _levels(peaks: NDArray[np.float64]) -> list[str]:
 
 
 def _blocks(file: str | os.PathLike[str], first: float, last: float) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Samples (C, n) between two times of a file, each block with its place after the first."""
-    rate = audio_info(file).sample_rate
-    begin, end, position = max(0, round(first * rate)), round(last * rate), 0
-    for tensor in read_blocks(file):
-        block = tensor.numpy()
-        lower, upper = max(0, begin - position), min(block.shape[1], end - position)
-        if upper > lower:
-            yield position + lower - begin, block[:, lower:upper]
-        position += block.shape[1]
-        if position >= end:
-            return
+    """Samples (C, n) between two times of a file, each block with its position among them."""
+    info, start, position = audio_info(file), max(0.0, first), 0
+    if round(start * info.sample_rate) < min(round(last * info.sample_rate), info.frames):
+        for block in read_blocks(file, start=start, stop=last):
+            yield position, block.numpy()
+            position += block.shape[1]
 
 
 def _file_outlines(file: str | os.PathLike[str], first: float, last: float) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.evaluation.eval_set import PromptOptions
 from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
-from speechdlm_ext.evaluation.prompts import PromptOptions
 from speechdlm_ext.io.rttm import SpeakerTurn, write_rttm
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events_of_many
@@ -19,12 +19,13 @@ from tests.helpers.talks import Stretches, take_turns, write_talk
 
 
 def run(generated: Path, out: Path, **options: Any) -> dict[str, Any]:
-    settings = EvaluationOptions(generated, jobs=1, bootstrap=BootstrapOptions(10), **{"vad": "energy", **options})
+    options = {"vad": "energy", "num_workers": 1, **options}
+    settings = EvaluationOptions(generated, bootstrap=BootstrapOptions(10), **options)
     return evaluate(settings, out).result
 
 
 def reasons(result: dict[str, Any]) -> dict[str, str]:
-    return {line["dialogue"]: line["reason"] for line in result["left_out"]}
+    return {line["dialogue"]: line["reason"] for line in result["skipped"]}
 
 
 def units_of(talk: list[Stretches], seconds: float) -> dict[str, str]:
@@ -49,7 +50,7 @@ def test_units_that_go_with_sound(tmp_path: Path) -> None:
     result = run(tmp_path / "made", tmp_path / "out", units=tmp_path / "u.jsonl")
     assert result["generated"]["conversations"] == 3 and result["generated"]["units"]["A"]["frames"] == 1000
     assert "has no units of it" in reasons(result)["t0"]
-    assert reasons(result)["t2"] == "units of 15.00 s go with 20.00 s of sound"
+    assert reasons(result)["t2"] == "units of 15.00 s, audio of 20.00 s"
     (tmp_path / "whole.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     by_units = run(tmp_path / "made", tmp_path / "out", vad="units", silence_units=[0], units=tmp_path / "whole.jsonl")
     alike = find_events_of_many([(take_turns(number, 20.0), 20.0) for number in range(2)])
@@ -58,7 +59,7 @@ def test_units_that_go_with_sound(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no units; --vad units needs unit files, or --units"):
         run(tmp_path / "made", tmp_path / "out", vad="units", units=tmp_path / "u.jsonl")
     (tmp_path / "other.jsonl").write_text(json.dumps({**rows[0], "audio": "x"}) + "\n")
-    with pytest.raises(InputError, match=r"other.jsonl has no units of .*made: a row t0 is wanted; it has x"):
+    with pytest.raises(InputError, match=r"other.jsonl has no units of .*made: expected a row t0, found x"):
         run(tmp_path / "made", tmp_path / "out", units=tmp_path / "other.jsonl")
     with pytest.raises(InputError, match="pass --reference, too"):
         run(tmp_path / "made", tmp_path / "out", reference_units=tmp_path / "u.jsonl")
@@ -68,7 +69,7 @@ def test_units_that_go_with_sound(tmp_path: Path) -> None:
         json.dumps({**rows[0], "frame_rate": "fast"}) + "\n" + json.dumps(rows[1]) + "\n"
     )
     found = reasons(run(tmp_path / "rate.jsonl", tmp_path / "out", vad="units", silence_units=[0]))
-    assert found == {"t0": "a frame_rate in Hz, more than 0, is wanted, found 'fast'"}
+    assert found == {"t0": "expected a frame_rate in Hz, more than 0, found 'fast'"}
 
 
 def test_speech_beyond_the_end_is_named(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_speech_beyond_the_end_is_named(tmp_path: Path) -> None:
     result = run(tmp_path / "made", tmp_path / "out", vad="rttm")
     assert result["generated"]["speech_share"] == [0.05, 0.125]
     assert reasons(result) == {
-        "a": "speech is given until 335.00 s, beyond the end of its sound, 40.00 s, where it is cut"
+        "a": "speech is given until 335.00 s, beyond the end of its audio, 40.00 s, where it is cut"
     }
 
 
@@ -94,7 +95,7 @@ def test_rows_of_prompts_that_will_not_do(tmp_path: Path) -> None:
     found = reasons(result)
     assert set(found) == {*wrong, "rowless"} and "has no row for it" in found["rowless"]
     for key, value in wrong.items():
-        assert found[key].startswith(f"its row has {value!r} as {key}: a number, 0")
+        assert found[key].startswith(f"its row has {value!r} as {key}: expected a number, 0")
     rest = sorted(found)
     assert result["unmatched"] == {"generated": rest, "reference": rest}
     assert result["generated"]["conversations"] == 1
@@ -102,11 +103,11 @@ def test_rows_of_prompts_that_will_not_do(tmp_path: Path) -> None:
 
 def test_settings_that_will_not_do() -> None:
     for options, found in (
-        ({"turn_taking": TurnTakingOptions(ipu_silence=float("nan"))}, "--ipu-silence nan: 0 or more"),
-        ({"turn_taking": TurnTakingOptions(backchannel_longest=-1)}, "--backchannel-longest -1: 0 or more"),
-        ({"frame_rate": 0.0}, "--frame-rate 0: more than 0"),
-        ({"bootstrap": BootstrapOptions(0)}, "--resamples 0, --seed 1: 1 or more"),
-        ({"bootstrap": BootstrapOptions(seed=-3)}, "--seed -3: 1 or more, and 0 or more"),
+        ({"turn_taking": TurnTakingOptions(ipu_silence=float("nan"))}, "--ipu-silence nan: expected 0 or more"),
+        ({"turn_taking": TurnTakingOptions(backchannel_longest=-1)}, "--max-backchannel -1: expected 0 or more"),
+        ({"frame_rate": 0.0}, "--frame-rate 0: expected more than 0"),
+        ({"bootstrap": BootstrapOptions(0)}, "--resamples 0, --seed 1: expected 1 or more"),
+        ({"bootstrap": BootstrapOptions(seed=-3)}, "--seed -3: expected 1 or more, and 0 or more"),
     ):
         with pytest.raises(InputError, match=found):
             EvaluationOptions(Path("made"), **options)

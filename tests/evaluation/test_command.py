@@ -70,14 +70,14 @@ def numbers(value: Any, name: str = "") -> Iterator[str]:
 
 def test_on_what_the_demo_makes(demo: Path, tmp_path: Path, run_command: RunCommand, checkout: Path) -> None:
     out = tmp_path / "out"
-    command = [*COMMAND, demo / "samples", "--units", demo / "samples.jsonl", "--out", out, "--vad", "energy",
+    command = [*COMMAND, demo / "samples", "--units", demo / "samples.jsonl", "--output", out, "--vad", "energy",
                "--reference", demo / "corpus" / "manifest.jsonl", "--reference-units", demo / "units.jsonl",
                "--prompts", demo / "samples.jsonl", "--checkpoint", demo / "model.pt", "--data", demo,
-               "--full-duplex-bench", tmp_path / "bench", "--jobs", "1", "--resamples", "50"]  # fmt: skip
+               "--full-duplex-bench", tmp_path / "bench", "--num-workers", "1", "--resamples", "50"]  # fmt: skip
     done = run_command(command, cwd=checkout)
     assert done.stdout.split() == [str(out / name) for name in ("metrics.json", "metrics.csv", "index.html")]
     result = json.loads((out / "metrics.json").read_text())
-    assert result["left_out"] == [] and result["generated"]["conversations"] == 6
+    assert result["skipped"] == [] and result["generated"]["conversations"] == 6
     samples = read_jsonl(demo / "samples.jsonl")
     frames = [len(row["unitA"].split()) for row in samples]
     assert len(samples) == 6 and min(frames) > 2 * PROMPT
@@ -89,8 +89,9 @@ def test_on_what_the_demo_makes(demo: Path, tmp_path: Path, run_command: RunComm
         assert result[side]["likelihood"]["all"]["edges"] > 100 and result[side]["likelihood"]["all"]["edge_bits"] > 0
     assert result["full_duplex_bench"]["all"]["samples"] == 6
     assert len(list((tmp_path / "bench").glob("*/output.wav"))) == 6
-    parts = {"generated", "reference", "distance", "yardstick", "correlation", "full_duplex_bench"}
-    assert {name for part in parts for name in numbers(result[part])} <= set(result["measures"])
+    parts = {"generated", "reference", "distance", "split_half", "correlation", "full_duplex_bench"}
+    known = {key for figures in result["schema"].values() for key in figures}
+    assert {name for part in parts for name in numbers(result[part])} <= known
     with open(out / "metrics.csv", newline="") as file:
         assert [row["dialogue"] for row in csv.DictReader(file)][2:8] == sorted(row["audio"] for row in samples)
     text = (out / "index.html").read_text(encoding="utf-8")
@@ -104,8 +105,8 @@ def test_on_real_calls(data: Path, tmp_path: Path, run_command: RunCommand, chec
     for name in ("google_two_channel.flac", "azure_katiesteve.ogg"):
         (tmp_path / "calls").mkdir(exist_ok=True)
         (tmp_path / "calls" / name).symlink_to(calls / name)
-    done = run_command([*COMMAND, tmp_path / "calls", "--reference", tmp_path / "calls", "--out", tmp_path / "out",
-                        "--jobs", "2"], cwd=checkout)  # fmt: skip
+    done = run_command([*COMMAND, tmp_path / "calls", "--reference", tmp_path / "calls", "--output", tmp_path / "out",
+                        "--num-workers", "2"], cwd=checkout)  # fmt: skip
     assert done.stdout.split() == [str(tmp_path / "out" / n) for n in ("metrics.json", "metrics.csv", "index.html")]
     result = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert result["activity"]["method"] == "silero" and result["activity"]["frame_shift"] == 0.032
@@ -114,7 +115,7 @@ def test_on_real_calls(data: Path, tmp_path: Path, run_command: RunCommand, chec
         result["generated"]["minutes"], 0.44, abs_tol=0.05
     )
     assert (tmp_path / "out" / "index.html").read_text(encoding="utf-8").count("<h2") >= 4
-    wrong = run_command([*COMMAND, tmp_path / "calls", "--out", tmp_path / "out", "--asr",
+    wrong = run_command([*COMMAND, tmp_path / "calls", "--output", tmp_path / "out", "--asr",
                          f"torchaudio:WAV2VEC2_ASR_BASE_960H={tmp_path}/none.pth"],
                         cwd=checkout, check=False)  # fmt: skip
     assert wrong.returncode == 2 and "weights of WAV2VEC2_ASR_BASE_960H are not there" in wrong.stderr

@@ -1,4 +1,4 @@
-"""Corpora of every kind: what is found, how it is named, and what is left out."""
+"""Corpora of every kind: what is found, how it is named, and what is skipped."""
 
 from __future__ import annotations
 
@@ -29,8 +29,15 @@ def test_a_folder(tmp_path: Path) -> None:
         "w-1": ["w-1.wav"], "w-2": ["w-2.wav"], "lone_a": ["lone_a.wav"],
     }  # fmt: skip
     assert corpus.names() == sorted(files)
-    ((name, reason),) = corpus.left_out
+    ((name, reason),) = corpus.skipped
     assert name == "broken" and "not audio" in reason
+
+
+def test_numbers_are_pairs_only_where_the_user_says_so(tmp_path: Path) -> None:
+    for name in ("lecture_1", "lecture_2", "x_0", "x_1", "call-ch1", "call-ch2", "talk_A", "talk_B"):
+        write_talk(tmp_path / f"{name}.wav", [[]], 0.1)
+    assert read_corpus(tmp_path).names() == ["call-ch1", "call-ch2", "lecture_1", "lecture_2", "talk", "x_0", "x_1"]
+    assert read_corpus(tmp_path, mono_pairs=True).names() == ["call", "lecture", "talk", "x"]
 
 
 def test_manifests_and_unit_files(tmp_path: Path) -> None:
@@ -51,7 +58,7 @@ def test_manifests_and_unit_files(tmp_path: Path) -> None:
         ("x", [[1, 1, 2], [3, 3, 3]], 25),
         ("y", [[1, 1], [2, 2]], 50),
     ]
-    assert [name for name, _ in corpus.left_out] == ["y", "z"] and "unequal length" in corpus.left_out[1][1]
+    assert [name for name, _ in corpus.skipped] == ["y", "z"] and "unequal length" in corpus.skipped[1][1]
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -60,7 +67,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no dialogues"):
         read_corpus(tmp_path)
     (tmp_path / "broken.wav").write_bytes(b"")
-    with pytest.raises(InputError, match=r"the first that was left out: .*broken.wav is empty"):
+    with pytest.raises(InputError, match=r"the first that was skipped: .*broken.wav is empty"):
         read_corpus(tmp_path)
 
 

@@ -14,21 +14,21 @@ import pytest
 import soundfile
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.evaluation.evaluation import JOURNAL, EvaluationOptions, evaluate, write_evaluation
-from speechdlm_ext.evaluation.metrics_json import MEASURES
-from speechdlm_ext.evaluation.prompts import PromptOptions
+from speechdlm_ext.evaluation.eval_set import PromptOptions
+from speechdlm_ext.evaluation.evaluation import RESUME_LOG, EvaluationOptions, evaluate, write_metrics
 from speechdlm_ext.io.rttm import SpeakerTurn, read_rttm, write_rttm
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.events import KINDS
 from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
+from speechdlm_ext.report.evaluation import page_corpora, write_page
 from tests.helpers.talks import take_turns, write_talk
 
 QUICK = BootstrapOptions(resamples=50)
 
 
 def run(generated: Path, reference: Path | None, out: Path, **options: Any) -> dict[str, Any]:
-    settings = {"vad": "energy", "jobs": 1, "bootstrap": QUICK, **options}
+    settings = {"vad": "energy", "num_workers": 1, "bootstrap": QUICK, **options}
     evaluation = evaluate(EvaluationOptions(generated, reference, **settings), out)
     json.dumps(evaluation.result, allow_nan=False)
     return evaluation.result
@@ -59,29 +59,26 @@ def test_figures_are_those_of_the_truth(corpora: Path, tmp_path: Path) -> None:
                 assert result[side][kind]["mean"] == pytest.approx(truth[kind]["mean"], abs=0.04)
         assert result[side]["speech_share"] == pytest.approx(truth["speech_share"], abs=0.02)
         assert result[side]["sound"]["B"]["snr"] == pytest.approx(50, abs=2)
-    distance, yardstick = result["distance"], result["yardstick"]
+    distance, halves = result["distance"], result["split_half"]
     assert distance["gap"]["wasserstein"] == pytest.approx(0.5, abs=0.03)
-    assert distance["gap"]["wasserstein"] > 10 * yardstick["gap"]["wasserstein"]
+    assert distance["gap"]["wasserstein"] > 10 * halves["gap"]["wasserstein"]
     low, high = distance["gap"]["interval"]["mean"]
     assert low == pytest.approx(0.5, abs=0.05) and high == pytest.approx(0.5, abs=0.05)
     assert result["activity"]["method"] == "energy" and result["activity"]["frame_shift"] == 0.01
     assert result["unmatched"] == {"generated": [], "reference": ["talk4"]}
-    assert result["left_out"] == []
+    assert result["skipped"] == []
 
 
-def test_the_files_and_their_documentation(corpora: Path, tmp_path: Path, checkout: Path) -> None:
-    evaluation = evaluate(EvaluationOptions(corpora / "made", corpora / "real", vad="energy", jobs=1), tmp_path)
-    files = write_evaluation(evaluation, tmp_path)
-    assert [path.name for path in files] == ["metrics.json", "metrics.csv", "index.html"]
+def test_the_files(corpora: Path, tmp_path: Path) -> None:
+    evaluation = evaluate(EvaluationOptions(corpora / "made", corpora / "real", vad="energy", num_workers=1), tmp_path)
+    files = write_metrics(evaluation, tmp_path)
+    assert [path.name for path in files] == ["metrics.json", "metrics.csv"]
     result = json.loads(files[0].read_text())
     event = {"n", "per_minute", "seconds_per_minute", "mean", "median", "quantiles", "interval", "reason"}
     for side in ("generated", "reference"):
         assert all(set(result[side][kind]) == event for kind in KINDS.values())
     apart = {"per_minute", "seconds_per_minute", "mean", "median", "wasserstein", "interval", "reason"}
     assert all(set(result["distance"][kind]) == apart for kind in KINDS.values())
-    described = (checkout / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    for name in {*KINDS.values(), *MEASURES, *event, *apart, *result}:
-        assert f"`{name}`" in described, f"docs/evaluation.md does not say what {name} is"
     with open(files[1], newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["corpus"], row["dialogue"]) for row in rows[:3]] == [
@@ -91,11 +88,12 @@ def test_the_files_and_their_documentation(corpora: Path, tmp_path: Path, checko
     ]
     assert len(rows) == 2 + 4 + 5 and {row["activity"] for row in rows} == {"energy"}
     assert sum(int(row["gap.n"]) for row in rows[2:6]) == int(rows[0]["gap.n"]) == result["generated"]["gap"]["n"]
+    assert float(rows[0]["sound.B.snr"]) == pytest.approx(result["generated"]["sound"]["B"]["snr"])
     assert rows[2]["overlap.mean"] == "" and float(rows[2]["sound.A.level"]) < -20
 
 
 def test_a_run_that_was_stopped_goes_on(corpora: Path, tmp_path: Path) -> None:
-    options = EvaluationOptions(corpora / "made", corpora / "real", vad="energy", jobs=1, bootstrap=QUICK)
+    options = EvaluationOptions(corpora / "made", corpora / "real", vad="energy", num_workers=1, bootstrap=QUICK)
     seen: list[int] = []
 
     def stop_after(count: int) -> Any:
@@ -110,13 +108,28 @@ def test_a_run_that_was_stopped_goes_on(corpora: Path, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(options, tmp_path, stop_after(4))
-    with open(tmp_path / JOURNAL, "a") as file:
+    with open(tmp_path / RESUME_LOG, "a") as file:
         file.write('{"key": "reference/talk0", "val')  # cut off by the kill
     first = evaluate(options, tmp_path, stop_after(99)).result
     again = evaluate(options, tmp_path, stop_after(99)).result
     assert seen == [9, 5, 0] and first == again == evaluate(options, tmp_path / "anew").result
-    by_two = EvaluationOptions(**{**vars(options), "jobs": 2})
+    by_two = EvaluationOptions(**{**vars(options), "num_workers": 2})
     assert evaluate(by_two, tmp_path / "by-two").result == first
+
+
+def test_measurements_by_a_detector_with_options_are_kept(tmp_path: Path) -> None:
+    write_talk(tmp_path / "talks" / "a.wav", take_turns(1), 40)
+    write_rttm(tmp_path / "talks" / "a.rttm", [SpeakerTurn("a", 1, 1, 2, "anna"), SpeakerTurn("a", 2, 5, 2, "ben")])
+    counted: list[int] = []
+
+    def count(items: Iterable[Any], total: int) -> Iterable[Any]:
+        counted.append(total)
+        return items
+
+    for _ in range(2):
+        options = EvaluationOptions(tmp_path / "talks", vad="rttm", num_workers=1, bootstrap=QUICK)
+        evaluate(options, tmp_path / "out", count)
+    assert counted == [1, 0]
 
 
 def test_a_dialogue_that_changed_is_measured_again(tmp_path: Path) -> None:
@@ -143,7 +156,7 @@ def test_one_channel_and_one_file(tmp_path: Path) -> None:
     write_talk(tmp_path / "mono.wav", [[(1, 3), (4, 6)]], 10)
     result = run(tmp_path / "mono.wav", tmp_path / "mono.wav", tmp_path / "out")
     assert result["generated"]["pause"]["n"] == 1 and result["generated"]["overlap"]["reason"] == "one channel only"
-    assert result["yardstick"] == {"reason": "one conversation cannot be halved"}
+    assert result["split_half"] == {"reason": "one dialogue cannot be split"}
     assert result["distance"]["pause"]["wasserstein"] == 0 and result["distance"]["pause"]["interval"] is None
 
 
@@ -155,7 +168,7 @@ def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
     write_talk(made / "y-A.wav", [[(1, 2)]], 10, rate=16000)
     write_talk(made / "y-B.wav", [[(3, 4)]], 10, rate=8000)
     result = run(made, None, tmp_path / "out")
-    ((line),) = result["left_out"]
+    ((line),) = result["skipped"]
     assert line["corpus"] == "generated" and line["dialogue"] == "x" and "unequal length" in line["reason"]
     assert result["generated"]["conversations"] == 2  # sides of different rates go together
     (made / "good.wav").unlink()
@@ -172,7 +185,8 @@ def test_people_of_an_rttm_file_are_channels(tmp_path: Path, data: Path) -> None
     people: dict[str, set[str]] = {}
     for turn in read_rttm(data / "speech" / "ami.rttm"):
         people.setdefault(turn.recording, set()).add(turn.speaker)
-    write_evaluation(evaluate(EvaluationOptions(data / "speech" / "ami.rttm", bootstrap=QUICK), tmp_path), tmp_path)
+    evaluation = evaluate(EvaluationOptions(data / "speech" / "ami.rttm", bootstrap=QUICK), tmp_path)
+    write_page(tmp_path / "index.html", evaluation.result, page_corpora(evaluation))
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     parts = [json.loads(part) for part in re.findall(r'id="dialogue-\d+"[^>]*>(.*?)</script>', page)]
     assert {part["title"]: set(part["channels"]) for part in parts} == people
@@ -199,9 +213,9 @@ def test_prompts_by_name_and_by_table(tmp_path: Path) -> None:
     table = PromptOptions(tmp_path / "samples.jsonl", continuation_seconds=60)
     result = run(tmp_path / "made", tmp_path / "real", tmp_path / "out", prompts=table)
     assert result["generated"]["minutes"] == pytest.approx(11 * 40 / 60)  # to the end of the generated ones
-    (line,) = result["left_out"]
+    (line,) = result["skipped"]
     assert line["dialogue"] == "r0-s1" and "no row" in line["reason"]
-    with pytest.raises(InputError, match="no generated dialogue has a real one"):
+    with pytest.raises(InputError, match="no generated dialogue has a real continuation"):
         run(tmp_path / "made", tmp_path / "made" / "r0-s1.wav", tmp_path / "out",
             prompts=PromptOptions(prompt_seconds=55))  # fmt: skip
     with pytest.raises(InputError, match="--reference"):
@@ -251,9 +265,9 @@ def test_speakers_of_an_rttm_file_are_the_channels_that_carry_them(tmp_path: Pat
             (tmp_path / "talks" / "a.wav").unlink()
             for side, samples in zip("AB", wave.T, strict=True):
                 soundfile.write(tmp_path / "talks" / f"a-{side}.wav", samples, rate)
-        options = EvaluationOptions(tmp_path / "talks", vad="rttm", jobs=1, bootstrap=QUICK)
+        options = EvaluationOptions(tmp_path / "talks", vad="rttm", num_workers=1, bootstrap=QUICK)
         evaluation = evaluate(options, tmp_path / files)
-        assert evaluation.speakers == {("generated", "a"): ["anna", "zoe"]}
+        assert evaluation.sets["generated"].measurements[0].speakers == ["anna", "zoe"]
         figures = evaluation.result["generated"]
         assert figures["speech_share"] == [pytest.approx(0.2), pytest.approx(0.3)]
         assert all(figures["sound"][name]["snr"] == pytest.approx(50, abs=2) for name in "AB")
@@ -266,7 +280,7 @@ def test_speakers_that_the_channels_do_not_tell_apart_are_refused(tmp_path: Path
     turns = [SpeakerTurn("a", 1, 0.5, 2, "zoe"), SpeakerTurn("a", 1, 3, 2, "anna"), SpeakerTurn("b", 1, 1, 1, "zoe")]
     write_rttm(tmp_path / "talks" / "a.rttm", turns)
     result = run(tmp_path / "talks", None, tmp_path / "out", vad="rttm")
-    (line,) = result["left_out"]
+    (line,) = result["skipped"]
     assert line["dialogue"] == "a" and "anna, zoe" in line["reason"] and '"speakers"' in line["reason"]
     assert result["generated"]["speech_share"] == [0, pytest.approx(0.1)]  # of b, where zoe is the second channel
     row = {"id": "a", "audio_filepath": "talks/a.wav", "speakers": ["zoe", "anna"]}
@@ -284,8 +298,10 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     for name in (b"bad\xff.wav", "ö <b>.wav".encode()):
         os.rename(tmp_path / "a.wav", os.path.join(os.fsencode(tmp_path), b"made", name))
         write_talk(tmp_path / "a.wav", take_turns(2), 40)
-    evaluation = evaluate(EvaluationOptions(tmp_path / "made", vad="energy", jobs=1, bootstrap=QUICK), tmp_path / "out")
-    for path in write_evaluation(evaluation, tmp_path / "out"):
+    options = EvaluationOptions(tmp_path / "made", vad="energy", num_workers=1, bootstrap=QUICK)
+    evaluation = evaluate(options, tmp_path / "out")
+    write_page(tmp_path / "out" / "index.html", evaluation.result, page_corpora(evaluation))
+    for path in (*write_metrics(evaluation, tmp_path / "out"), tmp_path / "out" / "index.html"):
         path.read_text(encoding="utf-8")
     assert evaluation.result["generated"]["conversations"] == 2
     assert run(tmp_path / "made", None, tmp_path / "out")["generated"] == evaluation.result["generated"]

@@ -32,7 +32,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(corpus: Path, out: Path, folder: Path) -> dict:
-    options = EvaluationOptions(corpus, vad="energy", jobs=1, full_duplex=folder, bootstrap=BootstrapOptions(10))
+    options = EvaluationOptions(corpus, vad="energy", num_workers=1, full_duplex=folder, bootstrap=BootstrapOptions(10))
     return evaluate(options, out).result
 
 
@@ -58,7 +58,7 @@ def test_dialogues_are_written_in_the_layout(tmp_path: Path) -> None:
         "a/input.wav",
         "a/output.wav",
     }
-    assert [(line["dialogue"], "two channels" in line["reason"]) for line in first["left_out"]] == [("three", True)]
+    assert [(line["dialogue"], "two channels" in line["reason"]) for line in first["skipped"]] == [("three", True)]
     original, _ = read_audio(tmp_path / "made" / "a.wav")
     for channel, name in enumerate(("input", "output")):
         written, rate = read_audio(tmp_path / "bench" / "a" / f"{name}.wav")

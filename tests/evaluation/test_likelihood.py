@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.evaluation.eval_set import PromptOptions
 from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
-from speechdlm_ext.evaluation.prompts import PromptOptions
 from speechdlm_ext.hub import load_speech_dlm
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from tests.helpers.dialogue_checkpoints import write_checkpoint

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from speechdlm_ext.asr.recognisers import RecogniserOptions
+from speechdlm_ext.evaluation.eval_set import PromptOptions
 from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
-from speechdlm_ext.evaluation.prompts import PromptOptions
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from tests.helpers.bundles import publish, write_weights
 from tests.helpers.talks import take_turns, write_talk
@@ -27,7 +27,8 @@ def run(generated: Path, out: Path, asr: RecogniserOptions = SMALL, **options: A
         counted.append(total)
         return items
 
-    settings = EvaluationOptions(generated, vad="energy", asr=asr, jobs=1, bootstrap=BootstrapOptions(10), **options)
+    options = {"vad": "energy", "asr": asr, "num_workers": 1, **options}
+    settings = EvaluationOptions(generated, bootstrap=BootstrapOptions(10), **options)
     result = evaluate(settings, out, count).result
     json.dumps(result, allow_nan=False)
     return result, counted[0]
@@ -72,12 +73,12 @@ def test_texts_are_compared_where_all_of_them_was_heard(talks: Path, tmp_path: P
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     rates = run(manifest, tmp_path / "out")[0]["generated"]["words"]["error_rates"]
     assert rates["utterances"] == 3 and rates["words"]["reference"] == 4  # one of both channels, and one for each
-    assert rates["reason"] == "1 passed over: text is neither a string nor a list of 2, one for each channel"
+    assert rates["reason"] == "1 skipped: text is neither a string nor a list of 2, one for each channel"
     prompts = PromptOptions(prompt_seconds=5, continuation_seconds=10)
     part = run(manifest, tmp_path / "out", reference=manifest, prompts=prompts)[0]
     rates = part["generated"]["words"]["error_rates"]
     assert rates["words"]["corpus"] is None and rates["utterances"] == 0
-    assert "3 passed over: the text is of the whole dialogue" in rates["reason"]
+    assert "3 skipped: the text is of the whole dialogue" in rates["reason"]
     assert part["generated"]["words"]["words"] < part["reference"]["words"]["words"]
 
 

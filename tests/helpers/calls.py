@@ -16,7 +16,7 @@ from speechdlm_ext.metrics.comparison import compare, compare_halves
 from speechdlm_ext.metrics.intervals import crop_intervals, shift_intervals
 from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
-from speechdlm_ext.report.evaluation import Corpus, PageOptions, PageReport, write_page
+from speechdlm_ext.report.evaluation import PageCorpus, PageOptions, PageReport, write_page
 from speechdlm_ext.report.sound import Recording
 from speechdlm_ext.vad.energy import Energy
 
@@ -30,7 +30,7 @@ NOW = "return document.querySelector('[data-dialogues] audio').currentTime;"
 THRESHOLDS = Energy(rise=0.45, fall=0.22, min_silence=0.1)
 
 
-def make_corpora(data: Path, folder: Path) -> list[Corpus]:
+def make_corpora(data: Path, folder: Path) -> list[PageCorpus]:
     """Parts of a call, a short call, the same as two files, a mute one; beside them meetings with four speakers."""
     call, short = data / "speech" / "calls" / "auto_repairs_40.ogg", data / "speech/calls/google_two_channel.flac"
     wave, rate = read_audio(call)
@@ -53,16 +53,16 @@ def make_corpora(data: Path, folder: Path) -> list[Corpus]:
     figures = [
         {"wer": value, "sound.A.level": -20.0 - n} for n, value in enumerate((0.5, None, 0.25, float("nan"), 1.0, 0))
     ]
-    generated = Corpus("generated", names, find_events_of_many(items), recordings, figures)
+    generated = PageCorpus("generated", names, find_events_of_many(items), recordings, figures)
     people = speech_by_speaker(read_rttm(data / "speech" / "ami.rttm"))
     chosen = {name: people[name] for name in ("trn00", "tst00")}
     meetings = find_events_of_many([([who[name] for name in sorted(who)], 30.0) for who in chosen.values()])
     files = [Recording([data / "speech" / "ami" / f"{name}.ogg"]) for name in chosen]
     who = [sorted(people) for people in chosen.values()]
-    return [generated, Corpus("reference", list(chosen), meetings, files, [], who)]
+    return [generated, PageCorpus("reference", list(chosen), meetings, files, [], who)]
 
 
-def write(path: Path, corpora: list[Corpus], megabytes: float = 1.2) -> PageReport:
+def write(path: Path, corpora: list[PageCorpus], megabytes: float = 1.2) -> PageReport:
     generated, reference = corpora[0].events, corpora[1].events
     bootstrap = BootstrapOptions(resamples=100)
     result = {
@@ -70,11 +70,11 @@ def write(path: Path, corpora: list[Corpus], megabytes: float = 1.2) -> PageRepo
         | {"sound": {"A": {"level": -21.5}, "B": {"level": -23.0}}, "x": {HOSTILE[:20]: None}},
         "reference": summarise(reference, bootstrap),
         "distance": compare(generated, reference, bootstrap),
-        "yardstick": compare_halves(reference, splits=3),
+        "split_half": compare_halves(reference, splits=3),
         "activity": {"source": "energy", "frame_shift_seconds": 0.01},
-        "left_out": [{"file": HOSTILE, "reason": "no speech"}],
+        "skipped": [{"file": HOSTILE, "reason": "no speech"}],
     }
-    return write_page(path, result, corpora, PageOptions(embed_megabytes=megabytes, jobs=2))
+    return write_page(path, result, corpora, PageOptions(embed_megabytes=megabytes, num_workers=2))
 
 
 def data_of(page: Path) -> list[dict[str, Any]]:

@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
-from speechdlm_ext.report.evaluation import Corpus, PageReport
+from speechdlm_ext.report.evaluation import PageCorpus, PageReport
 from tests.helpers import browser, calls
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that use the browser are in the group ``browser``."""
+    for item in items:
+        if {"chromium", "driver"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture(scope="session")
@@ -27,13 +34,13 @@ def driver(chromium: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def corpora(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Corpus]:
+def corpora(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[PageCorpus]:
     """Of calls and meetings; see :func:`calls.make_corpora`."""
     return calls.make_corpora(data, tmp_path_factory.mktemp("generated"))
 
 
 @pytest.fixture(scope="session")
-def written(corpora: list[Corpus], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PageReport]:
+def written(corpora: list[PageCorpus], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PageReport]:
     """Their page, and what its writer says about it."""
     path = tmp_path_factory.mktemp("a page's folder") / "index.html"
     return path, calls.write(path, corpora)

@@ -8,12 +8,12 @@ from urllib.parse import unquote
 
 import pytest
 
+from speechdlm_ext.evaluation.schema import EVENTS
 from speechdlm_ext.metrics.events import Events, select_conversations
 from speechdlm_ext.metrics.summary import summarise
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from speechdlm_ext.report.dialogues import figure_columns, figure_rows
-from speechdlm_ext.report.evaluation import Corpus, PageReport, write_page
-from speechdlm_ext.report.glossary import EVENTS
+from speechdlm_ext.report.evaluation import PageCorpus, PageReport, write_page
 from speechdlm_ext.report.sound import Recording
 from tests.helpers.calls import LEAD, data_of, write
 
@@ -31,14 +31,14 @@ def test_sound_is_embedded_while_there_is_room(written: tuple[Path, PageReport],
             assert (page.parent / unquote(source)).is_file()
 
 
-def test_without_room_everything_is_linked(corpora: list[Corpus], tmp_path: Path) -> None:
+def test_without_room_everything_is_linked(corpora: list[PageCorpus], tmp_path: Path) -> None:
     report = write(tmp_path / "index.html", corpora, 0)
     assert (report.embedded, report.silent) == (0, 1) and report.linked == 7
     assert (tmp_path / "index.html").stat().st_size < 300_000
     assert data_of(tmp_path / "index.html")[1]["offset"] == 36.0 - LEAD
 
 
-def test_figures_of_each_dialogue_are_its_own(corpora: list[Corpus]) -> None:
+def test_figures_of_each_dialogue_are_its_own(corpora: list[PageCorpus]) -> None:
     """Against the summary of that conversation alone."""
     for corpus in corpora:
         events: Events = corpus.events
@@ -58,11 +58,11 @@ def test_figures_of_each_dialogue_are_its_own(corpora: list[Corpus]) -> None:
     assert own == [0.5, None, 0.25, None, 1.0, 0.0]
 
 
-def test_lost_sound_is_named_and_the_page_stands(corpora: list[Corpus], tmp_path: Path) -> None:
+def test_lost_sound_is_named_and_the_page_stands(corpora: list[PageCorpus], tmp_path: Path) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF nothing")
     lost = [Recording([broken]), Recording([tmp_path / "gone.wav"]), *corpora[0].recordings[2:]]
-    changed = Corpus("generated", corpora[0].names, corpora[0].events, lost)
+    changed = PageCorpus("generated", corpora[0].names, corpora[0].events, lost)
     report = write(tmp_path / "index.html", [changed, corpora[1]])
     assert [name for name, _ in report.unreadable] == ["call from 5", "call from 36"]
     assert "broken.wav" in report.unreadable[0][1] and "gone.wav" in report.unreadable[1][1]
@@ -71,7 +71,7 @@ def test_lost_sound_is_named_and_the_page_stands(corpora: list[Corpus], tmp_path
 
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
     empty = find_events_of_many([([[]], 10.0)])
-    corpus = Corpus("generated", ["mute"], empty)
+    corpus = PageCorpus("generated", ["mute"], empty)
     write_page(tmp_path / "index.html", {"generated": summarise(empty)}, [corpus])
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "no speech was found" in text and "one channel only" in text and "None found" in text

@@ -13,33 +13,33 @@ from typing import Any
 import numpy as np
 import pytest
 
+from speechdlm_ext.evaluation.schema import EVENTS
 from speechdlm_ext.metrics.events import select_conversations
-from speechdlm_ext.report.evaluation import Corpus
-from speechdlm_ext.report.glossary import EVENTS
+from speechdlm_ext.report.evaluation import PageCorpus
 from tests.helpers import browser
 from tests.helpers.calls import HOSTILE, LEAD, NOW, choose, data_of, names_shown
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_loads_clean_and_hostile_names_are_only_names(driver: Any, page: Path, corpora: list[Corpus]) -> None:
+def test_loads_clean_and_hostile_names_are_only_names(driver: Any, page: Path, corpora: list[PageCorpus]) -> None:
     browser.open_page(driver, page)
     assert browser.console_errors(driver) == []
-    assert driver.title == "Generated and real conversation"
+    assert driver.title == "Turn-taking evaluation"
     assert names_shown(driver) == [*corpora[0].names, *corpora[1].names]
     choose(driver, HOSTILE)
     assert driver.find_element("css selector", "[data-dialogues] figcaption b").get_attribute("textContent") == HOSTILE
-    assert driver.title == "Generated and real conversation"
+    assert driver.title == "Turn-taking evaluation"
     assert [row["title"] for row in data_of(page)] == [*corpora[0].names, *corpora[1].names]
     text = re.sub(r"data:[^\"']*", "", page.read_text(encoding="utf-8"))
     assert "http" not in text.replace('"http://www.w3.org/2000/svg"', "")
     kinds = driver.execute_script("return [...document.querySelectorAll('.grid figcaption')].map((e) => e.innerText);")
-    assert [kind.split("\n")[0] for kind in kinds] == [term.label for term in EVENTS.values()]
+    assert [kind.split("\n")[0] for kind in kinds] == [label for label, _ in EVENTS.values()]
     assert browser.console_errors(driver) == []
 
 
 @pytest.mark.parametrize("name", ("call from 5", "call from 20", HOSTILE, "two files", "tst00"))
-def test_plays_seeks_and_follows(driver: Any, page: Path, corpora: list[Corpus], name: str) -> None:
+def test_plays_seeks_and_follows(driver: Any, page: Path, corpora: list[PageCorpus], name: str) -> None:
     from selenium.webdriver import ActionChains
 
     browser.open_page(driver, page)
@@ -79,7 +79,7 @@ def test_plays_seeks_and_follows(driver: Any, page: Path, corpora: list[Corpus],
     assert browser.console_errors(driver) == []
 
 
-def test_what_is_drawn_is_what_was_found(driver: Any, page: Path, corpora: list[Corpus]) -> None:
+def test_what_is_drawn_is_what_was_found(driver: Any, page: Path, corpora: list[PageCorpus]) -> None:
     """Gaps, overlaps, pauses and each channel's speech lie, in pixels, where the events say; the prompt comes first."""
     browser.open_page(driver, page)
     choose(driver, "call from 36")
@@ -100,11 +100,13 @@ def test_what_is_drawn_is_what_was_found(driver: Any, page: Path, corpora: list[
     assert np.allclose(drawn["part"], [[0, LEAD / total], [LEAD / total, 1]], atol=0.003)
     readout = driver.find_element("css selector", "[data-dialogues] .readout")
     track = driver.find_element("css selector", "[data-dialogues] .track")
-    driver.execute_script("document.querySelector('[data-dialogues] audio').currentTime = arguments[0];", 34.0)
-    browser.wait_until(driver, lambda: readout.text.startswith("2.0 s · before the part"))
+    offset = data_of(page)[1]["offset"]
+    driver.execute_script("document.querySelector('[data-dialogues] audio').currentTime = arguments[0];", offset + 2)
+    browser.wait_until(driver, lambda: readout.text.startswith("2.0 s · before the measured part"))
     gap = events.gaps[0]
     inside = (gap.start + gap.end) / 2
-    driver.execute_script("document.querySelector('[data-dialogues] audio').currentTime = arguments[0];", 36 + inside)
+    time = offset + LEAD + inside
+    driver.execute_script("document.querySelector('[data-dialogues] audio').currentTime = arguments[0];", time)
     browser.wait_until(driver, lambda: f"gap of {gap.duration:.2f} s" in readout.text)
     assert f"gap of {gap.duration:.2f} s" in track.get_attribute("aria-valuetext")
     counts = driver.execute_script(
@@ -118,7 +120,7 @@ def astuple(event: Any) -> tuple[float, float, tuple[int, ...]]:
     return event.start, event.end, event.channels
 
 
-def test_legend_jumps_to_the_next_event(driver: Any, page: Path, corpora: list[Corpus]) -> None:
+def test_legend_jumps_to_the_next_event(driver: Any, page: Path, corpora: list[PageCorpus]) -> None:
     browser.open_page(driver, page)
     choose(driver, "call from 36")
     starts = [event.start + LEAD for event in select_conversations(corpora[0].events, [1]).gaps]
@@ -143,7 +145,8 @@ def test_command_on_files_with_hostile_names(driver: Any, data: Path, tmp_path: 
         "--vad",
         "energy",
     ]
-    command += ["--reference", str(call), "--out", str(tmp_path / "out"), "--jobs", "1", "--embed-megabytes", "0.6"]
+    command += ["--reference", str(call), "--output", str(tmp_path / "out"), "--num-workers", "1"]
+    command += ["--embed-megabytes", "0.6"]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechdlm_ext.report.charts import Curve, Level, bar_chart, line_chart, ticks
-from speechdlm_ext.report.page import Section, render_page, table, verdict, verdicts
+from speechdlm_ext.report.charts import Curve, Level, line_chart, ticks
+from speechdlm_ext.report.page import Section, render_page, table
+from speechdlm_ext.report.player import Player
 from speechdlm_ext.report.sound import LEVELS, audio_uri, outline
-from speechdlm_ext.report.timeline import Timeline
 from tests.helpers import browser
 
 RATE = 16000
 ACTIVITY = [[(0.5, 1.5), (2.0, 2.5)], [(1.2, 3.8)]]
 
 
-def make_timeline(title: str, seconds: float) -> Timeline:
+def make_timeline(title: str, seconds: float) -> Player:
     time = np.arange(round(seconds * RATE)) / RATE
     wave = np.stack([0.3 * np.sin(2 * np.pi * 220 * time), 0.2 * np.sin(2 * np.pi * 330 * time)]).astype(np.float32)
     for channel, stretches in enumerate(ACTIVITY):
@@ -31,7 +31,7 @@ def make_timeline(title: str, seconds: float) -> Timeline:
             gate[round(start * RATE) : round(end * RATE)] = 1
         wave[channel] *= gate
     parts = [("prompt", 0.0, 1.0), ("continuation", 1.0, seconds)]
-    return Timeline.of_wave(title, wave, RATE, ACTIVITY, parts, 'seed "7" & more')
+    return Player.of_wave(title, wave, RATE, ACTIVITY, parts, 'seed "7" & more')
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     long_word = "a-very-long-command-" * 12
     players = make_timeline("First <sample>", 4.0).render() + make_timeline("Second", 6.5).render()
     curves = [Curve("training", [(1, 7.0), (50, 4.5), (100, 3.9)]), Curve("held out", [(50, 5.0), (100, 4.2)], True)]
-    body = line_chart(curves, "updates", "Bits", [Level("bigram", 4.6)]) + bar_chart([("unigram", 6.0)], "bits", "Bits")
+    body = line_chart(curves, "updates", "Bits", [Level("bigram", 4.6)])
     rows = [["Gaps", "7.5\n0.20 s", "6.1\n0.18 s", "6.6\n0.19 s"]] * 3
     html = render_page(
         "A page & its <title>",
@@ -55,7 +55,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 '<button type="button" data-copy>Copy</button></div></li></ol>',
             ),
         ],
-        verdicts([verdict("Bits", True, "3.90", "ok"), verdict("Speech", False, "2.9 ×", "too much")]),
     )
     path = tmp_path_factory.mktemp("page") / "a page.html"
     path.write_text(html, encoding="utf-8")
@@ -171,6 +170,5 @@ def test_ticks_are_round_and_span(low: float, high: float) -> None:
 
 
 def test_charts_without_figures_say_so() -> None:
-    assert "Nothing to draw" in line_chart([Curve("training", [])], "updates", "bits")
-    assert "Nothing to draw" in line_chart([Curve("training", [(1, float("nan"))])], "updates", "bits")
-    assert "–" in bar_chart([("model", None), ("bigram", 4.0)], "bits", "Bits")
+    assert "No data" in line_chart([Curve("training", [])], "updates", "bits")
+    assert "No data" in line_chart([Curve("training", [(1, float("nan"))])], "updates", "bits")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
-from speechdlm_ext.report.evaluation import Corpus, PageOptions, write_page
+from speechdlm_ext.report.evaluation import PageCorpus, PageOptions, write_page
 from speechdlm_ext.report.sound import LEVELS, Recording, link_to, load_sound, outline, outline_columns
 
 RATE = 8000
@@ -97,9 +97,9 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         os.link(tmp_path / "0.wav", tmp_path / f"{number}.wav")
     events = find_events_of_many([([[(1.0, 2.0)], [(3.0, 4.0)]], float(seconds))] * count)
     recordings = [Recording([tmp_path / f"{number}.wav"]) for number in range(count)]
-    corpus = Corpus("generated", list(map(str, range(count))), events, recordings)
+    corpus = PageCorpus("generated", list(map(str, range(count))), events, recordings)
     tracemalloc.start()
-    report = write_page(tmp_path / "index.html", {}, [corpus], PageOptions(embed_megabytes=0, jobs=1))
+    report = write_page(tmp_path / "index.html", {}, [corpus], PageOptions(embed_megabytes=0, num_workers=1))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert report.linked == count

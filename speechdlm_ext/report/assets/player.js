@@ -1,12 +1,12 @@
 "use strict";
-// Players: a timeline is drawn from data, follows the sound, and seeks by click, drag and keys; one plays at a time.
+// Players: a timeline is drawn from data, follows the audio, and seeks by click, drag and keys; one plays at a time.
 const Timelines = (() => {
   const LEVELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   const HEIGHT = 56; // of a channel's outline, in the drawing's units
   const LANE = 10; // of the speech below it
-  const CLOSEST = 5; // seconds that are in view at the greatest magnification
-  const BEFORE = 1; // seconds that are heard before what is jumped to
-  const APART = 0.08; // seconds that two files which play together may differ
+  const CLOSEST = 5; // seconds in view at the highest zoom
+  const BEFORE = 1; // seconds played before the event that is jumped to
+  const APART = 0.08; // seconds by which two files that play together may differ
   const KINDS = {
     turn: "turn", backchannel: "backchannel", overlap: "overlap", interruption: "interruption",
     gap: "gap", pause: "pause",
@@ -39,7 +39,7 @@ const Timelines = (() => {
     class: name, x: start, y, width: Math.max(end - start, duration / 2000), height,
   });
 
-  // A channel: its turns behind its sound, its speech below; a backchannel's speech is hollow.
+  // A channel: its turns behind its waveform, its speech below; backchannels are hollow.
   const drawChannel = (data, number) => {
     const own = (kind) => data.events[kind].filter(([, , mask]) => (mask >> number) & 1);
     const drawing = make("svg", {
@@ -58,7 +58,7 @@ const Timelines = (() => {
     return [row, make("span", { class: "name" }, data.channels[number])];
   };
 
-  // One file of several people: its sound has a row of its own.
+  // One channel with several speakers: its waveform has a row of its own.
   const drawMixed = (data) => data.outlines.map((levels) => make("div", { class: "channel mixed" },
     make("svg", { viewBox: `0 0 ${data.duration} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
       make("path", { class: "wave", d: wavePath(levels, data.duration) }))));
@@ -94,8 +94,7 @@ const Timelines = (() => {
     }
   };
 
-  // The sources as one sound: the first one has the controls, others run beside it. Without any, time stands where it
-  // is put.
+  // The sources play together: the first one has the controls. Without any, there is only a position.
   const openSound = (data, figure) => {
     if (!data.sources.length) {
       let time = 0;
@@ -103,7 +102,7 @@ const Timelines = (() => {
     }
     const [audio, ...others] = data.sources.map((source) => make("audio", { preload: "metadata", src: source }));
     audio.controls = true;
-    audio.setAttribute("aria-label", `Sound of ${data.title}`);
+    audio.setAttribute("aria-label", `Audio of ${data.title}`);
     const join = () => others.forEach((other) => {
       if (Math.abs(other.currentTime - audio.currentTime) > APART) other.currentTime = audio.currentTime;
     });
@@ -117,7 +116,7 @@ const Timelines = (() => {
     }));
     audio.addEventListener("error", () => {
       const name = data.sources[0].startsWith("data:") ? "in this page" : decodeURIComponent(data.sources[0]);
-      figure.append(make("p", { class: "note", role: "alert" }, `The sound cannot be played: ${name}`));
+      figure.append(make("p", { class: "note", role: "alert" }, `The audio cannot be played: ${name}`));
     });
     return {
       audio,
@@ -129,15 +128,15 @@ const Timelines = (() => {
 
   const channelsOf = (data, mask) => data.channels.filter((_, number) => (mask >> number) & 1);
 
-  // What there is at a time, in words: for the line below and for screen readers.
+  // The events at a time, in words: for the line below and for screen readers.
   const describe = (data, time) => {
-    if (time < data.lead) return "before the part that was measured";
+    if (time < data.lead) return "before the measured part";
     const at = (kind) => data.events[kind].filter(([start, end]) => start <= time && time < end);
     const words = [];
-    const heard = at("backchannel");
+    const backchannels = at("backchannel");
     for (const ipu of at("ipu")) {
       const who = channelsOf(data, ipu[2])[0];
-      words.push(heard.some((other) => other[0] === ipu[0] && other[2] === ipu[2]) ? `${who} backchannel` : `${who} speaks`);
+      words.push(backchannels.some((other) => other[0] === ipu[0] && other[2] === ipu[2]) ? `${who} backchannel` : `${who} speaks`);
     }
     for (const kind of ["interruption", "overlap", "gap", "pause"]) {
       for (const [start, end] of at(kind)) words.push(`${kind} of ${(end - start).toFixed(2)} s`);
@@ -271,13 +270,13 @@ const Timelines = (() => {
       button.addEventListener("click", () => jump(kind));
       tools.append(button);
     }
-    for (const [key, sign, label, by] of [["less", "−", "Show more time", 0.5], ["more", "+", "Magnify time", 2]]) {
+    for (const [key, sign, label, by] of [["less", "−", "Zoom out", 0.5], ["more", "+", "Zoom in", 2]]) {
       buttons[key] = make("button", { type: "button", class: "zoom", "aria-label": label, title: label }, sign);
       buttons[key].addEventListener("click", () => magnify(by));
     }
     tools.append(make("span", { class: "zooms" }, buttons.less, buttons.more));
 
-    figure.append(frame, readout, ...(audio ? [audio] : [make("p", { class: "note" }, "No sound is at hand.")]), tools);
+    figure.append(frame, readout, ...(audio ? [audio] : [make("p", { class: "note" }, "No audio.")]), tools);
     placeNames();
     magnify(1);
     show();

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.report.charts import Estimate, range_chart
-from speechdlm_ext.report.distributions import bin_edges, bin_shares, histogram_chart
+from speechdlm_ext.report.charts import Estimate, bin_edges, bin_shares, histogram_chart, range_chart
 
 durations = st.lists(st.floats(-5, 300, allow_nan=False), min_size=1, max_size=60).map(np.array)
 
@@ -50,7 +49,7 @@ def test_medians_lie_where_they_are() -> None:
 
 def test_ranges_share_a_scale_from_zero() -> None:
     rows = [("Gap", [Estimate(5.0, 4.0, 10.0), Estimate(None)]), ("<Pause>", [Estimate(2.5), Estimate(0.0)])]
-    chart = range_chart(rows, ["generated", "reference"], "a minute", "Events")
+    chart = range_chart(rows, ["generated", "reference"], "per minute", "Events")
     assert [float(x) for x in re.findall(r'dot mark-0" style="left:([\d.]+)%', chart)] == [50.0, 25.0]
     assert re.findall(r'dot mark-1" style="left:([\d.]+)%', chart) == ["0.00"]
     assert "left:40.00%;width:60.00%" in chart

@@ -1,6 +1,6 @@
-"""A player with a timeline: every channel's sound, turns, backchannels, and between them gaps, pauses and overlaps.
+"""A player with a timeline: every channel's waveform, turns, backchannels, and below them gaps, pauses and overlaps.
 
-What is drawn is data in the page; ``assets/player.js`` draws it, follows the sound, and seeks.
+It is data in the page, which ``assets/player.js`` draws; it follows the audio, and seeks.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from speechdlm_ext.evaluation.schema import channel_name
 from speechdlm_ext.metrics.events import KINDS, EventList, Events
 from speechdlm_ext.metrics.timeline import Activity
 from speechdlm_ext.metrics.turn_taking import find_events
 from speechdlm_ext.report.page import json_script
 from speechdlm_ext.report.sound import Sound, embed_wave
 
-# Floor transfers are seen as the gaps and overlaps that they are; both kinds of overlap are overlaps.
+# Floor transfers appear as gaps and overlaps; both kinds of overlap are overlaps.
 DRAWN = ("turns", "ipus", "backchannels", "pauses", "gaps", "overlaps", "interruptions")
 
 
 @dataclass(frozen=True)
-class Timeline:
-    """What is heard and seen.
+class Player:
+    """One dialogue of a player.
 
     Attributes:
         title: plain text.
-        events: of one conversation.
-        sound: of the same; see :mod:`speechdlm_ext.report.sound`.
-        lead: seconds of the sound before the conversation's clock begins; nothing is known of its events.
-        parts: (name, start, end) of what is told apart on the axis, such as prompt and continuation, in seconds.
+        events: of one dialogue.
+        sound: its audio; see :mod:`speechdlm_ext.report.sound`.
+        lead: seconds of audio before the events' clock begins, such as a prompt.
+        parts: (name, start, end) in seconds, such as prompt and continuation.
         note: plain text beside the title.
         channels: names of the channels; A, B, … without.
     """
@@ -54,14 +55,14 @@ class Timeline:
         activity: Activity,
         parts: Sequence[tuple[str, float, float]] = (),
         note: str = "",
-    ) -> Timeline:
-        """With the sound in the page.
+    ) -> Player:
+        """With the audio in the page.
 
         Args:
             title: plain text.
             wave: samples (C, N), full scale 1.
             sample_rate: Hz.
-            activity: for each channel its stretches of speech, (start, end) in seconds.
+            activity: for each channel its speech, (start, end) in seconds.
             parts: see the class.
             note: see the class.
         """
@@ -90,19 +91,12 @@ class Timeline:
         }
 
     def render(self) -> str:
-        """The figure as HTML, with the sound in it or linked."""
+        """The figure as HTML, with the audio in it or linked."""
         title = escape(self.title)
         return (
             f'<figure class="timeline"><figcaption><b title="{title}">{title}</b><span>{escape(self.note)}</span>'
             f"</figcaption>{json_script(self.data())}</figure>"
         )
-
-
-def channel_name(number: int, names: Sequence[str] = ()) -> str:
-    """The channel's name, or a letter where it has none; after Z numbers."""
-    if number < len(names) and names[number]:
-        return names[number]
-    return chr(ord("A") + number) if number < 26 else str(number + 1)
 
 
 def _rows(events: EventList, lead: float) -> list[list[float | int]]:
