@@ -18,7 +18,7 @@ OLD := import sys; v = sys.version_info; print("fits" if v >= (3, 10) else "too 
 FOUND = $(or $(shell "$(PYTHON)" -c '$(OLD)' 2>/dev/null),not to be found)
 CHECK_PYTHON = $(if $(filter fits,$(FOUND)),,$(error PYTHON=$(PYTHON) is $(FOUND); 3.10 or newer is needed, for example: PYTHON=python3.12 make $(MAKECMDGOALS)))
 
-.PHONY: help setup demo test test-long lint bench test-all clean
+.PHONY: help setup demo test test-long lint bench test-all test-fairseq clean
 
 help:
 	@echo "make setup     the environment $(VENV), with everything in it (the other commands make it, too)"
@@ -27,6 +27,7 @@ help:
 	@echo "make test      the tests (ARGS='-k units' chooses)"
 	@echo "make test-long some more, which take minutes"
 	@echo "make test-all  the battery of fairseq commands on each Python 3.10 to 3.13 that is installed"
+	@echo "make test-fairseq TESTS=FOLDER   fairseq's own tests, from a folder of its repository (tag v0.12.2)"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     our figures beside a baseline (ARGS=startup chooses)"
 	@echo "make clean     removes environments and caches, keeps demo/"
@@ -57,6 +58,9 @@ bench: setup
 
 test-all: setup
 	@$(RUN) scripts/test_pythons.py --torch "$(TORCH)" --uv "$(UV)" -- $(ARGS)
+
+test-fairseq: setup
+	@$(RUN) scripts/test_fairseq.py "$(TESTS)" -- $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venvs build dist speechdlm_ext.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -53,16 +53,14 @@ def _make(torch: str) -> None:
     import setup_environment as setup
 
     print(f"bench: making {FOLDER.relative_to(CHECKOUT)} with {PACKAGE}: a few minutes", file=sys.stderr, flush=True)
-    base = setup._base()
-    shared = setup._installed_version(Path(base.executable), "torch") == torch
-    links = setup._find_links()
+    shared = setup.version_of(Path(setup.base_interpreter()), "torch") == torch
+    links = setup.find_links()
     build = torch.partition("+")[2]
     # An index that cannot be reached is asked in vain for every package, so it is named only where it is needed.
     at_hand = shared or not build or any(list(Path(place).glob(f"torch-{torch}-*.whl")) for place in links)
-    index = [] if at_hand else ["--extra-index-url", setup.PYTORCH_INDEX + build]
+    index = [] if at_hand else ["--extra-index-url", f"{setup.PYTORCH_INDEX}/{build}"]
     try:
-        setup._remove(FOLDER)
-        python = setup._make(FOLDER, base, with_pip=True, system=shared)
+        python = setup.make_environment(FOLDER, keep=False, system=shared)
         pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
         pip += [word for place in links for word in ("--find-links", place)]
         # By the environment, so that it holds where fairseq is compiled, too; nothing else is pinned.

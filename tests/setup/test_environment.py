@@ -2,139 +2,158 @@
 
 from __future__ import annotations
 
-import importlib.util
+import functools
+import hashlib
+import http.server
 import json
+import os
+import platform
+import re
+import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+NOBODY = "http://127.0.0.1:9"  # the port "discard", where nothing answers
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
 
 @pytest.fixture
-def script(checkout, monkeypatch):
-    spec = importlib.util.spec_from_file_location("setup_environment", checkout / "scripts" / "setup_environment.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "setup_environment", module)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "_find_links", list)
-    monkeypatch.setattr(module, "_reachable", lambda address: True)
-    monkeypatch.setattr(module, "_installed_version", lambda python, package: "")
-    monkeypatch.setattr(module.shutil, "which", lambda command: None)
-    monkeypatch.setattr(module.sys, "platform", "linux")
-    return module
+def run(checkout: Path, tmp_path: Path) -> Run:
+    """``run("--torch", …, links=folder)``: the script, without torch, GPU, network or pip's configuration."""
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
+
+    def run(*options: str, links: Path | None = None, path: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        # The environment that the script is started from is no matter: what counts is the interpreter below.
+        environment = {"PATH": path or os.environ["PATH"], "HOME": str(tmp_path), "PIP_CONFIG_FILE": os.devnull, **more}
+        if links:
+            environment["PIP_FIND_LINKS"] = str(links)
+        command = [bare / "bin" / "python", checkout / "scripts" / "setup_environment.py", tmp_path / "environment"]
+        command += ["--uv", "", "--pytorch-index", NOBODY, *options]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+    return run
 
 
-def _choose(script, folder, wish=""):
-    return script._choose_torch(folder, script.Base("python3", "3.11.7", "/usr"), wish)
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[str]:
+    """An index of packages that answers."""
+    (tmp_path / "index" / "cpu" / "torch").mkdir(parents=True)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "index"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
 
 
-def test_the_base_of_an_environment_is_the_interpreter_below(checkout, tmp_path):
-    """Packages of the environment that `make` was started from are not those of the environment that it makes."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "outer")], check=True)
-    folder = str(checkout / "scripts")
-    code = f"import sys; sys.path.insert(0, {folder!r}); import setup_environment as e; print(e._base())"
-    python = tmp_path / "outer" / "bin" / "python"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
-    assert str(tmp_path) not in done.stdout and sys.base_prefix in done.stdout
+@pytest.fixture(scope="module")
+def pinned(checkout: Path) -> str:
+    (version,) = re.findall(r"(?m)^torch==(\S+)", (checkout / "constraints.txt").read_text())
+    return str(version)
 
 
-def test_without_a_driver_the_build_for_cpu_comes_from_pytorchs_index(script, tmp_path):
-    torch = _choose(script, tmp_path)
-    assert torch.pin == script._pinned("torch") + "+cpu"
-    assert torch.index == "https://download.pytorch.org/whl/cpu" and torch.index in torch.why
+@pytest.fixture(autouse=True)
+def no_torch_below() -> None:
+    base = os.path.realpath(sys.executable)
+    if subprocess.run([base, "-I", "-c", "import torch"], capture_output=True).returncode == 0:
+        pytest.skip("the interpreter below has a torch of its own, which would be taken")
 
 
-def test_a_wheel_at_hand_is_taken_before_any_index(script, tmp_path, monkeypatch):
-    pinned = script._pinned("torch")
+def _choice(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    """The version and the reason that the script gives."""
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    chosen = re.fullmatch(r"setup: torch (\S+): (.+)", line)
+    assert chosen, line
+    return chosen[1], chosen[2]
+
+
+def test_without_a_driver_the_build_for_cpu_comes_from_pytorchs_index(run: Run, index: str, pinned: str) -> None:
+    version, why = _choice(run("--dry-run", "--pytorch-index", index))
+    assert version == f"{pinned}+cpu" and f"{index}/cpu" in why and "TORCH=cu128" in why
+
+
+def test_a_wheel_at_hand_is_taken_before_any_index(run: Run, index: str, pinned: str, tmp_path: Path) -> None:
+    links = tmp_path / "wheels"
+    links.mkdir()
     tag = f"cp3{sys.version_info[1]}"
-    wheel = f"torch-{pinned}+cpu-{tag}-{tag}-manylinux_2_28_{script.platform.machine()}.whl"
-    (tmp_path / wheel).touch()
-    monkeypatch.setattr(script, "_find_links", lambda: [str(tmp_path)])
-    torch = _choose(script, tmp_path)
-    assert (torch.pin, torch.index) == (f"{pinned}+cpu", None)
-    assert str(tmp_path) in torch.why
+    (links / f"torch-{pinned}+cpu-{tag}-{tag}-manylinux_2_28_{platform.machine()}.whl").touch()
+    version, why = _choice(run("--dry-run", "--pytorch-index", index, links=links))
+    assert version == f"{pinned}+cpu" and str(links) in why and index not in why
 
 
-def test_several_gigabytes_are_announced(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "_reachable", lambda address: False)
-    offline = _choose(script, tmp_path)
-    assert offline.index is None and "GB" in offline.why and "Ctrl-C" in offline.why
-    monkeypatch.setattr(script.shutil, "which", lambda command: f"/usr/bin/{command}")
-    driver = _choose(script, tmp_path)
-    assert driver.index is None and "GB" in driver.why and "TORCH=cpu" in driver.why
-
-
-def test_torch_that_fits_is_kept_and_older_ones_are_not(script, tmp_path, monkeypatch):
-    (tmp_path / "pyvenv.cfg").write_text("include-system-site-packages = false\n")
-    monkeypatch.setattr(script, "_installed_version", lambda python, package: "2.9.1+cu126")
-    kept = _choose(script, tmp_path)
-    assert (kept.pin, kept.index, kept.from_system) == ("2.9.1+cu126", None, False)
-    monkeypatch.setattr(script, "_installed_version", lambda python, package: "2.5.1")
-    assert _choose(script, tmp_path).pin.startswith(script._pinned("torch"))
-
-
-def test_the_interpreters_own_torch_serves(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "_installed_version", lambda python, package: "2.8.0" * (str(python) == "python3"))
-    torch = _choose(script, tmp_path)
-    assert (torch.pin, torch.from_system) == ("2.8.0", True)
+def test_several_gigabytes_are_announced(run: Run, pinned: str, tmp_path: Path) -> None:
+    version, why = _choice(run("--dry-run"))
+    assert version == pinned and "GB" in why and "Ctrl-C" in why and "cannot be reached" in why
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    (commands / "nvidia-smi").write_text("#!/bin/sh\n")
+    (commands / "nvidia-smi").chmod(0o755)
+    version, why = _choice(run("--dry-run", path=f"{commands}:{os.environ['PATH']}"))
+    assert version == pinned and "NVIDIA" in why and "GB" in why and "TORCH=cpu" in why
 
 
 @pytest.mark.parametrize(
-    ("wish", "build", "index"),
-    [("cpu", "+cpu", "cpu"), ("cu128", "+cu128", "cu128"), ("rocm6.4", "+rocm6.4", "rocm6.4"), ("pypi", "", None)],
+    ("wish", "build"), [("cpu", "+cpu"), ("cu128", "+cu128"), ("rocm6.4", "+rocm6.4"), ("pypi", "")]
 )
-def test_a_wish_is_granted(script, tmp_path, wish, build, index):
-    torch = _choose(script, tmp_path, wish)
-    assert torch.pin == script._pinned("torch") + build
-    assert torch.index == (index and f"https://download.pytorch.org/whl/{index}")
+def test_a_wish_is_granted(run: Run, pinned: str, wish: str, build: str) -> None:
+    version, why = _choice(run("--dry-run", "--torch", wish))
+    assert version == pinned + build
+    assert f"{NOBODY}/{wish}" in why if build else "TORCH=pypi" in why
 
 
-def test_constraints_name_the_chosen_torch_and_a_torchaudio_that_goes_with_it(script, tmp_path, checkout):
-    newest = script._write_constraints(tmp_path, script.Torch(script._pinned("torch") + "+cpu", "")).read_text()
-    assert newest.splitlines()[0] == f"torch=={script._pinned('torch')}+cpu"
-    assert newest.splitlines()[1] == f"torchaudio=={script._pinned('torchaudio')}"
-    older = script._write_constraints(tmp_path, script.Torch("2.8.0", "")).read_text().splitlines()
-    assert older[:2] == ["torch==2.8.0", "torchaudio==2.8.*"]
-    pins = {line for line in (checkout / "constraints.txt").read_text().splitlines() if line[:1].isalpha()}
-    assert {line for line in pins if not line.startswith("torch")} == set(older[2:])
+def test_an_environment_is_left_alone_until_something_changes(checkout: Path, tmp_path: Path) -> None:
+    """In a copy of the checkout's set-up, whose inputs can be changed."""
+    source = tmp_path / "checkout"
+    (source / "scripts").mkdir(parents=True)
+    for name in ("setup.py", "pyproject.toml", "constraints.txt", "scripts/setup_environment.py"):
+        shutil.copy(checkout / name, source / name)
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    python = environment / "bin" / "python"
+    below = [str(python), "-I", "-c", "import json, platform, sys; print(json.dumps([platform.python_version(), "]
+    below[-1] += "sys.base_prefix]))"
+    version, prefix = json.loads(subprocess.run(below, capture_output=True, text=True, check=True).stdout)
+
+    def again(*options: str) -> list[str]:
+        command = [sys.executable, source / "scripts" / "setup_environment.py", environment, "--dry-run", *options]
+        done = subprocess.run([*command, "--pytorch-index", NOBODY], capture_output=True, text=True, check=True)
+        return done.stderr.splitlines()
+
+    inputs = [(source / name).read_bytes() for name in ("pyproject.toml", "setup.py", "constraints.txt")]
+    inputs.append((source / "scripts" / "setup_environment.py").read_bytes())
+    stamp = {"python": version, "prefix": prefix, "folder": str(environment), "torch": "cpu"}
+    stamp["inputs"] = hashlib.sha256(b"\0".join(inputs)).hexdigest()
+    (environment / "speechdlm_ext.json").write_text(json.dumps(stamp))
+    assert again() == again("--torch", "cpu") == []
+    assert len(again("--torch", "cu128")) == 1
+    moved = environment.rename(tmp_path / "moved")  # its commands name the old place in their first lines
+    assert len(again()) == 1
+    moved.rename(environment)
+    assert again() == []
+    (environment / "speechdlm_ext.json").write_text(json.dumps({**stamp, "python": "3.99.0"}))
+    assert len(again()) == 1
+    (environment / "speechdlm_ext.json").write_text(json.dumps(stamp))
+    (source / "constraints.txt").write_text("torch==2.13.0\n")
+    assert len(again()) == 1
 
 
-def test_an_environment_is_left_alone_until_something_changes(script, tmp_path, monkeypatch):
-    folder = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    base = script._base()
-    assert not script._is_current(folder, "")
-    stamp = {"inputs": script._digest(), "version": base.version, "prefix": base.prefix}
-    stamp |= {"folder": str(folder), "torch": "cpu"}
-    (folder / script.STAMP).write_text(json.dumps(stamp))
-    assert script._is_current(folder, "") and script._is_current(folder, "cpu")
-    assert not script._is_current(folder, "cu128")
-    assert script._fits(folder, base)
-    moved = folder.rename(tmp_path / "moved")  # its commands name the old place in their first lines
-    assert not script._is_current(moved, "") and not script._fits(moved, base)
-    moved.rename(folder)
-    other = script.Base("python3.99", "3.99.0", base.prefix)
-    assert not script._fits(folder, other)
-    monkeypatch.setattr(script, "_base", lambda: other)
-    assert not script._is_current(folder, "")
-    monkeypatch.undo()
-    monkeypatch.setattr(script, "INPUTS", (*script.INPUTS, "Makefile"))
-    assert not script._is_current(folder, "")
+def test_a_folder_that_is_no_environment_is_not_removed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "environment").mkdir()
+    (tmp_path / "environment" / "thesis.txt").write_text("mine")
+    done = run("--torch", "pypi")
+    assert done.returncode == 2 and "is not a virtual environment" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "environment" / "thesis.txt").is_file()
 
 
-def test_a_folder_that_is_no_environment_is_not_removed(script, tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(script.SetupError, match="is not a virtual environment"):
-        script._remove(tmp_path)
-    assert (tmp_path / "thesis.txt").is_file()
-
-
-def test_a_wrong_torch_and_a_missing_compiler_are_one_line(checkout, tmp_path):
-    command = [sys.executable, checkout / "scripts" / "setup_environment.py", tmp_path / "environment"]
-    done = subprocess.run([*command, "--torch", "gpu please"], capture_output=True, text=True)
+def test_a_wrong_torch_and_a_missing_compiler_are_one_line(run: Run, tmp_path: Path) -> None:
+    done = run("--torch", "gpu please")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "TORCH=gpu please" in done.stderr
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={"PATH": str(tmp_path), "CC": "no-cc", "CXX": "no-c++"}
-    )
+    done = run("--torch", "pypi", path=str(tmp_path), CC="no-cc", CXX="no-c++")
     assert done.returncode == 2 and "no-cc and no-c++ is missing" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "environment").exists()
