@@ -115,7 +115,7 @@ def _choose_torch(folder: Path | None, wish: str, index: str) -> Torch:
 
 
 def make_environment(folder: Path, keep: bool, system: bool) -> Path:
-    """Return the environment's Python; ``keep`` what is there, or make all anew; ``system``: with the packages below."""
+    """Return the environment's Python; ``keep`` what is there, or make it anew; ``system``: with the packages below."""
     if not keep:
         if folder.exists() and not (folder / "pyvenv.cfg").is_file() and any(folder.iterdir()):
             raise SetupError(f"{folder} is in the way: it is not a virtual environment; move it elsewhere")
