@@ -18,8 +18,8 @@ import subprocess
 import sys
 import sysconfig
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 INPUTS = ("pyproject.toml", "setup.py", "constraints.txt", "scripts/setup_environment.py")
@@ -33,7 +33,8 @@ class SetupError(Exception):
     """A reason why there is no environment, in one line that says what to do."""
 
 
-class Torch(NamedTuple):
+@dataclass
+class Torch:
     """Which build of torch to install, and why."""
 
     pin: str  # for example "2.13.0+cpu"
