@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import io
+import re
 import shutil
 import subprocess
 import zipfile
@@ -84,11 +85,11 @@ def test_metadata_names_what_it_needs(wheel):
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         lines = archive.read(name).decode().splitlines()
     assert "Requires-Python: >=3.10" in lines
-    assert {"Provides-Extra: demo", "Provides-Extra: eval", "Provides-Extra: dev"} <= set(lines)
-    needed = {
-        line.split(": ")[1].split(">")[0] for line in lines if line.startswith("Requires-Dist") and ";" not in line
-    }
-    assert {"fairseq", "torch", "torchaudio", "soundfile", "scikit-learn"} <= needed
+    assert {f"Provides-Extra: {name}" for name in ("audio", "cluster", "demo", "dev", "eval", "hf")} <= set(lines)
+    needed = {line.split(": ")[1] for line in lines if line.startswith("Requires-Dist") and ";" not in line}
+    names = {re.split("[<>=]", requirement)[0] for requirement in needed}
+    assert {"torch", "torchaudio", "soundfile", "soxr", "scikit-learn", "joblib", "editdistance", "requests"} <= names
+    assert "fairseq==0.12.2" in needed  # the repairs are tried with this one
 
 
 def test_constraints_hold_every_dependency_once_for_each_python(checkout: Path, wheel):
@@ -98,6 +99,8 @@ def test_constraints_hold_every_dependency_once_for_each_python(checkout: Path, 
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         lines = archive.read(name).decode().splitlines()
     needed = [Requirement(line.split(": ", 1)[1]) for line in lines if line.startswith("Requires-Dist")]
+    ours = {"speechdlm-ext", "speechdlm_ext", "pyannote-audio"}  # the last is of an extra that is not in [dev]
+    needed = [requirement for requirement in needed if requirement.name not in ours]
     pins = [Requirement(line) for line in (checkout / "constraints.txt").read_text().splitlines() if line[:1].isalnum()]
     for minor in (10, 11, 12, 13):
         pinned: dict[str, Requirement] = {}
