@@ -77,6 +77,25 @@ def test_zeros_after_a_power_cut_are_not_whole_and_old_formats_are(tmp_path: Pat
     assert is_whole(path)
 
 
+def test_a_hole_within_a_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    data = bytearray(_save(path, 1.0))
+    place = data.index(torch.full((100,), 1.0).numpy().tobytes())
+    data[place + 100 : place + 200] = bytes(100)  # as a crash leaves blocks that never reached the disk
+    path.write_bytes(data)
+    assert not is_whole(path)
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    from fairseq import checkpoint_utils
+
+    target = tmp_path / "checkpoint1.pt"
+    (tmp_path / "checkpoint1.pt.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as refused:
+        checkpoint_utils.torch_persistent_save({"model": torch.ones(500_000)}, str(target))
+    assert refused.value.filename == str(target) and not list(tmp_path.iterdir())
+
+
 def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     last = tmp_path / "checkpoint_last.pt"
     _save(tmp_path / "checkpoint1.pt", 1, seconds=100)

@@ -43,11 +43,6 @@ def _check_first_epoch(module: Any) -> None:
         if 0 < wanted <= done:
             logger.info(f"Stopping training due to num_updates: {done} >= max_update: {wanted}; it had ended before")
             return [None], True
-        if len(epoch_itr) == 0:
-            raise InputError(
-                "there is nothing to train on: every example is longer or shorter than the task, the model or "
-                "--max-tokens allows (or the training data is empty)"
-            )
         if not any(trainer is one for one in checked):
             checked[:] = [trainer]
             _check_metric(module, cfg, trainer)
