@@ -114,6 +114,18 @@ class UnitCodecDictionary:
     def __len__(self) -> int:
         return len(self.token_to_id)
 
+    def bos(self) -> int:
+        """The id between the units and what is made of them."""
+        return self.token_to_id[BOS]
+
+    def eos(self) -> int:
+        """The id at the end of a training sequence."""
+        return self.token_to_id[EOS]
+
+    def pad(self) -> int:
+        """The id that fills up batches, one beyond the last row."""
+        return len(self)
+
     def unit_ids(self, units: Iterable[str | int], where: str = "the prompt", strict: bool = True) -> list[int]:
         """Ids of deduplicated units, given as "u5", "5" or 5; adjacent equal ones are merged.
 

@@ -11,7 +11,6 @@ from omegaconf import II
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.unit_language_model import UnitDecoder, UnitLanguageModel
 from speechdlm_ext.modules.cache import DecoderCache
@@ -60,7 +59,7 @@ class UnitLMDecoder(UnitDecoder):
         dictionary: the vocabulary.
     """
 
-    def __init__(self, args: Any, dictionary: UnitDictionary) -> None:
+    def __init__(self, args: Any, dictionary: Any) -> None:
         super().__init__(dictionary, args.decoder_embed_dim, args.durations)
         self.args = args
         # Reading a configuration takes longer than an attribute, and torch.compile cannot look into it.
@@ -137,14 +136,19 @@ class UnitLM(UnitLanguageModel):
     @classmethod
     def build_model(cls, args: Any, task: Any) -> "UnitLM":
         """Build a model for ``task`` (fairseq's entry); raises :class:`InputError` for options that contradict."""
-        dim, heads = args.decoder_embed_dim, args.decoder_attention_heads
-        if not args.decoder_head_dim and dim % heads:
-            raise InputError(f"--decoder-embed-dim {dim} is not a multiple of --decoder-attention-heads {heads}")
-        if (args.decoder_head_dim or dim // heads) % 2:
-            raise InputError(f"heads of dimension {args.decoder_head_dim or dim // heads}: rotary positions turn pairs")
-        if heads % (args.decoder_kv_heads or heads):
-            raise InputError(f"--decoder-kv-heads {args.decoder_kv_heads} does not divide {heads} attention heads")
+        check_heads(args)
         return cls(UnitLMDecoder(args, task.source_dictionary))
+
+
+def check_heads(args: Any) -> None:
+    """Raise :class:`InputError` for numbers of heads and dimensions that do not fit each other."""
+    dim, heads = args.decoder_embed_dim, args.decoder_attention_heads
+    if not args.decoder_head_dim and dim % heads:
+        raise InputError(f"--decoder-embed-dim {dim} is not a multiple of --decoder-attention-heads {heads}")
+    if (args.decoder_head_dim or dim // heads) % 2:
+        raise InputError(f"heads of dimension {args.decoder_head_dim or dim // heads}: rotary positions turn pairs")
+    if heads % (args.decoder_kv_heads or heads):
+        raise InputError(f"--decoder-kv-heads {args.decoder_kv_heads} does not divide {heads} attention heads")
 
 
 @register_model_architecture("unit_lm", "unit_lm_dpslm")
