@@ -26,6 +26,7 @@ _MODULES = (
     "fairseq.configs",
     "fairseq.dictionary",
     "fairseq.layers",
+    "fairseq.interactive",
     "fairseq.levenshtein",
     "fairseq.distributed",
     "fairseq.saving",

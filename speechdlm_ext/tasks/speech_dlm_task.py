@@ -20,7 +20,7 @@ from speechdlm_ext.data.unit_counts import share_counts
 from speechdlm_ext.data.unit_stream import UnitStream, find_binarized
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.fairseq_generator import FairseqGenerator
-from speechdlm_ext.tasks.continuing_task import ContinuingTask
+from speechdlm_ext.tasks.prompted_generation_task import PromptedGenerationTask
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class SpeechDLMTaskConfig(FairseqDataclass):
 
 
 @register_task("speech_dlm_task", dataclass=SpeechDLMTaskConfig)
-class SpeechDLMTask(ContinuingTask):
+class SpeechDLMTask(PromptedGenerationTask):
     """Language modelling of C channels of units in time (Nguyen et al. 2022).
 
     Attributes:
@@ -152,7 +152,7 @@ class SpeechDLMTask(ContinuingTask):
         return self.dictionary.bos() if self.cfg.add_bos_token else self.dictionary.eos()
 
     def empty_prompt(self) -> Tensor:
-        """See :meth:`ContinuingTask.empty_prompt`."""
+        """See :meth:`PromptedGenerationTask.empty_prompt`."""
         return torch.zeros(0, len(self.channels), dtype=torch.long)
 
     def cut_prompts(self, rows: Tensor, length: int | None) -> Tensor:

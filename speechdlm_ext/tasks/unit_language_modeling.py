@@ -20,7 +20,7 @@ from speechdlm_ext.data.utterance_dataset import UtteranceDataset
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.fairseq_generator import FairseqGenerator
 from speechdlm_ext.generation.options import frames_of
-from speechdlm_ext.tasks.continuing_task import ContinuingTask
+from speechdlm_ext.tasks.prompted_generation_task import PromptedGenerationTask
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class UnitLanguageModelingConfig(FairseqDataclass):
 
 
 @register_task("unit_language_modeling", dataclass=UnitLanguageModelingConfig)
-class UnitLanguageModelingTask(ContinuingTask):
+class UnitLanguageModelingTask(PromptedGenerationTask):
     """Language modelling of one channel of units, with their durations beside them if asked for.
 
     Attributes:
@@ -171,7 +171,7 @@ class UnitLanguageModelingTask(ContinuingTask):
         return self.dictionary.bos()
 
     def empty_prompt(self) -> Tensor:
-        """See :meth:`ContinuingTask.empty_prompt`."""
+        """See :meth:`PromptedGenerationTask.empty_prompt`."""
         return torch.zeros(0, dtype=torch.long)
 
     def cut_prompts(self, rows: Tensor, length: int | None) -> Tensor:

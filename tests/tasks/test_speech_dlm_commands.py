@@ -127,16 +127,19 @@ def test_generate_continues_prompts_cut_from_the_data(trained: Path, checkout: P
 
 
 def test_interactive_serves_lines_explains_bad_ones_and_reads_its_own_output(
-    trained: Path, checkout: Path, run_loaded: Any
+    trained: Path, checkout: Path, run_loaded: Any, tmp_path: Path
 ) -> None:
     options = command(trained, checkout, "fairseq-interactive", "--max-len-b", "30", "--beam", "3")
-    lines = "1 1 2 2 | 3 3 3 4\n1 1 | 2\nnonsense\n5 5 5 | 6 6 <pad>\n7 7 8 | 9 9 9\n"
-    done = run_loaded(options, input=lines)
+    long = " ".join("7" * 31)
+    lines = f"\ufeff1 1 2 2 | 3 3 3 4\n1 1 | 2\nnonsense\n5 5 5 | 6 6 <pad>\n7 7 8 | 9 9 9\n{long} | {long}\n"
+    (tmp_path / "lines").write_bytes(lines.encode() + b"1 \xff | 1 1\n5 5 | 6 6\n")
+    done = run_loaded([*options, "--input", str(tmp_path / "lines")])
     found = {line.split("\t")[0]: line.split("\t")[-1] for line in done.stdout.splitlines() if line.startswith("H-")}
-    assert list(found) == ["H-0", "H-4"]
+    assert list(found) == ["H-0", "H-4", "H-7"]
     assert found["H-0"].startswith("1 1 2 2 ") and "| 3 3 3 4 " in found["H-0"]
     explained = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
-    assert len(explained) == 3 and "2 in unitA, 1 in unitB" in explained[0] and "unit <pad> of unitB" in explained[2]
+    assert len(explained) == 5 and "2 in unitA, 1 in unitB" in explained[0] and "unit <pad> of unitB" in explained[2]
+    assert "the prompt has 31 frames" in explained[3] and "byte 0xff after 2 characters is not UTF-8" in explained[4]
     again = run_loaded(options[:-4] + ["--max-len-b", "40", "--beam", "1"], input=found["H-0"] + "\n")
     assert found["H-0"].split(" | ")[0] in again.stdout
 

@@ -12,7 +12,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.fairseq_generator import FairseqGenerator
 
 
-class ContinuingTask(FairseqTask):
+class PromptedGenerationTask(FairseqTask):
     """A task whose models continue prompts; a subclass says what a prompt is.
 
     Attributes:
@@ -57,7 +57,7 @@ class ContinuingTask(FairseqTask):
         prompts = []
         for line in lines:
             try:
-                prompt = self.dictionary.encode_line(encode_fn(line))
+                prompt = self.dictionary.encode_line(encode_fn(_checked(line)))
                 if self.generator is not None:
                     self.generator.core.options.limit(len(prompt))
                 prompts.append(prompt)
@@ -96,3 +96,13 @@ class ContinuingTask(FairseqTask):
     def max_positions(self) -> int | None:
         """No limit but the model's."""
         return None
+
+
+def _checked(line: str) -> str:
+    """The line; raises :class:`InputError` where it holds bytes that are not UTF-8."""
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        byte = ord(line[error.start]) - 0xDC00
+        raise InputError(f"the line: byte {byte:#04x} after {error.start} characters is not UTF-8") from None
+    return line

@@ -1,0 +1,33 @@
+"""fairseq-interactive reads on after a line that is not UTF-8; the task explains it (``PromptedGenerationTask``)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from speechdlm_ext.compat.repair import Repair, replace
+
+
+def _read_any_bytes(module: Any) -> None:
+    @replace(module, "buffered_read")
+    def buffered_read(input: str, buffer_size: int) -> Iterator[list[str]]:
+        lines: list[str] = []
+        with open(sys.stdin.fileno() if input == "-" else input, "rb", closefd=input != "-") as file:
+            for raw in file:
+                lines.append(raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").strip())
+                if len(lines) >= buffer_size:
+                    yield lines
+                    lines = []
+        if lines:
+            yield lines
+
+
+REPAIRS = [
+    Repair(
+        name="interactive-bytes",
+        package="fairseq",
+        fault="UnicodeDecodeError, which ends fairseq-interactive, at a line that is not UTF-8",
+        changes={"fairseq_cli.interactive": _read_any_bytes},
+    ),
+]
