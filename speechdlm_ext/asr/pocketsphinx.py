@@ -1,0 +1,59 @@
+"""Recognition by CMU Sphinx with the English model in its package: small, quick to install, and often wrong."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechdlm_ext.asr.base import SAMPLE_RATE, Recogniser, Transcript, Word
+from speechdlm_ext.errors import InputError
+
+_FRAMES_PER_SECOND = 100
+_NO_WORD = ("<", "[", "+")  # of silence and fillers
+
+
+class Pocketsphinx(Recogniser):
+    """pocketsphinx; for tests.
+
+    Raises:
+        InputError: it is not installed.
+    """
+
+    kind: ClassVar[str] = "pocketsphinx"
+    usage: ClassVar[str] = "pocketsphinx"
+
+    def __init__(self) -> None:
+        try:
+            from pocketsphinx import Decoder
+        except ImportError:
+            raise InputError("pocketsphinx is not installed: pip install 'speechdlm_ext[eval]'") from None
+        self._decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
+
+    @classmethod
+    def from_spec(cls, model: str) -> Pocketsphinx:
+        """See :meth:`Recogniser.from_spec`."""
+        if model:
+            raise InputError(f"--asr pocketsphinx:{model}: it has one model; expected pocketsphinx")
+        return cls()
+
+    def recognise(self, wave: NDArray[np.float32]) -> Transcript:
+        """See :meth:`Recogniser.recognise`."""
+        samples = np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int16)
+        self._decoder.start_utt()
+        self._decoder.process_raw(samples.tobytes(), full_utt=True)
+        self._decoder.end_utt()
+        found = self._decoder.hyp()
+        if found is None or not found.hypstr:
+            return Transcript("")
+        words = [
+            Word(
+                part.word.partition("(")[0],
+                part.start_frame / _FRAMES_PER_SECOND,
+                (part.end_frame + 1) / _FRAMES_PER_SECOND,
+            )
+            for part in self._decoder.seg()
+            if not part.word.startswith(_NO_WORD)
+        ]
+        return Transcript(found.hypstr, tuple(words))
