@@ -63,7 +63,10 @@ def get_parser() -> argparse.ArgumentParser:
     activity.add_argument("--max-backchannel", type=float, default=1.0, help="longest backchannel, s (default: 1)")
     activity.add_argument("--interruption-overlap", type=float, default=0.2, help="seconds, at least (default: 0.2)")
     parser.add_argument(
-        "--asr", default="", help="pocketsphinx, torchaudio:BUNDLE[=WEIGHTS], or fairseq:CHECKPOINT[=DICTIONARY]"
+        "--asr",
+        default="",
+        metavar="RECOGNISER",
+        help="transformers:FOLDER_OR_NAME, torchaudio:BUNDLE[=WEIGHTS], fairseq:CHECKPOINT[=DICTIONARY], pocketsphinx",
     )
     parser.add_argument(
         "--asr-chunk-seconds",
@@ -101,7 +104,7 @@ def main() -> None:
     options = get_parser().parse_args()
     from tqdm import tqdm
 
-    from speechdlm_ext.asr.recognisers import RecogniserOptions
+    from speechdlm_ext.asr import RecogniserOptions
     from speechdlm_ext.evaluation.eval_set import PromptOptions
     from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate, write_metrics
     from speechdlm_ext.metrics.bootstrap import BootstrapOptions

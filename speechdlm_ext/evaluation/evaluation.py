@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from speechdlm_ext.asr.recognisers import RecogniserOptions, build_recogniser
+from speechdlm_ext.asr import RecogniserOptions, build_recogniser
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import Corpus, add_units, read_corpus, unmatched_names
 from speechdlm_ext.evaluation.eval_set import (
@@ -147,7 +147,7 @@ def evaluate(
         sets["generated"] = continuations(corpora["generated"].dialogues, found["generated"], pairs)
     for own in sets.values():
         own.find_events(options.turn_taking)
-    resources = Resources(_load_model(sets, options), bool(recogniser and recogniser.hears_laughter))
+    resources = Resources(_load_model(sets, options), bool(recogniser and recogniser.supports_laughter))
     result: dict[str, Any] = {"version": VERSION}
     result |= {name: corpus_figures(own, options.bootstrap, resources) for name, own in sets.items()}
     if options.full_duplex is not None:
@@ -211,7 +211,7 @@ def _settings(options: EvaluationOptions) -> dict[str, Any]:
         "turn_taking": asdict(options.turn_taking),
         "bootstrap": asdict(options.bootstrap),
         "recogniser": options.asr.spec or None,
-        "recogniser_seconds": options.asr.longest if options.asr.spec else None,
+        "recogniser_seconds": options.asr.chunk_seconds if options.asr.spec else None,
     }
 
 

@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.asr.ctc import SAMPLE_RATE as ASR_RATE
-from speechdlm_ext.asr.recognisers import (
-    RecogniserOptions,
-    build_recogniser,
-    describe_recogniser,
-    transcribe_stretches,
-)
+from speechdlm_ext.asr import RecogniserOptions, build_recogniser, describe_recogniser, transcribe_intervals
+from speechdlm_ext.asr.base import SAMPLE_RATE as ASR_RATE
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.evaluation.corpus import Corpus, Dialogue
 from speechdlm_ext.evaluation.speech_activity import Detection, order_by_channel
@@ -34,7 +29,7 @@ from speechdlm_ext.vad import Annotation, Detector, Speech
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 5  # increased when the same dialogue would be measured otherwise
+FORMAT = 6  # increased when the same dialogue would be measured otherwise
 NO_RECOGNISER = RecogniserOptions()
 _CHUNK_SECONDS = 300.0  # held in memory at once
 _TOLERANCE = 0.5  # seconds by which audio may differ in length from its units or the speech that is given
@@ -48,7 +43,8 @@ class Measurement:
         duration: seconds.
         activity: speech of each channel, (start, end) in seconds.
         sound: figures of each channel, see ``SoundMeter``; empty without audio.
-        words: recognised on each channel, ``{"start", "end", "text"}``; empty without a recogniser.
+        words: recognised on each channel, as :func:`speechdlm_ext.asr.transcribe_intervals` gives them; empty without a
+            recogniser.
         speakers: labels of the channels, where they are known.
     """
 
@@ -109,9 +105,11 @@ def measure_words(dialogue: Dialogue, known: Measurement, recogniser: Recogniser
         words = words or [[] for _ in wave]
         samples = resample(torch.from_numpy(np.ascontiguousarray(wave)), rate, ASR_RATE).numpy()
         for number, segments in enumerate(_crop(known.activity, len(wave), start, start + wave.shape[1] / rate)):
-            for part in transcribe_stretches(build_recogniser(recogniser), samples[number], segments):
-                times = {name: round(part[name] + start, 3) for name in ("start", "end")}
-                words[number].append({**part, **times})
+            for part in transcribe_intervals(build_recogniser(recogniser), samples[number], segments):
+                part |= {name: round(part[name] + start, 3) for name in ("start", "end")}
+                if "words" in part:
+                    part["words"] = [[text, round(a + start, 3), round(b + start, 3)] for text, a, b in part["words"]]
+                words[number].append(part)
     return replace(known, words=words)
 
 

@@ -33,7 +33,7 @@ def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> dict[st
 
     Args:
         references: what was said in each utterance.
-        hypotheses: what was understood.
+        hypotheses: what was recognised.
 
     Returns:
         ``{"words": …, "characters": …}``, each with ``corpus`` (errors over reference length, all utterances
@@ -76,15 +76,15 @@ def _rates(pairs: Sequence[tuple[str, str]], process: Any, rate: str, length: An
 
 
 def talk_figures(
-    texts: Sequence[str], minutes: float, speech_minutes: float, hears_laughter: bool = False
+    texts: Sequence[str], minutes: float, speech_minutes: float, supports_laughter: bool = False
 ) -> dict[str, Any]:
     """How much is said.
 
     Args:
-        texts: what was understood, tags of the recogniser included.
+        texts: what was recognised, tags included.
         minutes: observed, of all channels together.
         speech_minutes: of these, with speech.
-        hears_laughter: whether the recogniser has a tag for it, so that none means that nobody laughed.
+        supports_laughter: whether the recogniser has a tag for laughter, so that none means that nobody laughed.
 
     Returns:
         ``words``, ``words_per_minute`` (observed), ``words_per_minute_of_speech``, ``filler_share`` (of the words),
@@ -92,19 +92,19 @@ def talk_figures(
     """
     words = [word for text in texts for word in normalise(text).split()]
     laughs = sum(bool(_LAUGHTER.search(tag)) for text in texts for tag in _TAG.findall(text))
-    known, hears_laughter = minutes > 0 and speech_minutes > 0, hears_laughter or laughs > 0
+    known, supports_laughter = minutes > 0 and speech_minutes > 0, supports_laughter or laughs > 0
     reasons = []
     if not known:
         reasons.append("no time was observed" if not minutes else "no speech was found")
     elif not words:
-        reasons.append("no words were understood")
-    if not hears_laughter:
-        reasons.append("the recogniser has no sign for laughter")
+        reasons.append("no words were recognised")
+    if not supports_laughter:
+        reasons.append("the recogniser has no tag for laughter")
     return {
         "words": len(words),
         "words_per_minute": len(words) / minutes if known else None,
         "words_per_minute_of_speech": len(words) / speech_minutes if known else None,
         "filler_share": sum(word in FILLERS for word in words) / len(words) if words else None,
-        "laughter_per_minute": laughs / minutes if known and hears_laughter else None,
+        "laughter_per_minute": laughs / minutes if known and supports_laughter else None,
         "reason": "; ".join(reasons) or None,
     }

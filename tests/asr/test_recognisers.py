@@ -11,10 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechdlm_ext.asr import (
+    Recogniser,
+    RecogniserOptions,
+    Transcript,
+    Word,
+    build_recogniser,
+    transcribe_intervals,
+)
 from speechdlm_ext.asr.chunks import cut_at_silences
-from speechdlm_ext.asr.ctc import greedy_text
-from speechdlm_ext.asr.recognisers import RecogniserOptions, build_recogniser, transcribe_stretches
-from speechdlm_ext.asr.torchaudio_ctc import TorchaudioCTC
+from speechdlm_ext.asr.ctc import TorchaudioCTC, greedy_words
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.metrics.words import error_rates
@@ -43,13 +49,13 @@ def test_bundles_hear_what_torchaudio_hears(normalise: bool, tmp_path: Path, mon
     recogniser = build_recogniser("torchaudio:SMALL_ASR")
     assert isinstance(recogniser, TorchaudioCTC) and recogniser.labels == bundle.get_labels()
     assert torch.allclose(recogniser.emissions(WAVE), expected, atol=1e-5) and float(expected.std()) > 0.05
-    text = recogniser.transcribe(WAVE)
+    text = recogniser.transcribe(WAVE).text
     assert text == text_by_hand(expected) and len(set(text)) > 2
-    assert recogniser.transcribe(WAVE[:1500]) == "" and not recogniser.hears_laughter
+    assert recogniser.transcribe(WAVE[:1500]).text == "" and not recogniser.supports_laughter
     torch.save(bundle.get_model().state_dict(), tmp_path / "own.pth")
     if not normalise:  # whose model is wrapped
         own = build_recogniser(f"torchaudio:SMALL_ASR={tmp_path / 'own.pth'}")
-        assert own is not recogniser and own.transcribe(WAVE) == text
+        assert own is not recogniser and own.transcribe(WAVE).text == text
 
 
 def test_long_speech_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,14 +69,16 @@ def test_long_speech_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyP
     bursts = np.zeros((12, 16000), np.float32)
     bursts[:, :11200] = 0.3 * rng.standard_normal((12, 11200))
     wave = bursts.reshape(-1)
-    text = recogniser.transcribe(wave)
+    text, words = recogniser.transcribe(wave)
     assert sum(heard) == len(wave) and max(heard) <= 32000 and len(heard) <= 12
     bounds = np.cumsum([0, *heard])
     assert all(bound % 16000 >= 11200 for bound in bounds[1:-1])
     with torch.no_grad():
         parts = [recogniser.model(torch.from_numpy(wave[a:b])[None])[0][0] for a, b in pairwise(bounds)]
     assert text == " ".join(filter(None, map(text_by_hand, parts))) and text
-    said = transcribe_stretches(recogniser, wave, [(0.0, 5.0), (7.0, 7.7)])
+    assert " ".join(word.text for word in words) == text and words[-1].start > 10
+    assert all(0 <= one.start < one.end <= other.start + 1e-9 for one, other in pairwise(words))
+    said = transcribe_intervals(recogniser, wave, [(0.0, 5.0), (7.0, 7.7)])
     assert " ".join(part["text"] for part in said[:-1]) and said[-1]["start"] == 7.0
     assert said[0]["start"] == 0 and all(part["end"] - part["start"] <= 2 for part in said)
     assert [one["end"] for one in said[:-2]] == [other["start"] for other in said[1:-1]]
@@ -95,16 +103,19 @@ def test_pieces_are_the_wave_and_none_is_too_long(samples: int, longest: float, 
 def test_margins_stop_halfway_to_the_next_speech() -> None:
     """So that no word is heard twice."""
 
-    class Sum:
-        name, files, longest, hears_laughter = "sum", (), 30.0, False
+    class Bounds(Recogniser):
+        @classmethod
+        def from_spec(cls, model: str) -> Bounds:
+            return cls()
 
-        def transcribe(self, wave: np.ndarray) -> str:
-            return f"{wave[0]:.0f}-{wave[-1] + 1:.0f}"
+        def recognise(self, wave: np.ndarray) -> Transcript:
+            return Transcript(f"{wave[0]:.0f}-{wave[-1] + 1:.0f}", (Word("one", 0.1, 0.2),))
 
     wave = np.arange(32000, dtype=np.float32)
-    said = transcribe_stretches(Sum(), wave, [(0.05, 0.5), (0.6, 1.0), (1.5, 1.95)])
+    said = transcribe_intervals(Bounds(), wave, [(0.05, 0.5), (0.6, 1.0), (1.5, 1.95)])
     assert [part["text"] for part in said] == ["0-8800", "8800-17600", "22400-32000"]
     assert [(part["start"], part["end"]) for part in said] == [(0.05, 0.5), (0.6, 1.0), (1.5, 1.95)]
+    assert [part["words"] for part in said] == [[["one", 0.1, 0.2]], [["one", 0.65, 0.75]], [["one", 1.5, 1.6]]]
 
 
 def test_weights_that_change_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,34 +132,37 @@ def test_real_recognition(data: Path) -> None:
     wave, _ = read_audio(data / "speech" / "ljspeech" / "LJ001-0008.flac", 16000, channels=1)
     recogniser = build_recogniser("pocketsphinx")
     assert build_recogniser("pocketsphinx") is recogniser
-    said = transcribe_stretches(recogniser, wave[0].numpy(), [(0.0, 1.8)])
+    said = transcribe_intervals(recogniser, wave[0].numpy(), [(0.0, 1.8)])
     rates = error_rates(["has never been surpassed."], [said[0]["text"]])
     assert rates["words"]["hits"] >= 3 and rates["words"]["corpus"] <= 0.5 and rates["characters"]["corpus"] < 0.3
-    assert recogniser.transcribe(np.zeros(100, np.float32)) == ""
+    assert recogniser.transcribe(np.zeros(100, np.float32)) == ("", ())
+    words = said[0]["words"]
+    assert [word for word, _, _ in words] == said[0]["text"].split() and 0.2 < words[-1][2] <= 1.95
+    assert all(one[1] < one[2] <= other[1] + 0.011 for one, other in pairwise(words))
 
 
 def test_greedy_decoding() -> None:
-    labels = ("-", "|", "A", "B")
-    frames = [2, 2, 0, 2, 3, 1, 1, 0, 3, 3, 0]
-    emissions = torch.nn.functional.one_hot(torch.tensor(frames), 4).float()
-    assert greedy_text(emissions, labels) == "AAB B"
-    assert greedy_text(emissions[:0], labels) == ""
+    labels = ("-", "|", "A", "B", "")
+    frames = [0, 2, 2, 0, 2, 3, 1, 1, 0, 3, 4, 3, 0]
+    emissions = torch.nn.functional.one_hot(torch.tensor(frames), 5).float()
+    assert greedy_words(emissions, labels, 0.5) == [("AAB", 0.5, 3.0), ("BB", 4.5, 6.0)]
+    assert greedy_words(emissions[:0], labels, 0.5) == []
 
 
 def test_recognisers_that_cannot_be_had(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such CTC bundle; there are .*WAV2VEC2_ASR_BASE_960H") as unknown:
+    with pytest.raises(InputError, match="no such CTC bundle; expected one of .*WAV2VEC2_ASR_BASE_960H") as unknown:
         build_recogniser("torchaudio:NONE")
     assert "MMS_FA" not in str(unknown.value)  # aligns, and has no sign between words
     with pytest.raises(InputError, match="no such CTC bundle"):
         build_recogniser("torchaudio:MMS_FA")
-    with pytest.raises(InputError, match="weights of WAV2VEC2_ASR_BASE_960H are not there; nothing is downloaded"):
+    with pytest.raises(InputError, match="weights of WAV2VEC2_ASR_BASE_960H are missing; nothing is downloaded"):
         build_recogniser(f"torchaudio:WAV2VEC2_ASR_BASE_960H={tmp_path / 'none.pth'}")
     torch.save({"other.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match="not the weights of WAV2VEC2_ASR_BASE_960H"):
         build_recogniser(f"torchaudio:WAV2VEC2_ASR_BASE_960H={tmp_path / 'other.pth'}")
-    for spec in ("", "whisper", "torchaudio", "pocketsphinx:large"):
+    for spec in ("", "whisper", "torchaudio", "fairseq", "transformers", "pocketsphinx:large"):
         with pytest.raises(InputError, match="--asr"):
             build_recogniser(spec)
     for seconds in (0.5, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="--asr-seconds"):
+        with pytest.raises(InputError, match="--asr-chunk-seconds"):
             RecogniserOptions("pocketsphinx", seconds)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from speechdlm_ext.asr.recognisers import RecogniserOptions
+from speechdlm_ext.asr import RecogniserOptions
 from speechdlm_ext.evaluation.eval_set import PromptOptions
 from speechdlm_ext.evaluation.evaluation import EvaluationOptions, evaluate
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions

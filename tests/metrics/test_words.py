@@ -44,12 +44,12 @@ def test_talk() -> None:
     assert figures["words"] == 4 and figures["words_per_minute"] == 2 and figures["words_per_minute_of_speech"] == 8
     assert figures["filler_share"] == 0.5 and figures["laughter_per_minute"] == 0.5 and figures["reason"] is None
     serious = talk_figures(["Well"], 1.0, 0.5)
-    assert serious["laughter_per_minute"] is None and serious["reason"] == "the recogniser has no sign for laughter"
-    assert talk_figures(["Well"], 1.0, 0.5, hears_laughter=True)["laughter_per_minute"] == 0
-    silent = talk_figures([], 1.0, 0.0, hears_laughter=True)
+    assert serious["laughter_per_minute"] is None and serious["reason"] == "the recogniser has no tag for laughter"
+    assert talk_figures(["Well"], 1.0, 0.5, supports_laughter=True)["laughter_per_minute"] == 0
+    silent = talk_figures([], 1.0, 0.0, supports_laughter=True)
     assert silent["reason"] == "no speech was found" and silent["words"] == 0
     assert {value for key, value in silent.items() if key not in ("reason", "words")} == {None}
-    mumbled = talk_figures([], 1.0, 0.5, hears_laughter=True)
+    mumbled = talk_figures([], 1.0, 0.5, supports_laughter=True)
     assert mumbled["words_per_minute"] == 0 and mumbled["filler_share"] is None
-    assert mumbled["reason"] == "no words were understood"
+    assert mumbled["reason"] == "no words were recognised"
     json.dumps([figures, silent, talk_figures([], 0, 0)], allow_nan=False)
