@@ -49,7 +49,7 @@ def test_what_was_understood_is_kept_while_it_holds(talks: Path, tmp_path: Path)
     first, measured = run(talks, out)  # words alone are added
     words = first["generated"]["words"]
     assert measured == 3 and words["words"] > 0 and words["laughter_per_minute"] is None
-    assert words["reason"] == "the recogniser has no sign for laughter"
+    assert words["reason"] == "the recogniser has no tag for laughter"
     assert {**first["generated"], "words": None} == {**plain["generated"], "words": None}
     again, measured = run(talks, out)
     assert measured == 0 and again == first
@@ -87,7 +87,7 @@ def test_silence_has_no_rate_of_words(tmp_path: Path, monkeypatch: pytest.Monkey
     write_talk(tmp_path / "mute.wav", [[], []], 5)
     words = run(tmp_path / "mute.wav", tmp_path / "out")[0]["generated"]["words"]
     assert words["words"] == 0 and words["words_per_minute"] is None
-    assert words["reason"] == "no speech was found; the recogniser has no sign for laughter"
+    assert words["reason"] == "no speech was found; the recogniser has no tag for laughter"
 
 
 def test_words_of_a_short_recording(data: Path, tmp_path: Path) -> None:
