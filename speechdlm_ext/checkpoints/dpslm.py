@@ -41,7 +41,7 @@ def is_dpslm(state: Any) -> bool:
 
 def from_dpslm(found: Mapping[str, Any], where: str) -> ModelState:
     """Read DP-SLM's form; raises :class:`InputError` where options and weights disagree, or are not whole."""
-    args, published = _model_args(found["model_args"], where), found["model_state_dict"]
+    args, published = read_model_args(found["model_args"], where), found["model_state_dict"]
     if not isinstance(published, Mapping) or not all(isinstance(tensor, Tensor) for tensor in published.values()):
         raise InputError(f"{where}: model_state_dict is not made of tensors by name: the file is damaged")
     rows = published.get("tok_embeddings.weight")
@@ -57,7 +57,7 @@ def from_dpslm(found: Mapping[str, Any], where: str) -> ModelState:
     return ModelState("unit_lm", args["vocab_size"] - 1, {**options, "checkpoint_activations": False}, weights)
 
 
-def _model_args(given: Any, where: str) -> dict[str, Any]:
+def read_model_args(given: Any, where: str) -> dict[str, Any]:
     """The published options by their names: a dictionary, a namespace, or a dataclass of a file that is trusted."""
     args = dict(given) if isinstance(given, Mapping) else dict(getattr(given, "__dict__", {}))
     missing = [name for name in (*MODEL_ARGS, "vocab_size") if name not in args]

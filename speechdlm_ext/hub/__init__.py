@@ -5,6 +5,8 @@ from speechdlm_ext.hub.model import DialogueModel
 from speechdlm_ext.hub.scoring import DialogueScore
 from speechdlm_ext.hub.unit_model import UnitModel, UnitSample
 from speechdlm_ext.hub.unit_scoring import UnitScore
+from speechdlm_ext.hub.unit_to_codec import UnitToCodec
+from speechdlm_ext.hub.wavtokenizer import WavTokenizer
 
 __all__ = [
     "DialogueModel",
@@ -12,6 +14,8 @@ __all__ = [
     "UnitModel",
     "UnitSample",
     "UnitScore",
+    "UnitToCodec",
+    "WavTokenizer",
     "load_model",
     "load_speech_dlm",
     "load_unit_lm",
