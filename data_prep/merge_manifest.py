@@ -7,6 +7,8 @@ from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
 
+_OLD_KINDS = {"manifest": "fields"}  # of --into
+
 
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -23,13 +25,16 @@ def get_parser() -> argparse.ArgumentParser:
         help="files of JSON lines; UNITS stands for all of UNITS.shard-0-of-N, UNITS.shard-1-of-N, … (default: those "
         "of MANIFEST, as data_prep/make_manifest.py --shard writes them)",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write there (default: into the manifest itself)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--output", type=Path, metavar="FILE", help="write there (default, without SHARDS: MANIFEST)")
+    where.add_argument("--in-place", action="store_true", help="write the results' fields into MANIFEST")
     parser.add_argument(
-        "--into",
-        choices=("manifest", "units"),
-        help="the manifest's rows with the results' fields added, or the unit files' rows as one run would have "
-        "written them (default: units, where the shards are unit files and there is an --output)",
+        "--kind",
+        choices=("manifest", "units", "fields", "scores"),
+        help="what the shards are: of MANIFEST itself; unit files, whose rows are kept as one run would have written "
+        "them; results whose fields are added to MANIFEST's rows; scores (default: as the first row is)",
     )
+    parser.add_argument("--into", dest="kind", type=lambda old: _OLD_KINDS.get(old, old), help=argparse.SUPPRESS)
     parser.add_argument("--allow-missing", action="store_true", help="go on without items that have no result")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace another output, and fields that have another value"
@@ -44,17 +49,16 @@ def main() -> None:
     from speechdlm_ext.units.files import read_unit_file
     from speechdlm_ext.units.merging import merge
 
-    if options.shards and all(map(are_likelihoods, options.shards)):
-        if options.output is None:
-            raise InputError("scores are joined into a file of their own: pass --output")
+    output = options.output or (options.manifest if options.in_place or not options.shards else None)
+    if output is None:
+        raise InputError("pass --output FILE, or --in-place to add the results' fields to the manifest itself")
+    shards, kind = options.shards, options.kind
+    if kind == "scores" or kind is None and shards and all(map(are_likelihoods, shards)):
         keys = row_keys(read_unit_file(options.manifest), str(options.manifest))
-        scores = merge_likelihoods(keys, options.shards, options.output, options.allow_missing, options.overwrite)
-        print(f"{len(scores)} scores: {options.output}")
-        return
-    rows = merge(
-        options.manifest, options.shards, options.output, options.into, options.allow_missing, options.overwrite
-    )
-    print(f"{len(rows)} rows: {options.output or options.manifest}")
+        count = len(merge_likelihoods(keys, shards, output, options.allow_missing, options.overwrite))
+    else:
+        count = merge(options.manifest, shards, output, kind, options.allow_missing, options.overwrite)
+    print(f"{count} rows: {output}")
 
 
 if __name__ == "__main__":

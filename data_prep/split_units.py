@@ -12,7 +12,7 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("units", type=Path, help="as data_prep/encode_units.py writes it")
-    parser.add_argument("out_dir", type=Path, help="gets {train,valid}.jsonl, {train,valid}.<channel> and dict.txt")
+    parser.add_argument("output", type=Path, help="folder for {train,valid}.jsonl, .<channel> and dict.txt")
     parser.add_argument("--valid", type=float, default=0.1, help="share of the time to hold out (default: 0.1)")
     parser.add_argument(
         "--test",
@@ -23,11 +23,12 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--segment-seconds", type=float, default=60, help="longest segment (default: %(default)s)")
     parser.add_argument(
-        "--frames",
+        "--expand",
         action="store_true",
-        help="write a unit for each frame of deduplicated ones, too, as a SpeechDLM wants them; else they stay as they "
-        "are, with <part>.<channel>.durations beside them",
+        help="write a unit for each frame of deduplicated ones, too, as a SpeechDLM expects them; else they stay as "
+        "they are, with <part>.<channel>.durations beside them",
     )
+    parser.add_argument("--frames", dest="expand", action="store_true", help=argparse.SUPPRESS)  # its old name
     parser.add_argument(
         "--jsonl-only",
         action="store_true",
@@ -42,20 +43,22 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
-    from speechdlm_ext.units.files import expand_durations, read_unit_file
+    from speechdlm_ext.units.files import UnitFile
     from speechdlm_ext.units.splitting import split_rows, write_split
 
-    rows = read_unit_file(options.units)
-    if options.frames:
-        rows = [expand_durations(row) for row in rows]
     split = split_rows(
-        rows, options.valid, options.segment_seconds, seed=options.seed, test=options.test, mixed=options.jsonl_only
+        UnitFile(options.units, options.expand),
+        options.valid,
+        options.segment_seconds,
+        seed=options.seed,
+        test=options.test,
+        mixed=options.jsonl_only,
     )
-    write_split(options.out_dir, split, options.overwrite, options.jsonl_only)
+    sizes = write_split(options.output, split, options.overwrite, options.jsonl_only)
     what = "whole recordings" if split.by_recording else "the end of each recording"
-    for name, rows in split.parts().items():
-        print(f"{name}: {len(rows)} segments, {sum(row['duration'] for row in rows):.1f} s")
-    print(f"held out: {what}; files in {options.out_dir}")
+    for name, (segments, seconds) in sizes.items():
+        print(f"{name}: {segments} segments, {seconds:.1f} s")
+    print(f"held out: {what}; files in {options.output}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from speechdlm_ext.errors import run_command
@@ -18,9 +19,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("out_dir", type=Path, help="gets <audio>.wav for every line")
     parser.add_argument("--codebook", type=Path, help="that the units were made with; --vocoder codebook needs it")
     parser.add_argument(
+        "--frame-level",
         "--duplicated",
+        dest="frame_level",
         action="store_true",
-        help="there is one unit for every frame, even if next to none is followed by itself",
+        help="there is one unit for every frame, in a file that does not say so",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace wav files of other units or settings")
     add_vocoder_options(parser, "--checkpoint")
@@ -44,8 +47,8 @@ def main() -> None:
         options.out_dir,
         overwrite=options.overwrite,
         progress=lambda items: tqdm(items, desc="synthesis", unit="file", disable=None),
-        say=tqdm.write,
-        duplicated=options.duplicated or None,
+        say=lambda line: tqdm.write(line, file=sys.stderr),
+        duplicated=options.frame_level or None,
     )
     print(f"{len(paths)} wav files: {options.out_dir}")
 

@@ -13,12 +13,13 @@ from signal import SIG_IGN, SIGINT, signal
 
 import numpy as np
 
-from speechdlm_ext.data.binarized_files import install, target_files, workplace, write_binarized
+from speechdlm_ext.data.binarized_files import install, target_files, write_binarized
 from speechdlm_ext.data.text_chunks import Counts, Stretch, cut, equally_long, number_stretch
 from speechdlm_ext.data.text_sources import Source, find_sources
-from speechdlm_ext.data.vocabulary import Vocabulary
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.atomic import work_folder
 from speechdlm_ext.units.files import DURATIONS
+from speechdlm_ext.units.vocabulary import Vocabulary
 
 
 @dataclass
@@ -94,7 +95,7 @@ def binarize(
         raise InputError("--trainpref or --srcdict is needed: the dictionary is made from the training data")
     folder = Path(folder)
     files = target_files(folder, [source.split for source in sources], channels, names, overwrite)
-    with workplace(folder) as work:
+    with work_folder(folder, ".binarizing") as work:
         known = frozenset(given.counts if given else ())
         stretches = [s for source in sources for s in _stretches(source, work, known, documents)]
         columns = _number(stretches, workers, progress)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from speechdlm_ext.data.text_chunks import END, read_numbers, write_array
-from speechdlm_ext.data.vocabulary import EOS, UNK, Vocabulary
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.locking import exclusive
+from speechdlm_ext.units.vocabulary import EOS, UNK, Vocabulary
 
 NAMES = {"plain": "{split}.{channel}", "fairseq": "{split}.{channel}-None.{channel}"}
 
@@ -32,20 +29,6 @@ def target_files(
         raise InputError(f"{found[0]} is there already: pass --overwrite to replace what is in {folder}")
     template = NAMES[names]
     return {(s, c): folder / template.format(split=s, channel=c) for s in splits for c in channels}
-
-
-@contextmanager
-def workplace(folder: Path) -> Iterator[Path]:
-    """An empty folder in ``folder`` for what is not whole yet; one process at a time has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    work = folder / ".binarizing"
-    with exclusive(work):
-        try:
-            shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
-            work.mkdir()
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def write_binarized(path: Path, prefixes: Sequence[str], lines: int, vocabulary: Vocabulary) -> None:

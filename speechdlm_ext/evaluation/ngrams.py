@@ -11,8 +11,7 @@ from typing import Any
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.metrics.ngrams import KneserNey, NgramFigures, has_repeats, measure_ngram
-from speechdlm_ext.units.files import choose_channel, expand_durations, parse_units, read_unit_file
-from speechdlm_ext.units.segments import frame_rate
+from speechdlm_ext.units.files import choose_channel, expand_durations, frame_rate, parse_units, read_unit_file
 
 
 def measure_unit_files(

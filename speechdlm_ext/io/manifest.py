@@ -73,11 +73,14 @@ def _parse(text: str, where: str) -> dict[str, Any]:
     return row
 
 
-def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line, atomically; text stays readable (no ASCII escapes)."""
+def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) -> int:
+    """Write one JSON object a line, atomically; text stays readable (no ASCII escapes). Returns the number of rows."""
+    count = 0
     with atomic_write(path) as file:
         for row in rows:
             file.write(format_row(row))
+            count += 1
+    return count
 
 
 def format_row(row: dict[str, Any]) -> str:

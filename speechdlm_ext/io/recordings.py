@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sqlite3
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import AudioInfo, audio_info, read_blocks, resampled_length
-from speechdlm_ext.io.manifest import iter_jsonl
+from speechdlm_ext.io.manifest import iter_jsonl, temporary_tables
 
 if TYPE_CHECKING:
     import torch
@@ -41,33 +42,52 @@ def read_manifest(path: str | os.PathLike[str], excerpts: bool = True) -> list[d
         InputError: the file is missing, has no rows, or a row lacks its audio file, is doubled, has a name that cannot
             be a file's, or a value that cannot be; the message names the line.
     """
-    numbered = [(line.number, line.row) for line in iter_jsonl(path)]
-    if not numbered:
-        raise InputError(f"{path} has no rows")
+    rows = list(_checked_rows(path, excerpts))
+    _name(rows)
+    return rows
+
+
+def iter_manifest(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """The rows of :func:`read_manifest`, one at a time where all have an ``id``, so that memory holds one of them.
+
+    Raises:
+        InputError: as :func:`read_manifest`, when the row in question is reached.
+    """
+    if all("id" in line.row for line in iter_jsonl(path)):
+        yield from _checked_rows(path)
+    else:
+        yield from read_manifest(path)
+
+
+def _checked_rows(path: str | os.PathLike[str], excerpts: bool = True) -> Iterator[dict[str, Any]]:
+    """The rows with absolute paths, still without ids where they have none."""
     folder = os.path.dirname(os.path.abspath(path))
-    lines: dict[str, int] = {}
-    for number, row in numbered:
+    lines = temporary_tables("lines (name TEXT PRIMARY KEY, number INTEGER)")
+    number = 0
+    for number, _, row in iter_jsonl(path):
+        where = f"{path}, line {number}"
         audio = row.get("audio_filepath")
         files = [file for file in (audio if isinstance(audio, list) else [audio]) if isinstance(file, str) and file]
         if not files or isinstance(audio, list) and len(files) < len(audio):
-            raise InputError(f"{path}, line {number}: audio_filepath is missing")
+            raise InputError(f"{where}: audio_filepath is missing")
         files = [os.path.join(folder, file) for file in files]
         row["audio_filepath"] = files if isinstance(audio, list) else files[0]
-        where = f"{path}, line {number}"
         if "id" in row:
             name = check_name(row["id"], f"{where}: the id")
         else:  # told apart by what is read of which files
             name = f"\n{files} {_part_key(row)}"
-        if name in lines:
+        try:
+            lines.execute("INSERT INTO lines VALUES (?, ?)", (name, number))
+        except sqlite3.IntegrityError:
             what = f"the id {name!r}" if "id" in row else f"the recording {files[0]}"
-            raise InputError(f"{path}, line {number}: {what} is that of line {lines[name]}, too")
-        lines[name] = number
+            (other,) = lines.execute("SELECT number FROM lines WHERE name = ?", (name,)).fetchone()
+            raise InputError(f"{where}: {what} is that of line {other}, too") from None
         _check_values(row, where)
         if not excerpts and (part := next((key for key in _PART if row.get(key) is not None), None)):
             raise InputError(f'{where}: "{part}": expected whole recordings: write the part to a file of its own')
-    rows = [row for _, row in numbered]
-    _name(rows)
-    return rows
+        yield row
+    if not number:
+        raise InputError(f"{path} has no rows")
 
 
 def check_name(name: object, where: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import eq
 from typing import TYPE_CHECKING, Any
 
@@ -12,46 +12,56 @@ from speechdlm_ext.units.files import DURATIONS, expand_durations, row_channels,
 if TYPE_CHECKING:
     from speechdlm_ext.vocoders.base import Vocoder
 
-# Of units at 50 Hz, a fifth to a half are followed by themselves (15 % in the lowest of 159 stretches of 100 frames of
-# speech, with as many as 1000 log-mel units); of deduplicated ones none, or a few where a language model has made them.
-_FEW = 0.08
-# How many units must have another after them for their share to tell something, of a file and of one of its rows.
-_TELLING_FILE, _TELLING_ROW = 20, 100
+# In a file that does not say it: so many units without one that is followed by itself are deduplicated.
+_TELLING = 20
 
 
-def are_deduplicated(rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
-    """Whether the units of each row have lost their repetitions: fewer than 8 in 100 are followed by themselves.
+def are_deduplicated(rows: Sequence[Mapping[str, Any]], say: Callable[[str], object] = lambda line: None) -> list[bool]:
+    """Whether the units of each row have lost their repetitions, and come without durations.
 
-    Rows of more than a hundred units are judged by themselves, shorter ones by the whole file. Channels of equal length
-    are those of a dialogue, side by side in time: without their repetitions they would not be in step.
+    Our own files say it (``"deduplicated"``). Rows of other files are taken as deduplicated if, in all of these rows
+    together, at least 20 units are followed by another and none by itself; channels of equal length are those of a
+    dialogue, side by side in time, with one unit a frame.
+
+    Args:
+        rows: of a unit file.
+        say: told what was assumed.
 
     Returns:
-        One for each row: False for rows with durations and dialogues, None where the file has too few units to tell.
+        One for each row; False for rows with durations, whose frames are known.
     """
-    counts = [_count_repeats(row) for row in rows]
-    known = [count for count in counts if count is not None]
-    whole = _judge(sum(repeats for repeats, _ in known), sum(places for _, places in known), _TELLING_FILE)
-    judged: list[bool | None] = []
-    for count in counts:
-        own = False if count is None else _judge(*count, _TELLING_ROW)
-        judged.append(whole if own is None else own)
+    foreign = [row for row in rows if _says(row) is None]
+    counts = [_count_repeats(row) for row in foreign if not _in_step(row)]
+    guess = sum(units for _, units in counts) >= _TELLING and not any(repeats for repeats, _ in counts)
+    if foreign:
+        what = "deduplicated, as no unit is followed by itself" if guess else "one unit a frame"
+        say(f'{len(foreign)} of {len(rows)} rows do not say "deduplicated": they are taken as {what}')
+    judged: list[bool] = []
+    for row in rows:
+        said = _says(row)
+        judged.append(guess and not _in_step(row) if said is None else said)
     return judged
 
 
-def _count_repeats(row: Mapping[str, Any]) -> tuple[int, int] | None:
-    """How many units are followed by themselves, and how many by any; None for a row with durations, or a dialogue."""
-    channels = row_channels(row)
-    if any(channel + DURATIONS in row for channel in channels):
-        return None
-    units = [row[channel].split() for channel in channels]
-    if len(units) > 1 and len(set(map(len, units))) == 1:
-        return None
-    repeats = sum(sum(map(eq, own, own[1:])) for own in units)
-    return repeats, sum(max(0, len(own) - 1) for own in units)
+def _says(row: Mapping[str, Any]) -> bool | None:
+    """What the row says of itself; None if nothing."""
+    if any(channel + DURATIONS in row for channel in row_channels(row)):
+        return False
+    said = row.get("deduplicated")
+    if said is not None and not isinstance(said, bool):
+        raise InputError(f'row {row.get("audio", "?")}: "deduplicated": {said!r}, expected true or false')
+    return said
 
 
-def _judge(repeats: int, places: int, telling: int) -> bool | None:
-    return repeats < _FEW * places if places >= telling else None
+def _in_step(row: Mapping[str, Any]) -> bool:
+    lengths = [len(row[channel].split()) for channel in row_channels(row)]
+    return len(lengths) > 1 and len(set(lengths)) == 1
+
+
+def _count_repeats(row: Mapping[str, Any]) -> tuple[int, int]:
+    """How many units are followed by themselves, and how many by any."""
+    units = [row[channel].split() for channel in row_channels(row)]
+    return sum(sum(map(eq, own, own[1:])) for own in units), sum(max(0, len(own) - 1) for own in units)
 
 
 def frame_units(row: Mapping[str, Any], vocoder: Vocoder, deduplicated: bool = False) -> list[list[int]]:
@@ -82,9 +92,9 @@ def frame_units(row: Mapping[str, Any], vocoder: Vocoder, deduplicated: bool = F
         return units
     if not vocoder.predicts_durations:
         raise InputError(
-            f"row {name}: next to no unit is followed by itself, so these units are deduplicated, and speech made from "
-            "them would be compressed in time: give their unitA.durations (encode_units.py --deduplicate writes them), "
-            "take a vocoder that predicts durations, or pass --duplicated if there is one unit for every frame"
+            f"row {name}: its units are deduplicated, and speech made from them would be compressed in time: give "
+            "their unitA.durations (encode_units.py --deduplicate writes them), take a vocoder that predicts "
+            "durations, or pass --frame-level if there is one unit for every frame"
         )
     return [predict_frames(labels, vocoder) for labels in units]
 

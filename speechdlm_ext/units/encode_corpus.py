@@ -120,9 +120,9 @@ def unit_row(encoded: Encoded, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a unit file for a recording that could be encoded.
 
     Returns:
-        ``{"audio": id, "unitA": "7 376 …", "unitB": …}`` with ``facts``; ``"unitA.durations": "3 1 …"`` beside
-        deduplicated units; and ``copy_of`` and ``speed`` of a row that :func:`speechdlm_ext.io.speeds.with_speeds`
-        made.
+        ``{"audio": id, "unitA": "7 376 …", "unitB": …}`` with ``facts``; ``"deduplicated"``, true or false, with
+        ``"unitA.durations": "3 1 …"`` where it is; and ``copy_of`` and ``speed`` of a row that
+        :func:`speechdlm_ext.io.speeds.with_speeds` made.
     """
     assert encoded.units is not None
     row: dict[str, Any] = {"audio": encoded.row["id"]}
@@ -130,6 +130,7 @@ def unit_row(encoded: Encoded, facts: Mapping[str, Any]) -> dict[str, Any]:
         row[name] = format_units(encoded.units[number].tolist())
         if encoded.durations is not None:
             row[name + DURATIONS] = format_units(encoded.durations[number].tolist())
+    row["deduplicated"] = encoded.durations is not None
     return {**row, **facts, **{name: encoded.row[name] for name in ("copy_of", "speed") if name in encoded.row}}
 
 

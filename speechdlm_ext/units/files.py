@@ -5,17 +5,18 @@ from __future__ import annotations
 import ast
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import write_jsonl
+from speechdlm_ext.io.manifest import decode_line, write_jsonl
 
 # A run of an hour at 50 Hz, and a conversation of a day, are mistakes, and would take all memory.
 _LONGEST_RUN, _LONGEST_ROW = 3600 * 50, 24 * 3600 * 50
 _DIGITS = 18  # of a number in 64 bits
 
+FRAME_RATE = 50.0  # in Hz, of rows that do not say theirs
 DURATIONS = ".durations"  # after a channel's name: the field with the frames of each of its runs, when deduplicated
 
 
@@ -125,7 +126,14 @@ def expand_durations(row: Mapping[str, Any]) -> dict[str, Any]:
                 )
         drawn[channel] = format_units(u for u, frames in zip(units, durations, strict=True) for _ in range(frames))
         del drawn[channel + DURATIONS]
+        if "deduplicated" in drawn:
+            drawn["deduplicated"] = False
     return drawn
+
+
+def frame_rate(row: Mapping[str, Any]) -> float:
+    """Frames per second of a row."""
+    return float(row.get("frame_rate", FRAME_RATE))
 
 
 def _field(row: Mapping[str, Any], field: str) -> list[int]:
@@ -138,30 +146,42 @@ def _field(row: Mapping[str, Any], field: str) -> list[int]:
         raise InputError(f"row {name}, {field}: {error}") from None
 
 
-def read_unit_file(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Read a unit file: JSON lines, or the Python-dict lines of the public release, which are parsed as literals.
+class UnitFile:
+    """The rows of a unit file, read anew in each iteration: JSON lines, or the Python-dict lines of the public release.
 
-    Returns:
-        Rows with the units of each channel as a string.
+    Python-dict lines are parsed as literals, never evaluated.
+
+    Args:
+        path: the file.
+        expand: give deduplicated rows one unit a frame (:func:`expand_durations`).
 
     Raises:
-        InputError: the file is missing or empty, or a line is neither; the message names the line.
+        InputError: (in an iteration) the file is missing or empty, or a line is neither; the message names the line.
     """
-    rows: list[dict[str, Any]] = []
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    rows.append(parse_row(line.strip(), f"{path}, line {number}"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, a unit file is wanted") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text; a unit file has one JSON object a line") from None
-    if not rows:
-        raise InputError(f"{path} has no rows")
-    return rows
+
+    def __init__(self, path: str | os.PathLike[str], expand: bool = False) -> None:
+        self.path, self.expand = path, expand
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        empty = True
+        try:
+            with open(self.path, "rb") as file:
+                for number, line in enumerate(file, 1):
+                    if text := decode_line(line, number, self.path).strip():
+                        row = parse_row(text, f"{self.path}, line {number}")
+                        empty = False
+                        yield expand_durations(row) if self.expand else row
+        except FileNotFoundError:
+            raise InputError(f"{self.path}: no such file") from None
+        except IsADirectoryError:
+            raise InputError(f"{self.path} is a folder, expected a unit file") from None
+        if empty:
+            raise InputError(f"{self.path} has no rows")
+
+
+def read_unit_file(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of a :class:`UnitFile`."""
+    return list(UnitFile(path))
 
 
 def write_unit_file(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:

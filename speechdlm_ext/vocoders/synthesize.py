@@ -40,7 +40,7 @@ def speak_rows(
         overwrite: replace wav files that are there from other units or settings.
         progress: wraps the rows still to do.
         say: called with lines of text for the user.
-        duplicated: whether units without durations are one a frame; by default that is judged from the rows.
+        duplicated: whether units without durations are one a frame; by default what the rows say.
 
     Returns:
         The wav files, one for each row.
@@ -49,18 +49,16 @@ def speak_rows(
         InputError: a row is not right, two rows have the same name, or a file is there that is not from these units.
     """
     folder, settings = Path(folder), vocoder.settings if settings is None else settings
-    judged = are_deduplicated(rows) if duplicated is None else [not duplicated] * len(rows)
-    work = [_check(row, vocoder, folder, bool(one)) for row, one in zip(rows, judged, strict=True)]
+    judged = are_deduplicated(rows, say) if duplicated is None else [not duplicated] * len(rows)
+    work = [_check(row, vocoder, folder, one) for row, one in zip(rows, judged, strict=True)]
     taken: set[str] = set()
     for row, (path, _, _) in zip(rows, work, strict=True):
         if path.name.casefold() in taken:
             raise InputError(f'two rows are named {row["audio"]}: their wav files would be one; rename "audio"')
         taken.add(path.name.casefold())
     if any(judged):
-        which = "the units" if all(judged) else f"{sum(map(bool, judged))} of {len(rows)} rows"
+        which = "the units" if all(judged) else f"{sum(judged)} of {len(rows)} rows"
         say(f"{which} are deduplicated: the vocoder predicts their durations")
-    if None in judged:
-        say("too few units to tell whether they are deduplicated: they are taken as one unit a frame")
     account = folder / ".synthesized"
     # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
     made_with, known = read_resume_log(account)

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from speechdlm_ext.data import binarization
 from speechdlm_ext.data.binarization import binarize
 from speechdlm_ext.data.text_chunks import cut
-from speechdlm_ext.data.vocabulary import Vocabulary
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.locking import exclusive
+from speechdlm_ext.units.vocabulary import Vocabulary
 
 Lines = dict[str, list[list[int]]]
 
@@ -248,7 +249,8 @@ def test_a_full_disk_a_killed_run_and_a_second_one_do_no_harm(
     assert not list((tmp_path / "bin").iterdir())
     (tmp_path / "bin" / ".binarizing").mkdir()
     (tmp_path / "bin" / ".binarizing" / "train.000000.unitA.codes").write_bytes(b"remains of a run that was killed")
-    with binarization.workplace(tmp_path / "bin"), pytest.raises(InputError, match="another run is at work on it"):
+    held = exclusive(tmp_path / "bin" / ".binarizing")
+    with held, pytest.raises(InputError, match="another run is at work on it"):
         binarize({"train": str(raw / "train")}, tmp_path / "bin")
     binarize({"train": str(raw / "train")}, tmp_path / "bin")
     wanted = contents(theirs, rename=True)

@@ -116,11 +116,15 @@ def test_shards_merged_are_one_run(work: Path, tmp_path: Path, here, monkeypatch
             slurm.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
         assert here(*encode, tmp_path / "u.jsonl", *book, "--shard", "slurm:3")[0] == 0
     status, printed, _ = here(*merge, "--output", tmp_path / "joined.jsonl")
-    assert status == 0 and "1 items were left out: gone" in printed
+    assert status == 0 and "1 items were skipped: gone" in printed
     for ending in ("", ".errors"):
         joined, one = ((tmp_path / f"{name}.jsonl{ending}").read_bytes() for name in ("joined", "one"))
         assert joined == one
-    assert here(*merge)[0] == 0
+    before = (tmp_path / "m.jsonl").read_bytes()
+    status, _, error = here(*merge)
+    assert status == 2 and "pass --output FILE, or --in-place" in error
+    assert (tmp_path / "m.jsonl").read_bytes() == before
+    assert here(*merge, "--in-place")[0] == 0
     for row, merged in zip(rows, read_jsonl(tmp_path / "m.jsonl"), strict=True):
         assert row.items() <= merged.items() and ("unitA.durations" in merged) == (row["id"] != "gone")
     # The same units as by hand: the penalized units of each channel's features.
@@ -298,7 +302,11 @@ def test_codebook_of_a_pretrained_encoder(work: Path, tmp_path: Path, here) -> N
         moved = ["--checkpoint", tmp_path / "moved.pt", "--shard", shard]
         assert here(*encode, tmp_path / "u", *book, *moved)[0] == 0
     merge = ["data_prep/merge_manifest.py", tmp_path / "m.jsonl", tmp_path / "u", "--output", tmp_path / "joined"]
-    assert here(*merge)[0] == 0
+    before = (tmp_path / "m.jsonl").read_bytes()
+    status, _, error = here(*merge)
+    assert status == 2 and "pass --output FILE, or --in-place" in error
+    assert (tmp_path / "m.jsonl").read_bytes() == before
+    assert here(*merge, "--in-place")[0] == 0
     assert (tmp_path / "joined").read_bytes() == (tmp_path / "one").read_bytes()
     assert len({unit for row in read_jsonl(tmp_path / "one") for unit in row["unitA"].split()}) > 6
     other = save_hubert(tmp_path / "other.pt", hubert(4, **BASE), BASE)

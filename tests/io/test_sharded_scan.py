@@ -55,38 +55,38 @@ def test_shards_joined_are_one_run(tmp_path: Path, folder: Path, count: int) -> 
         files += seen
         assert len(used) <= seen <= 13 // count + 1
     assert files == 13
-    merge(tmp_path / "m", [], say=quiet)
+    merge(tmp_path / "m", [], tmp_path / "m", say=quiet)
     assert contents(tmp_path / "m") == contents(tmp_path / "one") and None not in contents(tmp_path / "one")
     # Named one by one, into another file; and the same again.
     merge(tmp_path / "m", [Shard(index, count).path(tmp_path / "m") for index in order], tmp_path / "n", say=quiet)
-    merge(tmp_path / "m", [], say=quiet)
+    merge(tmp_path / "m", [], tmp_path / "m", say=quiet)
     assert contents(tmp_path / "m") == contents(tmp_path / "n") == contents(tmp_path / "one")
     assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*"))
 
 
 def test_what_does_not_fit_is_told(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(InputError, match=r"no .*m.shard-0-of-…: name the shards"):
-        merge(tmp_path / "m", [], say=quiet)
+        merge(tmp_path / "m", [], tmp_path / "m", say=quiet)
     for index in (0, 2):
         make_manifest(folder, tmp_path / "m", say=quiet, shard=Shard(index, 3))
     with pytest.raises(InputError, match="m lacks shard 1 of 3: run it with --shard 1/3"):
-        merge(tmp_path / "m", [], say=quiet)
+        merge(tmp_path / "m", [], tmp_path / "m", say=quiet)
     named = [Shard(index, 3).path(tmp_path / "m") for index in (0, 2)]
     with pytest.raises(InputError, match="m lacks the shards 1/3: run --shard 1/3, or pass --allow-missing"):
-        merge(tmp_path / "m", named, say=quiet)
-    assert 0 < len(merge(tmp_path / "m", named, tmp_path / "some", allow_missing=True, say=quiet)) < 8
+        merge(tmp_path / "m", named, tmp_path / "m", say=quiet)
+    assert 0 < merge(tmp_path / "m", named, tmp_path / "some", allow_missing=True, say=quiet) < 8
     # A file that comes in between moves others to another shard: one would be there twice, one not at all.
     soundfile.write(folder / "a-b" / "new.wav", np.ones(8000) * 0.1, 8000)
     make_manifest(folder, tmp_path / "m", say=quiet, shard=Shard(1, 3))
     with pytest.raises(InputError, match="not of the same files .*the folder has changed in between"):
-        merge(tmp_path / "m", [], say=quiet)
+        merge(tmp_path / "m", [], tmp_path / "m", say=quiet)
     assert not (tmp_path / "m").exists()
     for index in range(3):
         make_manifest(folder, tmp_path / "m", overwrite=True, say=quiet, shard=Shard(index, 3))
     (tmp_path / "m").write_text('{"id": "mine", "audio_filepath": "x.wav"}\n')
     with pytest.raises(InputError, match="m is there already and says something else: pass --overwrite"):
-        merge(tmp_path / "m", [], say=quiet)
-    assert len(merge(tmp_path / "m", [], overwrite=True, say=quiet)) == 9
+        merge(tmp_path / "m", [], tmp_path / "m", say=quiet)
+    assert merge(tmp_path / "m", [], tmp_path / "m", overwrite=True, say=quiet) == 9
 
 
 def test_no_usable_file_at_all(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_no_usable_file_at_all(tmp_path: Path) -> None:
     for index in range(2):
         assert make_manifest(tmp_path / "in", tmp_path / "m", say=quiet, shard=Shard(index, 2)) == ([], 1)
     with pytest.raises(InputError, match="none of 2 audio files can be used; the first: .*a.wav is empty"):
-        merge(tmp_path / "m", [], say=quiet)
+        merge(tmp_path / "m", [], tmp_path / "m", say=quiet)
 
 
 def test_a_long_file_holds_up_no_other(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -41,22 +42,30 @@ def long_row(name: str, repeated: float, seed: int = 1) -> dict[str, Any]:
     return {"audio": name, "unitA": " ".join(map(str, units))}
 
 
-def test_what_counts_as_deduplicated() -> None:
+def test_rows_say_whether_they_are_deduplicated() -> None:
+    """Ours do, whatever their units look like; durations say it too."""
+    said: list[str] = []
+    rows = [{**long_row("a", 0.0), "deduplicated": False}, {**long_row("b", 0.4), "deduplicated": True}]
+    assert are_deduplicated([*rows, {**RUNS, **DRAWN, "deduplicated": True}], said.append) == [False, True, False]
+    assert said == []
+    with pytest.raises(InputError, match='row a: "deduplicated": 1, expected true or false'):
+        are_deduplicated([{**rows[0], "deduplicated": 1}])
+
+
+def test_foreign_rows_are_judged_together_and_that_is_said() -> None:
     few = [{"audio": "a", "unitA": "1 2 3 4 5 6"}, {"audio": "b", "unitA": "7 8 9 7 8 9 " * 3}]
-    assert are_deduplicated([RUNS]) == [True] and are_deduplicated(few) == [True, True]
-    assert are_deduplicated([RUNS, {"audio": "b", "unitA": "1 1"}]) == [True, True]  # one repetition changes nothing
-    assert are_deduplicated([{"audio": "b", "unitA": "1 2 3 4 5"}]) == [None]  # too few to tell
-    assert are_deduplicated([{"audio": "b", "unitA": "1"}] * 50) == [None] * 50
-    assert are_deduplicated([{**RUNS, **DRAWN}, RUNS]) == [False, True]
-    assert are_deduplicated([{"audio": "b", "unitA": "4 4 4 5 5 6 " * 5}]) == [False]
-
-
-def test_long_rows_speak_for_themselves_and_short_ones_go_with_the_file() -> None:
-    short = {"audio": "short", "unitA": "1 2 3"}
-    spoken = [long_row(str(n), 0.4, n) for n in range(5)]
-    made = long_row("made", 0.03)
-    assert are_deduplicated([*spoken, made, short]) == [False] * 5 + [True, False]
-    assert are_deduplicated([made, short, made, spoken[0], made, made, made, made]) == [True] * 3 + [False] + [True] * 4
+    for rows, expected, words in (
+        ([RUNS], [True], "1 of 1 rows .* deduplicated, as no unit is followed by itself"),
+        (few, [True, True], "2 of 2 rows"),
+        ([{**RUNS, **DRAWN}, RUNS], [False, True], "1 of 2 rows"),
+        ([RUNS, {"audio": "b", "unitA": "1 1"}], [False, False], "one unit a frame"),
+        ([{"audio": "b", "unitA": "1 2 3 4 5"}], [False], "one unit a frame"),  # too few to tell
+        ([{"audio": "b", "unitA": "1"}] * 50, [False] * 50, "one unit a frame"),
+        ([long_row("a", 0.03)], [False], "one unit a frame"),
+    ):
+        said: list[str] = []
+        assert are_deduplicated(rows, said.append) == expected
+        assert len(said) == 1 and re.search(words, said[0])
 
 
 @pytest.mark.parametrize("predictor", [False, True])
@@ -78,7 +87,7 @@ def test_units_without_durations_are_predicted_or_refused(vocoders: Any, tmp_pat
     assert not list(tmp_path.glob("*.wav"))
     said: list[str] = []
     (path,) = speak_rows([RUNS], vocoders[True], tmp_path, say=said.append)
-    assert said == ["the units are deduplicated: the vocoder predicts their durations"]
+    assert said[1:] == ["the units are deduplicated: the vocoder predicts their durations"]
     sound, _ = read_audio(path)
     lengths = [
         int(vocoders[True].predict_durations(torch.tensor([int(unit) for unit in RUNS[channel].split()])).sum())
@@ -93,7 +102,7 @@ def test_units_without_durations_are_predicted_or_refused(vocoders: Any, tmp_pat
 def test_too_few_units_to_tell_are_said(vocoders: Any, tmp_path: Path) -> None:
     said: list[str] = []
     (path,) = speak_rows([{"audio": "a", "unitA": "1 2 3"}], vocoders[False], tmp_path, say=said.append)
-    assert said == ["too few units to tell whether they are deduplicated: they are taken as one unit a frame"]
+    assert said == ['1 of 1 rows do not say "deduplicated": they are taken as one unit a frame']
     assert read_audio(path)[0].shape == (1, 3 * 320)
     speak_rows([{"audio": "a", "unitA": "1 2 3"}], vocoders[False], tmp_path, duplicated=True, say=said.append)
     assert said[1:] == ["1 of 1 wav files are there already"]
@@ -101,9 +110,9 @@ def test_too_few_units_to_tell_are_said(vocoders: Any, tmp_path: Path) -> None:
 
 def test_only_what_is_deduplicated_is_predicted(vocoders: Any, tmp_path: Path) -> None:
     said: list[str] = []
-    rows = [long_row("spoken", 0.4), long_row("runs", 0.0)]
+    rows = [{**long_row("spoken", 0.4), "deduplicated": False}, long_row("runs", 0.0)]
     spoken, runs = speak_rows(rows, vocoders[True], tmp_path, say=said.append)
-    assert said == ["1 of 2 rows are deduplicated: the vocoder predicts their durations"]
+    assert said[1:] == ["1 of 2 rows are deduplicated: the vocoder predicts their durations"]
     labels = torch.tensor([int(unit) for unit in rows[1]["unitA"].split()])
     assert read_audio(spoken)[0].shape == (1, 400 * 320)
     assert read_audio(runs)[0].shape == (1, 320 * int(vocoders[True].predict_durations(labels).sum()))

@@ -71,7 +71,7 @@ def test_into_the_manifest_no_field_is_dropped(tmp_path: Path) -> None:
     write(tmp_path / "a", rows[5:])
     write(tmp_path / "b", rows[:5])
     (tmp_path / "m.jsonl.errors").write_text("of making the manifest")
-    merge(tmp_path / "m.jsonl", [tmp_path / "a", tmp_path / "b"], say=lambda line: None)
+    merge(tmp_path / "m.jsonl", [tmp_path / "a", tmp_path / "b"], tmp_path / "m.jsonl", say=lambda line: None)
     for row, joined in zip(rows, read_jsonl(tmp_path / "m.jsonl"), strict=True):
         assert joined == ({**row} if failed(row) else {**row, **units(row)})
         assert list(joined)[: len(row)] == list(row)
@@ -86,12 +86,17 @@ def test_rows_named_by_their_audio(tmp_path: Path) -> None:
     done[3]["audio_filepath"] = "1/1.wav"
     write_jsonl(tmp_path / "task_0000.json", done[::-2])
     write_jsonl(tmp_path / "task_0001.json", done[::2])
-    merge(tmp_path / "m.json", [tmp_path / "task_0001.json", tmp_path / "task_0000.json"])
+    tasks = [tmp_path / "task_0001.json", tmp_path / "task_0000.json"]
+    assert merge(tmp_path / "m.json", tasks, tmp_path / "m.json") == 8
     assert [row["text"] for row in read_jsonl(tmp_path / "m.json")] == [f"words {n}" for n in range(8)]
     assert [row["audio_filepath"] for row in read_jsonl(tmp_path / "m.json")] == [row["audio_filepath"] for row in rows]
     write_jsonl(tmp_path / "task_0001.json", [{**row, "text": "other"} for row in done[::2]])
+    before = (tmp_path / "m.json").read_bytes()
     with pytest.raises(InputError, match="the manifest has another text already: pass --overwrite"):
-        merge(tmp_path / "m.json", [tmp_path / "task_0001.json", tmp_path / "task_0000.json"])
+        merge(tmp_path / "m.json", tasks, tmp_path / "m.json")
+    assert (tmp_path / "m.json").read_bytes() == before
+    merge(tmp_path / "m.json", tasks, tmp_path / "m.json", overwrite=True)
+    assert [row["text"] for row in read_jsonl(tmp_path / "m.json")][::2] == ["other"] * 4
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
@@ -115,7 +120,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     refused("shard 1, row 1: x is not in the manifest", good, [{**good[1], "audio": "x"}])
     refused("the shards differ in codebook", good[:3], [{**row, "codebook": "other"} for row in good[3:]])
     refused("the shards differ in duration_penalty", good[:3], [{**row, "duration_penalty": 1.0} for row in good[3:]])
-    refused('shard 0, row 1: "id" or "audio_filepath" is wanted', [{"text": "hello"}])
+    refused('shard 0, row 1: expected "id" or "audio_filepath"', [{"text": "hello"}])
     (tmp_path / "broken").write_text(json.dumps(good[0]) + "\n{broken\n")
     with pytest.raises(InputError, match="broken, line 2: not JSON"):
         merge(tmp_path / "m.jsonl", [tmp_path / "broken"], tmp_path / "out")
@@ -132,3 +137,27 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         merge(tmp_path / "m.jsonl", [tmp_path / "shard 0"], tmp_path / "out", allow_missing=True, say=said.append)
     merge(tmp_path / "m.jsonl", [tmp_path / "shard 0"], tmp_path / "some", allow_missing=True, say=said.append)
     assert read_jsonl(tmp_path / "some") == good[:6] and "items have no result" in said[-1]
+
+
+MEMORY = """
+import json, resource, sys
+from speechdlm_ext.units.merging import merge
+for count in (2_000, 60_000):
+    path = f"{sys.argv[1]}/{count}"
+    files = [open(f"{path}.units.shard-{number}-of-2", "w") for number in range(2)]
+    with open(path, "w") as manifest:
+        for number in range(count):
+            name = f"recording number {number}"
+            manifest.write(json.dumps({"id": name, "audio_filepath": f"/data/{number}.wav", "text": "x" * 100}) + "\\n")
+            files[number % 2].write(json.dumps({"audio": name, "unitA": f"{number} 2 3 4 " * 9}) + "\\n")
+    for file in files:
+        file.close()
+    for output in (f"{path}.joined", path):
+        assert merge(path, [f"{path}.units"], output, say=str) == count
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_manifest(tmp_path: Path, run_command: Any) -> None:
+    small, large = map(int, run_command(["python", "-c", MEMORY, tmp_path]).stdout.split())
+    assert large - small < 12_000  # kB; the rows are 20,000 in the files

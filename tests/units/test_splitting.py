@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from speechdlm_ext.data.binarization import binarize
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.files import expand_durations, read_unit_file, write_unit_file
-from speechdlm_ext.units.splitting import split_rows, write_split
+from speechdlm_ext.units.splitting import Split, split_rows, write_split
 
 
 def recording(name: str, frames: int, first: int = 0) -> dict:
@@ -24,6 +25,14 @@ def recording(name: str, frames: int, first: int = 0) -> dict:
         "frame_rate": 50.0,
         "codebook": "abc",
     }
+
+
+def parts(split: Split) -> dict[str, list[dict]]:
+    """The segments of each part that has some."""
+    found: dict[str, list[dict]] = {}
+    for part, row in split:
+        found.setdefault(part, []).append(row)
+    return {part: found[part] for part in ("train", "valid", "test") if part in found}
 
 
 @settings(deadline=None, max_examples=30)
@@ -43,32 +52,31 @@ def test_every_frame_is_in_one_part_once(seconds: list[int], valid: float, segme
     except InputError as error:
         assert "too little" in str(error)
         assume(False)
-    parts = {name: [unit for row in part for unit in row["unitA"].split()]
-             for name, part in (("train", split.train), ("valid", split.valid))}  # fmt: skip
-    assert sorted(map(int, parts["train"] + parts["valid"])) == list(range(first))
-    assert not set(parts["train"]) & set(parts["valid"]) and parts["train"] and parts["valid"]
-    names = [row["audio"] for row in split.train + split.valid]
+    train, held_out = parts(split)["train"], parts(split)["valid"]
+    units = [[unit for row in part for unit in row["unitA"].split()] for part in (train, held_out)]
+    assert sorted(map(int, units[0] + units[1])) == list(range(first))
+    assert not set(units[0]) & set(units[1]) and all(units)
+    names = [row["audio"] for row in train + held_out]
     assert len(set(names)) == len(names)
     by_name = {row["audio"]: row for row in rows}
-    for row in split.train + split.valid:
+    for row in train + held_out:
         source = by_name[row["recording"]]
         start, stop = round(row["start"] * 50), round((row["start"] + row["duration"]) * 50)
         for channel in ("unitA", "unitB"):
             assert row[channel].split() == source[channel].split()[start:stop]
         assert row["duration"] <= segment and row["codebook"] == "abc"
     if split.by_recording:
-        held_out = {row["recording"] for row in split.valid}
-        assert not held_out & {row["recording"] for row in split.train}
-        share = len(parts["valid"]) / first
+        assert not {row["recording"] for row in held_out} & {row["recording"] for row in train}
+        share = len(units[1]) / first
         assert valid / 2 <= share <= 2 * valid
 
 
 def test_many_recordings_are_held_out_whole_and_few_by_their_tails() -> None:
     many = split_rows([recording(f"r{n}", 3000) for n in range(20)], 0.1)
-    assert many.by_recording and len({row["recording"] for row in many.valid}) == 2
+    assert many.by_recording and len({row["recording"] for row in parts(many)["valid"]}) == 2
     few = split_rows([recording("long", 12000), recording("short", 300)], 0.1)
     assert not few.by_recording
-    assert [(row["recording"], row["start"], row["duration"]) for row in few.valid] == [("long", 216.0, 24.0)]
+    assert [(row["recording"], row["start"], row["duration"]) for row in parts(few)["valid"]] == [("long", 216.0, 24.0)]
 
 
 def test_copies_at_other_speeds_are_for_training_without_what_is_held_out() -> None:
@@ -79,22 +87,25 @@ def test_copies_at_other_speeds_are_for_training_without_what_is_held_out() -> N
             {**recording(f"{row['audio']}-fast", length * 9 // 10), "copy_of": row["audio"], "speed": 10 / 9}
             for row, length in zip(rows, lengths, strict=True)
         ]
-        alone, split = split_rows(rows, 0.17, 15), split_rows(rows + copies, 0.17, 15)
-        assert split.valid == alone.valid and split.train[: len(alone.train)] == alone.train
-        first_held_out = {row["recording"]: row["start"] for row in reversed(split.valid)}
-        added = split.train[len(alone.train) :]
-        assert {row["recording"] for row in added} == {f"{row['recording']}-fast" for row in alone.train}
+        alone, split = parts(split_rows(rows, 0.17, 15)), parts(split_rows(rows + copies, 0.17, 15))
+        assert split["valid"] == alone["valid"] and split["train"][: len(alone["train"])] == alone["train"]
+        first_held_out = {row["recording"]: row["start"] for row in reversed(split["valid"])}
+        added = split["train"][len(alone["train"]) :]
+        assert {row["recording"] for row in added} == {f"{row['recording']}-fast" for row in alone["train"]}
         for row in added:
             assert (row["start"] + row["duration"]) * 10 / 9 <= first_held_out.get(row["copy_of"], 1e9) + 0.02
-    with pytest.raises(InputError, match="a copy of r99, which is not there"):
+    with pytest.raises(InputError, match="a copy of r99, which is not in the file"):
         split_rows([*rows, {**recording("x", 100), "copy_of": "r99"}], 0.17, 15)
 
 
 def test_seed_chooses() -> None:
     rows = [recording(f"r{n}", 3000) for n in range(20)]
-    chosen = {tuple(row["recording"] for row in split_rows(rows, 0.1, seed=seed).valid) for seed in range(10)}
+    chosen = {tuple(row["recording"] for row in parts(split_rows(rows, 0.1, seed=seed))["valid"]) for seed in range(10)}
     assert len(chosen) > 3
-    assert split_rows(rows, 0.1, seed=3) == split_rows(rows, 0.1, seed=3)
+    one, same = (parts(split_rows(given, 0.1, seed=3)) for given in (rows, rows[::-1]))
+    assert one == parts(split_rows(rows, 0.1, seed=3))
+    # The order of the rows is of no account.
+    assert {row["recording"] for row in one["valid"]} == {row["recording"] for row in same["valid"]}
 
 
 def test_files(tmp_path: Path) -> None:
@@ -103,13 +114,14 @@ def test_files(tmp_path: Path) -> None:
     write_split(tmp_path / "new", split)
     names = {f"{part}.{end}" for part in ("train", "valid") for end in ("jsonl", "unitA", "unitB")}
     assert {path.name for path in (tmp_path / "new").iterdir()} == names | {"dict.txt"}
-    for part, expected in (("train", split.train), ("valid", split.valid)):
+    for part, expected in parts(split).items():
         assert read_unit_file(tmp_path / "new" / f"{part}.jsonl") == expected
         for channel in ("unitA", "unitB"):
             lines = (tmp_path / "new" / f"{part}.{channel}").read_text().splitlines()
             assert lines == [row[channel] for row in expected]
     counts = dict(line.split() for line in (tmp_path / "new" / "dict.txt").read_text().splitlines())
     everything = " ".join(row[channel] for row in rows for channel in ("unitA", "unitB")).split()
+    assert list(counts) == sorted(counts, key=lambda unit: (-int(counts[unit]), unit))  # as fairseq orders them
     assert set(counts) == set(everything) and sum(map(int, counts.values())) == len(everything)
 
 
@@ -137,6 +149,7 @@ def test_mono_and_stereo_for_a_vocoder(tmp_path: Path) -> None:
         ([recording("a", 9000)], {"valid": 1.0}, "--valid 1.0"),
         ([recording("a", 9000)], {"segment_seconds": 0}, "--segment-seconds 0"),
         ([recording("a", 9000), recording("a", 9000)], {}, "no other row"),
+        ([recording("fe_03/a", 9000)], {}, "cannot be the name of a file"),
         (
             [recording("a", 9000), {"audio": "b", "unitA": "1 2"}],
             {},
@@ -157,7 +170,7 @@ def test_mono_and_stereo_for_a_vocoder(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_split(rows: list[dict], options: dict, expected: str) -> None:
     with pytest.raises(InputError, match=expected):
-        split_rows(rows, **options)
+        list(split_rows(rows, **options))
 
 
 @pytest.mark.slow
@@ -175,7 +188,7 @@ def test_fairseq_preprocess_reads_the_lines(tmp_path: Path, run_loaded) -> None:
 
     dictionary = Dictionary.load(str(tmp_path / "bin" / "dict.unitB.txt"))
     data = data_utils.load_indexed_dataset(str(tmp_path / "bin" / "valid.unitB-None.unitB"), dictionary)
-    assert [dictionary.string(line) for line in data] == [row["unitB"] for row in split.valid]
+    assert [dictionary.string(line) for line in data] == [row["unitB"] for row in parts(split)["valid"]]
 
 
 @settings(deadline=None, max_examples=30)
@@ -195,29 +208,30 @@ def test_deduplicated_rows_are_cut_as_their_frames_are(data: list[list[int]], se
         for number, durations in enumerate(data)
     ]
     try:
-        wanted = split_rows([expand_durations(row) for row in rows], 0.3, segment, 0.5, test=test)
+        wanted = parts(split_rows([expand_durations(row) for row in rows], 0.3, segment, 0.5, test=test))
     except InputError:
         assume(False)
-    found = split_rows(rows, 0.3, segment, 0.5, test=test)
-    assert found.parts().keys() == wanted.parts().keys()
-    for name, part in found.parts().items():
-        assert [expand_durations(row) for row in part] == wanted.parts()[name]
+    split = split_rows(rows, 0.3, segment, 0.5, test=test)
+    found = parts(split)
+    assert found.keys() == wanted.keys()
+    for name, part in found.items():
+        assert [expand_durations(row) for row in part] == wanted[name]
         for row in part:
             units = row["unitA"].split()
             assert all(one != other for one, other in pairwise(units))
-    recordings = [{row["recording"] for row in part} for part in found.parts().values()]
-    assert not found.by_recording or sum(map(len, recordings)) == len(set().union(*recordings)) == len(rows)
+    recordings = [{row["recording"] for row in part} for part in found.values()]
+    assert not split.by_recording or sum(map(len, recordings)) == len(set().union(*recordings)) == len(rows)
 
 
 def test_a_last_test_is_of_recordings_that_nothing_else_has_seen(tmp_path: Path) -> None:
     rows = [recording(f"r{n}", 3000 + n) for n in range(20)]
     copies = [{**recording(f"{row['audio']}-slow", 3300), "copy_of": row["audio"], "speed": 0.9} for row in rows]
     split = split_rows(rows + copies, 0.1, test=0.2)
-    named = {name: {row.get("copy_of", row["recording"]) for row in part} for name, part in split.parts().items()}
+    named = {name: {row.get("copy_of", row["recording"]) for row in part} for name, part in parts(split).items()}
     assert {name: len(names) for name, names in named.items()} == {"train": 14, "valid": 2, "test": 4}
     assert len(set().union(*named.values())) == 20
     write_split(tmp_path, split)
-    assert read_unit_file(tmp_path / "test.jsonl") == split.test and (tmp_path / "test.unitB").is_file()
+    assert read_unit_file(tmp_path / "test.jsonl") == parts(split)["test"] and (tmp_path / "test.unitB").is_file()
     other = split_rows(rows, 0.1)
     with pytest.raises(InputError, match="another split already"):
         write_split(tmp_path, other)
@@ -246,7 +260,34 @@ def test_durations_travel_from_the_split_to_the_binarized_data(tmp_path: Path, r
             dictionary = Dictionary.load(str(tmp_path / "bin" / f"dict.{stream}.txt"))
             data = data_utils.load_indexed_dataset(str(tmp_path / "bin" / f"{part}.{stream}"), dictionary)
             assert [dictionary.string(line) for line in data] == [row[stream] for row in segments]
-    run_command([*command, tmp_path / "frames", "--frames", "--valid", "0.2"])
+    run_command([*command, tmp_path / "frames", "--expand", "--valid", "0.2"])
     whole = [row for part in ("train", "valid") for row in read_unit_file(tmp_path / "frames" / f"{part}.jsonl")]
     assert all("unitA.durations" not in row for row in whole)
     assert sum(len(row["unitA"].split()) for row in whole) == sum(908 + n for n in range(10))
+
+
+def test_a_long_recording_takes_time_in_proportion() -> None:
+    """Eight hours of runs in 480 segments: a row is parsed once, not for each segment."""
+    row = {"audio": "a", "unitA": "7 8 9 " * 240_000, "unitA.durations": "1 2 3 " * 240_000}
+    start = time.perf_counter()
+    found = parts(split_rows([row], 0.1))
+    assert len(found["train"]) + len(found["valid"]) == 480 and time.perf_counter() - start < 20
+
+
+MEMORY = """
+import json, resource, sys
+from speechdlm_ext.units.files import UnitFile
+from speechdlm_ext.units.splitting import split_rows, write_split
+for count in (2_000, 60_000):
+    with open(f"{sys.argv[1]}/{count}", "w") as file:
+        for number in range(count):
+            file.write(json.dumps({"audio": f"recording {number}", "unitA": f"{number % 9} 2 3 4 " * 40}) + "\\n")
+    sizes = write_split(f"{sys.argv[1]}/{count}-split", split_rows(UnitFile(f"{sys.argv[1]}/{count}"), 0.1))
+    assert sum(number for number, _ in sizes.values()) == count
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, run_command) -> None:
+    small, large = map(int, run_command(["python", "-c", MEMORY, tmp_path]).stdout.split())
+    assert large - small < 10_000  # kB; the rows alone are 20,000 in the file

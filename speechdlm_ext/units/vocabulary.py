@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TextIO
+from typing import IO
 
 from speechdlm_ext.errors import InputError
 
@@ -73,6 +73,6 @@ class Vocabulary:
             raise InputError(f"{path}: no units in it")
         return cls(counts)
 
-    def write(self, file: TextIO) -> None:
+    def write(self, file: IO[str]) -> None:
         """Write the dictionary file."""
         file.writelines(f"{unit} {count}\n" for unit, count in self.counts.items())
