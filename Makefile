@@ -24,7 +24,7 @@ help:
 	@echo "make setup     the environment $(VENV), with everything in it (the other commands make it, too)"
 	@echo "make demo      from raw audio to a dialogue that a model continues: demo/report.html"
 	@echo "make demo AUDIO=FOLDER   the same on your own two-channel recordings"
-	@echo "make test      the tests (ARGS='-k units' chooses)"
+	@echo "make test      the tests: unit, then commands, then browser (GROUP=unit, ARGS='-k units' choose)"
 	@echo "make test-long some more, which take minutes"
 	@echo "make test-all  the battery of fairseq commands on each Python 3.10 to 3.13 that is installed"
 	@echo "make test-fairseq TESTS=FOLDER   fairseq's own tests, from a folder of its repository (tag v0.12.2)"
@@ -40,10 +40,15 @@ setup:
 demo: setup
 	@$(RUN) scripts/demo.py $${AUDIO:+--audio "$$AUDIO"} $(ARGS)
 
+GROUP ?= unit commands browser
 PYTEST := $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# Status 5: ARGS chose no test of a group.
 test: setup
-	@$(PYTEST) -m "not long" $(ARGS)
+	@status=0; for group in $(GROUP); do \
+	    $(PYTEST) -m "$$group and not long" $(ARGS); code=$$?; \
+	    [ $$code = 0 ] || [ $$code = 5 ] || status=$$code; \
+	done; exit $$status
 
 test-long: setup
 	@$(PYTEST) -m long $(ARGS)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,30 @@ APART = (
 )
 
 
+# What a module of the group `commands` has in its source: processes, by whatever name.
+PROCESSES = ("subprocess", "multiprocessing", "helpers.processes", "helpers.battery", "Command(")
+
+
+def group_of(item: pytest.Item) -> str:
+    """`browser`, `commands` (processes, and what is marked as slow) or `unit`."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if "driver" in fixtures:
+        return "browser"
+    if fixtures & {"run_command", "run_loaded"} or item.get_closest_marker("slow"):
+        return "commands"
+    return "commands" if any(word in source_of(item.path) for word in PROCESSES) else "unit"
+
+
+@cache
+def source_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 @pytest.hookimpl(tryfirst=True)  # before those that a marker leaves out are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is APART; order files by LONG; within a file nothing changes."""
+    """Mark each test with its group, and what is APART as long; order files by LONG; within a file nothing changes."""
     for item in items:
+        item.add_marker(group_of(item))
         if item.nodeid.endswith(APART):
             item.add_marker(pytest.mark.long)
 
