@@ -107,4 +107,4 @@ class Side:
 
 def ours(settings: dict[str, Any]) -> Side:
     """This code, in this environment."""
-    return Side("ours", sys.executable, {**settings, "imports": ["speechdlm_ext"]})
+    return Side("ours", sys.executable, {**settings, "imports": ["speechdlm_ext.plugin"]})

@@ -149,7 +149,7 @@ def _lengths(units: int) -> list[int]:
 
 def _side(name: str, settings: Settings, **work: Any) -> Side:
     common = {"device": settings.device, "threads": settings.threads, "dtype": "float32", "units": UNITS}
-    return Side(name, sys.executable, {**common, **work, "imports": ["speechdlm_ext", "fairseq"]})
+    return Side(name, sys.executable, {**common, **work, "imports": ["speechdlm_ext.plugin"]})
 
 
 def _rate(side: Side) -> float:
