@@ -211,6 +211,28 @@ def test_a_sample_depends_on_its_prompt_and_seed_alone() -> None:
         assert not torch.equal(together[1][0].units, together[2][0].units)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [4, 8])
+@torch.no_grad()
+def test_few_and_many_rows_are_computed_alike(dtype: torch.dtype, rows: int) -> None:
+    """One row, few and many differ by the order of sums in the products of a bf16 model, not by their precision."""
+    model = toy_unit_lm(decoder_embed_dim=64, decoder_ffn_embed_dim=96, decoder_attention_heads=4).eval()
+    for parameter in model.parameters():
+        parameter.mul_(0.3)
+    model.to(dtype)
+    tokens = torch.randint(0, 21, (rows, 12, 1))
+
+    def read(tokens: Tensor) -> Tensor:
+        cache = model.decoder.make_cache(12)
+        steps = [model.decoder(tokens[:, t : t + 1], cache=cache.extend(1))[0][0].units for t in range(12)]
+        return torch.cat(steps, 1).float()
+
+    together = read(tokens)
+    alone = torch.cat([read(row.unsqueeze(0)) for row in tokens])
+    spread = float(together.std())
+    assert float((together - alone).abs().max()) < (1e-5 if dtype == torch.float32 else 0.02) * spread
+
+
 def test_an_ensemble_of_both_kinds_averages_probabilities() -> None:
     models = [toy_unit_lm(), toy_unit_lstm()]
     (best,) = generator(models, max_len_b=12).generate([prompt(4)], [0])[0]
