@@ -1,7 +1,7 @@
 """Run fairseq's own tests against the installed fairseq with this package's repairs; `make test-fairseq` is this.
 
 FOLDER is the folder `tests` of fairseq's repository at the tag v0.12.2 (which is not part of its release), beside its
-folder `scripts`. What needs a network, a GPU, xFormers or iopath is left out. What follows `--` goes to pytest.
+folder `scripts`. What needs a network, a GPU, xFormers or iopath is skipped. What follows `--` goes to pytest.
 """
 
 from __future__ import annotations

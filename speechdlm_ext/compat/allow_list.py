@@ -2,7 +2,7 @@
 
 torch's weights-only reader lets a file call, build and fill whatever is on the list, so nothing on it may do anything
 but hold data. Where the real thing could do more (functions that call others, numpy's dtypes, which trust the state
-that they are given), a stand-in from :mod:`.pickle_stubs` answers to its name.
+that they are given), a stub of :mod:`.pickle_stubs` takes its name.
 """
 
 from __future__ import annotations

@@ -95,17 +95,17 @@ def _is_raised_by_fairseq(trace: TracebackType | None) -> bool:
 
 def _is_of_a_user(trace: TracebackType | None) -> bool:
     """Whether the innermost code that is not of an installed library is neither fairseq's nor ours."""
-    ours = str(Path(__file__).resolve().parents[1])
+    ours = Path(__file__).resolve().parents[1]
     installed = {*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")), *site.getsitepackages()}
+    installed.add(site.getusersitepackages())
     for frame in _frames(trace):
         file = frame.tb_frame.f_code.co_filename
-        if _is_fairseqs(frame) or file.startswith(ours):
+        folders = Path(file).parents
+        if _is_fairseqs(frame) or ours in folders:
             return False
-        folders = (str(folder) for folder in Path(file).parents)
-        if any(folder in user_folders for folder in folders):
-            return True
-        library = file.startswith("<") or any(file.startswith(str(folder)) for folder in installed)
-        if not library and frame.tb_frame.f_globals.get("__name__") != "__main__":
+        within = set(map(str, folders))
+        library = file.startswith("<") or bool(within & installed)
+        if within & user_folders or (not library and frame.tb_frame.f_globals.get("__name__") != "__main__"):
             return True
     return False
 

@@ -42,7 +42,7 @@ class InputError(Exception):
 
 
 class ShortOfMemory(InputError):
-    """There is too little memory: no fault of the item in hand, which is therefore not skipped for it."""
+    """There is too little memory: no fault of the current item, which is therefore not skipped."""
 
 
 def is_set(variable: str) -> bool:

@@ -127,6 +127,36 @@ def test_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         end_in_one_line(InputError("x"))
 
 
+OUR_COMMAND = """
+import sys
+from speechdlm_ext.errors import InputError, run_command
+def main():
+    try:
+        open("/dev/full", "w", buffering=1).write("x" * 10_000)
+    except OSError as error:
+        if sys.argv[1] == "input":
+            raise InputError("a.wav has 1 channel") from None
+        if sys.argv[1] == "torch":
+            raise RuntimeError("unexpected pos 304000 vs 303888")
+        raise KeyError("a fault of ours")
+run_command(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("input", "error: a.wav has 1 channel"), ("torch", "error: No space left on device"), ("fault", None)],
+)
+def test_our_own_commands(kind: str, said: str | None, run_command: Any) -> None:
+    done = run_command(["python", "-c", OUR_COMMAND, kind], check=False)
+    if said is None:
+        assert done.returncode == 1 and "a fault of ours" in done.stderr and "Traceback" in done.stderr
+    else:
+        assert (done.returncode, done.stderr) == (2, f"-c: {said}\n")
+    shown = run_command(["python", "-c", OUR_COMMAND, kind], check=False, env={"SPEECHDLM_TRACEBACK": "1"})
+    assert shown.returncode == 1 and "Traceback" in shown.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -51,7 +51,7 @@ REPAIRS = [
     Repair(
         name="early-stopping",
         package="fairseq",
-        fault="a run that is taken up again has forgotten how long it has not improved (--patience), and --patience "
+        fault="a resumed run has forgotten how long it has not improved (--patience), and --patience "
         "with --disable-validation trains to the end without a word",
         changes={"fairseq.trainer": _keep_count, "fairseq.checkpoint_utils": _go_on_counting},
     ),

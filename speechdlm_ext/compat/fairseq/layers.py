@@ -16,7 +16,7 @@ def _leave_the_fast_path(module: Any) -> None:
 
     fairseq calls torch's fused layer without saying what kind of mask it passes, which torch 2 refuses. And it fills
     the layer's second set of weights from the first whenever a checkpoint is loaded, so that the checkpoints of a run
-    that was taken up again differ from those of one that was not.
+    that was resumed differ from those of one that was not.
     """
     layer = module.TransformerEncoderLayerBase
     if "_load_from_state_dict" not in vars(layer):  # other fairseqs have no fast path

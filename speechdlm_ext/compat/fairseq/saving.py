@@ -184,7 +184,7 @@ REPAIRS = [
     Repair(
         name="whole-restore",
         package="fairseq",
-        fault="a run whose checkpoint_last.pt is cut off cannot be taken up again",
+        fault="a run whose checkpoint_last.pt is cut off cannot be resumed",
         changes={"fairseq.checkpoint_utils": _resume_from_whole_files},
     ),
 ]

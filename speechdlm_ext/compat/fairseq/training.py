@@ -39,9 +39,9 @@ def _check_first_epoch(module: Any) -> None:
 
     @replace(module, "train")
     def train(cfg: Any, trainer: Any, task: Any, epoch_itr: Any) -> Any:
-        done, wanted = trainer.get_num_updates(), cfg.optimization.max_update
-        if 0 < wanted <= done:
-            logger.info(f"Stopping training due to num_updates: {done} >= max_update: {wanted}; it had ended before")
+        done, last = trainer.get_num_updates(), cfg.optimization.max_update
+        if 0 < last <= done:
+            logger.info(f"Stopping training due to num_updates: {done} >= max_update: {last}; it had ended before")
             return [None], True
         if not any(trainer is one for one in checked):
             checked[:] = [trainer]
