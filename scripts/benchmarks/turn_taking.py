@@ -62,10 +62,10 @@ def _make_talk(rng: np.random.Generator, timing: TurnTakingPriors) -> Talk:
 
 def _figures(talks: list[Talk]) -> object:
     from speechdlm_ext.metrics.bootstrap import BootstrapOptions
-    from speechdlm_ext.metrics.summary import summarise
+    from speechdlm_ext.metrics.summary import summarize
     from speechdlm_ext.metrics.turn_taking import find_events_of_many
 
-    return summarise(find_events_of_many(talks), BootstrapOptions())
+    return summarize(find_events_of_many(talks), BootstrapOptions())
 
 
 def _count_with_pyannote(talks: list[Talk]) -> dict[str, int]:

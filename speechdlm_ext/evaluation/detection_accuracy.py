@@ -15,7 +15,7 @@ from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.recordings import recording_blocks
 from speechdlm_ext.metrics.detection import DetectionErrors, detection_errors, pool_errors
 from speechdlm_ext.metrics.intervals import join_intervals
-from speechdlm_ext.metrics.summary import summarise
+from speechdlm_ext.metrics.summary import summarize
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from speechdlm_ext.vad import Annotation, Detector, Speech, build_detector
 
@@ -96,7 +96,7 @@ def _by_channel(dialogue: Dialogue, given: Annotation, channels: int) -> Speech:
 
 
 def _rates(items: Sequence[tuple[Speech, float]]) -> dict[str, Any]:
-    events = summarise(find_events_of_many(items))
+    events = summarize(find_events_of_many(items))
     return {
         "recordings": events["conversations"],
         "minutes": events["minutes"],

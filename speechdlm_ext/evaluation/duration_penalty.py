@@ -13,7 +13,7 @@ from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.recordings import recording_blocks
-from speechdlm_ext.metrics.unit_figures import unit_figures
+from speechdlm_ext.metrics.units import unit_figures
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.quantizer import DPDPQuantizer
 

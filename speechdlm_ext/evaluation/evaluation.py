@@ -41,7 +41,7 @@ from speechdlm_ext.io.pool import available_cores
 from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.events import KINDS, Events, one_conversation
-from speechdlm_ext.metrics.summary import summarise
+from speechdlm_ext.metrics.summary import summarize
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions
 
 RESUME_LOG = "measurements.jsonl"
@@ -91,7 +91,7 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         options = {
             "ipu-silence": self.turn_taking.ipu_silence,
-            "max-backchannel": self.turn_taking.backchannel_longest,
+            "max-backchannel": self.turn_taking.max_backchannel,
             "interruption-overlap": self.turn_taking.interruption_overlap,
         }
         for name, value in options.items():
@@ -240,7 +240,7 @@ def _table(evaluation: Evaluation) -> str:
     for name, own in evaluation.sets.items():
         for number, (dialogue, others) in enumerate(zip(own.dialogues, dialogue_figures(own), strict=True)):
             events = one_conversation(own.events, number)
-            figures = _flat(summarise(events), events) | others
+            figures = _flat(summarize(events), events) | others
             rows.append({"corpus": name, "dialogue": dialogue.name, **activity, **figures})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")

@@ -17,9 +17,9 @@ from speechdlm_ext.metrics.comparison import compare, compare_halves
 from speechdlm_ext.metrics.correlation import correlate
 from speechdlm_ext.metrics.intervals import crop_intervals, total_seconds
 from speechdlm_ext.metrics.signal import pool_sound
-from speechdlm_ext.metrics.summary import summarise
+from speechdlm_ext.metrics.summary import summarize
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events_of_many
-from speechdlm_ext.metrics.unit_figures import compare_units, unit_figures
+from speechdlm_ext.metrics.units import compare_units, unit_figures
 from speechdlm_ext.metrics.words import error_rates, talk_figures
 
 Figures = dict[str, Any]
@@ -35,7 +35,7 @@ class Resources:
 
 def corpus_figures(own: EvalSet, bootstrap: BootstrapOptions, resources: Resources) -> Figures:
     """Turn-taking, and each group of figures that applies to the corpus."""
-    figures = summarise(own.events, bootstrap)
+    figures = summarize(own.events, bootstrap)
     for name, compute in MEASURES.items():
         found = compute(own, resources)
         if found is not None:

@@ -1,7 +1,7 @@
 """Full-Duplex-Bench (Lin et al. 2025): its folders, and those of its measures that follow from speech activity alone.
 
-A sample is a folder with ``input.wav``, what the user says, and ``output.wav``, what the model says at the same time.
-The benchmark itself aligns words; here a stretch of speech of at most one second counts as a backchannel, as a longer
+A sample is a folder with ``input.wav``, the user's speech, and ``output.wav``, the model's at the same time.
+The benchmark itself aligns words; here an interval of speech of at most one second counts as a backchannel, as a longer
 one takes the turn.
 """
 
@@ -49,7 +49,7 @@ def write_layout(dialogues: Sequence[Dialogue], folder: Path) -> list[tuple[str,
         rate = max(audio_info(file).sample_rate for file in dialogue.files)
         wave = torch.cat(list(dialogue_blocks(dialogue, rate)), dim=1)
         if len(wave) != 2:
-            left_out.append((dialogue.name, f"two channels are wanted, user and model; it has {len(wave)}"))
+            left_out.append((dialogue.name, f"expected two channels, user and model; it has {len(wave)}"))
             continue
         for channel, file in zip(wave, files, strict=True):
             write_audio(file, channel, rate)
@@ -89,7 +89,7 @@ def _sample(user: np.ndarray, model: np.ndarray, options: TurnTakingOptions) -> 
     if not len(user):
         return None
     begin, end = user[0, 0], user[-1, 1]
-    longer = model[:, 1] - model[:, 0] > options.backchannel_longest
+    longer = model[:, 1] - model[:, 0] > options.max_backchannel
     after = model[longer & (model[:, 0] >= end)]
     during = model[longer & (model[:, 0] >= begin) & (model[:, 0] < end)]
     listening = model[~longer & (model[:, 0] >= begin) & (model[:, 0] < end)]

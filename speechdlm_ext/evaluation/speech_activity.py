@@ -35,7 +35,7 @@ class Detection:
     given: Mapping[tuple[str, str], Annotation] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """What results say about it."""
+        """What is written to results about it."""
         return {"method": self.detector.name, "frame_shift": self.frame_shift, "options": asdict(self.detector)}
 
 

@@ -1,4 +1,4 @@
-"""RTTM: who speaks when, one line a stretch of speech, as the NIST diarization evaluations write it."""
+"""RTTM: who speaks when, one line per interval of speech, the format of the NIST diarization evaluations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SpeakerTurn:
 
 
 def read_rttm(path: str | os.PathLike[str]) -> list[SpeakerTurn]:
-    """Read the SPEAKER lines of an RTTM file; lines of other types, comments (``;;``) and empty lines are passed over.
+    """Read the SPEAKER lines of an RTTM file; other types, comments (``;;``) and empty lines are skipped.
 
     Raises:
         InputError: no such file, too few fields, a number that is none, or a negative start or duration; the
@@ -36,7 +36,7 @@ def read_rttm(path: str | os.PathLike[str]) -> list[SpeakerTurn]:
     """
     turns = []
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 fields = line.split()
                 if not fields or fields[0].startswith(";;") or fields[0] != "SPEAKER":
@@ -51,7 +51,7 @@ def read_rttm(path: str | os.PathLike[str]) -> list[SpeakerTurn]:
 
 def _parse(fields: list[str], where: str) -> SpeakerTurn:
     if len(fields) < 8:
-        raise InputError(f"{where}: {len(fields)} fields, at least 8 are wanted (SPEAKER file channel start …)")
+        raise InputError(f"{where}: {len(fields)} fields, expected at least 8 (SPEAKER file channel start …)")
     try:
         channel, start, duration = int(fields[2]), float(fields[3]), float(fields[4])
     except ValueError:
@@ -79,8 +79,8 @@ def write_rttm(path: str | os.PathLike[str], turns: Iterable[SpeakerTurn]) -> No
 
 
 def speech_by_speaker(turns: Iterable[SpeakerTurn]) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Stretches of speech (start, end) in seconds, by recording and speaker, each list in order of start."""
+    """Intervals of speech (start, end) in seconds, by recording and speaker, each list in order of start."""
     speech: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for turn in turns:
         speech.setdefault(turn.recording, {}).setdefault(turn.speaker, []).append((turn.start, turn.end))
-    return {name: {who: sorted(parts) for who, parts in people.items()} for name, people in speech.items()}
+    return {name: {who: sorted(parts) for who, parts in speakers.items()} for name, speakers in speech.items()}

@@ -16,13 +16,13 @@ FRAME_SHIFT = 0.01  # seconds
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a detector says of one channel of a recording, and of what became of it.
+    """Speech of one channel of a recording and of its resynthesis, as a detector finds it.
 
     Attributes:
         share: of frames of 10 ms that are speech in both or silence in both, 0 to 1.
         chance: the same for the better of two constant answers, "all speech" and "all silence".
         speech: the share of speech in the recording.
-        made_speech: the share of speech in what became of it.
+        made_speech: the share of speech in the resynthesis.
     """
 
     share: float
@@ -32,7 +32,7 @@ class Agreement:
 
 
 def speech_frames(intervals: Sequence[Interval], duration: float) -> NDArray[np.bool_]:
-    """Whether there is speech in each 10 ms of ``duration`` seconds: (frames,), from stretches of speech in seconds."""
+    """Whether there is speech in each 10 ms of ``duration`` seconds: (frames,), from intervals of speech in seconds."""
     return intervals_to_frames(intervals, round(duration / FRAME_SHIFT), FRAME_SHIFT)
 
 
@@ -52,9 +52,9 @@ def compare_sounds(
 
     Args:
         source: the recording (C, N), full scale at ±1.
-        made: what became of it (C, M).
+        made: its resynthesis (C, M).
         sample_rate: of both, in Hz.
-        listen: gives the stretches of speech of each channel of a sound (C, N) at a rate in Hz.
+        listen: gives the speech of each channel of a wave (C, N) at a rate in Hz.
 
     Returns:
         One :class:`Agreement` for each channel.
@@ -65,7 +65,7 @@ def compare_sounds(
     if len(source) != len(made) or abs(source.shape[1] - made.shape[1]) > 0.02 * sample_rate:
         raise InputError(
             f"{made.shape[0]} channels of {made.shape[1] / sample_rate:.3f} s were made of {source.shape[0]} of "
-            f"{source.shape[1] / sample_rate:.3f} s: as many, and lengths to a frame of 20 ms, are wanted"
+            f"{source.shape[1] / sample_rate:.3f} s: expected as many, and equal lengths to a frame of 20 ms"
         )
     duration = source.shape[1] / sample_rate
     results = []

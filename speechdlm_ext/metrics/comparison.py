@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions, draw_weights, percentile_interval, ratios
 from speechdlm_ext.metrics.events import KINDS, EventList, Events, select_conversations
-from speechdlm_ext.metrics.summary import NO_INTERVAL, counts_and_seconds, observed_minutes, summarise, why_unknown
+from speechdlm_ext.metrics.summary import NO_INTERVAL, counts_and_seconds, observed_minutes, summarize, why_unknown
 
 DIFFERENCES = ("per_minute", "seconds_per_minute", "mean", "median")
 _BIN = 0.01  # seconds, of the histograms that distances are resampled with
@@ -42,7 +42,7 @@ def compare(generated: Events, reference: Events, bootstrap: BootstrapOptions | 
         intervals of all of these but the median; ``reason``, why some are None. ``speech_share``: differences for each
         channel, or None.
     """
-    mine, theirs = summarise(generated), summarise(reference)
+    mine, theirs = summarize(generated), summarize(reference)
     distance: dict[str, Any] = {"speech_share": _share_differences(mine["speech_share"], theirs["speech_share"])}
     weights = None
     if bootstrap and min(generated.conversations, reference.conversations) > 1:
@@ -67,10 +67,10 @@ def compare(generated: Events, reference: Events, bootstrap: BootstrapOptions | 
 
 
 def compare_halves(reference: Events, splits: int = 20, seed: int = 1) -> dict[str, Any] | None:
-    """How far two halves of one corpus are from each other: what nobody can be expected to fall below.
+    """How far two halves of one corpus are from each other: the baseline below which no distance can be expected.
 
-    Conversations are dealt out to two halves at random, ``splits`` times. Half a corpus scatters more than a whole
-    one, so the yardstick is a little too long.
+    Conversations are assigned to two halves at random, ``splits`` times. Half a corpus scatters more than a whole
+    one, so the baseline is a little too high.
 
     Returns:
         For each kind of event the mean absolute value of each figure of :func:`compare`, and ``reason``; None with
@@ -85,16 +85,16 @@ def compare_halves(reference: Events, splits: int = 20, seed: int = 1) -> dict[s
         order = rng.permutation(count)
         one, other = np.sort(order[: count // 2]), np.sort(order[count // 2 :])
         distances.append(compare(select_conversations(reference, one), select_conversations(reference, other)))
-    yardstick: dict[str, Any] = {"splits": splits}
+    baseline: dict[str, Any] = {"splits": splits}
     for name in KINDS.values():
         rows = [distance[name] for distance in distances]
         means = {key: _mean_size([row[key] for row in rows]) for key in (*DIFFERENCES, "wasserstein")}
         reasons = [row["reason"] for row in rows if row["reason"]]
-        yardstick[name] = {**means, "reason": reasons[0] if reasons and None in means.values() else None}
+        baseline[name] = {**means, "reason": reasons[0] if reasons and None in means.values() else None}
     shares = [distance["speech_share"] for distance in distances if distance["speech_share"] is not None]
     shares = [share for share in shares if len(share) == reference.channel_counts.max()]  # halves may lack a channel
-    yardstick["speech_share"] = np.abs(shares).mean(axis=0).tolist() if shares else None
-    return yardstick
+    baseline["speech_share"] = np.abs(shares).mean(axis=0).tolist() if shares else None
+    return baseline
 
 
 def _mean_size(values: list[float | None]) -> float | None:

@@ -34,10 +34,10 @@ def detection_errors(
     A collar of 0.25 is that of NIST's md-eval, and what pyannote.metrics calls 0.5.
     """
     count = round(duration / FRAME_SHIFT)
-    speech, heard = (intervals_to_frames(part, count, FRAME_SHIFT) for part in (reference, found))
+    speech, detected = (intervals_to_frames(part, count, FRAME_SHIFT) for part in (reference, found))
     bounds = [(time - collar, time + collar) for interval in reference for time in interval]
     judged = ~intervals_to_frames(bounds, count, FRAME_SHIFT) if collar > 0 else np.ones(count, bool)
-    parts = (speech & judged, speech & ~heard & judged, heard & ~speech & judged)
+    parts = (speech & judged, speech & ~detected & judged, detected & ~speech & judged)
     return DetectionErrors(*(float(frames.sum() * FRAME_SHIFT) for frames in parts))
 
 

@@ -135,8 +135,8 @@ class Events:
 def pool_events(conversations: Iterable[Events]) -> Events:
     """The events of several conversations together, each still on its own clock.
 
-    A long conversation weighs more than a short one. Where the numbers of channels differ, channels are added that
-    say nothing.
+    A long conversation weighs more than a short one. Where the numbers of channels differ, silent channels are
+    added.
     """
     parts = list(conversations)
     width = max((part.channel_speech.shape[1] for part in parts), default=0)

@@ -68,18 +68,18 @@ class SoundMeter:
             activity: speech of each channel in this piece, (start, end) in seconds from its beginning.
         """
         self._samples += wave.shape[1]
-        for number, (samples, stretches) in enumerate(zip(wave.astype(np.float64), activity, strict=True)):
+        for number, (samples, intervals) in enumerate(zip(wave.astype(np.float64), activity, strict=True)):
             self._sums[number] += samples.sum(), (samples**2).sum()
             self._peaks[number] = max(self._peaks[number], np.abs(samples).max(initial=0.0))
             full = np.abs(samples) >= FULL
             alone = ~np.concatenate(([False], full[:-1])) & ~np.concatenate((full[1:], [False]))
             self._clipped[number] += (full & ~alone).sum()
             self._silent[number] += (np.abs(samples) < SILENT).sum()
-            self._add_speech(number, samples, stretches)
+            self._add_speech(number, samples, intervals)
             self._spectra[number] += self._spectrum(samples)
 
-    def _add_speech(self, number: int, samples: NDArray[np.float64], stretches: Sequence[Interval]) -> None:
-        inside = intervals_to_frames(stretches, len(samples), 1 / self.sample_rate)
+    def _add_speech(self, number: int, samples: NDArray[np.float64], intervals: Sequence[Interval]) -> None:
+        inside = intervals_to_frames(intervals, len(samples), 1 / self.sample_rate)
         power = (samples - samples.mean()) ** 2 if len(samples) else samples
         for column, chosen in enumerate((inside, ~inside)):
             self._speech[number, column] += chosen.sum()
@@ -98,8 +98,8 @@ class SoundMeter:
 
         ``level`` and ``peak`` (dB re full scale), ``clipped`` and ``silent`` (shares of the samples: at full scale two
         or more in a row; digital silence), ``bandwidth`` (Hz: above it the spectrum is 60 dB below its peak), ``dc``
-        (share of full scale), ``snr`` (dB: speech over what is heard outside of speech, as detected), ``reason`` (None,
-        or why some are None).
+        (share of full scale), ``snr`` (dB: speech over what is outside of speech), ``reason`` (None, or why some are
+        None).
         """
         return [self._channel(number) for number in range(len(self._sums))]
 
@@ -128,8 +128,8 @@ class SoundMeter:
             return None
         width = max(1, round(_SMOOTH * self._size / self.sample_rate))
         smooth = np.convolve(spectrum, np.ones(width) / width, "same")
-        heard = np.flatnonzero(smooth > smooth.max() * 10 ** (-BELOW_PEAK / 10))
-        return float(heard[-1] * self.sample_rate / self._size)
+        above = np.flatnonzero(smooth > smooth.max() * 10 ** (-BELOW_PEAK / 10))
+        return float(above[-1] * self.sample_rate / self._size)
 
     def _snr(self, number: int) -> tuple[float | None, str | None]:
         inside, outside = self._speech[number]

@@ -1,6 +1,6 @@
 """Figures of a corpus: number and seconds a minute, mean, median and quantiles of each kind of turn-taking event.
 
-What there is nothing to say about is None, with the reason beside it: never NaN, and never 0 for want of data.
+An unknown figure is None, with the reason beside it: never NaN, and never 0 for lack of data.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def describe(durations: Sequence[float] | NDArray[np.float64], minutes: float, r
     }
 
 
-def summarise(events: Events, bootstrap: BootstrapOptions | None = None) -> dict[str, Any]:
+def summarize(events: Events, bootstrap: BootstrapOptions | None = None) -> dict[str, Any]:
     """All figures of (pooled) events.
 
     Args:

@@ -24,7 +24,7 @@ def to_ticks(seconds: float) -> int:
 
 @dataclass(frozen=True)
 class Track:
-    """Stretches of one channel, in order and apart from each other, in ticks on the timeline of all conversations."""
+    """Intervals of one channel, in order and apart from each other, in ticks on the timeline of all conversations."""
 
     start: Times
     end: Times
@@ -37,18 +37,18 @@ class Track:
         return self.joined(self.start[1:] - self.end[:-1] < shortest)
 
     def joined(self, same: NDArray[np.bool_]) -> Track:
-        """Neighbours joined where ``same`` (N - 1,) says so."""
+        """Neighbours joined where ``same`` (N - 1,) is true."""
         if not len(self.start):
             return self
         cut = np.flatnonzero(~same)
         return Track(self.start[np.concatenate(([0], cut + 1))], self.end[np.concatenate((cut, [len(self.end) - 1]))])
 
     def touches(self, start: Times, end: Times) -> NDArray[np.bool_]:
-        """Whether any stretch has something in common with each span (M,)."""
+        """Whether any interval overlaps each span (M,)."""
         return np.searchsorted(self.start, end, "left") > np.searchsorted(self.end, start, "right")
 
     def around(self, other: Track) -> Times:
-        """For each stretch of ``other``, the number of ours that holds it, or -1."""
+        """For each interval of ``other``, the number of the own one that contains it, or -1."""
         place = np.searchsorted(self.start, other.start, "right") - 1
         if not len(self.end):
             return np.full(len(other.start), -1)
@@ -72,11 +72,11 @@ class Timeline:
         self.bounds: Times = np.concatenate(([0], np.cumsum(self.durations + apart)))[:-1].astype(np.int64)
         self.speech = [self._track([a[c] if c < len(a) else () for a, _ in items]) for c in range(self.width)]
 
-    def _track(self, stretches: Sequence[Sequence[Interval]]) -> Track:
-        """One channel's speech: cut to the recordings, sorted, and joined where stretches meet."""
-        sizes = [len(part) for part in stretches]
+    def _track(self, intervals: Sequence[Sequence[Interval]]) -> Track:
+        """One channel's speech: cut to the recordings, sorted, and joined where intervals meet."""
+        sizes = [len(part) for part in intervals]
         pairs = [
-            np.asarray(part, np.float64).reshape(-1, 2) for part, size in zip(stretches, sizes, strict=True) if size
+            np.asarray(part, np.float64).reshape(-1, 2) for part, size in zip(intervals, sizes, strict=True) if size
         ]
         if not pairs:
             return Track(np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -99,12 +99,12 @@ class Timeline:
         return EventList((start - origin) / TICKS, (end - origin) / TICKS, channels, owner)
 
     def by_channel(self, tracks: Sequence[Track]) -> EventList:
-        """The stretches of all channels as events, in order of start, end and channel."""
+        """The intervals of all channels as events, in order of start, end and channel."""
         start, end, channel = self.sorted(tracks)
         return self.events(start, end, channel[:, None] == np.arange(self.width))
 
     def sorted(self, tracks: Sequence[Track]) -> tuple[Times, Times, Times]:
-        """Start, end and channel of the stretches of all channels, in that order."""
+        """Start, end and channel of the intervals of all channels, in that order."""
         channel = np.repeat(np.arange(len(tracks)), [len(track.start) for track in tracks])
         start = np.concatenate([track.start for track in tracks] or [channel])
         end = np.concatenate([track.end for track in tracks] or [channel])

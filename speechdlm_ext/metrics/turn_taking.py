@@ -4,8 +4,8 @@ Terms and thresholds, and where they are from:
 
 * Pause, gap, overlap within and between speakers: Heldner & Edlund (2010), "Pauses, gaps and overlaps in
   conversations", Journal of Phonetics 38, who read them off the joint state of the channels.
-* Inter-pausal units bounded by 200 ms of silence; events and seconds a minute, silence at the edges left out: Nguyen et
-  al. (2022), "Generative Spoken Dialogue Language Modeling", arXiv 2203.16502.
+* Inter-pausal units bounded by 200 ms of silence; events and seconds per minute, silence at both ends skipped: Nguyen
+  et al. (2022), "Generative Spoken Dialogue Language Modeling", arXiv 2203.16502.
 * Floor transfer offset, one signed figure for gaps and overlaps: Veluri et al. (2024), "Beyond Turn-Based Interfaces:
   Synchronous LLMs as Full-Duplex Dialogue Agents" (SyncLLM), arXiv 2409.15594.
 * Backchannels and interruptions have no agreed bounds in time; ours are named as such.
@@ -32,7 +32,7 @@ class TurnTakingOptions:
     """Thresholds in seconds."""
 
     ipu_silence: float = 0.2  # silence that bounds an inter-pausal unit (Nguyen et al. 2022)
-    backchannel_longest: float = 1.0  # ours: a listener's response is not longer
+    max_backchannel: float = 1.0  # ours: a listener's response is not longer
     interruption_overlap: float = 0.2  # ours: talk together before a change of speaker counts as an interruption
 
 
@@ -44,18 +44,18 @@ def find_events(activity: Activity, duration: float, options: TurnTakingOptions 
       else a *gap*. Silence at the beginning and the end of the recording is neither.
     * Overlap: two or more channels at once. *Within* a turn if the last channel to speak alone before it is the first
       to speak alone after it, *between* turns if that is another one; neither if nobody spoke alone on one side.
-    * Backchannel: an IPU of at most ``backchannel_longest`` seconds inside another channel's turn, where turns are made
+    * Backchannel: an IPU of at most ``max_backchannel`` seconds inside another channel's turn, where turns are made
       of the longer IPUs alone; it is not inside such a turn of its own channel.
-    * Turn: IPUs of one channel, backchannels left out, in whose pauses no other channel speaks (backchannels again left
-      out). A turn may lie inside another channel's: talk that did not win the floor.
+    * Turn: IPUs of one channel, backchannels apart, in whose pauses no other channel speaks (backchannels again
+      apart). A turn may lie inside another channel's: talk that did not win the floor.
     * Floor transfer offset: from the end of a turn to the start of the next one, negative if they overlap; turns inside
       another channel's do not count, nor does one of two turns that begin and end together.
     * Interruption: a floor transfer with ``interruption_overlap`` or more of overlap.
 
     Args:
-        activity: for each channel its stretches of speech (start, end) in seconds, in any order: pairs, or arrays
+        activity: for each channel its speech, intervals (start, end) in seconds, in any order: pairs, or arrays
             (N, 2).
-        duration: length of the conversation in seconds; speech outside of 0 to ``duration`` is cut off, stretches
+        duration: length of the conversation in seconds; speech outside of 0 to ``duration`` is cut off, intervals
             without length do not count.
         options: thresholds.
 
@@ -136,7 +136,7 @@ def _add_joint_states(events: Events, timeline: Timeline, ipus: Sequence[Track])
 
 def _add_turns(events: Events, timeline: Timeline, ipus: Sequence[Track], options: TurnTakingOptions) -> None:
     """Backchannels, turns, floor transfers and interruptions."""
-    longest = to_ticks(options.backchannel_longest)
+    longest = to_ticks(options.max_backchannel)
     skeleton = _turns([track.take(track.end - track.start > longest) for track in ipus], timeline)
     listening = [
         (track.end - track.start <= longest)
@@ -165,7 +165,7 @@ def _add_turns(events: Events, timeline: Timeline, ipus: Sequence[Track], option
 
 
 def _turns(tracks: Sequence[Track], timeline: Timeline) -> list[Track]:
-    """Each channel's stretches joined over pauses in which no other channel has one."""
+    """Each channel's intervals joined over pauses in which no other channel has one."""
     turns = []
     for channel, track in enumerate(tracks):
         left, right = track.end[:-1], track.start[1:]

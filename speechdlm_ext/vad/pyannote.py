@@ -42,7 +42,9 @@ def _load_pipeline(model: str) -> Any:
     try:
         from pyannote.audio import Pipeline
     except ImportError:
-        raise InputError("pyannote.audio is not installed: pip install pyannote.audio, or pass --vad silero") from None
+        raise InputError(
+            "pyannote.audio is not installed: pip install 'speechdlm_ext[pyannote]', or pass --vad silero"
+        ) from None
     try:
         pipeline = Pipeline.from_pretrained(model)
     except Exception as error:  # of the network, of the hub's licences, of the file

@@ -40,7 +40,9 @@ class Ten(Detector):
         try:
             from ten_vad import TenVad
         except ImportError:
-            raise InputError("ten-vad is not installed: pip install ten-vad, or pass --vad silero") from None
+            raise InputError(
+                "ten-vad is not installed: pip install 'speechdlm_ext[eval]', or pass --vad silero"
+            ) from None
         audio = resample(torch.as_tensor(wave), sample_rate, SAMPLE_RATE).numpy()
         samples = np.rint(np.clip(audio, -1, 1) * 32767).astype(np.int16)
         speech = []

@@ -104,7 +104,7 @@ def test_rows_of_prompts_that_will_not_do(tmp_path: Path) -> None:
 def test_settings_that_will_not_do() -> None:
     for options, found in (
         ({"turn_taking": TurnTakingOptions(ipu_silence=float("nan"))}, "--ipu-silence nan: expected 0 or more"),
-        ({"turn_taking": TurnTakingOptions(backchannel_longest=-1)}, "--max-backchannel -1: expected 0 or more"),
+        ({"turn_taking": TurnTakingOptions(max_backchannel=-1)}, "--max-backchannel -1: expected 0 or more"),
         ({"frame_rate": 0.0}, "--frame-rate 0: expected more than 0"),
         ({"bootstrap": BootstrapOptions(0)}, "--resamples 0, --seed 1: expected 1 or more"),
         ({"bootstrap": BootstrapOptions(seed=-3)}, "--seed -3: expected 1 or more, and 0 or more"),

@@ -19,7 +19,7 @@ from speechdlm_ext.evaluation.evaluation import RESUME_LOG, EvaluationOptions, e
 from speechdlm_ext.io.rttm import SpeakerTurn, read_rttm, write_rttm
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.events import KINDS
-from speechdlm_ext.metrics.summary import summarise
+from speechdlm_ext.metrics.summary import summarize
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from speechdlm_ext.report.evaluation import page_corpora, write_page
 from tests.helpers.talks import take_turns, write_talk
@@ -52,7 +52,7 @@ def test_figures_are_those_of_the_truth(corpora: Path, tmp_path: Path) -> None:
         ("generated", [(take_turns(10 + n, turn=3.0, offset=0.8), 40.0) for n in range(4)]),
         ("reference", [(take_turns(n), 40.0) for n in range(5)]),
     ):
-        truth = summarise(find_events_of_many(talks))
+        truth = summarize(find_events_of_many(talks))
         for kind in KINDS.values():
             assert result[side][kind]["n"] == truth[kind]["n"], (side, kind)
             if truth[kind]["n"]:

@@ -11,7 +11,7 @@ import pytest
 from speechdlm_ext.evaluation.schema import EVENTS, GROUPS, find_figure, format_value, markdown, schema_json
 from speechdlm_ext.metrics.events import KINDS
 from speechdlm_ext.metrics.signal import SoundMeter
-from speechdlm_ext.metrics.unit_figures import compare_units, unit_figures
+from speechdlm_ext.metrics.units import compare_units, unit_figures
 from speechdlm_ext.metrics.words import error_rates, talk_figures
 
 

@@ -14,7 +14,7 @@ from speechdlm_ext.io.rttm import read_rttm, speech_by_speaker
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.metrics.comparison import compare, compare_halves
 from speechdlm_ext.metrics.intervals import crop_intervals, shift_intervals
-from speechdlm_ext.metrics.summary import summarise
+from speechdlm_ext.metrics.summary import summarize
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from speechdlm_ext.report.evaluation import PageCorpus, PageOptions, PageReport, write_page
 from speechdlm_ext.report.sound import Recording
@@ -66,9 +66,9 @@ def write(path: Path, corpora: list[PageCorpus], megabytes: float = 1.2) -> Page
     generated, reference = corpora[0].events, corpora[1].events
     bootstrap = BootstrapOptions(resamples=100)
     result = {
-        "generated": summarise(generated, bootstrap)
+        "generated": summarize(generated, bootstrap)
         | {"sound": {"A": {"level": -21.5}, "B": {"level": -23.0}}, "x": {HOSTILE[:20]: None}},
-        "reference": summarise(reference, bootstrap),
+        "reference": summarize(reference, bootstrap),
         "distance": compare(generated, reference, bootstrap),
         "split_half": compare_halves(reference, splits=3),
         "activity": {"source": "energy", "frame_shift_seconds": 0.01},

@@ -17,14 +17,15 @@ def test_round_trip(tmp_path: Path) -> None:
     assert speech_by_speaker(turns) == {"call": {"anna": [(0.5, 1.75)], "ben": [(1.5, pytest.approx(1.5001))]}}
 
 
-def test_other_lines_are_passed_over(tmp_path: Path) -> None:
+def test_other_lines_and_a_byte_order_mark_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.rttm"
     path.write_text(
+        "\ufeffSPEAKER call 1 0.0 0.2 <NA> <NA> anna <NA> <NA>\n"
         ";; comment\n\nSPKR-INFO call 1 <NA> <NA> <NA> unknown anna <NA>\n"
         "SPEAKER call 1 0.5 1.0 <NA> <NA> anna <NA> <NA>\n",
         encoding="utf-8",
     )
-    assert [turn.end for turn in read_rttm(path)] == [1.5]
+    assert [turn.end for turn in read_rttm(path)] == [0.2, 1.5]
 
 
 @pytest.mark.parametrize(

@@ -95,3 +95,10 @@ def test_pieces_add_up(data: Path) -> None:
             assert one[name] == pytest.approx(other[name], rel=0.02), name
     pooled = pool_sound([whole.figures(), pieces.figures()], [2.0, 1.0])
     assert pooled[0]["level"] == pytest.approx(whole.figures()[0]["level"])
+
+
+def test_the_mean_of_levels_is_that_of_their_powers() -> None:
+    """A second at -20 dB and three at -60 dB have a fourth of the first one's power, 6 dB less; not -50 dB."""
+    loud, quiet = measure(noise(1, -20)), measure(noise(3, -60))
+    pooled = pool_sound([[loud], [quiet]], [1.0, 3.0])[0]
+    assert pooled["level"] == pytest.approx(-26.0, abs=0.2) and pooled["peak"] == loud["peak"]

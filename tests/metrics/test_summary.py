@@ -9,7 +9,7 @@ import pytest
 
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions, draw_weights, percentile_interval, ratios
 from speechdlm_ext.metrics.events import KINDS, one_conversation, pool_events
-from speechdlm_ext.metrics.summary import describe, summarise
+from speechdlm_ext.metrics.summary import describe, summarize
 from speechdlm_ext.metrics.turn_taking import find_events, find_events_of_many
 
 
@@ -28,7 +28,7 @@ def test_figures_of_durations() -> None:
 def test_pooled_figures() -> None:
     pooled = pool_events([find_events([[(0, 2)], [(3, 4)]], 30), find_events([[(0, 4)], []], 90)])
     assert pooled.duration == 120 and pooled.speech == [6, 1] and len(pooled.ipus) == 3
-    figures = summarise(pooled)
+    figures = summarize(pooled)
     assert figures["ipu"]["per_minute"] == 1.5 and figures["conversations"] == 2 and figures["minutes"] == 2
     assert figures["speech_share"] == [0.05, 1 / 120]
     assert figures["floor_transfer_offset"]["mean"] == 1.0
@@ -46,7 +46,7 @@ def test_pooled_figures() -> None:
     ),
 )
 def test_nothing_to_say(talks: list, reason: str) -> None:
-    figures = summarise(find_events_of_many(talks), BootstrapOptions(resamples=10))
+    figures = summarize(find_events_of_many(talks), BootstrapOptions(resamples=10))
     for name in KINDS.values():
         assert figures[name]["reason"] == reason
         assert all(figures[name][key] is None for key in ("n", "per_minute", "seconds_per_minute", "mean", "interval"))
@@ -55,18 +55,18 @@ def test_nothing_to_say(talks: list, reason: str) -> None:
 
 def test_one_channel_has_no_gaps_to_count() -> None:
     alone = ([[(0, 2), (3, 4)]], 30.0)
-    figures = summarise(find_events_of_many([alone]))
+    figures = summarize(find_events_of_many([alone]))
     assert figures["pause"]["per_minute"] == 2 and figures["turn"]["n"] == 1
     assert figures["gap"]["per_minute"] is None and figures["gap"]["reason"] == "one channel only"
     assert figures["gap"]["n"] is None  # not 0: nobody could have left one
-    one = summarise(find_events_of_many([alone]), BootstrapOptions(10))["pause"]
+    one = summarize(find_events_of_many([alone]), BootstrapOptions(10))["pause"]
     assert one["interval"] is None and one["reason"] == "intervals need two conversations or more"
     # Beside a conversation of two channels it says nothing about the second one.
     pair = find_events_of_many([alone, ([[(0, 1)], [(1, 4)]], 10.0)])
-    assert summarise(pair)["speech_share"] == [pytest.approx(4 / 40), 0.3]
-    assert summarise(one_conversation(pair, 0))["speech_share"] == [pytest.approx(0.1)]
+    assert summarize(pair)["speech_share"] == [pytest.approx(4 / 40), 0.3]
+    assert summarize(one_conversation(pair, 0))["speech_share"] == [pytest.approx(0.1)]
     # Beside a conversation of two, the time of the lone channel does not dilute what two can do.
-    mixed = summarise(find_events_of_many([alone, ([[(0, 2)], [(2.5, 5)]], 60.0)]))
+    mixed = summarize(find_events_of_many([alone, ([[(0, 2)], [(2.5, 5)]], 60.0)]))
     assert mixed["gap"]["per_minute"] == 1 and mixed["ipu"]["per_minute"] == pytest.approx(4 / 1.5)
 
 
@@ -93,10 +93,10 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
             count = rng.poisson(rng.gamma(6, 1.0) * 2)
             starts = np.arange(count + 1) * 120 / (count + 1)
             talks.append(([[(s, s + 1) for s in starts]], 120.0))
-        figures = summarise(find_events_of_many(talks), BootstrapOptions(resamples=300, seed=trial))
+        figures = summarize(find_events_of_many(talks), BootstrapOptions(resamples=300, seed=trial))
         low, high = figures["pause"]["interval"]["per_minute"]
         assert low < figures["pause"]["per_minute"] < high
         covered += low <= 6 <= high
     assert 51 <= covered <= 60  # 95 % of 60 is 57
-    again = summarise(find_events_of_many(talks), BootstrapOptions(resamples=300, seed=59))
+    again = summarize(find_events_of_many(talks), BootstrapOptions(resamples=300, seed=59))
     assert again == figures

@@ -118,7 +118,7 @@ def test_thresholds_are_options() -> None:
     activity = [[(0, 2), (2.3, 5)], [(3, 3.6), (4.7, 8)]]
     assert spans(find_events(activity, 8, TurnTakingOptions(ipu_silence=0.31)).ipus)[0] == (0, 5)
     assert len(find_events(activity, 8).backchannels) == 1
-    assert not find_events(activity, 8, TurnTakingOptions(backchannel_longest=0.5)).backchannels
+    assert not find_events(activity, 8, TurnTakingOptions(max_backchannel=0.5)).backchannels
     assert find_events(activity, 8).interruptions
     assert not find_events(activity, 8, TurnTakingOptions(interruption_overlap=0.31)).interruptions
 

@@ -10,7 +10,7 @@ import pytest
 
 from speechdlm_ext.evaluation.schema import EVENTS
 from speechdlm_ext.metrics.events import Events, select_conversations
-from speechdlm_ext.metrics.summary import summarise
+from speechdlm_ext.metrics.summary import summarize
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from speechdlm_ext.report.dialogues import figure_columns, figure_rows
 from speechdlm_ext.report.evaluation import PageCorpus, PageReport, write_page
@@ -45,7 +45,7 @@ def test_figures_of_each_dialogue_are_its_own(corpora: list[PageCorpus]) -> None
         columns = figure_columns([(events, corpus.figures)])
         rows = figure_rows(columns, events, corpus.figures)
         for index, row in enumerate(rows):
-            alone = summarise(select_conversations(events, [index]))
+            alone = summarize(select_conversations(events, [index]))
             for column, value in zip(columns, row, strict=True):
                 kind, _, measure = column.key.partition(".")
                 if kind in EVENTS:
@@ -72,7 +72,7 @@ def test_lost_sound_is_named_and_the_page_stands(corpora: list[PageCorpus], tmp_
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
     empty = find_events_of_many([([[]], 10.0)])
     corpus = PageCorpus("generated", ["mute"], empty)
-    write_page(tmp_path / "index.html", {"generated": summarise(empty)}, [corpus])
+    write_page(tmp_path / "index.html", {"generated": summarize(empty)}, [corpus])
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "no speech was found" in text and "one channel only" in text and "None found" in text
     assert "NaN" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from speechdlm_ext.metrics.summary import summarise
+from speechdlm_ext.metrics.summary import summarize
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from speechdlm_ext.report.dialogues import figure_columns, figure_rows
 from speechdlm_ext.report.evaluation import PageCorpus, write_page
@@ -52,7 +52,7 @@ def test_long_lists_come_in_steps(driver: Any, tmp_path: Path) -> None:
     count = 230
     events = find_events_of_many([([[(0.5, 1.0 + n / 50)], []], 10.0) for n in range(count)])
     corpus = PageCorpus("generated", [f"talk {n}" for n in range(count)], events)
-    report = write_page(tmp_path / "index.html", {"generated": summarise(events)}, [corpus])
+    report = write_page(tmp_path / "index.html", {"generated": summarize(events)}, [corpus])
     assert report.silent == count
     browser.open_page(driver, tmp_path / "index.html")
     assert names_shown(driver) == [f"talk {n}" for n in range(100)]

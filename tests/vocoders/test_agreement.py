@@ -117,7 +117,7 @@ def test_comparison_against_known_sounds() -> None:
         "| all | 2 | 80.0% | 60.0% | 1 | 80.0% |",
     ]
     for wrong in (made[:1], np.pad(made, ((0, 0), (0, 321)))):
-        with pytest.raises(InputError, match="as many, and lengths to a frame of 20 ms, are wanted"):
+        with pytest.raises(InputError, match="expected as many, and equal lengths to a frame of 20 ms"):
             compare_sounds(source, wrong, 16000, listen)
 
 

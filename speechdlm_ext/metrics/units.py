@@ -1,7 +1,7 @@
 """Figures of units: entropy, bitrate, rate and repetition of a corpus, and how far it is from another one.
 
 Bitrate: N units a second, times the unigram entropy of deduplicated units over the corpus (as in the evaluation of
-DP-SLM and ZeroSyl); what the durations would cost is left out there, and given beside it here.
+DP-SLM and ZeroSyl); the cost of durations is not counted there, and given separately here.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def deduplicate(units: ArrayLike) -> tuple[Units, Units]:
 def entropy(counts: ArrayLike) -> float:
     """Entropy of a distribution given by counts, in bits."""
     table = np.asarray(counts, np.float64)
-    chances = table[table > 0] / table.sum()
-    return float(-(chances * np.log2(chances)).sum())
+    probabilities = table[table > 0] / table.sum()
+    return float(-(probabilities * np.log2(probabilities)).sum())
 
 
 def unit_figures(dialogues: Sequence[Dialogue], frame_rate: float, ngram: int = 4) -> dict[str, Any]:

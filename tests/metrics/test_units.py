@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from speechdlm_ext.metrics.unit_figures import compare_units, deduplicate, entropy, jensen_shannon, unit_figures
+from speechdlm_ext.metrics.units import compare_units, deduplicate, entropy, jensen_shannon, unit_figures
 
 units = st.lists(st.integers(0, 5), max_size=60)
 
