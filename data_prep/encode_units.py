@@ -67,7 +67,7 @@ def main() -> None:
     from speechdlm_ext.io.progress import follow
     from speechdlm_ext.io.recordings import read_manifest
     from speechdlm_ext.io.speeds import with_speeds
-    from speechdlm_ext.units.encode_corpus import encode_recordings
+    from speechdlm_ext.units.encoding import encode_recordings
     from speechdlm_ext.units.pipeline import choose_units
     from speechdlm_ext.units.summary import summarize
 

@@ -31,11 +31,11 @@ def measure(settings: Settings) -> list[Comparison]:
 def _measure(device: str, threads: int, rounds: int) -> tuple[list[float], list[float]]:
     import torch
 
-    from speechdlm_ext.encoders.bucketing import group_by_length
+    from speechdlm_ext.encoders.chunking import group_by_length
     from speechdlm_ext.encoders.hubert import HubertEncoder
     from speechdlm_ext.io.audio import read_audio
     from speechdlm_ext.units import DPDPQuantizer
-    from speechdlm_ext.units.encode_recordings import encode_rows
+    from speechdlm_ext.units.encoding import encode_rows
 
     if threads:
         torch.set_num_threads(threads)

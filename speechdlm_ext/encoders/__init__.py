@@ -1,4 +1,4 @@
-"""Audio to features: log-mel, HuBERT, WavLM."""
+"""Audio to features: log-mel, HuBERT, WavLM, any encoder of transformers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from speechdlm_ext.encoders.base import Encoder, build_encoder
+    from speechdlm_ext.encoders.hf import TransformersEncoder
     from speechdlm_ext.encoders.hubert import HubertEncoder
     from speechdlm_ext.encoders.logmel import LogMelEncoder
     from speechdlm_ext.encoders.wavlm import WavLMEncoder
 
-# Loaded when first asked for: unit files are read and written without torch.
+# Loaded when first asked for: --help does not wait for torch.
 _HOMES = {
     "Encoder": "speechdlm_ext.encoders.base",
     "HubertEncoder": "speechdlm_ext.encoders.hubert",
     "LogMelEncoder": "speechdlm_ext.encoders.logmel",
+    "TransformersEncoder": "speechdlm_ext.encoders.hf",
     "WavLMEncoder": "speechdlm_ext.encoders.wavlm",
     "build_encoder": "speechdlm_ext.encoders.base",
 }
@@ -22,6 +24,7 @@ __all__ = [
     "Encoder",
     "HubertEncoder",
     "LogMelEncoder",
+    "TransformersEncoder",
     "WavLMEncoder",
     "build_encoder",
 ]

@@ -1,4 +1,4 @@
-"""Features of recordings: of one alone, block by block, or of several of like length together."""
+"""Features of the recordings of a manifest: of one alone, block by block, or of several of like length together."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from speechdlm_ext.encoders.base import Encoder
-from speechdlm_ext.encoders.bucketing import group_by_length
-from speechdlm_ext.errors import InputError, ShortOfMemory, one_line
+from speechdlm_ext.encoders.chunking import by_halves, group_by_length
+from speechdlm_ext.errors import InputError, ShortOfMemory, memory_for, one_line
 from speechdlm_ext.io.read_ahead import Reading, read_ahead
 from speechdlm_ext.io.recordings import audio_paths, recording_size
 
@@ -41,25 +41,26 @@ def feature_parts(
     """The features of all recordings: one after another the parts of one that is alone, or several whole ones.
 
     Args:
-        rows, encoder, batch_seconds, workers: as :func:`speechdlm_ext.units.encode_recordings.encode_rows` has them.
+        rows, encoder, batch_seconds, workers: as for :func:`speechdlm_ext.units.encoding.encode_rows`.
 
     Raises:
-        ShortOfMemory: the encoder has not enough; what is wrong with a recording is its part's ``error``.
+        ShortOfMemory: there is not enough for one recording; what is wrong with a recording is its part's ``error``.
     """
     groups = [[place] for place in range(len(rows))]
     if batch_seconds > 0:
         groups = group_by_length([_size(row) for row in rows], batch_seconds)
     order = [rows[place] for group in groups for place in group]
     with closing(read_ahead(order, encoder.sample_rate, workers)) as readings:
+        most = batch_seconds
         for group in groups:
             if len(group) == 1:
                 yield from ([part] for part in _stream(next(readings), encoder))
             else:
-                yield from _batches([_whole(next(readings), encoder) for _ in group], encoder, batch_seconds)
+                most = yield from _batches([_whole(next(readings), encoder) for _ in group], encoder, most)
 
 
 def _size(row: Mapping[str, Any]) -> tuple[float, int]:
-    """Length as it will be heard, and channels; of a file that cannot be read, nothing."""
+    """Length at the row's speed, and channels; of a file that cannot be read, nothing."""
     try:
         seconds, channels = recording_size(row)
     except (InputError, OSError):
@@ -104,15 +105,29 @@ def _whole(reading: Reading, encoder: Encoder) -> tuple[FeaturePart, torch.Tenso
 
 
 def _batches(
-    items: list[tuple[FeaturePart, torch.Tensor]], encoder: Encoder, batch_seconds: float
-) -> Generator[list[FeaturePart], None, None]:
-    """Recordings with their features, batched by their true lengths, in case the manifest says others."""
-    yield from ([part] for part, _ in items if part.error is not None)
-    good = [item for item in items if item[0].error is None]
-    for places in group_by_length([(part.seconds, len(wave)) for part, wave in good], batch_seconds):
-        batch = [good[place] for place in places]
-        waves = [channel.to(encoder.device) for _, wave in batch for channel in wave]
-        features = iter(encoder.encode_batch(waves))
+    items: list[tuple[FeaturePart, torch.Tensor]], encoder: Encoder, most: float
+) -> Generator[list[FeaturePart], None, float]:
+    """Recordings with their features, batched by their true lengths, in case the manifest says others.
+
+    Returns:
+        How many seconds to compute at once from now on: less than before where memory ran out.
+    """
+
+    def encode(batch: Sequence[tuple[FeaturePart, torch.Tensor]]) -> list[FeaturePart]:
+        waves = [channel for _, wave in batch for channel in wave]
+        seconds = max(part.seconds for part, _ in batch) * len(waves)
+        what = f"{seconds:.0f} s of sound at once on {encoder.device}"
+        with memory_for(what, "take a smaller --batch-seconds"):
+            features = iter(encoder.encode_batch(waves, seconds))
         for part, wave in batch:
             part.features = [next(features) for _ in wave]
-        yield [part for part, _ in batch]
+        return [part for part, _ in batch]
+
+    yield from ([part] for part, _ in items if part.error is not None)
+    good = [item for item in items if item[0].error is None]
+    for places in group_by_length([(part.seconds, len(wave)) for part, wave in good], most):
+        done = by_halves([good[place] for place in places], encode)
+        if len(done) > 1:
+            most = max(part.seconds for part in done[0]) * sum(len(part.features) for part in done[-1])
+        yield from done
+    return most

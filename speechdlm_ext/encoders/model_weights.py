@@ -32,7 +32,7 @@ def read_weights(path: Path) -> tuple[dict[str, Any], Weights]:
     weights = state.get("model") if isinstance(state, dict) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         found = ", ".join(map(str, list(state)[:8])) if isinstance(state, dict) else type(state).__name__
-        raise InputError(f"{path} has no weights under 'model' (it has: {found}): a checkpoint of fairseq is wanted")
+        raise InputError(f"{path} has no weights under 'model' (it has: {found}): a checkpoint of fairseq is expected")
     named = {older_name(str(name)): value.to(torch.float32) for name, value in weights.items()}
     for name, value in named.items():
         if not bool(torch.isfinite(value).all()):
@@ -77,7 +77,7 @@ def load_strictly(module: nn.Module, weights: Weights, path: Path, rename: Calla
     for name, value in weights.items():
         if value.shape != wanted[name].shape:
             found, shape = tuple(value.shape), tuple(wanted[name].shape)
-            raise InputError(f"{path}: {rename(name)} is {found}, {shape} is wanted: it does not fit its own options")
+            raise InputError(f"{path}: {rename(name)} is {found}, {shape} is expected: it does not fit its own options")
     module.load_state_dict(weights, strict=False)  # compared above; a batch norm's count of batches is no weight
 
 
@@ -101,14 +101,14 @@ def digest_weights(weights: Weights, facts: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_layer(layer: int | None, blocks: int, path: Path) -> int:
+def check_layer(layer: int | None, blocks: int, path: Path | str) -> int:
     """The layer, if the model has it.
 
     Raises:
         InputError: no layer is named, or the model has fewer blocks.
     """
     if not isinstance(layer, int) or isinstance(layer, bool) or not 1 <= layer <= blocks:
-        found = "no layer is named" if layer is None else f"layer {layer} is wanted"
+        found = "no layer is named" if layer is None else f"layer {layer} is expected"
         raise InputError(f"{path} has {blocks} blocks and {found}: pass layer=1 to layer={blocks}")
     return layer
 

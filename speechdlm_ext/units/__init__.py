@@ -8,19 +8,16 @@ if TYPE_CHECKING:
     from speechdlm_ext.units.codebook import Codebook
     from speechdlm_ext.units.codebook_files import load_codebook
     from speechdlm_ext.units.quantizer import DPDPQuantizer
-    from speechdlm_ext.units.streaming import StreamingQuantizer
 
 # Loaded when first asked for: unit files are read and written without torch.
 _HOMES = {
     "Codebook": "speechdlm_ext.units.codebook",
     "DPDPQuantizer": "speechdlm_ext.units.quantizer",
-    "StreamingQuantizer": "speechdlm_ext.units.streaming",
     "load_codebook": "speechdlm_ext.units.codebook_files",
 }
 __all__ = [
     "Codebook",
     "DPDPQuantizer",
-    "StreamingQuantizer",
     "load_codebook",
 ]
 

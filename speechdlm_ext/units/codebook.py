@@ -1,21 +1,23 @@
-"""K-means codebooks: features to units, and the file that carries them with the encoder that they belong to."""
+"""K-means codebooks: features to units, and the file that holds them with the encoder that they belong to."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from speechdlm_ext.encoders.base import Encoder, build_encoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
-from speechdlm_ext.units.distances import CentroidDistances
+from speechdlm_ext.units.distances import NOT_FINITE, CentroidDistances
 
 
 class Codebook:
@@ -54,9 +56,10 @@ class Codebook:
         self.frame_rate = float(frame_rate)
         self.extra = dict(extra or {})
         self.identity = dict(self.options if identity is None else identity)
+        self._distances: dict[torch.device, CentroidDistances] = {}
 
     @property
-    def units(self) -> int:
+    def num_units(self) -> int:
         """The number of units K."""
         return self.centroids.shape[0]
 
@@ -77,15 +80,33 @@ class Codebook:
         """The nearest centroid of each frame, by Euclidean distance in float32; the lowest unit where several are.
 
         Args:
-            features: (T, D).
+            features: (T, D), on any device.
 
         Returns:
-            Units (T,), int64.
+            Units (T,), int64, on the features' device.
 
         Raises:
             InputError: the features have another width, or are not finite.
         """
-        return self._distances.nearest([features.cpu()])
+        return self.quantize_batch([features])[0]
+
+    def quantize_batch(self, utterances: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The units (T_i,) of each of several utterances (T_i, D) on one device, as :meth:`quantize` gives them."""
+        return quantize_batch(self, utterances)
+
+    def codes(self, utterances: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The nearest units of the frames of utterances (T_i, D), in order; -1 for features that are not finite.
+
+        They are on the features' device, and nothing here waits for a GPU.
+        """
+        device = utterances[0].device
+        if device not in self._distances:
+            self._distances[device] = CentroidDistances(self.centroids.to(device))
+        return map(nearest, self._distances[device].tables(utterances))
+
+    def search(self) -> NearestUnits:
+        """What makes units of the codes of one utterance, a part at a time."""
+        return NearestUnits()
 
     def for_encoder(self, encoder: Encoder) -> Codebook:
         """This codebook with the facts of the encoder that it is used with; itself where it has them already.
@@ -117,7 +138,9 @@ class Codebook:
         """
         if not self.encoder:
             raise InputError("the codebook does not say which encoder it belongs to: name the encoder (--encoder)")
-        encoder = build_encoder(self.encoder, {**self.options, **(overrides or {})})
+        options = {**self.options, **(overrides or {})}
+        options.pop("batch_seconds", None)  # which codebooks of before 0.3 name; it never changed the features
+        encoder = build_encoder(self.encoder, options)
         self.check_encoder(encoder)
         return encoder
 
@@ -173,9 +196,82 @@ class Codebook:
             raise InputError(f"{path}: metadata that cannot be read ({error})") from None
         return cls(centroids, **named)
 
-    @cached_property
-    def _distances(self) -> CentroidDistances:
-        return CentroidDistances(self.centroids)
+
+class Quantizer(Protocol):
+    """Features to units in two steps: what is computed where the features are, and what follows on the CPU."""
+
+    def codes(self, utterances: Sequence[torch.Tensor], /) -> Iterator[torch.Tensor]:
+        """What is needed of the frames of all utterances (T_i, D), in order, on their device, in parts (n, …)."""
+        ...
+
+    def search(self) -> UnitSearch:
+        """What makes units of the codes of one utterance."""
+        ...
+
+
+class UnitSearch(Protocol):
+    """The units of one utterance from its codes."""
+
+    def add(self, codes: torch.Tensor, /) -> None:
+        """Take in the codes (n, …) of the next frames, on the CPU; raises InputError where features are not finite."""
+        ...
+
+    def units(self) -> torch.Tensor:
+        """The units (T,), int64, of the frames so far."""
+        ...
+
+
+class NearestUnits:
+    """The units of one utterance where each frame has its own."""
+
+    def __init__(self) -> None:
+        self._units = array("q")  # an array that grows leaves no holes
+
+    def add(self, codes: torch.Tensor) -> None:
+        """Take in the units (n,), int64, of the next frames."""
+        if bool((codes < 0).any()):
+            raise InputError(NOT_FINITE)
+        self._units.frombytes(codes.contiguous().numpy().tobytes())
+
+    def units(self) -> torch.Tensor:
+        """The units (T,), int64, of the frames so far."""
+        return torch.from_numpy(np.array(self._units, dtype=np.int64))
+
+
+def nearest(table: torch.Tensor) -> torch.Tensor:
+    """The unit (n,) of the least of the distances (n, K) of each frame, the lowest of equal ones; -1 for NaN."""
+    least, units = table.min(dim=1)
+    return torch.where(least.isfinite(), units, -1)
+
+
+def quantize_batch(quantizer: Quantizer, utterances: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The units (T_i,), int64, of each of several utterances (T_i, D) on one device, where they are.
+
+    Raises:
+        InputError: features of another width, or that are not finite.
+    """
+    if not utterances:
+        return []
+    searches = [quantizer.search() for _ in utterances]
+    add_codes(searches, [len(features) for features in utterances], quantizer.codes(utterances))
+    return [search.units().to(utterances[0].device) for search in searches]
+
+
+def add_codes(searches: Sequence[UnitSearch], lengths: Sequence[int], codes: Iterable[torch.Tensor]) -> None:
+    """Give each search the codes of its next frames, ``lengths`` of them, from codes of all in order, in parts.
+
+    Each part is copied to the host once.
+    """
+    which, done = 0, 0
+    for part in codes:
+        part = part.cpu()
+        while len(part):
+            taken = part[: lengths[which] - done]
+            if len(taken):
+                searches[which].add(taken)
+            part, done = part[len(taken) :], done + len(taken)
+            if done == lengths[which]:
+                which, done = which + 1, 0
 
 
 def _as_read(facts: Mapping[str, Any]) -> dict[str, Any]:

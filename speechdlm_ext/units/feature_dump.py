@@ -18,7 +18,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.recordings import recording_seconds, recording_stamp
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard, remove_shards, shard_paths
-from speechdlm_ext.units.sample_frames import Drawn, draw_features
+from speechdlm_ext.units.kmeans import Drawn, draw_features
 
 Progress = Callable[[Iterable[Drawn], float], Iterable[Drawn]]
 
@@ -143,7 +143,7 @@ def _append(path: Path, dim: int, journal: ResumeLog, drawn: Iterable[Drawn], sa
     with NpyAppendArray(path) as file:
         for item in drawn:
             if item.error is not None:
-                say(f"left out: {item.error}")
+                say(f"skipped: {item.error}")
             elif len(item.features):
                 file.append(item.features.numpy())
             journal.add(item.row["id"], {"end": file.shape[0], "levels": item.levels, "error": item.error})

@@ -1,18 +1,20 @@
-"""Features to units that last: the duration-penalized quantizer of DP-SLM."""
+"""The duration-penalized quantizer of DP-SLM: features to units that change only where it pays."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.units.codebook import Codebook
+from speechdlm_ext.units.codebook import Codebook, NearestUnits, nearest, quantize_batch
 from speechdlm_ext.units.distances import CentroidDistances
 from speechdlm_ext.units.published_pairs import published_pair
-from speechdlm_ext.units.search import PathSearch
+
+if TYPE_CHECKING:
+    from speechdlm_ext.units.search import PathSearch
 
 
 class DPDPQuantizer(torch.nn.Module):
@@ -35,10 +37,10 @@ class DPDPQuantizer(torch.nn.Module):
         super().__init__()
         centroids = (codebook if isinstance(codebook, Codebook) else Codebook(codebook)).centroids
         if not (math.isfinite(duration_penalty) and duration_penalty >= 0):
-            raise InputError(f"duration penalty {duration_penalty:g}: 0 or more is wanted")
+            raise InputError(f"duration penalty {duration_penalty:g}: 0 or more is expected")
         if num_neighbors is not None and num_neighbors not in range(1, len(centroids) + 1):
             raise InputError(
-                f"num_neighbors {num_neighbors}: 1 to {len(centroids)}, the size of the codebook, is wanted"
+                f"num_neighbors {num_neighbors}: 1 to {len(centroids)}, the size of the codebook, is expected"
             )
         self.codebook = torch.nn.Parameter(centroids.clone(), requires_grad=False)
         self.duration_penalty = float(duration_penalty)
@@ -72,11 +74,11 @@ class DPDPQuantizer(torch.nn.Module):
             InputError: features of another width or shape or that are not finite; lengths that do not fit.
         """
         if features.dim() == 2 and lengths is None:
-            units = self.units(features)
+            units = self.quantize(features)
             quantized = self._centroids(features).index_select(0, units)
         elif features.dim() == 3:
             counts = self._counts(features, lengths)
-            found = self.units_batch([row[:count] for row, count in zip(features, counts, strict=True)])
+            found = self.quantize_batch([row[:count] for row, count in zip(features, counts, strict=True)])
             units = torch.full(features.shape[:2], -1, device=features.device)
             for row, some in zip(units, found, strict=True):
                 row[: len(some)] = some
@@ -85,43 +87,37 @@ class DPDPQuantizer(torch.nn.Module):
             features = features.masked_fill(beyond, 0)
             quantized = self._centroids(features)[units.clamp_min(0)].masked_fill_(beyond, 0)
         else:
-            raise InputError(f"features of shape {tuple(features.shape)}: (T, D), or (B, T, D) with lengths, is wanted")
+            raise InputError(f"features of shape {tuple(features.shape)}: (T, D), or (B, T, D) with lengths, is expected")
         return _StraightThrough.apply(features, quantized), units
 
-    def units(self, features: torch.Tensor) -> torch.Tensor:
+    def quantize(self, features: torch.Tensor) -> torch.Tensor:
         """The units (T,), int64, on the features' device, of one utterance (T, D)."""
-        return self.units_batch([features])[0]
+        return self.quantize_batch([features])[0]
 
-    def units_batch(self, utterances: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The units (T_i,) of each of several utterances (T_i, D) on one device, which may differ in length.
+    def quantize_batch(self, utterances: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The units (T_i,), int64, of each of several utterances (T_i, D) on one device, which may differ in length.
 
         Distances are computed where the features are, the search runs on the CPU.
 
         Raises:
             InputError: features of another width, or that are not finite.
         """
-        if not utterances:
-            return []
-        distances = self.distances(utterances[0].device)
-        lengths = [len(features) for features in utterances]
-        if not self.duration_penalty:
-            return list(distances.nearest(utterances).split(lengths))
-        searches = [self.search() for _ in utterances]
-        which = 0
-        for table in distances.tables(utterances):
-            table = table.cpu()
-            while len(table):
-                left = lengths[which] - searches[which].frames
-                searches[which].add(table[:left])
-                which += left <= len(table)
-                table = table[left:]
-        return [search.units().to(utterances[0].device) for search in searches]
+        return quantize_batch(self, utterances)
 
-    def search(self) -> PathSearch:
-        """The search over one utterance with this penalty, to be given tables of ``distances``."""
+    def codes(self, utterances: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """What :meth:`search` needs of the frames of utterances (T_i, D), in order, on their device."""
+        tables = self._distances(utterances[0].device).tables(utterances)
+        return tables if self.duration_penalty else map(nearest, tables)
+
+    def search(self) -> PathSearch | NearestUnits:
+        """What makes units of the codes of one utterance, a part at a time."""
+        if not self.duration_penalty:
+            return NearestUnits()
+        from speechdlm_ext.units.search import PathSearch
+
         return PathSearch(len(self.codebook), self.duration_penalty, self.num_neighbors)
 
-    def distances(self, device: torch.device) -> CentroidDistances:
+    def _distances(self, device: torch.device) -> CentroidDistances:
         """What makes tables of distances on a device; kept until the codebook changes."""
         version = 0 if self.codebook.is_inference() else self.codebook._version
         made_of = (self.codebook.data_ptr(), version, device)

@@ -7,138 +7,129 @@ cost of the best path that ends with unit k in frame t, and ``m(t)`` the least o
 
     c(t, k) = cost(t, k) + min(c(t-1, k), m(t-1) + λ)
 
-since whoever changes does best to come from the best unit of all. So a path is known from two numbers a frame: the
-unit ``best(t)`` at which the best path ends, and the frame since which it has been there. There are no other
-back-pointers. Costs are summed in float64, ``m`` being taken out after each frame, so that an hour loses no digits.
+since a path that changes does best to come from the best unit of all. So a path is known from two numbers per frame:
+the unit at which the best path ends, and the frame since which it has been there. There are no other back-pointers.
+Costs are summed in float64, ``m`` being subtracted after each frame, so that an hour loses no digits.
 
 Ties: of all sequences of the same least cost, the one whose last unit is the lowest, then the last but one, and so on.
+
+Importing this module loads numba; it is imported when it is first needed.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from functools import cache
+from array import array
 
 import numpy as np
 import torch
+from numba import njit
 
-Scan = Callable[..., None]
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.units.distances import NOT_FINITE
 
 
-@cache
-def fastest_scan() -> Scan:
-    """The compiled loop over frames, or the one in PyTorch, which gives the same units, where numba does not work."""
-    try:
-        from speechdlm_ext.units.compiled_search import scan
-    except ImportError as error:  # numba says this, too, of a numpy that is too new for it
-        from speechdlm_ext.units.torch_search import scan
+def _scan(
+    table: np.ndarray,
+    penalty: float,
+    neighbors: int,
+    costs: np.ndarray,
+    starts: np.ndarray,
+    first: int,
+    best: np.ndarray,
+    run_starts: np.ndarray,
+) -> None:
+    """Take the frames ``first`` … ``first + n - 1`` into the search.
 
-        warnings.warn(f"numba cannot be used ({error}): units are searched for without it, slowly", stacklevel=2)
-    return scan
+    Args:
+        table: costs of the frames (n, K or more), float32; columns beyond K are not read.
+        penalty: of a change of unit.
+        neighbors: units of a frame that may be used; K for all.
+        costs: (K,) float64, of the best path to each unit; changed in place.
+        starts: (K,) int64, the frame in which that path came to its unit; changed in place.
+        first: number of the first frame in the utterance.
+        best, run_starts: (n,) int64, filled: the end of the best path to each frame, and since when it is there.
+    """
+    units = costs.size
+    limit, equal = np.float32(np.inf), units  # the cost of the last neighbor, and how many of that cost are allowed
+    low, end = 0.0, -1  # of the frame before: the least cost, and its unit
+    if first:
+        end = np.argmin(costs)
+        low = costs[end]
+    for index in range(table.shape[0]):
+        frame = first + index
+        row = table[index, :units]
+        if neighbors < units:
+            limit = np.partition(row, neighbors - 1)[neighbors - 1]
+            equal = neighbors - np.sum(row < limit)
+        lowest, last = np.inf, 0
+        for unit in range(units):
+            cost = np.float64(row[unit])
+            if neighbors < units and row[unit] >= limit:
+                if row[unit] > limit or equal == 0:
+                    cost = np.inf
+                else:
+                    equal -= 1
+            if frame == 0:
+                starts[unit] = 0
+            else:
+                stay = costs[unit] - low
+                if stay > penalty or (stay == penalty and unit > end):  # of equal paths, the one over the lower unit
+                    stay = penalty
+                    starts[unit] = frame
+                cost += stay
+            costs[unit] = cost
+            if cost < lowest:
+                lowest, last = cost, unit
+        low, end = lowest, last
+        best[index] = end
+        run_starts[index] = starts[end]
+
+
+try:  # keep the compiled code on the disk for other processes, where there is a place to write
+    _compiled_scan = njit(_scan, nogil=True, cache=True)
+except RuntimeError:
+    _compiled_scan = njit(_scan, nogil=True)
 
 
 class PathSearch:
-    """The search over one utterance, taken in a table of frames at a time.
+    """The search over one utterance, which takes in a table of frames at a time.
 
     Args:
         units: their number K.
         penalty: λ, of a change.
-        neighbours: only the so many units that cost least in a frame may be used in it, of equal ones the lower; None
-            for all. A change of unit is always possible, so that there is always a path.
-        scan: the loop over frames; the fastest, if not given.
+        neighbors: in each frame only so many units of the least cost may be used, of equal ones the lower; None for
+            all. A change of unit is always possible, so that there is always a path.
     """
 
-    def __init__(self, units: int, penalty: float, neighbours: int | None = None, scan: Scan | None = None) -> None:
+    def __init__(self, units: int, penalty: float, neighbors: int | None = None) -> None:
         self.penalty = float(penalty)
-        self.neighbours = units if neighbours is None else int(neighbours)
-        self.frames = 0
-        self.released = 0
-        self._scan = scan or fastest_scan()
+        self.neighbors = units if neighbors is None else int(neighbors)
         self._costs = np.empty(units, dtype=np.float64)
         self._starts = np.empty(units, dtype=np.int64)
-        # Of the frames that have not been released.
-        self._best: list[int] = []
-        self._run_starts: list[int] = []
+        self._best, self._run_starts = array("q"), array("q")  # of each frame; arrays that grow leave no holes
 
     def add(self, table: torch.Tensor) -> None:
-        """Take in the costs (n, K), float32, of the next frames; columns beyond K are not looked at."""
-        best, run_starts = np.empty((2, len(table)), dtype=np.int64)
-        costs = np.ascontiguousarray(table.cpu().numpy())
-        self._scan(costs, self.penalty, self.neighbours, self._costs, self._starts, self.frames, best, run_starts)
-        self.frames += len(table)
-        self._best += best.tolist()
-        self._run_starts += run_starts.tolist()
+        """Take in the costs (n, K or more), float32, of the next frames, on the CPU; columns beyond K are not read.
+
+        Raises:
+            InputError: a cost is not a finite number.
+        """
+        costs = np.ascontiguousarray(table.numpy())
+        if not np.isfinite(costs[:, : self._costs.size]).all():
+            raise InputError(NOT_FINITE)
+        best, run_starts = np.empty((2, len(costs)), dtype=np.int64)
+        frames = len(self._best)
+        _compiled_scan(costs, self.penalty, self.neighbors, self._costs, self._starts, frames, best, run_starts)
+        self._best.frombytes(best.tobytes())
+        self._run_starts.frombytes(run_starts.tobytes())
 
     def units(self) -> torch.Tensor:
-        """The units, int64, of the frames that have not been released, on the path that is the best by now."""
-        best, run_starts, released = self._best, self._run_starts, self.released
+        """The units (T,), int64, of the frames so far."""
         runs, lengths = [], []
-        end = self.frames
-        while end > released:
-            start = max(run_starts[end - 1 - released], released)
-            runs.append(best[end - 1 - released])
+        end = len(self._best)
+        while end > 0:
+            start = self._run_starts[end - 1]
+            runs.append(self._best[end - 1])
             lengths.append(end - start)
             end = start
         return torch.from_numpy(np.repeat(np.array(runs[::-1], dtype=np.int64), lengths[::-1]))
-
-    def agreed(self) -> int:
-        """The number of frames, from the first of the utterance, whose units no further frame can change."""
-        if not self.frames:
-            return 0
-        # The other paths end here: in the next frame, their units are come to from the best one.
-        above = self._costs - self._costs.min()
-        ties = (above == self.penalty) & (np.arange(len(above)) <= above.argmin())
-        alive = np.flatnonzero((above < self.penalty) | ties)
-        starts = self._starts[alive]
-        # Runs on which paths end, (start, unit), and the last frame that all paths over the run have in common.
-        runs: dict[tuple[int, int], int] = {}
-        for start, count in zip(*(found.tolist() for found in np.unique(starts, return_counts=True)), strict=True):
-            if count == 1:
-                runs[start, int(alive[starts == start][0])] = self.frames - 1
-            elif start <= self.released:
-                return self.released
-            else:  # paths that part in this frame: what they have in common came before
-                self._join(runs, start - 1)
-        while len(runs) > 1:
-            latest = max(runs)
-            if latest[0] <= self.released:
-                return self.released
-            del runs[latest]
-            self._join(runs, latest[0] - 1)
-        return max(runs.values()) + 1
-
-    def release(self, end: int) -> torch.Tensor:
-        """The units of the frames not released before frame ``end``, which stay as they are whatever comes.
-
-        Paths that had other units there are given up; where all agree there is none.
-        """
-        units = self.units()[: end - self.released]
-        if not len(units):
-            return units
-        last = end - 1
-        for start in np.unique(self._starts).tolist():
-            here = self._starts == start
-            if start <= last:
-                here[units[-1]] = False
-                self._costs[here] = np.inf
-            elif self._unit_at(last, start - 1) != int(units[-1]):
-                self._costs[here] = np.inf
-        del self._best[: end - self.released], self._run_starts[: end - self.released]
-        self.released = end
-        return units
-
-    def _tip(self, frame: int) -> tuple[int, int]:
-        """The unit at which the best path to a frame ends, and since when it is there."""
-        return self._best[frame - self.released], self._run_starts[frame - self.released]
-
-    def _join(self, runs: dict[tuple[int, int], int], frame: int) -> None:
-        unit, start = self._tip(frame)
-        runs[start, unit] = min(frame, runs.get((start, unit), frame))
-
-    def _unit_at(self, frame: int, end: int) -> int:
-        """The unit in ``frame`` on the best path to ``end``."""
-        unit, start = self._tip(end)
-        while start > frame:
-            unit, start = self._tip(start - 1)
-        return unit

@@ -22,8 +22,7 @@ from speechdlm_ext.io.recordings import audio_paths, recording_blocks, recording
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.durations import predict_frames
-from speechdlm_ext.units.encode_corpus import unit_facts
-from speechdlm_ext.units.encode_recordings import Encoded, encode_rows
+from speechdlm_ext.units.encoding import Encoded, encode_rows, unit_facts
 from speechdlm_ext.units.pipeline import UnitChoice
 from speechdlm_ext.vocoders.base import Vocoder
 from speechdlm_ext.vocoders.loudness import active_levels, match_levels

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speechdlm_ext.encoders import build_encoder, normalization
-from speechdlm_ext.encoders.frame_grid import Chunks, FrameGrid, batches
+from speechdlm_ext.encoders import build_encoder, chunking
+from speechdlm_ext.encoders.chunking import Chunks, FrameGrid
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
 from tests.helpers.speech_checkpoints import (
@@ -79,13 +79,6 @@ def test_windows_keep_each_frame_once(frames: int, kept: int, context: int) -> N
         assert window.stop == frames or window.stop - window.end == context
 
 
-@given(lengths=st.lists(st.integers(1, 100), max_size=30), most=st.integers(1, 300))
-def test_batches_hold_each_item_once(lengths: list[int], most: int) -> None:
-    got = list(batches(lengths, most))
-    assert sorted(item for batch in got for item in batch) == list(range(len(lengths)))
-    assert all(len(batch) == 1 or len(batch) * max(lengths[item] for item in batch) <= most for batch in got)
-
-
 def test_a_long_recording_is_the_sum_of_its_windows(encoders: dict[str, Any], wave: torch.Tensor) -> None:
     model = hubert(1, True, **BASE)
     pieces = []
@@ -124,14 +117,14 @@ def test_a_stream_is_the_whole_however_it_is_cut(
 
 @pytest.mark.parametrize("held", [1 << 27, 100_000, 0])
 def test_normalized_blocks(wave: torch.Tensor, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(normalization, "_HELD", held)
+    monkeypatch.setattr(chunking, "_HELD", held)
     stereo = torch.stack((wave, 0.01 * wave.flip(0) - 0.2))
     blocks = [*stereo.split(7001, dim=1), stereo[:, :0]]
-    normed = torch.cat(list(normalization.normalized_blocks(iter(blocks))), dim=1)
+    normed = torch.cat(list(chunking.normalized_blocks(iter(blocks))), dim=1)
     exact = stereo.double()
     exact = (exact - exact.mean(1, keepdim=True)) / (exact.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(normed, exact.float(), rtol=0, atol=2e-5)
-    assert list(normalization.normalized_blocks([])) == []
+    assert list(chunking.normalized_blocks([])) == []
 
 
 def test_a_long_stream_holds_one_window(encoders: dict[str, Any], wave: torch.Tensor) -> None:

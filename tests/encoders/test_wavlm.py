@@ -13,7 +13,6 @@ from torchaudio.models import wavlm_model
 from speechdlm_ext.encoders import build_encoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
-from tests.helpers import speech_checkpoints
 from tests.helpers.speech_checkpoints import WAVLM_CFG, wavlm_features, wavlm_weights
 
 
@@ -129,28 +128,14 @@ def test_a_batch_gives_what_single_files_give(make: Any, weights: dict[str, torc
         torch.testing.assert_close(features, want, rtol=1e-5, atol=1e-4)
 
 
-def test_the_bias_of_far_frames(make: Any, weights: dict[str, torch.Tensor]) -> None:
-    encoder, frames = make(), 1700
-    bias = encoder.model._position_bias(torch.zeros(1, frames, 32))
-    table = weights["encoder.layers.0.self_attn.relative_attention_bias.weight"]
-    for i, j in (
-        (0, 0),
-        (3, 4),
-        (4, 3),
-        (0, 79),
-        (0, 80),
-        (0, 81),
-        (1699, 0),
-        (0, 1699),
-        (900, 99),
-        (99, 900),
-        (5, 500),
-    ):
-        assert torch.equal(bias[0, :, i, j], table[speech_checkpoints._bucket(j - i)]), (i, j)
-    assert bias.shape == (1, 16, frames, frames)
-    # It is made once for sounds of one length, and follows a change of length or precision.
-    assert encoder.model._position_bias(torch.zeros(3, frames, 32)) is bias
-    assert encoder.model._position_bias(torch.zeros(1, 7, 32, dtype=torch.bfloat16)).shape == (1, 16, 7, 7)
+def test_the_bias_of_far_frames_and_of_fewer_frames_after_many(
+    make: Any, weights: dict[str, torch.Tensor], wave: torch.Tensor
+) -> None:
+    """Sounds of several lengths in any order: what was kept of longer or shorter ones makes no difference."""
+    encoder, long = make(layer=1), wave.repeat(9)[: 320 * 1700]
+    for sound in (wave[:9000], long, wave[5000:12000]):
+        want = wavlm_features(weights, pad(sound, (40, 40)), 1)
+        torch.testing.assert_close(encoder.encode(sound, 16000), want, rtol=1e-5, atol=2e-4)
 
 
 def test_older_names_of_the_weight_norm(make: Any, weights: dict[str, torch.Tensor], wave: torch.Tensor) -> None:
@@ -210,7 +195,7 @@ BLOCK = "encoder.layers.1"
         ({"replaced": {f"{BLOCK}.fc1.bias": torch.ones(2)}}, rf"{BLOCK}.fc1.bias is \(2,\), \(48,\)"),
         ({"cfg": {"num_buckets": 32}}, r"relative_attention_bias.weight is \(320, 16\), \(32, 16\)"),
         ({"cfg": {"gru_rel_pos": False}}, "gated relative positions"),
-        ({"layer": 4}, "has 3 blocks and layer 4 is wanted"),
+        ({"layer": 4}, "has 3 blocks and layer 4 is expected"),
         ({"padding": 400}, "padding 400"),
         ({"chunk_seconds": 0}, "chunk_seconds 0"),
         ({"context_seconds": -1}, "context_seconds -1"),

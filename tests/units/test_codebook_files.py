@@ -41,7 +41,7 @@ def test_kmeans_of_joblib(model: Any, packed: Any, tmp_path: Path) -> None:
     joblib.dump(model, path, compress=packed)
     codebook = load_codebook(path)
     assert np.array_equal(codebook.centroids.numpy(), model.cluster_centers_)
-    assert codebook.encoder == "" and codebook.units == 6 and codebook.dim == WIDTH
+    assert codebook.encoder == "" and codebook.num_units == 6 and codebook.dim == WIDTH
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

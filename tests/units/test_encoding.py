@@ -17,8 +17,7 @@ from speechdlm_ext.errors import InputError, ShortOfMemory, memory_for
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.io.speeds import with_speeds
 from speechdlm_ext.units import Codebook, DPDPQuantizer
-from speechdlm_ext.units.encode_corpus import encode_recordings
-from speechdlm_ext.units.encode_recordings import encode_rows
+from speechdlm_ext.units.encoding import encode_recordings, encode_rows
 from speechdlm_ext.units.feature_dump import dump_features
 from speechdlm_ext.units.files import expand_durations, parse_units, read_unit_file
 
@@ -250,7 +249,7 @@ def test_alone_or_together_the_units_are_the_same(rows: list, codebook: Codebook
                 assert result.frames == same.frames == wave.shape[1] // 320
                 for number, channel in enumerate(wave):
                     features = LogMelEncoder().encode(channel, 16000)
-                    assert torch.equal(result.units[number], quantizer.units(features))
+                    assert torch.equal(result.units[number], quantizer.quantize(features))
                     assert torch.equal(result.units[number], same.units[number])
 
 

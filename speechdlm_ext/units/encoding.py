@@ -1,22 +1,165 @@
-"""A manifest of recordings to a unit file, in a way that can be stopped anywhere and started again."""
+"""Recordings to units: read ahead, encoded alone or in batches of like length, quantized, and written to a unit file.
+
+The work can be stopped anywhere and started again.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from speechdlm_ext.encoders.base import Encoder
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.encoders.batches import FeaturePart, explain, feature_parts
+from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.io.read_ahead import ahead
 from speechdlm_ext.io.recordings import audio_paths, recording_seconds, recording_stamp, stamp
 from speechdlm_ext.io.resume_log import ResumeLog
-from speechdlm_ext.units.codebook import Codebook
-from speechdlm_ext.units.encode_recordings import Encoded, encode_rows
+from speechdlm_ext.units.codebook import Codebook, Quantizer, add_codes
 from speechdlm_ext.units.files import DURATIONS, channel_names, format_units, write_unit_file
 from speechdlm_ext.units.quantizer import DPDPQuantizer
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What became of one recording.
+
+    Attributes:
+        row: of the manifest.
+        units: of each channel (T,), int64; (number of runs,) when deduplicated. None where it could not be encoded.
+        durations: frames of each run, of each channel, when deduplicated.
+        error: why it could not be encoded, in one line.
+        seconds: length of the sound as it was encoded.
+        frames: of each channel.
+    """
+
+    row: Mapping[str, Any]
+    units: list[torch.Tensor] | None = None
+    durations: list[torch.Tensor] | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    frames: int = 0
+
+
+def encode_rows(
+    rows: Sequence[Mapping[str, Any]],
+    encoder: Encoder,
+    quantizer: Quantizer,
+    *,
+    deduplicate: bool = False,
+    batch_seconds: float = 0.0,
+    workers: int = 2,
+) -> Generator[Encoded, None, None]:
+    """The units of recordings, each as soon as it is done.
+
+    Threads read and resample what comes next. On a CPU the encoder begins with a recording, or batch, when the units of
+    the one before have been taken, so that whoever keeps them loses no more than the one in hand, whatever happens;
+    quantizing beside the encoder would gain nothing, as both use all cores. On a GPU features are quantized there, by
+    the thread that encodes, which is at most one batch ahead of the one whose units are fetched: one copy a batch.
+
+    Args:
+        rows: of a manifest.
+        encoder: what makes features, on its device.
+        quantizer: features to units: a codebook, or a duration-penalized quantizer.
+        deduplicate: give runs of units and their durations instead of one unit per frame.
+        batch_seconds: channels of several recordings are encoded together up to this many seconds in all, padding
+            included, which is less than 10 %; half of it where that does not fit into memory. 0: each recording alone,
+            block by block; its units then do not depend on what else is encoded, to the last bit.
+        workers: threads that read.
+
+    Yields:
+        One :class:`Encoded` for each row; in the order of ``rows`` when each is alone, else longest first. A recording
+        that cannot be read or encoded has an ``error``. Close the iterator when it is not used up.
+    """
+    on_gpu = encoder.device.type != "cpu"
+    coded = _coded(feature_parts(rows, encoder, batch_seconds, workers), quantizer, on_gpu)
+    with closing(ahead(coded) if on_gpu else coded) as batches:
+        unfinished: _Recording | None = None
+        for parts, lengths, codes in batches:
+            recordings = [unfinished or _Recording(part.row) for part in parts]
+            channels = [recording.take(part, quantizer) for recording, part in zip(recordings, parts, strict=True)]
+            add_codes([one for some in channels for one in some], lengths, codes)
+            for recording, part in zip(recordings, parts, strict=True):
+                if part.last:
+                    yield recording.finish(deduplicate)
+            unfinished = None if parts[-1].last else recordings[-1]
+
+
+Coded = tuple[list[FeaturePart], list[int], Iterable[torch.Tensor]]
+
+
+def _coded(
+    batches: Generator[list[FeaturePart], None, None], quantizer: Quantizer, at_once: bool
+) -> Generator[Coded, None, None]:
+    """The parts, the frames of each of their channels, and the codes of these frames; on a GPU these are under way."""
+    with closing(batches):
+        for parts in batches:
+            features = [channel for part in parts for channel in part.features]
+            codes: Iterable[torch.Tensor] = quantizer.codes(features) if features else []
+            for part in parts:
+                part.features = [torch.empty(0)] * len(part.features)  # the codes have what is needed
+            yield parts, [len(channel) for channel in features], list(codes) if at_once else codes
+
+
+class _Recording:
+    """The units of one recording from its parts."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self._row = row
+        self._channels: list[_Channel] = []
+        self._last = FeaturePart(row)
+
+    def take(self, part: FeaturePart, quantizer: Quantizer) -> list[_Channel]:
+        """The channels, for the codes of the next part."""
+        self._last = part
+        if not self._channels:
+            self._channels = [_Channel(quantizer) for _ in part.features]
+        return self._channels[: len(part.features)]
+
+    def finish(self, deduplicate: bool) -> Encoded:
+        """What became of it."""
+        error = self._last.error
+        if error is None:
+            error = next((explain(self._row, channel.error) for channel in self._channels if channel.error), None)
+        if error is not None:
+            return Encoded(self._row, error=error)
+        units, durations = [channel.search.units() for channel in self._channels], None
+        frames = len(units[0])
+        if deduplicate:
+            units, durations = map(list, zip(*map(runs, units), strict=True))
+        return Encoded(self._row, units, durations, None, self._last.seconds, frames)
+
+
+class _Channel:
+    """The search for the units of one channel, or why it has none."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self.search, self.error = quantizer.search(), ""
+
+    def add(self, codes: torch.Tensor) -> None:
+        """Take in the codes of the next frames."""
+        try:
+            if not self.error:
+                self.search.add(codes)
+        except InputError as error:
+            self.error = one_line(error)
+
+    def units(self) -> torch.Tensor:
+        """The units so far."""
+        return self.search.units()
+
+
+def runs(units: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Units (T,) without their repetitions, and the length of each run in frames; both (number of runs,), int64."""
+    labels, lengths = torch.unique_consecutive(units, return_counts=True)
+    return labels, lengths
+
 
 Progress = Callable[[Iterable[Encoded], float], Iterable[Encoded]]
 
@@ -53,7 +196,7 @@ def encode_recordings(
         encoder: that the codebook belongs to; built by the codebook's word if not given.
         quantizer: for units other than each frame's nearest centroid.
         deduplicate: write runs of units and their durations.
-        batch_seconds, workers: as :func:`speechdlm_ext.units.encode_recordings.encode_rows` has them.
+        batch_seconds, workers: as for :func:`encode_rows`.
         settings: what else the units depend on, which every row then says; results of others are not mixed in.
         may_be_empty: write a file without rows where no recording could be encoded, as for one shard of several.
 
@@ -92,7 +235,7 @@ def encode_recordings(
                 name = result.row["id"]
                 if result.error is not None:
                     failed[name] = result.error
-                    say(f"left out: {result.error}")
+                    say(f"skipped: {result.error}")
                 else:
                     journal.add(name, {"source": sources[name], "row": unit_row(result, facts)})
         results = [journal.entries[row["id"]]["row"] for row in rows if row["id"] not in failed]

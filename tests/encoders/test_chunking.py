@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechdlm_ext.encoders.bucketing import group_by_length
+from speechdlm_ext.encoders.chunking import group_by_length
 
 SIZES = st.lists(st.tuples(st.floats(0, 4000, allow_subnormal=False), st.integers(1, 4)), max_size=60)
 
