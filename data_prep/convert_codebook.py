@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from speechdlm_ext.commands.units import add_encoder_options, encoder_options
+from speechdlm_ext.encoders.base import ENCODERS
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.units.pipeline import add_encoder_options, encoder_options
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -17,7 +18,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "codebook",
         type=Path,
-        help='k-means of scikit-learn (joblib, pickle), or torch.save({"codebook": (K, D)}) as DP-SLM has them',
+        help='k-means of scikit-learn (joblib, pickle), torch.save({"codebook": (K, D)}) as DP-SLM has them, or '
+        '{"cluster_centers_": (K, D)}, or a .npy table',
     )
     parser.add_argument("converted", type=Path, help="safetensors file to write")
     add_encoder_options(parser)
@@ -29,16 +31,16 @@ def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
     if options.encoder is None:
-        raise InputError("pass --encoder, whose features the codebook was made from: logmel, hubert or wavlm")
+        raise InputError(f"pass --encoder, whose features the codebook was made from: {', '.join(ENCODERS)}")
     if options.converted.exists() and not options.overwrite:
-        raise InputError(f"{options.converted} is there already: pass --overwrite to replace it")
+        raise InputError(f"{options.converted} exists already: pass --overwrite to replace it")
     from speechdlm_ext.encoders.base import build_encoder
     from speechdlm_ext.units.codebook_files import load_codebook
 
     codebook = load_codebook(options.codebook)
     codebook = codebook.for_encoder(build_encoder(options.encoder, encoder_options(options)))
     codebook.save(options.converted)
-    print(f"codebook {codebook.fingerprint}, {codebook.units} x {codebook.dim}: {options.converted}")
+    print(f"codebook {codebook.fingerprint}, {codebook.num_units} x {codebook.dim}: {options.converted}")
 
 
 if __name__ == "__main__":

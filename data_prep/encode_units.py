@@ -6,9 +6,9 @@ import argparse
 import time
 from pathlib import Path
 
+from speechdlm_ext.commands.units import add_unit_options, add_worker_option, load_pipeline
 from speechdlm_ext.errors import InputError, run_command
 from speechdlm_ext.io.sharding import add_shard_option, find_shard
-from speechdlm_ext.units.pipeline import add_unit_options
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -23,7 +23,7 @@ def get_parser() -> argparse.ArgumentParser:
         "units",
         type=Path,
         help='file to write, lines of {"audio": id, "unitA": "7 376 …", …}; UNITS.shard-I-of-N with --shard; '
-        "UNITS.errors names the recordings left out",
+        "UNITS.errors names the recordings that were skipped",
     )
     add_unit_options(parser)
     parser.add_argument(
@@ -32,13 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
         help='write each run of equal units as one unit, and how many frames it lasts as "unitA.durations"',
     )
     add_shard_option(parser)
-    parser.add_argument(
-        "--batch-seconds",
-        type=float,
-        help="encode recordings of like length together, up to this many seconds of a channel, less than 10 %% of it "
-        "padding; 0: each alone, to the same bits whatever else is encoded (default: 0 on a CPU, 480 on a GPU)",
-    )
-    parser.add_argument("--workers", type=int, default=2, help="threads that read ahead (default: %(default)s)")
+    add_worker_option(parser)
     parser.add_argument(
         "--speeds",
         type=float,
@@ -55,10 +49,6 @@ def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
     shard = find_shard(options.shard, options.units)
-    if options.workers < 1:
-        raise InputError(f"--workers {options.workers}: 1 or more is wanted")
-    if options.batch_seconds is not None and not options.batch_seconds >= 0:
-        raise InputError(f"--batch-seconds {options.batch_seconds:g}: 0 or more is wanted")
     if options.units.resolve() == options.manifest.resolve():
         raise InputError(f"{options.units} is the manifest: name another file for the units")
     from tqdm import tqdm
@@ -68,7 +58,6 @@ def main() -> None:
     from speechdlm_ext.io.recordings import read_manifest
     from speechdlm_ext.io.speeds import with_speeds
     from speechdlm_ext.units.encoding import encode_recordings
-    from speechdlm_ext.units.pipeline import choose_units
     from speechdlm_ext.units.summary import summarize
 
     rows = with_speeds(read_manifest(options.manifest), options.speeds)
@@ -76,10 +65,7 @@ def main() -> None:
     if shard is not None:
         rows, output = shard.take(rows), shard.path(output)
         print(f"shard {shard}: {len(rows)} recordings", flush=True)
-    choice = choose_units(options)
-    batch = options.batch_seconds
-    if batch is None:
-        batch = 480.0 if choice.encoder.device.type == "cuda" else 0.0
+    pipeline = load_pipeline(options)
     start, seconds = time.monotonic(), 0.0
 
     def progress(items, total):  # type: ignore[no-untyped-def]  # as encode_recordings has it
@@ -90,24 +76,24 @@ def main() -> None:
 
     made = encode_recordings(
         rows,
-        choice.codebook,
+        pipeline.codebook,
         output,
         options.overwrite,
         progress,
         say=tqdm.write,
-        encoder=choice.encoder,
-        quantizer=choice.quantizer,
+        encoder=pipeline.encoder,
+        quantizer=pipeline.quantizer,
         deduplicate=options.deduplicate,
-        batch_seconds=batch,
-        workers=options.workers,
-        settings=choice.settings,
+        batch_seconds=options.batch_seconds,
+        workers=options.num_workers,
+        settings=pipeline.settings,
         may_be_empty=shard is not None,
     )
     elapsed = time.monotonic() - start
-    left_out = len(rows) - len(made)
-    for line in summarize(made).lines(left_out, seconds / elapsed if seconds else None):
+    skipped = len(rows) - len(made)
+    for line in summarize(made).lines(skipped, seconds / elapsed if seconds else None):
         print(line)
-    print(f"{len(made)} recordings: {output}" + (f"; left out: {errors_path(output)}" if left_out else ""))
+    print(f"{len(made)} recordings: {output}" + (f"; skipped: {errors_path(output)}" if skipped else ""))
 
 
 if __name__ == "__main__":

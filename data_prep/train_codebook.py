@@ -6,9 +6,10 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
+from speechdlm_ext.commands.aliases import add_renamed
+from speechdlm_ext.commands.units import add_encoder_options, add_worker_option, build_placed_encoder, encoder_options
 from speechdlm_ext.errors import InputError, run_command
 from speechdlm_ext.io.sharding import add_shard_option, find_shard
-from speechdlm_ext.units.pipeline import add_encoder_options, encoder_options, place_encoder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -22,14 +23,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("manifest", type=Path, help="as data_prep/make_manifest.py writes it")
     parser.add_argument("codebook", type=Path, help="safetensors file to write")
     add_encoder_options(parser, default="logmel")
-    parser.add_argument(
-        "--clusters",
-        "--units",
-        dest="clusters",
-        type=int,
-        default=100,
+    add_renamed(
+        parser, "--num-units", "--clusters", "--units", type=int, default=100,
         help="number of centroids K, and so of units (default: %(default)s)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--max-frames",
         type=int,
@@ -49,8 +46,13 @@ def get_parser() -> argparse.ArgumentParser:
         "--features", type=Path, help="NumPy file to keep the features in (default: one that goes when all is done)"
     )
     add_shard_option(parser)
-    parser.add_argument("--workers", type=int, default=2, help="threads that read ahead (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a codebook that is there")
+    add_worker_option(parser)
+    add_renamed(
+        parser, "--num-threads", "--threads", type=int, default=1,
+        help="of the k-means; with more than 1, codebooks differ in their last digits from run to run "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing codebook")
     return parser
 
 
@@ -59,35 +61,35 @@ def main() -> None:
     options = get_parser().parse_args()
     dump = options.features or options.codebook.with_name(options.codebook.name + ".features.npy")
     shard = find_shard(options.shard, dump)
-    named = encoder_options(options)
+    encoder_options(options)  # what is wrong with them is said before the manifest is read
     if options.codebook.exists() and not options.overwrite:
-        raise InputError(f"{options.codebook} is there already: pass --overwrite to replace it")
-    if options.clusters < 1:
-        raise InputError(f"--clusters {options.clusters}: at least 1 is wanted")
+        raise InputError(f"{options.codebook} exists already: pass --overwrite to replace it")
+    if options.num_units < 1 or options.num_threads < 1:
+        raise InputError(
+            f"--num-units {options.num_units}, --num-threads {options.num_threads}: at least 1 is expected"
+        )
     if options.share is not None and not 0 < options.share <= 1:
-        raise InputError(f"--share {options.share:g}: more than 0, and 1 at most, is wanted")
+        raise InputError(f"--share {options.share:g}: more than 0, and 1 at most, is expected")
     if not 0 <= options.seed < 1 << 32:
-        raise InputError(f"--seed {options.seed}: a number from 0 to {(1 << 32) - 1} is wanted")
+        raise InputError(f"--seed {options.seed}: a number from 0 to {(1 << 32) - 1} is expected")
     if options.max_frames < 1:
-        raise InputError(f"--max-frames {options.max_frames}: at least 1 is wanted")
+        raise InputError(f"--max-frames {options.max_frames}: at least 1 is expected")
     from tqdm import tqdm
 
-    from speechdlm_ext.encoders.base import build_encoder
     from speechdlm_ext.io.locking import exclusive
     from speechdlm_ext.io.progress import follow
     from speechdlm_ext.io.recordings import read_manifest
     from speechdlm_ext.units.feature_dump import dump_features, remove_dump
-    from speechdlm_ext.units.kmeans import check_algorithm, train_codebook
-    from speechdlm_ext.units.sample_frames import count_frames
+    from speechdlm_ext.units.kmeans import check_algorithm, count_frames, train_codebook
 
     check_algorithm(options.algorithm)
     rows = read_manifest(options.manifest)
-    encoder = place_encoder(build_encoder(options.encoder, named), options)
+    encoder = build_placed_encoder(options)
     frames = count_frames(rows, encoder)
     share = options.share or min(1.0, options.max_frames / max(frames, 1))
-    if options.clusters > share * frames:
+    if options.num_units > share * frames:
         raise InputError(
-            f"{options.clusters} units from about {share * frames:.0f} frames: take fewer units or more frames"
+            f"{options.num_units} units from about {share * frames:.0f} frames: take fewer units or more frames"
         )
     # Shards keep out of each other's way by the locks of their own files.
     with nullcontext() if shard is not None else exclusive(options.codebook):
@@ -99,7 +101,7 @@ def main() -> None:
             options.seed,
             lambda items, seconds: follow(items, seconds, "features", tqdm.write),
             say=tqdm.write,
-            workers=max(1, options.workers),
+            workers=options.num_workers,
             dtype=options.dtype,
             shard=shard,
         )
@@ -107,12 +109,14 @@ def main() -> None:
             recordings = len(shard.take(rows))
             print(f"shard {shard}: {len(features)} frames of {recordings} recordings: {shard.path(dump)}")
             return
-        print(f"k-means: {options.clusters} units from {len(features)} frames of width {encoder.dim}", flush=True)
-        codebook = train_codebook(features, encoder, options.clusters, options.seed, levels, options.algorithm)
+        print(f"k-means: {options.num_units} units from {len(features)} frames of width {encoder.dim}", flush=True)
+        codebook = train_codebook(
+            features, encoder, options.num_units, options.seed, levels, options.algorithm, options.num_threads
+        )
         codebook.save(options.codebook)
         if options.features is None:
             remove_dump(dump)
-    print(f"codebook {codebook.fingerprint}, {codebook.units} x {codebook.dim}: {options.codebook}")
+    print(f"codebook {codebook.fingerprint}, {codebook.num_units} x {codebook.dim}: {options.codebook}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 
+from speechdlm_ext.commands.aliases import add_renamed
 from speechdlm_ext.errors import InputError, run_command
 
 
@@ -17,7 +18,9 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("manifest", type=Path, help="as it was given to scripts/resynthesize.py")
     parser.add_argument("dataset", help="likewise")
-    parser.add_argument("--output-dir", type=Path, default=Path("output"), help="likewise (default: %(default)s)")
+    add_renamed(
+        parser, "--output", "--output-dir", type=Path, default=Path("output"), help="likewise (default: %(default)s)"
+    )
     parser.add_argument("--vad", default="energy", help="detector of speech in audio (default: %(default)s)")
     parser.add_argument(
         "--worst", type=int, default=5, help="channels to name, the lowest first (default: %(default)s)"
@@ -29,7 +32,7 @@ def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
     if options.worst < 0:
-        raise InputError(f"--worst {options.worst}: 0 or more is wanted")
+        raise InputError(f"--worst {options.worst}: 0 or more is expected")
     from tqdm import tqdm
 
     from speechdlm_ext.io.recordings import read_manifest
@@ -41,7 +44,7 @@ def main() -> None:
     listen = build_detector(options.vad).detect
     groups: dict[str, list[Agreement]] = defaultdict(list)
     named = []
-    compared = compare_resynthesis(rows, options.dataset, options.output_dir, listen)
+    compared = compare_resynthesis(rows, options.dataset, options.output, listen)
     for name, folder, channels in tqdm(compared, total=len(rows), unit="recording", disable=None):
         groups[folder] += channels
         named += [(one.share, f"{name}, channel {place}", one) for place, one in enumerate(channels)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from speechdlm_ext.commands.aliases import add_renamed
+from speechdlm_ext.commands.units import add_unit_options, add_worker_option, load_pipeline
+from speechdlm_ext.commands.vocoder import add_vocoder_options, vocoder_from
 from speechdlm_ext.errors import InputError, run_command
 from speechdlm_ext.io.sharding import add_shard_option, find_shard
-from speechdlm_ext.units.pipeline import add_unit_options
-from speechdlm_ext.vocoders.registry import add_vocoder_options, build_vocoder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -19,29 +20,40 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("manifest", type=Path, help="as data_prep/make_manifest.py writes it")
     parser.add_argument(
         "dataset",
-        help="files go to OUTPUT_DIR/DATASET and there into folders as those that follow DATASET in the recordings' "
+        help="files go to OUTPUT/DATASET and there into folders as those that follow DATASET in the recordings' "
         "paths; if it is not in all of them, as those below the folder that they have in common",
     )
-    parser.add_argument("--output-dir", type=Path, default=Path("output"), help="(default: %(default)s)")
+    add_renamed(
+        parser, "--output", "--output-dir", type=Path, default=Path("output"), help="folder (default: %(default)s)"
+    )
     add_unit_options(parser)
     parser.add_argument(
         "--predict-durations",
         action="store_true",
-        help="let the vocoder say how long each unit lasts, not the recording",
+        help="let the vocoder predict how long each unit lasts, in place of the recording",
     )
     add_vocoder_options(parser, device=False)
     add_shard_option(parser)
-    parser.add_argument(
-        "--batch-seconds",
-        type=float,
-        help="encode recordings of like length together, up to this many seconds (default: 0 on a CPU, 480 on a GPU)",
+    add_worker_option(parser)
+    add_renamed(
+        parser,
+        "--html",
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="write a page with recordings beside their resynthesis",
     )
-    parser.add_argument("--workers", type=int, default=2, help="threads that read ahead (default: %(default)s)")
-    parser.add_argument(
-        "--page", type=Path, metavar="HTML", help="write a page with recordings beside what became of them"
+    add_renamed(
+        parser,
+        "--html-items",
+        "--page-items",
+        type=int,
+        default=6,
+        help="recordings on the page (default: %(default)s)",
     )
-    parser.add_argument("--page-items", type=int, default=6, help="recordings on the page (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace wav files of other recordings or settings")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace existing wav files of other recordings or settings"
+    )
     return parser
 
 
@@ -49,52 +61,48 @@ def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
     shard = find_shard(options.shard)
-    if options.workers < 1 or options.page_items < 1 or (options.batch_seconds or 0) < 0:
-        raise InputError("--workers, --page-items and --batch-seconds must be positive")
+    if options.html_items < 1:
+        raise InputError(f"--html-items {options.html_items}: 1 or more is expected")
     from tqdm import tqdm
 
     from speechdlm_ext.io.progress import follow
     from speechdlm_ext.io.recordings import read_manifest
-    from speechdlm_ext.units.pipeline import choose_units
     from speechdlm_ext.vocoders.resynthesize import resynthesize
 
     rows = read_manifest(options.manifest)
-    choice = choose_units(options)
-    vocoder = build_vocoder(options, choice.codebook)
-    batch = options.batch_seconds
-    if batch is None:
-        batch = 480.0 if choice.encoder.device.type == "cuda" else 0.0
+    pipeline = load_pipeline(options)
+    vocoder = vocoder_from(options, pipeline.codebook)
     made = resynthesize(
         rows,
         options.dataset,
-        choice,
+        pipeline,
         vocoder,
-        options.output_dir,
+        options.output,
         shard,
         options.overwrite,
         options.predict_durations,
-        batch,
-        options.workers,
+        options.batch_seconds,
+        options.num_workers,
         progress=lambda items, seconds: follow(items, seconds, "resynthesis", tqdm.write),
         say=tqdm.write,
     )
-    left_out = f", {len(made.left_out)} left out" if made.left_out else ""
-    print(f"{len(made.paths)} wav files{left_out}, {made.seconds / 3600:.3f} h made now: "
-          f"{options.output_dir / options.dataset}")  # fmt: skip
-    if options.page:
+    skipped = f", {len(made.skipped)} skipped" if made.skipped else ""
+    print(f"{len(made.paths)} wav files{skipped}, {made.seconds / 3600:.3f} h made now: "
+          f"{options.output / options.dataset}")  # fmt: skip
+    if options.html:
         from speechdlm_ext.io.recordings import audio_paths
         from speechdlm_ext.report.listening import write_listening_page
 
         there = [row for row in rows if row["id"] in made.paths]
-        count = min(options.page_items, len(there))
+        count = min(options.html_items, len(there))
         shown = [there[number * len(there) // count] for number in range(count)]
         lead = (
-            f"{choice.codebook.units} units at {choice.codebook.frame_rate:g} Hz, duration penalty "
+            f"{pipeline.codebook.num_units} units at {pipeline.codebook.frame_rate:g} Hz, duration penalty "
             f"{options.duration_penalty}, vocoder {options.vocoder}. The first 20 s of each recording."
         )
         pairs = [(str(row["id"]), audio_paths(row), made.paths[row["id"]]) for row in shown]
-        write_listening_page(options.page, f"{options.dataset}, resynthesized", lead, pairs, vocoder.sample_rate)
-        print(options.page)
+        write_listening_page(options.html, f"{options.dataset}, resynthesized", lead, pairs, vocoder.sample_rate)
+        print(options.html)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from speechdlm_ext.commands.aliases import add_renamed
+from speechdlm_ext.commands.vocoder import add_vocoder_options, vocoder_from
 from speechdlm_ext.errors import run_command
-from speechdlm_ext.vocoders.registry import add_vocoder_options, build_vocoder
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -16,17 +17,16 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, epilog="Stopped anywhere and started again, it makes the files that are missing."
     )
     parser.add_argument("units", type=Path, help='lines of {"audio": name, "unitA": "7 376 …", "unitB": "…"}')
-    parser.add_argument("out_dir", type=Path, help="gets <audio>.wav for every line")
+    parser.add_argument("folder", type=Path, help="gets <audio>.wav for every line")
     parser.add_argument("--codebook", type=Path, help="that the units were made with; --vocoder codebook needs it")
-    parser.add_argument(
-        "--frame-level",
-        "--duplicated",
-        dest="frame_level",
-        action="store_true",
+    add_renamed(
+        parser, "--frame-level", "--duplicated", action="store_true",
         help="there is one unit for every frame, in a file that does not say so",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace existing wav files of other units or settings"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace wav files of other units or settings")
-    add_vocoder_options(parser, "--checkpoint")
+    add_vocoder_options(parser, {"vocoder-checkpoint": "--checkpoint", "vocoder-config": "--config"})
     return parser
 
 
@@ -37,20 +37,20 @@ def main() -> None:
 
     from speechdlm_ext.units.codebook_files import load_codebook
     from speechdlm_ext.units.files import read_unit_file
-    from speechdlm_ext.vocoders.synthesize import speak_rows
+    from speechdlm_ext.vocoders.synthesize import synthesize_rows
 
     rows = read_unit_file(options.units)
-    vocoder = build_vocoder(options, load_codebook(options.codebook) if options.codebook else None)
-    paths = speak_rows(
+    vocoder = vocoder_from(options, load_codebook(options.codebook) if options.codebook else None)
+    paths = synthesize_rows(
         rows,
         vocoder,
-        options.out_dir,
+        options.folder,
         overwrite=options.overwrite,
         progress=lambda items: tqdm(items, desc="synthesis", unit="file", disable=None),
         say=lambda line: tqdm.write(line, file=sys.stderr),
-        duplicated=options.frame_level or None,
+        frame_level=options.frame_level or None,
     )
-    print(f"{len(paths)} wav files: {options.out_dir}")
+    print(f"{len(paths)} wav files: {options.folder}")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def _measure(device: str, threads: int, rounds: int) -> tuple[list[float], list[
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         rows = _recordings(folder, 1000 if gpu else 6)
-        encoder = HubertEncoder(_checkpoint(folder / "hubert.pt"), LAYER, batch_seconds=480.0).to(device)
+        encoder = HubertEncoder(_checkpoint(folder / "hubert.pt"), LAYER).to(device)
         (folder / "hubert.pt").unlink()
         waves = [read_audio(row["audio_filepath"], encoder.sample_rate)[0] for row in rows]
         groups = [[place] for place in range(len(rows))]

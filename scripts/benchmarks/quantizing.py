@@ -43,15 +43,15 @@ def _measure(threads: int, rounds: int) -> list[tuple[str, tuple[list[float], li
     centroids = torch.randn(UNITS, DIM, generator=torch.Generator().manual_seed(1)) * 3
     quantizer = DPDPQuantizer(centroids, PENALTY)
     features = _features(centroids, FRAMES)
-    if plain_units(features, centroids, PENALTY) != quantizer.units(features).tolist():
+    if plain_units(features, centroids, PENALTY) != quantizer.quantize(features).tolist():
         raise InputError("the plain programme and ours give different units: nothing is measured")
     rows = []
     plain = lambda: 1e3 * seconds(lambda: plain_units(features, centroids, PENALTY))  # noqa: E731
     rows.append(("quantizer", in_turns(plain, lambda: 1e3 * _usual(lambda: quantizer(features)), rounds), "ms"))
-    tables = [table.clone() for table in quantizer.distances(features.device).tables([features])]
+    tables = [table.clone() for table in quantizer.codes([features])]
 
     def distances() -> None:
-        for _ in quantizer.distances(features.device).tables([features]):
+        for _ in quantizer.codes([features]):
             pass
 
     def search() -> None:
@@ -62,14 +62,14 @@ def _measure(threads: int, rounds: int) -> list[tuple[str, tuple[list[float], li
 
     both = in_turns(lambda: 1e3 * _usual(distances), lambda: 1e3 * _usual(search), rounds)
     rows.append(("quantizer-search", both, "ms"))
-    one = lambda: 1e6 * _usual(lambda: quantizer.units(features)) / FRAMES  # noqa: E731
+    one = lambda: 1e6 * _usual(lambda: quantizer.quantize(features)) / FRAMES  # noqa: E731
     files = [features[: FRAMES - 40 * number].clone() for number in range(FILES)]
     frames = sum(map(len, files))
-    many = lambda: 1e6 * seconds(lambda: quantizer.units_batch(files)) / frames  # noqa: E731
+    many = lambda: 1e6 * seconds(lambda: quantizer.quantize_batch(files)) / frames  # noqa: E731
     rows.append(("quantizer-batch", in_turns(one, many, rounds), "µs/frame"))
     long = _features(centroids, HOUR)
     before = _memory("VmRSS")
-    hour = lambda: 1e6 * seconds(lambda: quantizer.units(long)) / HOUR  # noqa: E731
+    hour = lambda: 1e6 * seconds(lambda: quantizer.quantize(long)) / HOUR  # noqa: E731
     rows.append(("quantizer-hour", in_turns(one, hour, rounds, warm_up=0), "µs/frame"))
     memory = [long.numel() * 4 / 1e9], [max(0.0, _memory("VmHWM") - before)]
     rows.append(("quantizer-hour-memory", memory, "GB"))

@@ -48,7 +48,7 @@ def match_rows(
 
     Args:
         rows: of a unit file; segments name their ``recording`` and ``start``, other rows are whole recordings.
-            Copies at other speeds (``copy_of``) are passed over.
+            Copies at other speeds (``copy_of``) are skipped.
         recordings: rows of the manifest by id.
         speakers: numbers of the speakers of a recording's channels, by id; 0 where nothing is said.
         units: how many there are.
@@ -82,10 +82,10 @@ def match_rows(
 class UnitWaveDataset(FairseqDataset):
     """Crops of equal length; in training, at a place drawn anew in every epoch.
 
-    A channel of a row is there once for every crop that fits into it, so that an epoch hears about all there is.
+    A channel of a row is there once for every crop that fits into it, so that an epoch covers about all there is.
 
     Args:
-        items: what to crop from; those shorter than a crop are passed over.
+        items: what to crop from; those shorter than a crop are skipped.
         crop_frames: length of a crop, in frames.
         hop: samples a frame.
         sample_rate: of the sound, in Hz.
@@ -96,7 +96,7 @@ class UnitWaveDataset(FairseqDataset):
         InputError: no item is as long as a crop.
     """
 
-    can_reuse_epoch_itr_across_epochs = False  # workers that live on would not hear of a new epoch
+    can_reuse_epoch_itr_across_epochs = False  # workers that live on would not notice a new epoch
 
     def __init__(
         self,

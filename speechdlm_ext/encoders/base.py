@@ -99,7 +99,8 @@ def encoder_class(name: str) -> type:
     if name not in ENCODERS:
         raise InputError(f"encoder {name!r}: there is {', '.join(ENCODERS)}")
     module, _, cls = ENCODERS[name].path.partition(":")
-    return getattr(import_module(module), cls)  # type: ignore[no-any-return]
+    found: type = getattr(import_module(module), cls)
+    return found
 
 
 def build_encoder(name: str, options: Mapping[str, Any] | None = None) -> Encoder:

@@ -11,6 +11,7 @@ import torch
 
 from speechdlm_ext.encoders.base import Encoder
 from speechdlm_ext.encoders.chunking import by_halves, group_by_length
+from speechdlm_ext.encoders.logmel import LevelMeter
 from speechdlm_ext.errors import InputError, ShortOfMemory, memory_for, one_line
 from speechdlm_ext.io.read_ahead import Reading, read_ahead
 from speechdlm_ext.io.recordings import audio_paths, recording_size
@@ -26,6 +27,7 @@ class FeaturePart:
         seconds: of the sound up to its end.
         last: whether this is all of the recording.
         error: why there are no features.
+        levels: active level of each channel in dB re full scale, where they were asked for, of all of the recording.
     """
 
     row: Mapping[str, Any]
@@ -33,15 +35,16 @@ class FeaturePart:
     seconds: float = 0.0
     last: bool = True
     error: str | None = None
+    levels: list[float] = field(default_factory=list)
 
 
 def feature_parts(
-    rows: Sequence[Mapping[str, Any]], encoder: Encoder, batch_seconds: float, workers: int
+    rows: Sequence[Mapping[str, Any]], encoder: Encoder, batch_seconds: float, workers: int, levels: bool = False
 ) -> Generator[list[FeaturePart], None, None]:
     """The features of all recordings: one after another the parts of one that is alone, or several whole ones.
 
     Args:
-        rows, encoder, batch_seconds, workers: as for :func:`speechdlm_ext.units.encoding.encode_rows`.
+        rows, encoder, batch_seconds, workers, levels: as for :func:`speechdlm_ext.units.encoding.encode_rows`.
 
     Raises:
         ShortOfMemory: there is not enough for one recording; what is wrong with a recording is its part's ``error``.
@@ -54,9 +57,9 @@ def feature_parts(
         most = batch_seconds
         for group in groups:
             if len(group) == 1:
-                yield from ([part] for part in _stream(next(readings), encoder))
+                yield from ([part] for part in _stream(next(readings), encoder, levels))
             else:
-                most = yield from _batches([_whole(next(readings), encoder) for _ in group], encoder, most)
+                most = yield from _batches([_whole(next(readings), encoder, levels) for _ in group], encoder, most)
 
 
 def _size(row: Mapping[str, Any]) -> tuple[float, int]:
@@ -68,10 +71,11 @@ def _size(row: Mapping[str, Any]) -> tuple[float, int]:
     return seconds / float(row.get("speed", 1)), channels
 
 
-def _stream(reading: Reading, encoder: Encoder) -> Iterator[FeaturePart]:
+def _stream(reading: Reading, encoder: Encoder, levels: bool) -> Iterator[FeaturePart]:
     """A recording alone, part by part."""
+    meter = LevelMeter(encoder.sample_rate // 50)
     try:
-        for features in encoder.stream(reading):
+        for features in encoder.stream(meter.watch(reading) if levels else reading):
             yield FeaturePart(reading.row, list(features), last=False)
     except ShortOfMemory:
         raise
@@ -80,7 +84,7 @@ def _stream(reading: Reading, encoder: Encoder) -> Iterator[FeaturePart]:
     else:
         seconds = reading.samples / encoder.sample_rate
         too_short = None if encoder.frames(reading.samples) else explain(reading.row, _too_short(encoder))
-        yield FeaturePart(reading.row, [], seconds, error=too_short)
+        yield FeaturePart(reading.row, [], seconds, error=too_short, levels=meter.levels())
 
 
 def _too_short(encoder: Encoder) -> str:
@@ -93,15 +97,16 @@ def explain(row: Mapping[str, Any], message: str) -> str:
     return message if any(path in message for path in paths) else f"{paths[0]}: {message}"
 
 
-def _whole(reading: Reading, encoder: Encoder) -> tuple[FeaturePart, torch.Tensor]:
+def _whole(reading: Reading, encoder: Encoder, levels: bool) -> tuple[FeaturePart, torch.Tensor]:
     """The sound (C, N) of a recording, and its entry, still without features."""
+    meter = LevelMeter(encoder.sample_rate // 50)
     try:
-        wave = torch.cat(list(reading), dim=1)
+        wave = torch.cat(list(meter.watch(reading) if levels else reading), dim=1)
         if encoder.frames(wave.shape[1]) < 1:
             raise InputError(_too_short(encoder))
     except (InputError, OSError) as error:
         return FeaturePart(reading.row, error=explain(reading.row, one_line(error))), torch.zeros(0)
-    return FeaturePart(reading.row, [], wave.shape[1] / encoder.sample_rate), wave
+    return FeaturePart(reading.row, [], wave.shape[1] / encoder.sample_rate, levels=meter.levels()), wave
 
 
 def _batches(

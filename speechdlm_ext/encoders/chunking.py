@@ -1,4 +1,4 @@
-"""Sound cut for an encoder: frames of convolutions, windows of long recordings, batches of like length, normalization."""
+"""Sound cut for an encoder: frames of convolutions, windows, batches of like length, normalization by blocks."""
 
 from __future__ import annotations
 

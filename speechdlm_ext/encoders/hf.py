@@ -150,7 +150,7 @@ def _load(given: str) -> tuple[Any, Any]:
     return model.eval(), extractor
 
 
-def _blocks(model: nn.Module, given: str) -> nn.ModuleList:
+def _blocks(model: Any, given: str) -> nn.ModuleList:
     """The list of the model's blocks."""
     count = getattr(model.config, "encoder_layers", None) or model.config.num_hidden_layers
     for name, module in model.named_modules():

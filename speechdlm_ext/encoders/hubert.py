@@ -200,7 +200,9 @@ def read_options(
         model = task = plain_options(args)
         kind = model.get("arch")
     else:
-        raise InputError(f"{path} has neither cfg nor args with the model's options: a checkpoint of fairseq is expected")
+        raise InputError(
+            f"{path} has neither cfg nor args with the model's options: a checkpoint of fairseq is expected"
+        )
     if kind is not None and not kinds.fullmatch(str(kind)):
         raise InputError(f"{path} is of the model {kind}, a hubert (pre-trained, not fine-tuned) is expected")
     options = {name: _value(model.get(name), default) for name, default in _defaults().items()}

@@ -285,9 +285,7 @@ class PretrainedEncoder:
             for row, sound in zip(padded, sounds.values(), strict=True):
                 row[: len(sound)] = sound
             features = self.model(to_device(padded, self.device), lengths).float()
-        return {
-            number: features[row, : self.grid.padded_frames(lengths[row])] for row, number in enumerate(sounds)
-        }
+        return {number: features[row, : self.grid.padded_frames(lengths[row])] for row, number in enumerate(sounds)}
 
     def _check(self, wave: torch.Tensor, what: str, dims: int = 1) -> None:
         if wave.dim() != dims or not wave.is_floating_point():

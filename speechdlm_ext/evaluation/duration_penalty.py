@@ -34,7 +34,7 @@ def units_by_penalty(
     for row in rows:
         features = encoder.encode_blocks(recording_blocks(row, encoder.sample_rate))
         for penalty, quantizer in quantizers.items():
-            units[penalty] += quantizer.units_batch(list(features))
+            units[penalty] += quantizer.quantize_batch(list(features))
     return units
 
 

@@ -1,4 +1,4 @@
-"""A unit HiFi-GAN in training: the generator, and the discriminators that it has to convince."""
+"""A unit HiFi-GAN in training: the generator, and the discriminators that it has to pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,12 +53,12 @@ class Judged(NamedTuple):
 class UnitHiFiGAN(BaseFairseqModel):
     """Generator and discriminators, trained by one optimizer in one update.
 
-    fairseq's trainer has one loss and one step an update. Both sides learn in it: the loss is the sum of both losses,
-    and each part of the sum reaches its own side only. The discriminators see the made sound without its history; and
-    while they judge it for the generator's sake, their weights are constants. An update is thus one step of each side
-    from the same point, where HiFi-GAN's own loop lets the generator's step see the discriminators' (the two differ by
-    one step of the discriminators); gradient accumulation, several processes, half precision and checkpoints work as
-    for any model.
+    fairseq's trainer has one loss and one step per update. Both sides learn in it: the loss is the sum of both losses,
+    and each part of the sum reaches its own side only. The discriminators get the synthesized sound without its
+    history; and while they judge it for the generator's sake, their weights are constants. An update is thus one step
+    of each side from the same point, where HiFi-GAN's own loop lets the generator's step see the discriminators' (the
+    two differ by one step of the discriminators); gradient accumulation, several processes, half precision and
+    checkpoints work as for any model.
 
     Args:
         config: of the generator, as in a published ``config.json``.
@@ -88,7 +88,7 @@ class UnitHiFiGAN(BaseFairseqModel):
 
     def forward(self, units: Tensor, wave: Tensor, speakers: Optional[Tensor] = None) -> Judged:
         """Make sound of units (B, T); in training, have it and real sound (B, N) judged."""
-        sound = self.generator.speak(units, speakers)
+        sound = self.generator.synthesize(units, speakers)
         if not self.training or self.discriminators is None:
             return Judged(sound)
         real, real_features = self.discriminators(wave)
@@ -147,7 +147,7 @@ def numbers(value: str, option: str) -> list[int]:
     """``"5,4,2"`` as numbers; raises :class:`InputError` that names the option."""
     words = [word.strip() for word in str(value).split(",")]
     if not all(word.isdecimal() and int(word) for word in words):
-        raise InputError(f"{option} {value}: numbers from 1 up, separated by commas, are wanted")
+        raise InputError(f"{option} {value}: numbers from 1 up, separated by commas, are expected")
     return [int(word) for word in words]
 
 

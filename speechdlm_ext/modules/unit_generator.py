@@ -45,7 +45,7 @@ class UnitGenerator(CodeGenerator):
             self.style = nn.Embedding(config.get("num_styles", STYLES), config["embedding_dim"])
         self.hop = hop_size(config)
 
-    def speak(self, units: Tensor, speakers: Tensor | None = None, styles: Tensor | None = None) -> Tensor:
+    def synthesize(self, units: Tensor, speakers: Tensor | None = None, styles: Tensor | None = None) -> Tensor:
         """Sound (R, N) of units (R, T), with speakers (R,) and styles (R,) where there are such; N = T · hop."""
         inputs: dict[str, Tensor] = {"code": units}
         if self.multispkr:
@@ -76,7 +76,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     """Raise an InputError unless these are the options of a unit HiFi-GAN that has units as its only contour."""
     for name in (*_LISTS, *_NUMBERS):
         if name not in config:
-            raise InputError(f"the configuration has no {name}: config.json of a unit HiFi-GAN is wanted")
+            raise InputError(f"the configuration has no {name}: config.json of a unit HiFi-GAN is expected")
         value = config[name]
         if not (isinstance(value, list) and value if name in _LISTS else isinstance(value, int) and value > 0):
             raise InputError(f"the configuration's {name} is {value!r}")
@@ -86,8 +86,13 @@ def check_config(config: Mapping[str, Any]) -> None:
     ):
         if config.get(option):
             raise InputError(f"this vocoder takes {reason} beside the units ({option}), which units do not carry")
+    kernel = (config.get("dur_predictor_params") or {}).get("var_pred_kernel_size", 3)
+    if kernel != 3:  # the second convolution of fairseq's predictor is padded for this one alone
+        raise InputError(
+            f"the configuration's dur_predictor_params have var_pred_kernel_size {kernel!r}: 3 is expected"
+        )
     if str(config.get("resblock", "1")) != "1":
-        raise InputError(f"the configuration's resblock is {config['resblock']!r}: 1 is wanted")
+        raise InputError(f"the configuration's resblock is {config['resblock']!r}: 1 is expected")
     kinds = 1 + bool(config.get("multispkr")) + bool(config.get("multistyle"))
     width = kinds * config["embedding_dim"]
     if config.get("model_in_dim") != width:

@@ -57,7 +57,7 @@ class UnitHiFiGANTask(FairseqTask):
         if not cfg.manifest:
             raise InputError("--manifest is needed: the recordings that the units were made from")
         if cfg.crop_frames < 1 or cfg.sample_rate < 1:
-            raise InputError(f"--crop-frames {cfg.crop_frames}, --sample-rate {cfg.sample_rate}: 1 or more is wanted")
+            raise InputError(f"--crop-frames {cfg.crop_frames}, --sample-rate {cfg.sample_rate}: 1 or more is expected")
         self.units, self.frame_rate, self.codebook = units, frame_rate, codebook
         self.recordings = {row["id"]: row for row in read_manifest(cfg.manifest, excerpts=False)}
         names = {}
@@ -76,7 +76,7 @@ class UnitHiFiGANTask(FairseqTask):
             raise InputError("no folder with train.jsonl and valid.jsonl was named")
         if cfg.codebook:
             codebook = load_codebook(cfg.codebook)
-            return cls(cfg, codebook.units, codebook.frame_rate or cfg.frame_rate, codebook.fingerprint)
+            return cls(cfg, codebook.num_units, codebook.frame_rate or cfg.frame_rate, codebook.fingerprint)
         if not cfg.num_units or cfg.num_units < 1:
             raise InputError("--codebook or --num-units is needed: how many units are there?")
         return cls(cfg, cfg.num_units, cfg.frame_rate, None)
@@ -92,7 +92,7 @@ class UnitHiFiGANTask(FairseqTask):
         for row in rows:
             for name, ours in (("codebook", self.codebook), ("frame_rate", self.frame_rate)):
                 if ours is not None and row.get(name, ours) != ours:
-                    raise InputError(f"{path}: row {row.get('audio')} has {name} {row[name]}, wanted is {ours}")
+                    raise InputError(f"{path}: row {row.get('audio')} has {name} {row[name]}, expected is {ours}")
         items = match_rows(rows, self.recordings, self._numbers, self.units)
         hop = round(self.cfg.sample_rate / self.frame_rate)
         training = split.startswith("train")
@@ -124,6 +124,6 @@ def _speakers(row: dict[str, Any], field_name: str) -> list[str]:
     if not isinstance(names, list) or len(names) != channels:
         raise InputError(
             f"recording {row['id']}: {field_name} is {found!r}; a speaker's name, or a list of one for each of the "
-            f"{channels} channels is wanted"
+            f"{channels} channels is expected"
         )
     return [str(name) for name in names]

@@ -115,8 +115,10 @@ class _Held:
         pass
 
 
-class _Array(NumpyArrayWrapper):  # type: ignore[misc]  # joblib has no types
+class _Array(NumpyArrayWrapper):
     """joblib's array in a pickle, whose bytes follow; of numbers only."""
+
+    dtype: Any
 
     def __init__(self) -> None:
         pass
@@ -163,7 +165,7 @@ _ALLOWED: dict[str, Any] = {
 }
 
 
-class _Unpickler(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
+class _Unpickler(NumpyUnpickler):
     """joblib's reader, answering allowed names alone."""
 
     dispatch = dict(NumpyUnpickler.dispatch)
@@ -214,7 +216,7 @@ def _sklearn_centroids(path: str | os.PathLike[str]) -> np.ndarray:
     found = vars(model).get("cluster_centers_") if isinstance(model, _Held) else model
     if not isinstance(found, np.ndarray) or found.dtype.kind != "f":
         raise InputError(f"{path}: not a trained k-means model: it has no table cluster_centers_ of numbers")
-    return np.ascontiguousarray(found, dtype=np.float32)
+    return np.array(found, dtype=np.float32, subok=False)
 
 
 def _unpacked(path: str | os.PathLike[str]) -> bytes:

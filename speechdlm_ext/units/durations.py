@@ -83,10 +83,10 @@ def frame_units(row: Mapping[str, Any], vocoder: Vocoder, deduplicated: bool = F
     drawn = any(channel + DURATIONS in row for channel in channels)
     units = row_units(expand_durations(row) if drawn else row, channels, deduplicated and not drawn)
     for channel, labels in zip(channels, units, strict=True):
-        if (highest := max(labels)) >= vocoder.units:
+        if (highest := max(labels)) >= vocoder.num_units:
             raise InputError(
                 f"row {name}, {channel}: unit {highest} is not among those of the vocoder, which has 0 to "
-                f"{vocoder.units - 1}: take the vocoder or codebook that belongs to the units"
+                f"{vocoder.num_units - 1}: take the vocoder or codebook that belongs to the units"
             )
     if drawn or not deduplicated:
         return units

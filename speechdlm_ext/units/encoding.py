@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 
 from speechdlm_ext.encoders.base import Encoder
 from speechdlm_ext.encoders.batches import FeaturePart, explain, feature_parts
+from speechdlm_ext.encoders.pretrained import default_batch_seconds
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
 from speechdlm_ext.io.read_ahead import ahead
@@ -37,6 +38,7 @@ class Encoded:
         error: why it could not be encoded, in one line.
         seconds: length of the sound as it was encoded.
         frames: of each channel.
+        levels: active level of each channel in dB re full scale, where they were asked for.
     """
 
     row: Mapping[str, Any]
@@ -45,6 +47,7 @@ class Encoded:
     error: str | None = None
     seconds: float = 0.0
     frames: int = 0
+    levels: list[float] = field(default_factory=list)
 
 
 def encode_rows(
@@ -53,8 +56,9 @@ def encode_rows(
     quantizer: Quantizer,
     *,
     deduplicate: bool = False,
-    batch_seconds: float = 0.0,
+    batch_seconds: float | None = None,
     workers: int = 2,
+    levels: bool = False,
 ) -> Generator[Encoded, None, None]:
     """The units of recordings, each as soon as it is done.
 
@@ -70,15 +74,19 @@ def encode_rows(
         deduplicate: give runs of units and their durations instead of one unit per frame.
         batch_seconds: channels of several recordings are encoded together up to this many seconds in all, padding
             included, which is less than 10 %; half of it where that does not fit into memory. 0: each recording alone,
-            block by block; its units then do not depend on what else is encoded, to the last bit.
+            block by block; its units then do not depend on what else is encoded, to the last bit. None: 0 on a CPU,
+            480 on a GPU.
         workers: threads that read.
+        levels: measure the active level of each channel, too.
 
     Yields:
         One :class:`Encoded` for each row; in the order of ``rows`` when each is alone, else longest first. A recording
         that cannot be read or encoded has an ``error``. Close the iterator when it is not used up.
     """
     on_gpu = encoder.device.type != "cpu"
-    coded = _coded(feature_parts(rows, encoder, batch_seconds, workers), quantizer, on_gpu)
+    if batch_seconds is None:
+        batch_seconds = default_batch_seconds(encoder.device) if on_gpu else 0.0
+    coded = _coded(feature_parts(rows, encoder, batch_seconds, workers, levels), quantizer, on_gpu)
     with closing(ahead(coded) if on_gpu else coded) as batches:
         unfinished: _Recording | None = None
         for parts, lengths, codes in batches:
@@ -133,7 +141,7 @@ class _Recording:
         frames = len(units[0])
         if deduplicate:
             units, durations = map(list, zip(*map(runs, units), strict=True))
-        return Encoded(self._row, units, durations, None, self._last.seconds, frames)
+        return Encoded(self._row, units, durations, None, self._last.seconds, frames, self._last.levels)
 
 
 class _Channel:
@@ -175,7 +183,7 @@ def encode_recordings(
     encoder: Encoder | None = None,
     quantizer: DPDPQuantizer | None = None,
     deduplicate: bool = False,
-    batch_seconds: float = 0.0,
+    batch_seconds: float | None = None,
     workers: int = 2,
     settings: Mapping[str, Any] | None = None,
     may_be_empty: bool = False,
@@ -284,26 +292,26 @@ def _existing(
     output: Path,
     say: Callable[[str], object],
 ) -> list[dict[str, Any]]:
-    """The rows of a unit file that is there already, if it is what encoding would give."""
+    """The rows of a unit file that exists already, if it is what encoding would give."""
     results = read_jsonl(output)
     if any(result.get("codebook") != facts["codebook"] for result in results):
-        raise InputError(f"{output} is there already, made with another codebook: pass --overwrite to replace it")
+        raise InputError(f"{output} exists already, made with another codebook: pass --overwrite to replace it")
     for name in ("duration_penalty", "num_neighbors", "dtype"):
         if any(result.get(name) != facts.get(name) for result in results):
-            raise InputError(f"{output} is there already, made with another {name}: pass --overwrite to replace it")
+            raise InputError(f"{output} exists already, made with another {name}: pass --overwrite to replace it")
     if any(("unitA" + DURATIONS in result) != deduplicate for result in results):
         what = "not deduplicated" if deduplicate else "deduplicated"
-        raise InputError(f"{output} is there already, {what}: pass --overwrite to replace it")
+        raise InputError(f"{output} exists already, {what}: pass --overwrite to replace it")
     wanted = [row["id"] for row in rows]
     errors_file = errors_path(output)
     failed = {error["id"] for error in read_jsonl(errors_file)} if errors_file.exists() else set()
     if [result["audio"] for result in results] != [name for name in wanted if name not in failed]:
-        raise InputError(f"{output} is there already, with other recordings: pass --overwrite to replace it")
+        raise InputError(f"{output} exists already, with other recordings: pass --overwrite to replace it")
     made = output.stat().st_mtime_ns
     changed = [row for row in rows if any(stamp(path)[-1:] > [made] for path in audio_paths(row))]
     if changed:
         raise InputError(
-            f"{output} is there already, and {len(changed)} of its {len(rows)} recordings have changed since, such as "
+            f"{output} exists already, and {len(changed)} of its {len(rows)} recordings have changed since, such as "
             f"{audio_paths(changed[0])[0]}: pass --overwrite to encode them again"
         )
     say(f"{output} is complete already" + (f", without {len(failed)} that {errors_file} names" if failed else ""))

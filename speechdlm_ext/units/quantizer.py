@@ -87,7 +87,9 @@ class DPDPQuantizer(torch.nn.Module):
             features = features.masked_fill(beyond, 0)
             quantized = self._centroids(features)[units.clamp_min(0)].masked_fill_(beyond, 0)
         else:
-            raise InputError(f"features of shape {tuple(features.shape)}: (T, D), or (B, T, D) with lengths, is expected")
+            raise InputError(
+                f"features of shape {tuple(features.shape)}: (T, D), or (B, T, D) with lengths, is expected"
+            )
         return _StraightThrough.apply(features, quantized), units
 
     def quantize(self, features: torch.Tensor) -> torch.Tensor:

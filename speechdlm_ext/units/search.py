@@ -53,7 +53,7 @@ def _scan(
     limit, equal = np.float32(np.inf), units  # the cost of the last neighbor, and how many of that cost are allowed
     low, end = 0.0, -1  # of the frame before: the least cost, and its unit
     if first:
-        end = np.argmin(costs)
+        end = int(np.argmin(costs))
         low = costs[end]
     for index in range(table.shape[0]):
         frame = first + index
@@ -61,9 +61,9 @@ def _scan(
         if neighbors < units:
             limit = np.partition(row, neighbors - 1)[neighbors - 1]
             equal = neighbors - np.sum(row < limit)
-        lowest, last = np.inf, 0
+        lowest, last = float("inf"), 0
         for unit in range(units):
-            cost = np.float64(row[unit])
+            cost = float(row[unit])
             if neighbors < units and row[unit] >= limit:
                 if row[unit] > limit or equal == 0:
                     cost = np.inf

@@ -1,11 +1,17 @@
-"""What a vocoder is."""
+"""What a vocoder is, the registry of vocoders with their options, and how one is built."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from speechdlm_ext.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+    from speechdlm_ext.units.codebook import Codebook
 
 
 class Vocoder(Protocol):
@@ -14,16 +20,16 @@ class Vocoder(Protocol):
     Attributes:
         frame_rate: of the units, in Hz.
         sample_rate: of the sound, in Hz.
-        units: the number of units K that it knows: 0 … K-1.
+        num_units: the number of units K that it knows: 0 … K-1.
         codebook_fingerprint: of the codebook that the units must come from; None where that is not known.
-        predicts_durations: whether it can tell how long units last that come without durations.
+        predicts_durations: whether it can predict how long units last that come without durations.
     """
 
     frame_rate: float
     sample_rate: int
 
     @property
-    def units(self) -> int: ...
+    def num_units(self) -> int: ...
 
     @property
     def codebook_fingerprint(self) -> str | None: ...
@@ -43,3 +49,105 @@ class Vocoder(Protocol):
     def predict_durations(self, units: torch.Tensor) -> torch.Tensor:
         """Frames (T,) that each of the deduplicated units (T,) lasts, 1 or more."""
         ...
+
+
+class Option(NamedTuple):
+    """An option of the command line that belongs to one vocoder.
+
+    Attributes:
+        name: ``--name``; its value goes to the vocoder's ``build`` by this name, with ``_`` for ``-``.
+        help: with what happens without it.
+        settings: further ones of ``add_argument``.
+    """
+
+    name: str
+    help: str
+    settings: Mapping[str, Any] = {}
+
+
+class Registered(NamedTuple):
+    """A vocoder in the registry.
+
+    Attributes:
+        path: ``module:class``, imported when asked for. Its ``build(codebook, device, **options)`` gets the options
+            that were given.
+        help: what it is, in a few words.
+        options: of the command line.
+    """
+
+    path: str
+    help: str
+    options: tuple[Option, ...] = ()
+
+
+# To add a vocoder, write a file with a class like Vocoder that has a class method build, and name it here.
+VOCODERS = {
+    "codebook": Registered(
+        "speechdlm_ext.vocoders.codebook_inversion:CodebookVocoder",
+        "log-mel centroids made sound, without weights",
+        (
+            Option("seed", "of the noise (default: 1)", {"type": int}),
+            Option("pitches", "in Hz, one for each channel (default: 150 190)", {"type": float, "nargs": "+"}),
+            Option("iterations", "of Griffin-Lim phase reconstruction (default: 0, a source's phases)", {"type": int}),
+        ),
+    ),
+    "hifigan": Registered(
+        "speechdlm_ext.vocoders.hifigan:HiFiGANVocoder",
+        "a unit HiFi-GAN",
+        (
+            Option("vocoder-checkpoint", "the generator, a folder with generator.pt, or a published name"),
+            Option("vocoder-config", "its options (default: config.json beside the checkpoint)", {"metavar": "FILE"}),
+            Option("speakers", "number or name of the speaker of each channel (default: 0 4)", {"nargs": "+"}),
+            Option("styles", "number or name of the style of each channel (default: 0)", {"nargs": "+"}),
+        ),
+    ),
+}
+
+
+def build_vocoder(name: str, codebook: Codebook | None, device: str | None = None, **options: Any) -> Vocoder:
+    """Build a vocoder by its name in ``VOCODERS``.
+
+    Args:
+        name: of the vocoder.
+        codebook: that the units come from, where it is known.
+        device: where it computes; a GPU where there is one by default.
+        options: of this vocoder; those of others are refused.
+
+    Raises:
+        InputError: an option is missing or wrong, a file is damaged, or vocoder and codebook do not belong together.
+    """
+    if name not in VOCODERS:
+        raise InputError(f"vocoder {name!r}: there is {', '.join(VOCODERS)}")
+    known = [option.name.replace("-", "_") for option in VOCODERS[name].options]
+    for option in options:
+        if option not in known:
+            owner = next(
+                (other for other, one in VOCODERS.items() if option.replace("_", "-") in [o.name for o in one.options]),
+                "another one",
+            )
+            raise InputError(f"--{option.replace('_', '-')} is for --vocoder {owner}")
+    module, _, cls = VOCODERS[name].path.partition(":")
+    vocoder: Vocoder = getattr(import_module(module), cls).build(codebook, device, **options)
+    if codebook is not None:
+        check_codebook(vocoder, codebook)
+    return vocoder
+
+
+def check_codebook(vocoder: Vocoder, codebook: Codebook) -> None:
+    """Raise an InputError that names both, where the vocoder is not for the units of the codebook."""
+    if codebook.frame_rate and codebook.frame_rate != vocoder.frame_rate:
+        raise InputError(
+            f"the codebook's units come at {codebook.frame_rate:g} Hz, the vocoder takes {vocoder.frame_rate:g} Hz: "
+            "take a vocoder that belongs to the codebook"
+        )
+    if codebook.num_units != vocoder.num_units:
+        raise InputError(
+            f"the codebook has {codebook.num_units} units, the vocoder {vocoder.num_units}: "
+            "take a vocoder that belongs to the codebook"
+        )
+    wanted = vocoder.codebook_fingerprint
+    if wanted is not None and wanted != codebook.fingerprint:
+        raise InputError(
+            f"the vocoder is for the codebook {wanted}, this one is {codebook.fingerprint}: "
+            "take a vocoder that belongs to the codebook"
+        )

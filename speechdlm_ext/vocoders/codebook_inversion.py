@@ -8,29 +8,32 @@ from typing import Any
 
 import torch
 
-from speechdlm_ext.encoders.level import active_level
-from speechdlm_ext.encoders.logmel import LogMelEncoder, mel_bands
+from speechdlm_ext.encoders.logmel import LogMelEncoder, active_level, mel_bands
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.codebook import Codebook
-from speechdlm_ext.vocoders.source_filter import harmonic_share, minimum_phase, pitch_contour, pulses, voicing
 
 # Level of the sound where the codebook does not say what its recordings had, and the highest, whatever they had:
 # louder, peaks would reach full scale. In dB re full scale.
 _USUAL_LEVEL, _HIGHEST_LEVEL = -26.0, -24.0
 # Seconds of sound made at a time, and the overlap in which one piece fades into the next.
 _PIECE_SECONDS, _FADE_SECONDS = 20.0, 0.1
-# With a first voice of 120 Hz, silero took the sound for speech less often (docs/vocoders.md).
+# With 120 Hz for the first channel, silero took the sound for speech less often (docs/vocoders.md).
 PITCHES = (150.0, 190.0)
 # What is below the encoder's floor may be anything. As silence it is this share of the floor's power: with less, the
 # noise that comes and goes around the floor would have more contrast than it had in the recording.
 _SILENCE = 0.04
+
+# Above this frequency voiced speech is mostly breath; the change takes about its width.
+_BREATH_HZ, _BREATH_WIDTH_HZ = 4000.0, 600.0
+# The pitch rises by up to this part above and falls below the voice's own, with how much of the surroundings is voiced.
+_INTONATION, _PHRASE_SECONDS = 0.15, 0.4
 
 
 class CodebookVocoder:
     """Units → log-mel centroids → spectral envelope every 5 ms → the envelope on a source of pulses and noise.
 
     Between the middles of frames the envelope goes in straight lines in dB, over time and over frequency, so that
-    changes of units do not click. The source (``synthesis.source``) is voiced as far as the centroid looks voiced.
+    changes of units do not click. The source is voiced as far as the centroid looks voiced.
     Phases are the source's and those of the envelope as a minimum-phase filter; with ``iterations`` they are found by
     Griffin and Lim (1984) instead, which costs several times the computing and is no more intelligible. Bands at the
     encoder's floor become noise 14 dB below it.
@@ -38,11 +41,11 @@ class CodebookVocoder:
     Args:
         codebook: of ``logmel`` features.
         seed: of the noise; the same seed gives the same sound.
-        pitches: of the voices in Hz, one for each channel; the first follows after the last.
+        pitches: of the speakers in Hz, one for each channel; the first follows after the last.
         iterations: of phase reconstruction (torchaudio's), 0 for the source's own phases.
 
     Raises:
-        InputError: the codebook is of another encoder, or a pitch is not one of a voice.
+        InputError: the codebook is of another encoder, or a pitch is not one of a speaker.
     """
 
     hop = 80
@@ -59,9 +62,9 @@ class CodebookVocoder:
         encoder = codebook.build_encoder()
         assert isinstance(encoder, LogMelEncoder)
         if not pitches or not all(40 <= pitch <= 500 for pitch in pitches):
-            raise InputError(f"pitches {', '.join(map(str, pitches)) or 'none'}: 40 to 500 Hz is wanted")
+            raise InputError(f"pitches {', '.join(map(str, pitches)) or 'none'}: 40 to 500 Hz is expected")
         if iterations < 0:
-            raise InputError(f"{iterations} iterations: 0 or more is wanted")
+            raise InputError(f"{iterations} iterations: 0 or more is expected")
         self.codebook = codebook
         self.frame_rate = codebook.frame_rate
         self.sample_rate = encoder.sample_rate
@@ -75,10 +78,17 @@ class CodebookVocoder:
 
     predicts_durations = False
 
+    @classmethod
+    def build(cls, codebook: Codebook | None, device: str | None = None, **options: Any) -> CodebookVocoder:
+        """The vocoder of a command's options; it computes on the CPU."""
+        if codebook is None:
+            raise InputError("--codebook is needed: that the units were made with")
+        return cls(codebook, **options)
+
     @property
-    def units(self) -> int:
+    def num_units(self) -> int:
         """The number of units K that it knows."""
-        return self.codebook.units
+        return self.codebook.num_units
 
     @property
     def codebook_fingerprint(self) -> str:
@@ -112,12 +122,12 @@ class CodebookVocoder:
             InputError: a unit is beyond the codebook, or there are none.
         """
         if units.dim() != 3 or not units.numel():
-            raise InputError(f"units (B, T, C) are wanted, found shape {tuple(units.shape)}")
+            raise InputError(f"units (B, T, C) are expected, found shape {tuple(units.shape)}")
         lowest, highest = int(units.min()), int(units.max())
-        if lowest < 0 or highest >= self.codebook.units:
+        if lowest < 0 or highest >= self.codebook.num_units:
             raise InputError(
                 f"unit {lowest if lowest < 0 else highest} is not in the codebook, which has 0 to "
-                f"{self.codebook.units - 1}: take the codebook that the units were made with"
+                f"{self.codebook.num_units - 1}: take the codebook that the units were made with"
             )
         batch, length, channels = units.shape
         sound = torch.zeros(batch, channels, length * self.samples_per_frame)
@@ -221,3 +231,84 @@ class CodebookVocoder:
     @cached_property
     def _window(self) -> torch.Tensor:
         return torch.hann_window(self.n_fft)
+
+
+def voicing(features: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """How voiced spectra are, 0 to 1, from their level and tilt.
+
+    Over the clusters of read and telephone speech, 0.7 × the tilt + the level of the low bands goes with the strength
+    of the periodicity that autocorrelation finds (r = 0.89 to 0.93); 10 is where it is half.
+
+    Args:
+        features: (T, D) in dB relative to the active level.
+        low: which of the D bands lie between 80 and 1000 Hz.
+        high: which lie above 2500 Hz.
+
+    Returns:
+        Voicing (T,).
+    """
+    power = 10 ** (features / 10)
+    level = 10 * torch.log10(power[:, low].mean(dim=1))
+    tilt = level - 10 * torch.log10(power[:, high].mean(dim=1))
+    return torch.sigmoid((level + 0.7 * tilt - 10) / 4)
+
+
+def pitch_contour(voiced: torch.Tensor, pitch: float, rate: float) -> torch.Tensor:
+    """A pitch (T,) in Hz that rises and falls with the phrases.
+
+    Args:
+        voiced: voicing (T,), at ``rate`` Hz.
+        pitch: of the voice, in Hz.
+        rate: of the frames, in Hz.
+    """
+    reach = max(1, round(_PHRASE_SECONDS * rate / 2))
+    kernel = torch.hann_window(2 * reach + 1, periodic=False)
+    padded = torch.nn.functional.pad(voiced[None, None], (reach, reach), mode="replicate")
+    phrase = torch.nn.functional.conv1d(padded, (kernel / kernel.sum())[None, None])[0, 0]
+    return pitch * (1 + _INTONATION * (2 * phrase - 1))
+
+
+def pulses(pitch: torch.Tensor, sample_rate: int, phase: float = 0.0) -> torch.Tensor:
+    """A train of pulses with a mean square of 1.
+
+    Args:
+        pitch: of every sample (N,), in Hz.
+        sample_rate: in Hz.
+        phase: before the first sample, in periods.
+
+    Returns:
+        Samples (N,); a pulse between two samples is shared by them.
+    """
+    phases = torch.cumsum(pitch.double() / sample_rate, dim=0) + phase
+    number = phases.floor()
+    starts = torch.nonzero(number[1:] > number[:-1])[:, 0] + 1
+    late = ((phases[starts] - number[starts]) * sample_rate / pitch[starts]).clamp(0, 1).float()
+    height = (sample_rate / pitch[starts]).sqrt()
+    train = torch.zeros(len(pitch))
+    train[starts] += height * (1 - late)
+    train[starts - 1] += height * late
+    return train
+
+
+def harmonic_share(voiced: torch.Tensor, frequencies: torch.Tensor) -> torch.Tensor:
+    """The share of pulses in the power (F, T), the rest being noise, from voicing (T,) at frequencies (F,) in Hz."""
+    return torch.sigmoid((_BREATH_HZ - frequencies) / _BREATH_WIDTH_HZ)[:, None] * voiced[None]
+
+
+def minimum_phase(magnitudes: torch.Tensor) -> torch.Tensor:
+    """The minimum-phase spectra with these magnitudes, by folding the cepstrum (Oppenheim & Schafer).
+
+    A voice's resonances ring after each pulse and not before it; with phases of zero the sound would be all peaks.
+
+    Args:
+        magnitudes: (n, F) from 0 Hz to half the sample rate.
+
+    Returns:
+        Complex spectra (n, F).
+    """
+    log = magnitudes.clamp_min(1e-7 * float(magnitudes.max()) + 1e-30).log()
+    cepstrum = torch.fft.irfft(log)
+    half = cepstrum.shape[1] // 2
+    cepstrum[:, 1:half] *= 2
+    cepstrum[:, half + 1 :] = 0
+    return torch.exp(torch.fft.rfft(cepstrum))

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from speechdlm_ext.encoders.chunking import to_device
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.unit_generator import UnitGenerator, context_frames
 from speechdlm_ext.vocoders.hifigan_files import find_checkpoint, find_config, load_generator, read_config, read_names
 
+if TYPE_CHECKING:
+    from speechdlm_ext.units.codebook import Codebook
+
 SPEAKERS = (0, 4)  # dGSLM's for its two channels
 _SAMPLE_RATE = 16000  # where the configuration does not say, as in the published code
-# Sound made at a time, in seconds: of one row, and of all rows together. Bounds the memory.
+# Sound made at a time, in seconds: of one chunk, and of all chunks of a batch together. Bounds the memory.
 _CHUNK_SECONDS, _BATCH_SECONDS = 20.0, 160.0
 
 
 class HiFiGANVocoder:
-    """Units → sound by the generator of a unit HiFi-GAN, in chunks that join without a trace.
+    """Units → sound by the generator of a unit HiFi-GAN, in chunks that join exactly.
 
-    Every channel of a conversation has a speaker and a style; the first of those that are given follows after the last.
+    Every channel of a dialogue has a speaker and a style; the first of those that are given follows after the last.
 
     Args:
         generator: with its weights.
@@ -70,6 +74,21 @@ class HiFiGANVocoder:
         self._digest = digest
 
     @classmethod
+    def build(
+        cls,
+        codebook: Codebook | None,
+        device: str | None = None,
+        vocoder_checkpoint: str | None = None,
+        vocoder_config: str | None = None,
+        **options: Any,
+    ) -> HiFiGANVocoder:
+        """The vocoder of a command's options, by default on a GPU where there is one."""
+        if vocoder_checkpoint is None:
+            raise InputError("--vocoder hifigan needs a checkpoint: --vocoder-checkpoint FILE")
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls.load(vocoder_checkpoint, vocoder_config, device=place, **options)
+
+    @classmethod
     def load(
         cls,
         checkpoint: str | os.PathLike[str],
@@ -106,7 +125,7 @@ class HiFiGANVocoder:
         return cls(generator, options, speakers, styles, speaker_names, style_names, chunk_seconds, digest)
 
     @property
-    def units(self) -> int:
+    def num_units(self) -> int:
         """The number of units K that it knows."""
         return int(self.generator.dict.num_embeddings)
 
@@ -122,7 +141,7 @@ class HiFiGANVocoder:
 
     @torch.no_grad()
     def decode(self, units: Tensor) -> Tensor:
-        """Sound of a batch of conversations; a row does not depend on the others, nor on the chunks.
+        """Sound of a batch of dialogues; a row does not depend on the others, nor on the chunks.
 
         Args:
             units: (B, T, C), 0 … K-1, one for each frame.
@@ -134,27 +153,45 @@ class HiFiGANVocoder:
             InputError: a unit is beyond the vocoder's, or there are none.
         """
         if units.dim() != 3 or not units.numel():
-            raise InputError(f"units (B, T, C) are wanted, found shape {tuple(units.shape)}")
+            raise InputError(f"units (B, T, C) are expected, found shape {tuple(units.shape)}")
         self._check(units)
         batch, frames, channels = units.shape
-        rows = units.transpose(1, 2).reshape(batch * channels, frames)
         place = torch.arange(channels).repeat(batch)
-        speakers, styles = (_cycle(table, place) for table in (self.speakers, self.styles))
-        size = min(frames, self.chunk_frames)
-        together = max(1, int(_BATCH_SECONDS * self.frame_rate) // size)
-        sound = torch.empty(len(rows), frames * self.samples_per_frame)
-        for some in torch.arange(len(rows)).split(together):
-            who = None if speakers is None else speakers[some]
-            how = None if styles is None else styles[some]
-            for start in range(0, frames, size):
-                stop = min(start + size, frames)
-                piece = self._decode_chunk(rows[some], who, how, start, stop)
-                sound[some, start * self.samples_per_frame : stop * self.samples_per_frame] = piece
-        return sound.reshape(batch, channels, -1)
+        speakers, styles = (_cycle(table, place, self._device) for table in (self.speakers, self.styles))
+        rows = to_device(units.transpose(1, 2).reshape(batch * channels, frames), self._device)
+        sound = torch.empty(len(rows), frames * self.samples_per_frame, device=self._device)
+        for length, pieces in self._windows(len(rows), frames):
+            which = [row for row, *_ in pieces]
+            window = torch.stack([rows[row, begin : begin + length] for row, begin, *_ in pieces])
+            who, how = (None if table is None else torch.stack([table[row] for row in which])
+                        for table in (speakers, styles))  # fmt: skip
+            made = self.generator.synthesize(window, who, how).float()
+            for (row, begin, start, stop), one in zip(pieces, made, strict=True):
+                kept = one[(start - begin) * self.samples_per_frame : (stop - begin) * self.samples_per_frame]
+                sound[row, start * self.samples_per_frame : stop * self.samples_per_frame] = kept
+        return sound.cpu().reshape(batch, channels, -1)
+
+    def _windows(self, rows: int, frames: int) -> Iterator[tuple[int, list[tuple[int, int, int, int]]]]:
+        """Batches of windows of equal length, of all rows and all chunks.
+
+        Yields:
+            Their length in frames, and for each its row, the frame where it begins, and the frames from start to stop
+            that are kept of it; the others are what these depend on.
+        """
+        before, after = self.context
+        by_length: dict[int, list[tuple[int, int, int, int]]] = {}
+        for start in range(0, frames, self.chunk_frames):
+            stop = min(start + self.chunk_frames, frames)
+            begin, end = max(0, start - before), min(frames, stop + after)
+            by_length.setdefault(end - begin, []).extend((row, begin, start, stop) for row in range(rows))
+        for length, windows in by_length.items():
+            together = max(1, int(_BATCH_SECONDS * self.frame_rate) // length)
+            for place in range(0, len(windows), together):
+                yield length, windows[place : place + together]
 
     @torch.no_grad()
     def predict_durations(self, units: Tensor) -> Tensor:
-        """Frames that each of a row's deduplicated units lasts, as the vocoder's predictor has it.
+        """Frames that each of a row's deduplicated units lasts, by the vocoder's predictor.
 
         Args:
             units: (T,).
@@ -168,19 +205,11 @@ class HiFiGANVocoder:
         if self.generator.dur_predictor is None:
             raise InputError("this vocoder has no predictor of durations: give them in unitA.durations, …")
         if units.dim() != 1 or not units.numel():
-            raise InputError(f"units (T,) are wanted, found shape {tuple(units.shape)}")
+            raise InputError(f"units (T,) are expected, found shape {tuple(units.shape)}")
         self._check(units)
         embedded = self.generator.dict(units.to(self._device)[None])
         durations: Tensor = torch.round(torch.exp(self.generator.dur_predictor(embedded)) - 1).long().clamp_min(1)
         return durations[0].cpu()
-
-    def _decode_chunk(self, rows: Tensor, who: Tensor | None, how: Tensor | None, start: int, stop: int) -> Tensor:
-        """Sound (R, n) of the frames from start to stop, computed with the frames around them that it depends on."""
-        before, after = self.context
-        first, last = max(0, start - before), min(rows.shape[1], stop + after)
-        who, how = (None if one is None else one.to(self._device) for one in (who, how))
-        made = self.generator.speak(rows[:, first:last].to(self._device), who, how).float().cpu()
-        return made[:, (start - first) * self.samples_per_frame : (stop - first) * self.samples_per_frame]
 
     @property
     def _device(self) -> torch.device:
@@ -189,10 +218,10 @@ class HiFiGANVocoder:
 
     def _check(self, units: Tensor) -> None:
         lowest, highest = int(units.min()), int(units.max())
-        if lowest < 0 or highest >= self.units:
+        if lowest < 0 or highest >= self.num_units:
             raise InputError(
                 f"unit {lowest if lowest < 0 else highest} is not among those of the vocoder, which has 0 to "
-                f"{self.units - 1}: take the vocoder that belongs to the units' codebook"
+                f"{self.num_units - 1}: take the vocoder that belongs to the units' codebook"
             )
 
 
@@ -213,7 +242,7 @@ def choose(wanted: Sequence[str | int] | None, names: Sequence[str], count: int,
     if not count:
         raise InputError(f"this vocoder has no {kind}s to choose from: leave --{kind}s away")
     if not wanted:
-        raise InputError(f"--{kind}s: at least one {kind} is wanted")
+        raise InputError(f"--{kind}s: at least one {kind} is expected")
     places = []
     for one in wanted:
         if isinstance(one, str) and one in names:
@@ -227,5 +256,5 @@ def choose(wanted: Sequence[str | int] | None, names: Sequence[str], count: int,
     return places
 
 
-def _cycle(table: Sequence[int], place: Tensor) -> Tensor | None:
-    return torch.tensor(table)[place % len(table)] if table else None
+def _cycle(table: Sequence[int], place: Tensor, device: torch.device) -> Tensor | None:
+    return to_device(torch.tensor(table)[place % len(table)], device) if table else None

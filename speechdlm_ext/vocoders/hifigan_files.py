@@ -1,4 +1,4 @@
-"""The files of a published unit HiFi-GAN: generator, config.json, speakers.txt, styles.txt; reading and writing."""
+"""The files of unit HiFi-GANs: generator, config.json, speakers.txt, styles.txt; read, written, fetched by name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,59 @@ from torch import Tensor
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.downloads import cache_folder, fetch
+from speechdlm_ext.io.published import Published
 from speechdlm_ext.modules.unit_generator import UnitGenerator
 from speechdlm_ext.modules.weight_norm import fold_weight_norm
-from speechdlm_ext.vocoders.published import VOCODERS, fetch_vocoder
 
+_META = "https://dl.fbaipublicfiles.com/textless_nlp"
+_NAMES = (
+    ("speakers.txt", "2efabb7a4ad786da34fe6fbe99c3906b7abd40b2e01c81b7efde76142ae3d552"),
+    ("styles.txt", "a6f63206518448277c63c3a251ac13484784829cf2e1b0a23b0860dd32543520"),
+)
+_CONFIG_2000 = "73932563cedc43cd1dcddfab36ce3b2c3cb76eef3423d25d1fb536ce1ec513bb"
+
+
+def _expresso(units: str, checkpoint: str, config: str = _CONFIG_2000) -> tuple[Published, ...]:
+    """A vocoder of Expresso (Nguyen et al. 2023), for units named as there."""
+    folder = f"{_META}/expresso/checkpoints/hifigan_expresso_lj_vctk_{units}"
+    files = (("generator.pt", checkpoint), ("config.json", config), *_NAMES)
+    return tuple(Published(f"{folder}/{name}", digest) for name, digest in files)
+
+
+# Names as in textlesslib (dGSLM's apart). The first file of each is the checkpoint.
+PUBLISHED: dict[str, tuple[Published, ...]] = {
+    "dgslm-hifigan": (
+        Published(f"{_META}/dgslm/checkpoints/hifigan/hifigan_vocoder", ""),
+        Published(f"{_META}/dgslm/checkpoints/hifigan/config.json", ""),
+    ),
+    "hubert-base-ls960-layer-9-kmeans-500-hifigan": _expresso(
+        "hubert_base_ls960_L9_km500",
+        "d50f4704e961c29cb386924ef32cd0c3a4d1089a3f9be856f8a3b6dcfdd6147a",
+        "31e65ef5e100cb43de08f2c8d225496ace1ed87a49fcb8ee44bd6805f079b1f0",
+    ),
+    "hubert-base-ls960-layer-9-kmeans-expresso-2000-hifigan": _expresso(
+        "hubert_base_ls960_L9_km2000_expresso", "b892fdcca889f4bc6d7f0a0f407ae5d01eca8aaa66b9be333ef33a1c50f2ef52"
+    ),
+    "mhubert-base-vp_mls_cv_8lang-kmeans-2000-hifigan": _expresso(
+        "mhubert_base_vp_mls_cv_8lang_it3_L12_km2000",
+        "0d160c97519d3ed644e2ec636581b79e56767d60325308849fbb389a494c1466",
+    ),
+    "mhubert-base-vp_mls_cv_8lang-kmeans-expresso-2000-hifigan": _expresso(
+        "mhubert_base_vp_mls_cv_8lang_it3_L12_km2000_expresso",
+        "8d1585f20edd9b0982f80acbb387a892adf19e4aa719b8dea795c8fa96285cbc",
+    ),
+    "mhubert-base-25hz-kmeans-500-hifigan": (
+        Published(
+            f"{_META}/twist/speech_tokenizer/hifigan_lj_mhubert_base_25hz.pt",
+            "d88224e95c501e2cd59a6e4014753169cfe060fb7ade3cc0da03c809fef73b79",
+        ),
+        Published(
+            f"{_META}/twist/speech_tokenizer/hifigan_lj_mhubert_base_25hz_config.json",
+            "116dc39be4970cd393e562acd0a0ec70a86aaba7e9ca469b8b836cb3fe46afc7",
+        ),
+    ),
+}
 _TABLES = {"dict.weight": "num_embeddings", "spkr.weight": "num_speakers", "style.weight": "num_styles"}
 
 
@@ -34,10 +83,24 @@ def find_checkpoint(path_or_name: str | os.PathLike[str]) -> Path:
         if not path.is_file():
             raise InputError(f"{path.parent} has no generator.pt: name the checkpoint itself")
     elif not path.is_file():
-        if os.fspath(path_or_name) not in VOCODERS:
-            raise InputError(f"{path}: no such checkpoint, nor the name of a published one ({', '.join(VOCODERS)})")
+        if os.fspath(path_or_name) not in PUBLISHED:
+            raise InputError(f"{path}: no such checkpoint, nor the name of a published one ({', '.join(PUBLISHED)})")
         path = fetch_vocoder(os.fspath(path_or_name))
     return path
+
+
+def fetch_vocoder(name: str) -> Path:
+    """The checkpoint of a published vocoder, its other files beside it; each is fetched unless it is there.
+
+    Raises:
+        KeyError: there is none of this name.
+        InputError: a file cannot be fetched.
+    """
+    checkpoint, *others = PUBLISHED[name]
+    folder = cache_folder() / name
+    for url, digest in others:
+        fetch(url, digest, folder)
+    return fetch(checkpoint.url, checkpoint.digest, folder)
 
 
 def find_config(checkpoint: Path) -> Path:
@@ -55,7 +118,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (UnicodeDecodeError, ValueError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
     if not isinstance(config, dict):
-        raise InputError(f"{path}: a JSON object is wanted, found {type(config).__name__}")
+        raise InputError(f"{path}: a JSON object is expected, found {type(config).__name__}")
     return config
 
 
@@ -76,12 +139,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     weights = state.get("generator") if isinstance(state, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         found = ", ".join(map(str, list(state)[:5])) if isinstance(state, dict) else type(state).__name__
-        raise InputError(f'{path}: {{"generator": weights}} is wanted, found {found or "nothing"}')
+        raise InputError(f'{path}: {{"generator": weights}} is expected, found {found or "nothing"}')
     return weights
 
 
 def load_generator(path: Path, config: Mapping[str, Any]) -> UnitGenerator:
-    """The generator with the weights of a checkpoint, strictly, weight norm folded, ready to speak.
+    """The generator with the weights of a checkpoint, strictly, weight norm folded, ready for use.
 
     Tables whose size the configuration does not give are as large as in the checkpoint.
 
@@ -145,7 +208,7 @@ def write_vocoder(
     folder = Path(folder)
     checkpoint = folder / "generator.pt"
     if checkpoint.exists() and not overwrite:
-        raise InputError(f"{checkpoint} is there already: pass --overwrite to replace it")
+        raise InputError(f"{checkpoint} exists already: pass --overwrite to replace it")
     checkpoint.unlink(missing_ok=True)
     with atomic_write(folder / "config.json") as file:
         json.dump(dict(config), file, indent=2, sort_keys=True)

@@ -12,24 +12,26 @@ from typing import Any
 
 import torch
 
-from speechdlm_ext.encoders.logmel import LogMelEncoder
+from speechdlm_ext.encoders.logmel import LevelMeter, LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.locking import exclusive, open_locked
 from speechdlm_ext.io.manifest import write_jsonl
 from speechdlm_ext.io.output_paths import mirror_paths
-from speechdlm_ext.io.recordings import audio_paths, recording_blocks, recording_seconds, recording_stamp
+from speechdlm_ext.io.recordings import audio_paths, recording_seconds, recording_stamp
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.durations import predict_frames
 from speechdlm_ext.units.encoding import Encoded, encode_rows, unit_facts
-from speechdlm_ext.units.pipeline import UnitChoice
+from speechdlm_ext.units.pipeline import UnitPipeline
 from speechdlm_ext.vocoders.base import Vocoder
-from speechdlm_ext.vocoders.loudness import active_levels, match_levels
-from speechdlm_ext.vocoders.outputs_log import is_made, replace_sound
-from speechdlm_ext.vocoders.synthesize import speak
+from speechdlm_ext.vocoders.sound_files import SoundWriter, is_made
+from speechdlm_ext.vocoders.synthesize import synthesize
 
 JOURNAL = ".resynthesized"
+_FRAMES = 50  # a second, in which levels are measured
+_BLOCK_SECONDS = 60
+_HIGHEST_PEAK = 0.99  # re full scale
 
 
 @dataclass
@@ -38,25 +40,25 @@ class Resynthesis:
 
     Attributes:
         paths: wav files by id, of those that are there now.
-        left_out: rows with an ``error``, of those that could not be encoded.
+        skipped: rows with an ``error``, of those that could not be encoded.
         seconds: of sound that was made, not counting what was there before.
     """
 
     paths: dict[str, Path] = field(default_factory=dict)
-    left_out: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
 
 def resynthesize(
     rows: Sequence[Mapping[str, Any]],
     dataset: str,
-    choice: UnitChoice,
+    pipeline: UnitPipeline,
     vocoder: Vocoder,
     output: str | os.PathLike[str] = "output",
     shard: Shard | None = None,
     overwrite: bool = False,
     predict_durations: bool = False,
-    batch_seconds: float = 0.0,
+    batch_seconds: float | None = None,
     workers: int = 2,
     progress: Callable[[Iterable[Encoded], float], Iterable[Encoded]] = lambda items, seconds: items,
     say: Callable[[str], object] = print,
@@ -70,13 +72,13 @@ def resynthesize(
     Args:
         rows: the whole manifest.
         dataset, output: where the files go, see :func:`mirror_paths`.
-        choice: what makes the units.
+        pipeline: what makes the units.
         vocoder: what makes the sound.
         shard: the part of the rows to do.
         overwrite: replace wav files of other recordings or settings.
         predict_durations: let the vocoder say how long units last, instead of the recording; the sound is then not as
             long as the recording.
-        batch_seconds, workers: as :func:`encode_rows` has them.
+        batch_seconds, workers: as for :func:`.encode_rows`.
         progress: wraps what is encoded, and is told how many seconds there are to do.
         say: called with lines of text for the user.
 
@@ -92,12 +94,12 @@ def resynthesize(
     _keep_recordings(rows, paths)
     folder = Path(output, dataset)
     settings = {
-        "units": {**unit_facts(choice.codebook, choice.quantizer), **choice.settings},
+        "units": {**unit_facts(pipeline.codebook, pipeline.quantizer), **pipeline.settings},
         "sound": vocoder.settings,
         "durations": "predicted" if predict_durations else "kept",
     }
     # Units of features relative to the level do not say how loud the speech was.
-    keep_levels = choice.encoder.name == LogMelEncoder.name
+    keep_levels = pipeline.encoder.name == LogMelEncoder.name
     if keep_levels:
         settings["levels"] = "kept"
     account = folder / JOURNAL if shard is None else shard.path(folder / JOURNAL)
@@ -111,40 +113,38 @@ def resynthesize(
         if overwrite:
             _drop_accounts(folder, settings, shard)
         if len(to_do) < len(mine):
-            say(f"{len(mine) - len(to_do)} of {len(mine)} wav files are there already")
-        _tell_rates(to_do, choice.encoder.sample_rate, vocoder.sample_rate, say)
+            say(f"{len(mine) - len(to_do)} of {len(mine)} wav files exist already")
+        _tell_rates(to_do, pipeline.encoder.sample_rate, vocoder.sample_rate, say)
         encoded = encode_rows(
             to_do,
-            choice.encoder,
-            choice.quantizer or choice.codebook,
+            pipeline.encoder,
+            pipeline.quantizer or pipeline.codebook,
             deduplicate=predict_durations,
             batch_seconds=batch_seconds,
             workers=workers,
+            levels=keep_levels,
         )
-        with closing(encoded):
+        with closing(encoded), SoundWriter(journal, vocoder.sample_rate, say) as writer:
             for result in progress(encoded, sum(map(recording_seconds, to_do))):
                 name, path = str(result.row["id"]), paths[str(result.row["id"])]
                 if result.units is None:
-                    made.left_out.append({**result.row, "error": result.error})
-                    say(f"left out: {result.error}")
+                    made.skipped.append({**result.row, "error": result.error})
+                    say(f"skipped: {result.error}")
                     continue
                 sound = _sound(result, vocoder, predict_durations)
                 if keep_levels:
-                    rate = choice.encoder.sample_rate
-                    levels = active_levels(recording_blocks(result.row, rate), rate)
-                    sound = match_levels(sound, vocoder.sample_rate, levels)
-                key, source = path.relative_to(folder).as_posix(), recording_stamp(result.row)
-                replace_sound(journal, key, source, path, sound, vocoder.sample_rate, say)
+                    sound = match_levels(sound, vocoder.sample_rate, result.levels)
+                writer.write(path.relative_to(folder).as_posix(), recording_stamp(result.row), path, sound)
                 made.seconds += sound.shape[1] / vocoder.sample_rate
                 made.paths[name] = path
         errors = account.with_name(account.name + ".errors")
-        if made.left_out:
-            write_jsonl(errors, made.left_out)
+        if made.skipped:
+            write_jsonl(errors, made.skipped)
         else:
             errors.unlink(missing_ok=True)
-    failed = {row["id"] for row in made.left_out}
+    failed = {row["id"] for row in made.skipped}
     if mine and len(failed) == len(mine):
-        raise InputError(f"none of {len(mine)} recordings could be encoded; the first: {made.left_out[0]['error']}")
+        raise InputError(f"none of {len(mine)} recordings could be encoded; the first: {made.skipped[0]['error']}")
     made.paths = {row["id"]: paths[row["id"]] for row in mine if row["id"] not in failed}
     return made
 
@@ -153,8 +153,8 @@ def _sound(result: Encoded, vocoder: Vocoder, predict_durations: bool) -> torch.
     """Sound (C, N), as long as the recording unless durations are predicted."""
     assert result.units is not None
     if predict_durations:
-        return speak(vocoder, [predict_frames(units.tolist(), vocoder) for units in result.units])
-    sound = speak(vocoder, [units.tolist() for units in result.units])
+        return synthesize(vocoder, [predict_frames(units.tolist(), vocoder) for units in result.units])
+    sound = synthesize(vocoder, [units.tolist() for units in result.units])
     # An encoder's frames may leave out up to a frame and a half of the end.
     length = round(result.seconds * vocoder.sample_rate)
     missing = length - sound.shape[1]
@@ -187,7 +187,7 @@ def _keep_recordings(rows: Iterable[Mapping[str, Any]], paths: Mapping[str, Path
     for path in paths.values():
         taken = recordings.get(os.path.realpath(path))
         if taken is not None:
-            raise InputError(f"{path}: output would overwrite the recording {taken}: choose another --output-dir")
+            raise InputError(f"{path}: output would overwrite the recording {taken}: choose another --output")
 
 
 def _refuse_other_runs(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -229,9 +229,28 @@ def _tell_rates(
         try:
             rates[int(row.get("sample_rate") or audio_info(audio_paths(row)[0]).sample_rate)] += 1
         except (InputError, OSError):
-            continue  # it will be left out, with the reason
+            continue  # it will be skipped, with the reason
     for rate, count in sorted(rates.items()):
         steps = [f"the {what}'s {wanted} Hz" for what, wanted in (("encoder", encoder_rate), ("vocoder", vocoder_rate))
                  if rate != wanted]  # fmt: skip
         if steps:
             say(f"{count} recording{'s' * (count != 1)} at {rate} Hz: resampled to {' and to '.join(steps)}")
+
+
+def match_levels(sound: torch.Tensor, sample_rate: int, levels: Sequence[float]) -> torch.Tensor:
+    """Give sound (C, N) these active levels in dB re full scale, one for each channel; never beyond full scale.
+
+    Features that are relative to the level of the speech give the same units for a loud and a soft speaker. In
+    resynthesis the recording is at hand, and a distant speaker in a meeting stays as soft as it was.
+
+    Returns:
+        The sound, changed in place: hours of it are not held twice.
+    """
+    meter = LevelMeter(sample_rate // _FRAMES)
+    for _ in meter.watch(sound.split(_BLOCK_SECONDS * sample_rate, dim=1)):
+        pass
+    found = torch.tensor(meter.levels())
+    gains = 10 ** ((torch.tensor(levels) - found) / 20)
+    lowest, highest = sound.aminmax(dim=1)
+    peaks = torch.maximum(-lowest, highest).clamp_min(1e-9)
+    return sound.mul_(torch.minimum(gains, _HIGHEST_PEAK / peaks)[:, None])

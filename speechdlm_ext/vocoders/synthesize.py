@@ -15,10 +15,10 @@ from speechdlm_ext.io.recordings import check_name
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.units.durations import are_deduplicated, frame_units
 from speechdlm_ext.vocoders.base import Vocoder
-from speechdlm_ext.vocoders.outputs_log import is_made, replace_sound
+from speechdlm_ext.vocoders.sound_files import SoundWriter, is_made
 
 
-def speak_rows(
+def synthesize_rows(
     rows: Sequence[Mapping[str, Any]],
     vocoder: Vocoder,
     folder: str | os.PathLike[str],
@@ -26,11 +26,11 @@ def speak_rows(
     overwrite: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda items: items,
     say: Callable[[str], object] = print,
-    duplicated: bool | None = None,
+    frame_level: bool | None = None,
 ) -> list[Path]:
     """Write ``<audio>.wav`` for every row of a unit file, one channel of sound for each channel of units.
 
-    What is there already from the same units and settings is kept, which ``FOLDER/.synthesized`` keeps account of.
+    What exists already from the same units and settings is kept, which ``FOLDER/.synthesized`` logs.
 
     Args:
         rows: of a unit file.
@@ -40,7 +40,7 @@ def speak_rows(
         overwrite: replace wav files that are there from other units or settings.
         progress: wraps the rows still to do.
         say: called with lines of text for the user.
-        duplicated: whether units without durations are one a frame; by default what the rows say.
+        frame_level: whether units without durations are one per frame; by default what the rows say.
 
     Returns:
         The wav files, one for each row.
@@ -49,7 +49,7 @@ def speak_rows(
         InputError: a row is not right, two rows have the same name, or a file is there that is not from these units.
     """
     folder, settings = Path(folder), vocoder.settings if settings is None else settings
-    judged = are_deduplicated(rows, say) if duplicated is None else [not duplicated] * len(rows)
+    judged = are_deduplicated(rows, say) if frame_level is None else [not frame_level] * len(rows)
     work = [_check(row, vocoder, folder, one) for row, one in zip(rows, judged, strict=True)]
     taken: set[str] = set()
     for row, (path, _, _) in zip(rows, work, strict=True):
@@ -66,13 +66,14 @@ def speak_rows(
     to_do = [item for item in work if not is_made(item[0], item[2], entries.get(item[0].name), overwrite)]
     with ResumeLog(account, settings) as journal:
         if len(to_do) < len(work):
-            say(f"{len(work) - len(to_do)} of {len(work)} wav files are there already")
-        for path, units, digest in progress(to_do):
-            replace_sound(journal, path.name, digest, path, speak(vocoder, units), vocoder.sample_rate, say)
+            say(f"{len(work) - len(to_do)} of {len(work)} wav files exist already")
+        with SoundWriter(journal, vocoder.sample_rate, say) as writer:
+            for path, units, digest in progress(to_do):
+                writer.write(path.name, digest, path, synthesize(vocoder, units))
     return [path for path, _, _ in work]
 
 
-def speak(vocoder: Vocoder, units: Sequence[Sequence[int]]) -> torch.Tensor:
+def synthesize(vocoder: Vocoder, units: Sequence[Sequence[int]]) -> torch.Tensor:
     """Sound (C, N) of channels of units (C, T); a channel that is shorter than another is followed by silence."""
     longest = max(map(len, units))
     padded = [[*channel, *[channel[-1]] * (longest - len(channel))] for channel in units]

@@ -85,7 +85,7 @@ def test_commands_done_are_not_done_again(work: Path, folder: Path, run_loaded) 
     book = ["--codebook", work / "book.safetensors"]
     for script, source, result, said in (
         ("data_prep/encode_units.py", work / "manifest.jsonl", work / "units.jsonl", "complete already"),
-        ("scripts/synthesize.py", work / "data" / "valid.jsonl", work / "wav", "are there already"),
+        ("scripts/synthesize.py", work / "data" / "valid.jsonl", work / "wav", "exist already"),
     ):
         again = run_loaded(["python", script, source, result, *book], env=QUIET)
         assert said in again.stdout + again.stderr

@@ -132,3 +132,15 @@ def test_a_batch_and_a_stream_are_the_single_files() -> None:
     pieces = list(encoder.stream(stereo.split(1000, dim=1)))
     torch.testing.assert_close(torch.cat(pieces, dim=1), encoder.encode_blocks([stereo]), rtol=0, atol=1e-3)
     assert encoder.identity == encoder.options == {"n_mels": 40, "floor_db": -30.0, "window": 400}
+
+
+def test_a_fixed_reference_makes_an_excerpt_like_the_whole(shared: Path) -> None:
+    wave = read_audio(shared / "speech" / "jfk" / "jfk.flac", 16000)[0][0]
+    fixed, usual = LogMelEncoder(level=-26.0), LogMelEncoder()
+    excerpt = wave[320 * 100 : 320 * 300]
+    inner = slice(101, 299)
+    torch.testing.assert_close(fixed.encode(excerpt, 16000)[1:-1], fixed.encode(wave, 16000)[inner], rtol=0, atol=1e-3)
+    assert float((usual.encode(excerpt, 16000)[1:-1] - usual.encode(wave, 16000)[inner]).abs().max()) > 0.1
+    assert fixed.options["level"] == -26.0 and "level" not in usual.options  # fingerprints of before stay
+    with pytest.raises(InputError, match="level 3"):
+        LogMelEncoder(level=3.0)

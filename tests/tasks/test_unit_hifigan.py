@@ -144,7 +144,7 @@ def test_the_export_is_a_vocoder_that_has_learned_the_units(
     assert (tmp_path / "vocoder/speakers.txt").read_text() == "lj\nls\n"
     vocoder = HiFiGANVocoder.load(tmp_path / "vocoder", speakers=["lj"])
     codebook = Codebook.load(corpus / "codebook.safetensors")
-    assert (vocoder.units, vocoder.frame_rate, vocoder.sample_rate) == (K, 50.0, 16000)
+    assert (vocoder.num_units, vocoder.frame_rate, vocoder.sample_rate) == (K, 50.0, 16000)
     assert vocoder.codebook_fingerprint == codebook.fingerprint
     row = json.loads((corpus / "valid.jsonl").read_text().splitlines()[0])
     units = torch.tensor([int(unit) for unit in row["unitA"].split()])
@@ -160,7 +160,7 @@ def test_the_export_is_a_vocoder_that_has_learned_the_units(
     others = torch.randperm(K, generator=torch.Generator().manual_seed(1))[units]
     assert right < 0.93 * distance(vocoder.decode(others[None, :, None])[0, 0])
     assert right < 0.85 * distance(torch.zeros(len(wave)))
-    with pytest.raises(InputError, match="generator.pt is there already"):
+    with pytest.raises(InputError, match="generator.pt exists already"):
         export_vocoder(trained[0] / "checkpoint_last.pt", tmp_path / "vocoder")
     # The weights are those of training, to the bit, under the published names.
     state = torch.load(trained[0] / "checkpoint_last.pt", weights_only=False)["model"]
@@ -188,7 +188,7 @@ def test_each_side_gets_the_gradient_of_its_own_loss() -> None:
     (loss / size).backward()
     got = {name: weight.grad.clone() for name, weight in model.named_parameters()}
 
-    sound = model.generator.speak(units)
+    sound = model.generator.synthesize(units)
     real, real_features = model.discriminators(wave)
     fake, _ = model.discriminators(sound.detach())
     of_discriminators = sum(
@@ -301,7 +301,7 @@ def test_units_of_another_codebook_are_refused(corpus: Path) -> None:
     task.load_dataset("valid")
     for name, value in (("codebook", "another"), ("frame_rate", 25.0)):
         setattr(task, name, value)
-        with pytest.raises(InputError, match=f"has {name} .*, wanted is {value}"):
+        with pytest.raises(InputError, match=f"has {name} .*, expected is {value}"):
             task.load_dataset("valid")
         setattr(task, name, None)
     cfg.num_units = None

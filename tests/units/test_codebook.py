@@ -150,3 +150,14 @@ def test_sample_takes_the_same_share_of_each(data: Path) -> None:
     # Every one of them is a frame of the recording, and of the three equal recordings different ones were drawn.
     assert float(torch.cdist(some.double(), everything.double()).min(dim=1).values.max()) < 1e-3
     assert len(np.unique(some.numpy(), axis=0)) > 400
+
+
+def test_several_threads_give_nearly_the_same_codebook() -> None:
+    """Sums come in another order: the error is the same up to rounding; one thread gives the same bits."""
+    features = torch.randn(4000, 40, generator=torch.Generator().manual_seed(3)) * 10
+    encoder = LogMelEncoder()
+    one, again, two = (train_codebook(features, encoder, 12, 1, threads=threads) for threads in (1, 1, 2))
+    assert torch.equal(one.centroids, again.centroids)
+    assert two.extra["mean_square_error"] == pytest.approx(one.extra["mean_square_error"], rel=1e-2)
+    with pytest.raises(InputError, match="0 threads"):
+        train_codebook(features, encoder, 12, 1, threads=0)

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
+from speechdlm_ext.commands.units import add_unit_options, load_pipeline
 from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units import Codebook, DPDPQuantizer, load_codebook
-from speechdlm_ext.units.pipeline import add_unit_options, choose_units
 from speechdlm_ext.units.published_pairs import PUBLISHED
 from tests.helpers.commands import RunCommand
 
@@ -77,6 +77,41 @@ def test_files_of_dp_slm(tmp_path: Path) -> None:
     torch.save({"codebook": centroids[0]}, tmp_path / "flat.pt")
     with pytest.raises(InputError, match=r"\(5,\)"):
         load_codebook(tmp_path / "flat.pt")
+
+
+def test_attributes_of_a_kmeans_and_tables_of_numpy(tmp_path: Path) -> None:
+    """The forms in which bshall/hubert's loaders and seamless_communication have theirs."""
+    centroids = torch.randn(8, 40)
+    for value in (centroids, centroids.numpy(), centroids.double().numpy()):
+        saved = {"n_features_in_": 40, "_n_threads": 4, "cluster_centers_": value}
+        torch.save(saved, tmp_path / "km.pt")
+        assert torch.equal(load_codebook(tmp_path / "km.pt").centroids, centroids)
+    for table in (centroids.numpy(), centroids.double().numpy(), np.asfortranarray(centroids.numpy())):
+        np.save(tmp_path / "km.npy", table)
+        assert torch.equal(load_codebook(tmp_path / "km.npy").centroids, centroids)
+    np.save(tmp_path / "objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
+    for name in ("objects.npy", "words.npy"):
+        with pytest.raises(InputError, match=f"{name}: not a table"):
+            load_codebook(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html><html>404</html>", "is an HTML page, not the file itself"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "is a Git LFS pointer"),
+        (b"centroids: none", "is text"),
+        (b"RIFF\x24\x08\x00\x00WAVEfmt ", "begins with 52 49 46 46"),
+    ],
+)
+def test_what_is_no_codebook_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "km.bin"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"km.bin.*{message}.*scikit-learn pickled is expected") as caught:
+        load_codebook(path)
+    assert "TRUST" not in str(caught.value)
 
 
 @pytest.mark.parametrize("length", [0x78, 0x80, 0x1F8B, 0x5D, 0x425A])
@@ -264,7 +299,7 @@ def test_pairs_by_name(tmp_path: Path) -> None:
     parser = ArgumentParser()
     add_unit_options(parser)
     options = ["--codebook", str(tmp_path / "codebook.pt"), "--encoder", "logmel", "--duration-penalty", "k100-l600"]
-    chosen = choose_units(parser.parse_args(options)).quantizer
+    chosen = load_pipeline(parser.parse_args(options)).quantizer
     assert chosen is not None and (chosen.duration_penalty, chosen.num_neighbors) == (600.0, 5)
 
 

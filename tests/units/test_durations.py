@@ -15,7 +15,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.units.durations import are_deduplicated
 from speechdlm_ext.vocoders import HiFiGANVocoder
-from speechdlm_ext.vocoders.synthesize import speak_rows
+from speechdlm_ext.vocoders.synthesize import synthesize_rows
 from tests.helpers.vocoders import published_config, published_weights, write
 
 RUNS = {"audio": "a", "unitA": " ".join(map(str, range(24))), "unitB": " ".join(map(str, range(30, 42)))}
@@ -72,7 +72,7 @@ def test_foreign_rows_are_judged_together_and_that_is_said() -> None:
 def test_durations_that_are_given_count(vocoders: Any, tmp_path: Path, predictor: bool) -> None:
     vocoder = vocoders[predictor]
     row = {**RUNS, **DRAWN, "frame_rate": 50.0}
-    (path,) = speak_rows([row], vocoder, tmp_path)
+    (path,) = synthesize_rows([row], vocoder, tmp_path)
     sound, rate = read_audio(path)
     assert rate == 16000 and sound.shape == (2, 48 * 320)
     frames = [[unit for unit, count in zip(range(24), [1, 2, 3] * 8, strict=True) for _ in range(count)]]
@@ -83,10 +83,10 @@ def test_durations_that_are_given_count(vocoders: Any, tmp_path: Path, predictor
 
 def test_units_without_durations_are_predicted_or_refused(vocoders: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="deduplicated, and speech made from them would be compressed in time"):
-        speak_rows([RUNS], vocoders[False], tmp_path)
+        synthesize_rows([RUNS], vocoders[False], tmp_path)
     assert not list(tmp_path.glob("*.wav"))
     said: list[str] = []
-    (path,) = speak_rows([RUNS], vocoders[True], tmp_path, say=said.append)
+    (path,) = synthesize_rows([RUNS], vocoders[True], tmp_path, say=said.append)
     assert said[1:] == ["the units are deduplicated: the vocoder predicts their durations"]
     sound, _ = read_audio(path)
     lengths = [
@@ -101,17 +101,17 @@ def test_units_without_durations_are_predicted_or_refused(vocoders: Any, tmp_pat
 
 def test_too_few_units_to_tell_are_said(vocoders: Any, tmp_path: Path) -> None:
     said: list[str] = []
-    (path,) = speak_rows([{"audio": "a", "unitA": "1 2 3"}], vocoders[False], tmp_path, say=said.append)
+    (path,) = synthesize_rows([{"audio": "a", "unitA": "1 2 3"}], vocoders[False], tmp_path, say=said.append)
     assert said == ['1 of 1 rows do not say "deduplicated": they are taken as one unit a frame']
     assert read_audio(path)[0].shape == (1, 3 * 320)
-    speak_rows([{"audio": "a", "unitA": "1 2 3"}], vocoders[False], tmp_path, duplicated=True, say=said.append)
-    assert said[1:] == ["1 of 1 wav files are there already"]
+    synthesize_rows([{"audio": "a", "unitA": "1 2 3"}], vocoders[False], tmp_path, frame_level=True, say=said.append)
+    assert said[1:] == ["1 of 1 wav files exist already"]
 
 
 def test_only_what_is_deduplicated_is_predicted(vocoders: Any, tmp_path: Path) -> None:
     said: list[str] = []
     rows = [{**long_row("spoken", 0.4), "deduplicated": False}, long_row("runs", 0.0)]
-    spoken, runs = speak_rows(rows, vocoders[True], tmp_path, say=said.append)
+    spoken, runs = synthesize_rows(rows, vocoders[True], tmp_path, say=said.append)
     assert said[1:] == ["1 of 2 rows are deduplicated: the vocoder predicts their durations"]
     labels = torch.tensor([int(unit) for unit in rows[1]["unitA"].split()])
     assert read_audio(spoken)[0].shape == (1, 400 * 320)
@@ -126,7 +126,7 @@ def test_units_beyond_the_vocoders_are_found_before_anything_is_made(
     drawn = {**RUNS, **DRAWN, "audio": "far", "unitB": "30 31 32 33 34 35 36 37 38 39 40 999999999999999999"}
     for wrong, unit in ((beyond, "50"), (drawn, "999999999999999999")):
         with pytest.raises(InputError, match=f"^row far, unitB: unit {unit} is not among .* which has 0 to 49: take"):
-            speak_rows([{**RUNS, **DRAWN}, wrong], vocoders[predictor], tmp_path / "out")
+            synthesize_rows([{**RUNS, **DRAWN}, wrong], vocoders[predictor], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -134,13 +134,13 @@ def test_names_are_compared_in_no_time(vocoders: Any, tmp_path: Path) -> None:
     rows = [{"audio": str(number), "unitA": "1 1"} for number in range(40000)]
     begin = time.process_time()
     with pytest.raises(InputError, match="two rows are named 7:"):
-        speak_rows([*rows, rows[7]], vocoders[False], tmp_path)
+        synthesize_rows([*rows, rows[7]], vocoders[False], tmp_path)
     assert time.process_time() - begin < 5
 
 
 def test_one_unit_a_frame_can_be_insisted_on(vocoders: Any, tmp_path: Path) -> None:
     row = {"audio": "a", "unitA": RUNS["unitA"]}
-    (path,) = speak_rows([row], vocoders[False], tmp_path, duplicated=True)
+    (path,) = synthesize_rows([row], vocoders[False], tmp_path, frame_level=True)
     assert read_audio(path)[0].shape == (1, 24 * 320)
 
 
@@ -153,7 +153,7 @@ def test_durations_that_do_not_fit(vocoders: Any, tmp_path: Path) -> None:
         ({"frame_rate": 25.0}, "made with frame_rate 25.0, the vocoder has frame_rate 50.0"),
     ):
         with pytest.raises(InputError, match=message):
-            speak_rows([{**RUNS, **DRAWN, **change}], vocoders[False], tmp_path)
+            synthesize_rows([{**RUNS, **DRAWN, **change}], vocoders[False], tmp_path)
     assert not list(tmp_path.glob("*.wav"))
 
 

@@ -16,8 +16,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.feature_dump import dump_features, remove_dump
-from speechdlm_ext.units.kmeans import sample_features, train_codebook
-from speechdlm_ext.units.sample_frames import sampling_share
+from speechdlm_ext.units.kmeans import sample_features, sampling_share, train_codebook
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def test_bad_recordings_are_left_out(tmp_path: Path, rows: list[dict[str, Any]])
     found, _ = dump_features(rows, LogMelEncoder(), tmp_path / "f.npy", 1.0, 1, say=said.append)
     good = [row for row in rows if row["id"] != "2"]
     assert np.array_equal(found, sample_features(good, LogMelEncoder(), 10**9, 1)[0].numpy())
-    assert len(said) == 1 and "left out" in said[0] and "2.wav is not audio" in said[0]
+    assert len(said) == 1 and "skipped" in said[0] and "2.wav is not audio" in said[0]
     with pytest.raises(InputError, match="none of 1 recordings could be read; the first: .*not audio"):
         dump_features(rows[2:3], LogMelEncoder(), tmp_path / "none.npy", 1.0, 1, say=quiet)
 

@@ -232,7 +232,9 @@ def test_many_short_files_share_tables() -> None:
     features, centroids, _ = random_case(3, 3000, 8000, 4)  # 262 frames to a table
     quantizer = DPDPQuantizer(centroids, 3.0)
     parts = list(features.split([1, 250, 262, 263, 0, 5, 800, 1419]))
-    assert torch.equal(torch.cat(quantizer.quantize_batch(parts)), torch.cat([quantizer.quantize(part) for part in parts]))
+    assert torch.equal(
+        torch.cat(quantizer.quantize_batch(parts)), torch.cat([quantizer.quantize(part) for part in parts])
+    )
 
 
 def test_gradient_goes_straight_through(speech: torch.Tensor) -> None:
@@ -276,6 +278,13 @@ def test_other_types_and_precisions(speech: torch.Tensor) -> None:
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
+    changed: list[str] = []
+    setting = torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision = changed.append  # type: ignore[assignment]
+    try:  # a setting for the whole process is not touched, not even for a moment
+        assert quantizer.quantize(rounded).tolist() == wanted and not changed
+    finally:
+        torch.set_float32_matmul_precision = setting
     half = DPDPQuantizer(speech[::11].bfloat16(), 50.0)
     quantized, units = half(speech.bfloat16())
     assert quantized.dtype == torch.bfloat16
@@ -314,7 +323,7 @@ def test_features_that_do_not_fit() -> None:
         (torch.zeros(4), "expected"),
         (torch.full((4, 3), float("nan")), "finite"),
         (torch.tensor([[0.0, float("inf"), 0.0]]), "finite"),
-        (torch.full((4, 3), 1e38), "float32"),
+        (torch.full((4, 3), 3e38), "float32"),
     ):
         with pytest.raises(InputError, match=message):
             quantizer(features)
@@ -341,4 +350,4 @@ def test_compiles_where_nothing_can_be_kept(tmp_path: Path, checkout: Path, run_
     environment = {"HOME": str(copy), "XDG_CACHE_HOME": str(copy), "PYTHONPATH": f"{tmp_path}:{checkout}"}
     environment |= {"NUMBA_CACHE_DIR": "", "PYTHONDONTWRITEBYTECODE": "1"}
     done = run_command(["python", "-c", code], env=environment)
-    assert done.stdout == "[1, 1]\n"
+    assert done.stdout == "[0, 1]\n"

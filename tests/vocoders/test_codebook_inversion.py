@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechdlm_ext.encoders import LogMelEncoder
-from speechdlm_ext.encoders.level import active_level
+from speechdlm_ext.encoders.logmel import active_level
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.units import Codebook
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
 from speechdlm_ext.vad.energy import Energy
 from speechdlm_ext.vocoders import CodebookVocoder
-from speechdlm_ext.vocoders.source_filter import minimum_phase, pulses
+from speechdlm_ext.vocoders.codebook_inversion import minimum_phase, pulses
 
 
 def level(wave: torch.Tensor) -> float:

@@ -15,13 +15,13 @@ from fairseq.models.text_to_speech.hifigan import Generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechdlm_ext.commands.vocoder import add_vocoder_options, vocoder_from
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.modules.unit_generator import UnitGenerator, context_frames
 from speechdlm_ext.units import Codebook
 from speechdlm_ext.vocoders import HiFiGANVocoder
-from speechdlm_ext.vocoders.registry import add_vocoder_options, build_vocoder
-from tests.helpers.vocoders import fairseq_sound, published_config, published_weights, write
+from tests.helpers.vocoders import DURATIONS, fairseq_sound, published_config, published_weights, write
 
 SPEAKERS = ["ex01", "ex02", "ex03", "ex04", "lj", "p225"]
 STYLES = ["default", "happy", "sad"]
@@ -51,7 +51,7 @@ def expresso(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 def test_two_channels_are_fairseqs_speakers_0_and_4(dgslm: Any) -> None:
     checkpoint, config, weights = dgslm
     vocoder = HiFiGANVocoder.load(checkpoint)
-    assert (vocoder.frame_rate, vocoder.sample_rate, vocoder.units) == (50.0, 16000, 50)
+    assert (vocoder.frame_rate, vocoder.sample_rate, vocoder.num_units) == (50.0, 16000, 50)
     units = random_units(3, 30, 2)
     sound = vocoder.decode(units)
     assert sound.shape == (3, 2, 9600) and sound.dtype == torch.float32
@@ -75,6 +75,16 @@ def test_styles_and_names(expresso: Any) -> None:
         for channel, (speaker, style) in enumerate(numbers):
             wanted = fairseq_sound(config, weights, units[0, :, channel], speaker, style)
             torch.testing.assert_close(sound[channel], wanted, rtol=0, atol=1e-5)
+
+
+def test_rows_and_chunks_are_one_batch(dgslm: Any) -> None:
+    """Of 3 rows of 2 channels with 5 chunks each: the first ones, those in the middle, and the last ones."""
+    vocoder = HiFiGANVocoder.load(dgslm[0], chunk_seconds=1.0)
+    sizes: list[tuple[int, ...]] = []
+    forward = vocoder.generator.synthesize
+    vocoder.generator.synthesize = lambda units, *others: sizes.append(units.shape) or forward(units, *others)
+    vocoder.decode(random_units(3, 250, 2))
+    assert sorted(rows for rows, _ in sizes) == [6, 6, 18]
 
 
 def test_chunks_equal_the_whole_seams_included(dgslm: Any) -> None:
@@ -203,6 +213,7 @@ def test_weights_that_do_not_fit(dgslm: Any, tmp_path: Path, case: str) -> None:
         ({"resblock": "2"}, "resblock is '2'"),
         ({"upsample_rates": None}, "upsample_rates is None"),
         ({"upsample_rates": [5, 4, 4, 2]}, "do not go together"),
+        ({"dur_predictor_params": {**DURATIONS, "var_pred_kernel_size": 5}}, "var_pred_kernel_size 5: 3 is expected"),
         ({"code_hop_size": 640}, "makes 320 samples a frame, its config.json says 640"),
     ],
 )
@@ -244,7 +255,7 @@ def test_other_bad_input(dgslm: Any, expresso: Any, tmp_path: Path) -> None:
         HiFiGANVocoder.load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(dgslm[1]))
     torch.save({"model": {}}, tmp_path / "generator.pt")
-    with pytest.raises(InputError, match=r"\{\"generator\": weights\} is wanted, found model"):
+    with pytest.raises(InputError, match=r"\{\"generator\": weights\} is expected, found model"):
         HiFiGANVocoder.load(tmp_path)
 
 
@@ -276,15 +287,15 @@ def test_codebook_and_vocoder_must_belong_together(
 ) -> None:
     config = {**published_config(), **({"codebook": codebook} if codebook else {})}
     parser = argparse.ArgumentParser()
-    add_vocoder_options(parser, "--checkpoint")
+    add_vocoder_options(parser, {"vocoder-checkpoint": "--checkpoint"})
     checkpoint = write(tmp_path, config, published_weights(config))
     options = parser.parse_args(["--vocoder", "hifigan", "--checkpoint", str(checkpoint), "--device", "cpu"])
     book = Codebook(torch.zeros(units, 40), "logmel", {}, rate)
     if message is None:
-        assert build_vocoder(options, book).units == 50
+        assert vocoder_from(options, book).num_units == 50
         return
     with pytest.raises(InputError, match=message):
-        build_vocoder(options, book)
+        vocoder_from(options, book)
 
 
 def test_the_command_makes_stereo_files(expresso: Any, checkout: Path, run_command: Any, tmp_path: Path) -> None:
@@ -308,11 +319,11 @@ def test_published_ones_are_fetched_by_name(expresso: Any, tmp_path: Path, monke
     import hashlib
 
     from speechdlm_ext.io.published import Published
-    from speechdlm_ext.vocoders import published as published_vocoders
+    from speechdlm_ext.vocoders import hifigan_files
 
     folder, files = expresso[0].parent, ("generator.pt", "config.json", "speakers.txt", "styles.txt")
     table = [Published((folder / f).as_uri(), hashlib.sha256((folder / f).read_bytes()).hexdigest()) for f in files]
-    monkeypatch.setitem(published_vocoders.VOCODERS, "mine", tuple(table))
+    monkeypatch.setitem(hifigan_files.PUBLISHED, "mine", tuple(table))
     monkeypatch.setenv("SPEECHDLM_CACHE", str(tmp_path))
     units = random_units(1, 9, 1)
     wanted = HiFiGANVocoder.load(folder, speakers=["lj"]).decode(units)
@@ -321,11 +332,11 @@ def test_published_ones_are_fetched_by_name(expresso: Any, tmp_path: Path, monke
 
 
 def test_the_table_of_published_vocoders_is_the_listed_one(data: Path) -> None:
-    from speechdlm_ext.vocoders.published import VOCODERS
+    from speechdlm_ext.vocoders.hifigan_files import PUBLISHED
 
     listing = data / "keys" / "textless_checkpoints.txt"
     listed = {tuple(line.split("\t")[1:]) for line in listing.read_text().splitlines() if "hifigan" in line}
-    ours = {tuple(file) for name, files in VOCODERS.items() if name != "dgslm-hifigan" for file in files}
+    ours = {tuple(file) for name, files in PUBLISHED.items() if name != "dgslm-hifigan" for file in files}
     assert ours == listed and len(ours) == 18
 
 

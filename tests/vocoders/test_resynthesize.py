@@ -24,11 +24,11 @@ from speechdlm_ext.metrics.agreement import speech_agreement
 from speechdlm_ext.units.durations import are_deduplicated
 from speechdlm_ext.units.files import format_units
 from speechdlm_ext.units.kmeans import sample_features, train_codebook
-from speechdlm_ext.units.pipeline import UnitChoice
+from speechdlm_ext.units.pipeline import UnitPipeline
 from speechdlm_ext.vad.energy import Energy
 from speechdlm_ext.vocoders import CodebookVocoder, HiFiGANVocoder
-from speechdlm_ext.vocoders.outputs_log import is_made, replace_sound
 from speechdlm_ext.vocoders.resynthesize import resynthesize
+from speechdlm_ext.vocoders.sound_files import is_made, replace_sound
 from tests.helpers.vocoders import published_config, published_weights, write
 
 CALLS = ("google_two_channel", "azure_katiesteve", "auto_repairs_40")
@@ -62,20 +62,20 @@ def rows(recordings: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def choice(rows: list[dict[str, Any]], recordings: Path) -> UnitChoice:
+def choice(rows: list[dict[str, Any]], recordings: Path) -> UnitPipeline:
     """Units of the demo's size, learned from these recordings."""
     encoder = LogMelEncoder()
     features, levels = sample_features(rows, encoder, 20000, seed=1)
     codebook = train_codebook(features, encoder, 100, 1, levels)
     codebook.save(recordings / "codebook.safetensors")
-    return UnitChoice(codebook, encoder, None, {})
+    return UnitPipeline(codebook, encoder, None, {})
 
 
 @pytest.fixture(scope="module")
-def output(rows: Any, choice: UnitChoice, recordings: Path) -> tuple[Path, list[str]]:
+def output(rows: Any, choice: UnitPipeline, recordings: Path) -> tuple[Path, list[str]]:
     said: list[str] = []
     made = resynthesize(rows, "talk", choice, CodebookVocoder(choice.codebook), recordings / "out", say=said.append)
-    assert len(made.paths) == 5 and not made.left_out
+    assert len(made.paths) == 5 and not made.skipped
     return recordings / "out", said
 
 
@@ -103,7 +103,7 @@ def test_speech_stays_where_it_was_and_lengths_are_exact(output: Any, rows: Any)
     assert agreeing / frames >= 0.95
 
 
-def test_units_of_speech_are_told_from_deduplicated_ones(rows: Any, choice: UnitChoice) -> None:
+def test_units_of_speech_are_told_from_deduplicated_ones(rows: Any, choice: UnitPipeline) -> None:
     spoken, runs = [], []
     for row in rows:
         units = choice.codebook.quantize(choice.encoder.encode(read_audio(row["audio_filepath"], 16000)[0][0], 16000))
@@ -123,7 +123,7 @@ def test_agreement_against_a_count() -> None:
     assert speech_agreement([], [], 0.0) == 1.0
 
 
-def test_what_is_there_is_kept_and_the_rest_made(output: Any, rows: Any, choice: UnitChoice, tmp_path: Path) -> None:
+def test_what_is_there_is_kept_and_the_rest_made(output: Any, rows: Any, choice: UnitPipeline, tmp_path: Path) -> None:
     vocoder = CodebookVocoder(choice.codebook)
     for index in (0, 1):
         resynthesize(rows, "talk", choice, vocoder, tmp_path, Shard(index, 2), say=lambda text: None)
@@ -136,18 +136,18 @@ def test_what_is_there_is_kept_and_the_rest_made(output: Any, rows: Any, choice:
     gone.unlink()
     said: list[str] = []
     made = resynthesize(rows, "talk", choice, vocoder, tmp_path, say=said.append)
-    assert said[0] == "4 of 5 wav files are there already" and len(made.paths) == 5
+    assert said[0] == "4 of 5 wav files exist already" and len(made.paths) == 5
     assert gone.read_bytes() == whole[gone.relative_to(tmp_path)]
     assert stamps == {path: os.stat(path).st_mtime_ns for path in kept}
     # Another seed is another sound: nobody's files are replaced unasked.
     other = CodebookVocoder(choice.codebook, seed=2)
-    with pytest.raises(InputError, match="is there already, from other input or settings: pass --overwrite"):
+    with pytest.raises(InputError, match="exists already, from other input or settings: pass --overwrite"):
         resynthesize(rows, "talk", choice, other, tmp_path)
     resynthesize(rows[:2], "talk", choice, other, tmp_path, overwrite=True, say=lambda text: None)
     assert sum(path.read_bytes() != whole[path.relative_to(tmp_path)] for path in tmp_path.rglob("*.wav")) == 2
 
 
-def test_a_second_run_is_refused_while_the_first_is_at_work(rows: Any, choice: UnitChoice, tmp_path: Path) -> None:
+def test_a_second_run_is_refused_while_the_first_is_at_work(rows: Any, choice: UnitPipeline, tmp_path: Path) -> None:
     vocoder = CodebookVocoder(choice.codebook)
 
     def interrupted(items: Any, seconds: float) -> Any:
@@ -161,7 +161,7 @@ def test_a_second_run_is_refused_while_the_first_is_at_work(rows: Any, choice: U
     assert len(list(tmp_path.rglob("*.wav"))) == 1 and not list(tmp_path.rglob("*.tmp"))
     said: list[str] = []
     resynthesize(rows[:2], "talk", choice, vocoder, tmp_path, say=said.append)
-    assert said[0] == "1 of 2 wav files are there already"
+    assert said[0] == "1 of 2 wav files exist already"
 
 
 class Failing(CodebookVocoder):
@@ -171,7 +171,7 @@ class Failing(CodebookVocoder):
         raise KeyboardInterrupt
 
 
-def test_recordings_are_never_overwritten(rows: Any, choice: UnitChoice, recordings: Path, tmp_path: Path) -> None:
+def test_recordings_are_never_overwritten(rows: Any, choice: UnitPipeline, recordings: Path, tmp_path: Path) -> None:
     """Neither by their own sound nor by another's, wherever links lead."""
     source, link = tmp_path / "real" / "talk" / "two.wav", tmp_path / "copy" / "talk" / "two.wav"
     for path in (source, link):
@@ -192,9 +192,7 @@ def test_recordings_are_never_overwritten(rows: Any, choice: UnitChoice, recordi
         ([pair], tmp_path / "real"),
     ):
         for overwrite in (False, True):
-            with pytest.raises(
-                InputError, match=r"would overwrite the recording .*two.wav: choose another --output-dir"
-            ):
+            with pytest.raises(InputError, match=r"would overwrite the recording .*two.wav: choose another --output"):
                 resynthesize(some, "talk", choice, vocoder, output, overwrite=overwrite, say=lambda text: None)
     # The recording in the way may be of another shard.
     with pytest.raises(InputError, match="would overwrite the recording"):
@@ -202,7 +200,7 @@ def test_recordings_are_never_overwritten(rows: Any, choice: UnitChoice, recordi
     assert source.read_bytes() == kept and link.is_symlink() and not list(tmp_path.rglob(".resynthesized*"))
 
 
-def test_the_file_of_before_is_there_until_the_new_one_is(rows: Any, choice: UnitChoice, tmp_path: Path) -> None:
+def test_the_file_of_before_is_there_until_the_new_one_is(rows: Any, choice: UnitPipeline, tmp_path: Path) -> None:
     some = [row for row in rows if row["id"] == "two"]
     first = CodebookVocoder(choice.codebook)
     path = resynthesize(some, "talk", choice, first, tmp_path, say=lambda text: None).paths["two"]
@@ -217,16 +215,16 @@ def test_the_file_of_before_is_there_until_the_new_one_is(rows: Any, choice: Uni
     assert path.read_bytes() != old
     said: list[str] = []
     resynthesize(some, "talk", choice, CodebookVocoder(choice.codebook, 2), tmp_path, say=said.append)
-    assert said[0] == "1 of 1 wav files are there already"
+    assert said[0] == "1 of 1 wav files exist already"
     # A refusal leaves the account of what is there as it was.
     with pytest.raises(InputError, match="pass --overwrite"):
         resynthesize(some, "talk", choice, first, tmp_path)
     resynthesize(some, "talk", choice, CodebookVocoder(choice.codebook, 2), tmp_path, say=said.append)
-    assert said[-1] == "1 of 1 wav files are there already"
+    assert said[-1] == "1 of 1 wav files exist already"
 
 
 def test_accounts_of_other_shards_do_not_claim_what_was_overwritten(
-    rows: Any, choice: UnitChoice, tmp_path: Path
+    rows: Any, choice: UnitPipeline, tmp_path: Path
 ) -> None:
     some = [row for row in rows if row["id"] in ("one", "two")]
     first, second = CodebookVocoder(choice.codebook), CodebookVocoder(choice.codebook, 2)
@@ -236,14 +234,14 @@ def test_accounts_of_other_shards_do_not_claim_what_was_overwritten(
         resynthesize(some, "talk", choice, second, tmp_path, Shard(index, 3), True, say=lambda text: None)
     said: list[str] = []
     resynthesize(some, "talk", choice, second, tmp_path, say=said.append)
-    assert said[0] == "2 of 2 wav files are there already"
+    assert said[0] == "2 of 2 wav files exist already"
     for shard in (Shard(0, 2), Shard(1, 2), None):
-        with pytest.raises(InputError, match="is there already, from other input or settings"):
+        with pytest.raises(InputError, match="exists already, from other input or settings"):
             resynthesize(some, "talk", choice, first, tmp_path, shard)
 
 
 def test_two_runs_of_other_settings_are_not_at_work_in_one_folder(
-    rows: Any, choice: UnitChoice, tmp_path: Path
+    rows: Any, choice: UnitPipeline, tmp_path: Path
 ) -> None:
     """Each would make some of the files; shards of one run may be at work together."""
     some = [row for row in rows if row["id"] in ("one", "two")]
@@ -277,7 +275,7 @@ def test_a_note_that_was_not_followed_by_its_file_claims_nothing(tmp_path: Path)
 
 @pytest.mark.parametrize("damage", ["{broken\n", "[1]\n", '{"key": [1], "value": 2}\n', '{"key": "half'])
 def test_damaged_accounts_count_as_far_as_they_are_whole(
-    rows: Any, choice: UnitChoice, tmp_path: Path, damage: str
+    rows: Any, choice: UnitPipeline, tmp_path: Path, damage: str
 ) -> None:
     some = [row for row in rows if row["id"] in ("one", "two")]
     vocoder = CodebookVocoder(choice.codebook)
@@ -289,23 +287,23 @@ def test_damaged_accounts_count_as_far_as_they_are_whole(
     (tmp_path / "talk" / ".resynthesized.shard-0-of-9").write_text(damage)
     said: list[str] = []
     resynthesize(some, "talk", choice, vocoder, tmp_path, say=said.append)
-    assert said[0] == "2 of 2 wav files are there already"
+    assert said[0] == "2 of 2 wav files exist already"
 
 
-def test_a_bad_recording_costs_itself_alone(rows: Any, choice: UnitChoice, tmp_path: Path) -> None:
+def test_a_bad_recording_costs_itself_alone(rows: Any, choice: UnitPipeline, tmp_path: Path) -> None:
     (tmp_path / "talk").mkdir()
     (tmp_path / "talk" / "bad.wav").write_bytes(b"RIFF")
     bad = {"id": "bad", "audio_filepath": str(tmp_path / "talk" / "bad.wav"), "duration": 1.0, "channels": 1}
     vocoder = CodebookVocoder(choice.codebook)
     made = resynthesize([bad, rows[0]], "talk", choice, vocoder, tmp_path / "out", say=lambda text: None)
-    assert list(made.paths) == [rows[0]["id"]] and made.left_out[0]["id"] == "bad"
+    assert list(made.paths) == [rows[0]["id"]] and made.skipped[0]["id"] == "bad"
     errors = json.loads((tmp_path / "out" / "talk" / ".resynthesized.errors").read_text())
     assert errors["id"] == "bad" and "not audio" in errors["error"]
     with pytest.raises(InputError, match="none of 1 recordings could be encoded"):
         resynthesize([bad], "talk", choice, vocoder, tmp_path / "out", say=lambda text: None)
 
 
-def test_predicted_durations(rows: Any, choice: UnitChoice, tmp_path: Path) -> None:
+def test_predicted_durations(rows: Any, choice: UnitPipeline, tmp_path: Path) -> None:
     """With a predictor units last as predicted, without one the wish is refused; by default as in the recording."""
     vocoders = {}
     for durations in (False, True):
@@ -355,7 +353,7 @@ def test_names_of_data_sets_and_joined_recordings() -> None:
             mirror_paths([pair], name, "out")
 
 
-def test_the_command_and_its_page(recordings: Path, choice: UnitChoice, checkout: Path, run_command: Any) -> None:
+def test_the_command_and_its_page(recordings: Path, choice: UnitPipeline, checkout: Path, run_command: Any) -> None:
     command = ["python", checkout / "scripts/resynthesize.py", recordings / "manifest.jsonl", "talk", "--codebook",
                recordings / "codebook.safetensors", "--output-dir", recordings / "out2", "--page",
                recordings / "listen.html", "--page-items", "3", "--shard", "0/2"]  # fmt: skip

@@ -1,8 +1,10 @@
-"""Wav files and the journal that says what they were made of: it never vouches for a file of before."""
+"""Wav files, and the log that says what they were made of; they are written by a thread of its own."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,39 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import write_audio
 from speechdlm_ext.io.recordings import stamp
 from speechdlm_ext.io.resume_log import ResumeLog
+
+_WAITING = 2  # sounds that wait to be written: more would only take memory
+
+
+class SoundWriter:
+    """Writes wav files while the next sound is made; at the end of the context all are written.
+
+    Args:
+        log: gets an entry for each file, see :func:`replace_sound`.
+        rate: of the sound, in Hz.
+        say: told where the sound had to be turned down.
+    """
+
+    def __init__(self, log: ResumeLog, rate: int, say: Callable[[str], object]) -> None:
+        self._log, self._rate, self._say = log, rate, say
+        self._thread = ThreadPoolExecutor(1, "wav-writer")
+        self._waiting: deque[Future[None]] = deque()
+
+    def write(self, name: str, source: Any, path: Path, sound: torch.Tensor) -> None:
+        """Have a wav file written, as :func:`replace_sound` does it; raises what went wrong with an earlier one."""
+        while len(self._waiting) >= _WAITING:
+            self._waiting.popleft().result()
+        self._waiting.append(
+            self._thread.submit(replace_sound, self._log, name, source, path, sound, self._rate, self._say)
+        )
+
+    def __enter__(self) -> SoundWriter:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        self._thread.shutdown(wait=True)
+        while kind is None and self._waiting:
+            self._waiting.popleft().result()
 
 
 def replace_sound(
@@ -51,5 +86,5 @@ def is_made(path: Path, source: Any, entry: Any, overwrite: bool) -> bool:
     if entry == source:
         return True
     if not overwrite:
-        raise InputError(f"{path} is there already, from other input or settings: pass --overwrite")
+        raise InputError(f"{path} exists already, from other input or settings: pass --overwrite")
     return False
