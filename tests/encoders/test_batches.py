@@ -17,7 +17,7 @@ from speechdlm_ext.encoders import LogMelEncoder, build_encoder
 from speechdlm_ext.errors import ShortOfMemory
 from speechdlm_ext.units import Codebook, DPDPQuantizer
 from speechdlm_ext.units.encoding import encode_rows
-from tests.encoders.speech_checkpoints import BASE, hubert, save_hubert
+from tests.helpers.speech_checkpoints import BASE, hubert, save_hubert
 
 
 @pytest.fixture

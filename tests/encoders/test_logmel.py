@@ -134,8 +134,8 @@ def test_a_batch_and_a_stream_are_the_single_files() -> None:
     assert encoder.identity == encoder.options == {"n_mels": 40, "floor_db": -30.0, "window": 400}
 
 
-def test_a_fixed_reference_makes_an_excerpt_like_the_whole(shared: Path) -> None:
-    wave = read_audio(shared / "speech" / "jfk" / "jfk.flac", 16000)[0][0]
+def test_a_fixed_reference_makes_an_excerpt_like_the_whole(data: Path) -> None:
+    wave = read_audio(data / "speech" / "jfk" / "jfk.flac", 16000)[0][0]
     fixed, usual = LogMelEncoder(level=-26.0), LogMelEncoder()
     excerpt = wave[320 * 100 : 320 * 300]
     inner = slice(101, 299)
