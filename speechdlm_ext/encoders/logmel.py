@@ -11,6 +11,7 @@ import torch
 
 from speechdlm_ext.encoders.chunking import Growing
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.audio import RESAMPLER
 
 # ITU-T P.56 takes as active what lies within this margin (15.9 dB) below the active speech level.
 _MARGIN = 10**-1.59
@@ -68,8 +69,8 @@ class LogMelEncoder:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the features depend on: the options, as there are no weights."""
-        return self.options
+        """What the features depend on: the options, as there are no weights, and how sound gets its sample rate."""
+        return {**self.options, "resampler": RESAMPLER}
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> LogMelEncoder:
         """The encoder itself: mel bands are made on the CPU in float32, which costs less than reading the sound."""

@@ -24,6 +24,7 @@ from speechdlm_ext.encoders.chunking import (
     to_device,
 )
 from speechdlm_ext.errors import InputError, memory_for
+from speechdlm_ext.io.audio import RESAMPLER
 
 Stage = tuple[nn.Conv1d, "nn.Module | None"]
 
@@ -153,7 +154,7 @@ class PretrainedEncoder:
     @property
     def identity(self) -> dict[str, Any]:
         """What the features depend on; chunks, batches, device and precision change them but little."""
-        return dict(self._identity)
+        return {**self._identity, "resampler": RESAMPLER}
 
     def to(self: Self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
         """Compute on ``device`` from now on, in float32, bfloat16 or float16 (None keeps what it is).

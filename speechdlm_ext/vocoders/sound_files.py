@@ -21,8 +21,12 @@ _WAITING = 2  # sounds that wait to be written: more would only take memory
 class SoundWriter:
     """Writes wav files while the next sound is made; at the end of the context all are written.
 
+    A file takes the place of an earlier one, if any, at once. The log gets its entry before the file appears: the other
+    way round, a kill in between would leave a file unaccounted for. The entry names the earlier file, which it does not
+    vouch for.
+
     Args:
-        log: gets an entry for each file, see :func:`replace_sound`.
+        log: of what the files are made of.
         rate: of the sound, in Hz.
         say: told where the sound had to be turned down.
     """
@@ -33,12 +37,27 @@ class SoundWriter:
         self._waiting: deque[Future[None]] = deque()
 
     def write(self, name: str, source: Any, path: Path, sound: torch.Tensor) -> None:
-        """Have a wav file written, as :func:`replace_sound` does it; raises what went wrong with an earlier one."""
+        """Have a wav file written.
+
+        Args:
+            name: of the log's entry.
+            source: what the sound was made of, in values that JSON can hold.
+            path: the wav file.
+            sound: (C, N), full scale at ±1; not to be changed any more.
+
+        Raises:
+            InputError, OSError: as :func:`.write_audio`, of an earlier file; what it was to replace is still there.
+        """
         while len(self._waiting) >= _WAITING:
             self._waiting.popleft().result()
-        self._waiting.append(
-            self._thread.submit(replace_sound, self._log, name, source, path, sound, self._rate, self._say)
-        )
+        before = stamp(str(path))
+        self._log.add(name, {"source": source, "instead_of": before} if before else source)
+        self._waiting.append(self._thread.submit(self._write, path, sound))
+
+    def _write(self, path: Path, sound: torch.Tensor) -> None:
+        gain = write_audio(path, sound, self._rate)
+        if gain < 1:
+            self._say(f"{path}: turned down to {gain:.2f} of its level, to stay within full scale")
 
     def __enter__(self) -> SoundWriter:
         return self
@@ -47,30 +66,6 @@ class SoundWriter:
         self._thread.shutdown(wait=True)
         while kind is None and self._waiting:
             self._waiting.popleft().result()
-
-
-def replace_sound(
-    journal: ResumeLog, name: str, source: Any, path: Path, sound: torch.Tensor, rate: int, say: Callable[[str], object]
-) -> None:
-    """Write a wav file that takes the place of the one of before, if any, at once; the journal notes what it is of.
-
-    Args:
-        journal: gets the entry ``name``, before the file appears: the other way round, a kill in between would leave a
-            file unaccounted for. The entry tells the file of before, which it does not vouch for.
-        source: what the sound was made of, in values that JSON can hold.
-        path: the wav file.
-        sound: (C, N), full scale at ±1.
-        rate: in Hz.
-        say: told where the sound had to be turned down.
-
-    Raises:
-        InputError, OSError: as :func:`speechdlm_ext.io.audio.write_audio`; the file of before is still there.
-    """
-    before = stamp(str(path))
-    journal.add(name, {"source": source, "instead_of": before} if before else source)
-    gain = write_audio(path, sound, rate)
-    if gain < 1:
-        say(f"{path}: turned down to {gain:.2f} of its level, to stay within full scale")
 
 
 def is_made(path: Path, source: Any, entry: Any, overwrite: bool) -> bool:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from speechdlm_ext.encoders import LogMelEncoder, build_encoder
 from speechdlm_ext.errors import ShortOfMemory
 from speechdlm_ext.units import Codebook, DPDPQuantizer
 from speechdlm_ext.units.encoding import encode_rows
+from tests.helpers.host_syncs import counted_syncs
 from tests.helpers.speech_checkpoints import BASE, hubert, save_hubert
 
 
@@ -79,42 +79,20 @@ def test_windows_are_halved_too(tmp_path: Path, rows: list[dict[str, Any]]) -> N
     assert sizes.count(1) == 4 and max(sizes) == 4
 
 
-class Waits(TorchDispatchMode):
-    """Counts what a GPU would have to wait for."""
-
-    WAITING = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "is_nonzero", "equal")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        name = func.__name__
-        masks = name.startswith("index") and any(
-            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
-            for index in (args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else ())
-        )
-        if masks or name.partition(".")[0].strip("_") in {word.strip("_") for word in self.WAITING}:
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("kind", ["nearest", "penalty"])
-def test_nothing_waits_between_sound_and_codes(tmp_path: Path, kind: str) -> None:
-    """From the batch on the host to what is copied from the device, whatever the number of channels."""
+def test_one_copy_a_batch_is_all_that_waits(tmp_path: Path, kind: str) -> None:
+    """From sound on the host to units on the host, whatever the number of channels."""
     save_hubert(tmp_path / "base.pt", hubert(1, True, **BASE), BASE)
     encoder = build_encoder("hubert", {"checkpoint": str(tmp_path / "base.pt"), "layer": 2})
     codebook = Codebook(torch.randn(30, 32)).for_encoder(encoder)
     quantizer = codebook if kind == "nearest" else DPDPQuantizer(codebook, 5.0)
     waves = [torch.randn(size) * 0.1 for size in (16000, 15000, 8000, 16000)]
     list(quantizer.codes(encoder.encode_batch(waves)))  # tables that are made once
-    with Waits() as waits:
+    with counted_syncs() as found:
         codes = list(quantizer.codes(encoder.encode_batch(waves)))
-    assert waits.found == []
-    assert len(codes) == 1 and len(codes[0]) == sum(encoder.frames(len(wave)) for wave in waves)  # one copy
-    with Waits() as counted:
-        assert torch.ones(3).sum().item() == 3 and torch.ones(2)[torch.tensor([True, False])].sum() > 0
-    assert len(counted.found) >= 3  # the count can fail
+    # numpy: that the samples are finite is seen on the host, where they are.
+    assert {name: count for name, count in found.items() if name != "numpy"} == {}
+    assert len(codes) == 1 and len(codes[0]) == sum(encoder.frames(len(wave)) for wave in waves)
 
 
 MEASURE = """

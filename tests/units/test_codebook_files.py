@@ -232,7 +232,7 @@ def test_foreign_codebooks_get_an_encoder(tmp_path: Path) -> None:
     ours = foreign.for_encoder(encoder)
     assert (ours.encoder, ours.options, ours.frame_rate) == ("logmel", encoder.options, 50.0)
     assert ours.extra == foreign.extra and foreign.encoder == ""
-    same = Codebook(foreign.centroids, "logmel", encoder.options, 50.0)
+    same = Codebook(foreign.centroids, "logmel", encoder.options, 50.0, identity=encoder.identity)
     assert ours.fingerprint == same.fingerprint != foreign.fingerprint
     assert ours.for_encoder(encoder) is ours
     with pytest.raises(InputError, match="width 40.*width 30"):
@@ -242,6 +242,20 @@ def test_foreign_codebooks_get_an_encoder(tmp_path: Path) -> None:
     foreign.save(tmp_path / "a.safetensors")
     again = load_codebook(tmp_path / "a.safetensors")
     assert again.encoder == "" and again.fingerprint == foreign.fingerprint
+
+
+def test_codebooks_name_the_resampler_and_those_of_before_are_still_read(tmp_path: Path) -> None:
+    """Another one gives other features; codebooks that do not say are used as they are."""
+    encoder = LogMelEncoder()
+    ours = Codebook(torch.randn(5, WIDTH)).for_encoder(encoder)
+    assert ours.identity["resampler"] == "soxr-hq"
+    other = Codebook(ours.centroids, "logmel", encoder.options, 50.0, identity={**encoder.identity, "resampler": "x"})
+    with pytest.raises(InputError, match="resampler 'x'.*'soxr-hq'"):
+        other.build_encoder()
+    before = Codebook(ours.centroids, "hubert", {"batch_seconds": None, **encoder.options}, 50.0)
+    before.encoder = "logmel"  # options of before, which name batch_seconds
+    assert before.build_encoder().options == encoder.options
+    assert ours.fingerprint != Codebook(ours.centroids, "logmel", encoder.options, 50.0).fingerprint
 
 
 class _Weighted(LogMelEncoder):

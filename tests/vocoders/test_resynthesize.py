@@ -28,7 +28,7 @@ from speechdlm_ext.units.pipeline import UnitPipeline
 from speechdlm_ext.vad.energy import Energy
 from speechdlm_ext.vocoders import CodebookVocoder, HiFiGANVocoder
 from speechdlm_ext.vocoders.resynthesize import resynthesize
-from speechdlm_ext.vocoders.sound_files import is_made, replace_sound
+from speechdlm_ext.vocoders.sound_files import SoundWriter, is_made
 from tests.helpers.vocoders import published_config, published_weights, write
 
 CALLS = ("google_two_channel", "azure_katiesteve", "auto_repairs_40")
@@ -263,12 +263,17 @@ def test_a_note_that_was_not_followed_by_its_file_claims_nothing(tmp_path: Path)
     path = tmp_path / "a.wav"
     write_audio(path, torch.zeros(100), 16000)
     old = path.read_bytes()
-    with ResumeLog(tmp_path / "journal", {}) as journal, pytest.raises(InputError, match="not all finite"):
-        replace_sound(journal, "a.wav", "new", path, torch.full((1, 9), torch.nan), 16000, print)
+    log = ResumeLog(tmp_path / "journal", {})
+    with (
+        log as journal,
+        pytest.raises(InputError, match="not all finite"),
+        SoundWriter(journal, 16000, print) as writer,
+    ):
+        writer.write("a.wav", "new", path, torch.full((1, 9), torch.nan))
     entry = read_resume_log(tmp_path / "journal")[1]["a.wav"]
     assert path.read_bytes() == old and not is_made(path, "new", entry, overwrite=True)
-    with ResumeLog(tmp_path / "journal", {}) as journal:
-        replace_sound(journal, "a.wav", "new", path, torch.ones(1, 9), 16000, print)
+    with ResumeLog(tmp_path / "journal", {}) as journal, SoundWriter(journal, 16000, print) as writer:
+        writer.write("a.wav", "new", path, torch.ones(1, 9))
     entry = read_resume_log(tmp_path / "journal")[1]["a.wav"]
     assert is_made(path, "new", entry, overwrite=True) and not is_made(path, "other", entry, overwrite=True)
 
