@@ -159,12 +159,12 @@ def _refused(done: subprocess.CompletedProcess, expected: str, status: int = 2) 
         (["data_prep/train_codebook.py", "{work}/manifest.jsonl", "{tmp}/out/b", "--encoder", "x"], "there is logmel"),
         (["data_prep/encode_units.py", "{work}/manifest.jsonl", "{tmp}/u", "--codebook", "{tmp}/none"], "no such file"),
         (["data_prep/encode_units.py", "{work}/manifest.jsonl", "{tmp}/out/u", "--codebook", "{work}/units.jsonl"],
-         "safetensors"),
+         "is text"),
         (["data_prep/split_units.py", "{work}/book.safetensors", "{tmp}/out/data"], "book.safetensors"),
         (["data_prep/split_units.py", "{work}/units.jsonl", "{tmp}/out/data", "--valid", "2"], "--valid 2"),
         (["scripts/synthesize.py", "{tmp}/beyond.jsonl", "{tmp}/out/w", *BOOK], "unit 40"),
         (["scripts/synthesize.py", "{tmp}/other.jsonl", "{tmp}/out/w", *BOOK], "codebook"),
-        (["scripts/synthesize.py", "{tmp}/slash.jsonl", "{tmp}/out/w", *BOOK], "name of a wav"),
+        (["scripts/synthesize.py", "{tmp}/slash.jsonl", "{tmp}/out/w", *BOOK], "name of a file"),
     ],
 )  # fmt: skip
 def test_bad_input_in_one_line(work: Path, tmp_path: Path, run_loaded, arguments: list[str], expected: str) -> None:
