@@ -176,7 +176,7 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def normalized_blocks(blocks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+def normalized_blocks(blocks: Iterable[torch.Tensor], eps: float = 1e-5) -> Iterator[torch.Tensor]:
     """The blocks (C, n), float32, at mean 0 and variance 1 in each channel, over all of them, as layer norm does it."""
     held: list[torch.Tensor] = []
     coming, size = iter(blocks), 0
@@ -184,15 +184,15 @@ def normalized_blocks(blocks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         held.append(block)
         size += 4 * block.numel()
         if size > _HELD:
-            yield from _by_way_of_a_file(chain(held, coming))
+            yield from _by_way_of_a_file(chain(held, coming), eps)
             return
     if size:
         # The very function that fairseq normalizes with: digital silence makes much of its last bits.
         sound = torch.cat(held, dim=1)
-        yield torch.nn.functional.layer_norm(sound, sound.shape[1:])
+        yield torch.nn.functional.layer_norm(sound, sound.shape[1:], eps=eps)
 
 
-def _by_way_of_a_file(blocks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+def _by_way_of_a_file(blocks: Iterable[torch.Tensor], eps: float) -> Iterator[torch.Tensor]:
     totals, squares, sizes, channels = torch.zeros(()), torch.zeros(()), [], 0
     with tempfile.TemporaryFile() as file:
         for block in blocks:
@@ -202,7 +202,7 @@ def _by_way_of_a_file(blocks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
             sizes.append(block.shape[1])
             file.write(block.contiguous().numpy().tobytes())
         mean = totals / sum(sizes)
-        scale = (squares / sum(sizes) - mean.square()).clamp_min(0).add(1e-5).rsqrt()
+        scale = (squares / sum(sizes) - mean.square()).clamp_min(0).add(eps).rsqrt()
         file.seek(0)
         for size in filter(None, sizes):
             block = torch.frombuffer(bytearray(file.read(4 * channels * size)), dtype=torch.float32)

@@ -87,6 +87,7 @@ class TransformersEncoder(PretrainedEncoder):
                 "chunk_seconds": chunk_seconds,
                 "context_seconds": context_seconds,
             },
+            eps=1e-7,  # as in transformers' feature extractors
         )
 
 

@@ -110,6 +110,7 @@ class PretrainedEncoder:
         normalize: whether each channel is brought to mean 0 and variance 1, as a whole, before all else.
         identity: what tells the features apart, with a digest of the weights.
         options: the encoder's options; of these ``chunk_seconds`` and ``context_seconds`` are used.
+        eps: added to the variance where sound is normalized; by default torch's, as fairseq has it.
 
     Raises:
         InputError: a length is out of its range.
@@ -126,13 +127,14 @@ class PretrainedEncoder:
         normalize: bool,
         identity: dict[str, Any],
         options: dict[str, Any],
+        eps: float = 1e-5,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.grid = grid
         self.dim = dim
         self.sample_rate = sample_rate
         self.frame_rate = sample_rate / grid.hop
-        self.normalize = normalize
+        self.normalize, self._eps = normalize, eps
         self.device = torch.device("cpu")
         self._identity = identity
         self._options = options
@@ -305,14 +307,14 @@ class PretrainedEncoder:
     def _prepare(self, wave: torch.Tensor) -> torch.Tensor:
         sound = wave.detach().float()
         if self.normalize:
-            sound = torch.nn.functional.layer_norm(sound, sound.shape)
+            sound = torch.nn.functional.layer_norm(sound, sound.shape, eps=self._eps)
         return torch.nn.functional.pad(sound, (self.grid.padding, self.grid.padding))
 
     def _padded(self, blocks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """The blocks, checked, normalized where that is wanted, with the zeros of the grid at both ends."""
         checked = self._checked(blocks)
         zeros = None
-        for block in normalized_blocks(checked) if self.normalize else checked:
+        for block in normalized_blocks(checked, self._eps) if self.normalize else checked:
             if zeros is None:
                 zeros = block.new_zeros(block.shape[0], self.grid.padding)
                 yield zeros
