@@ -106,7 +106,7 @@ class FairseqCTC(CTC):
 
     def __init__(self, checkpoint: str | Path, dictionary: str | Path | None = None) -> None:
         from speechdlm_ext.compat.quiet_imports import quiet
-        from speechdlm_ext.encoders.hubert_model import (
+        from speechdlm_ext.encoders.hubert import (
             HubertBlocks,
             name_in_file,
             plain_options,
@@ -166,7 +166,7 @@ class FairseqCTC(CTC):
 
 def _finetuning(state: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of the fine-tuned model, and of its task ``labels`` and ``normalize``."""
-    from speechdlm_ext.encoders.hubert_model import plain_options
+    from speechdlm_ext.encoders.hubert import plain_options
 
     cfg = plain_options(state.get("cfg"))
     model = plain_options(cfg.get("model") or state.get("args"))
