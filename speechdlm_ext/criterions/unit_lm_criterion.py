@@ -56,7 +56,7 @@ class UnitLMCriterion(FairseqCriterion):
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
         """The loss of a batch, the sample size by which gradients are divided, and the sums for the logs."""
         logits, extra = model(**sample["net_input"])
-        logits, target = _precise(logits.flatten(0, -2)), sample["target"].flatten()
+        logits, target = precise(logits.flatten(0, -2)), sample["target"].flatten()
         nll = F.cross_entropy(logits, target, ignore_index=self.padding_idx, reduction="none")  # (B·T,)
         loss = nll.sum()
         is_unit = target.ne(self.padding_idx) & target.ne(self.eos)
@@ -75,7 +75,7 @@ class UnitLMCriterion(FairseqCriterion):
             logs["seconds"] = sample["frames"] / self.frame_rate
         if extra["durations"] is not None:
             frames = sample["durations"]  # 0 for BOS and padding
-            predicted = _precise(extra["durations"])
+            predicted = precise(extra["durations"])
             distance = ((predicted - frames).abs() * frames.gt(0)).sum()
             loss = loss + self.duration_loss_weight * distance
             logs.update(duration_loss=distance.detach(), durations=sample["timed"])
@@ -88,27 +88,15 @@ class UnitLMCriterion(FairseqCriterion):
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Log means over all that was seen since the last log; see the class."""
-        sums: dict[str, Any] = {}
-        for log in logging_outputs:
-            for key, value in log.items():
-                sums[key] = sums.get(key, 0.0) + value
-        # All at once: each copy from a GPU waits for it.
-        on_device = {key: value.double() for key, value in sums.items() if isinstance(value, Tensor)}
-        if on_device:
-            sums.update(zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True))
-        bits = 1 / math.log(2)
-        for name, total, count, scale in (
-            ("loss", "loss", "sample_size", bits),
-            ("nll_loss", "nll_loss", "ntokens", bits),
-            ("bits_per_unit", "unit_nll", "units", bits),
-            ("bits_per_second", "unit_nll", "seconds", bits),
-            ("accuracy", "correct", "units", 100),
-            ("duration_loss", "duration_loss", "durations", 1),
-        ):
-            if sums.get(count):
-                metrics.log_scalar(name, sums[total] / sums[count] * scale, sums[count], round=6)
-        if sums.get("ntokens"):
-            metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
+        log_means(
+            logging_outputs,
+            ("loss", "loss", "sample_size", "bits"),
+            ("nll_loss", "nll_loss", "ntokens", "bits"),
+            ("bits_per_unit", "unit_nll", "units", "bits"),
+            ("bits_per_second", "unit_nll", "seconds", "bits"),
+            ("accuracy", "correct", "units", "percent"),
+            ("duration_loss", "duration_loss", "durations", "as it is"),
+        )
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
@@ -116,6 +104,31 @@ class UnitLMCriterion(FairseqCriterion):
         return True
 
 
-def _precise(values: Tensor) -> Tensor:
+def precise(values: Tensor) -> Tensor:
     """Losses are summed in fp32, or in fp64 where the model is."""
     return values if values.dtype == torch.float64 else values.float()
+
+
+SCALES = {"bits": 1 / math.log(2), "percent": 100.0, "as it is": 1.0}
+
+
+def log_means(logging_outputs: list[dict[str, Any]], *figures: tuple[str, str, str, str]) -> None:
+    """Log ratios of sums, and ``ppl`` of ``nll_loss``.
+
+    Args:
+        logging_outputs: sums by name, of each batch.
+        figures: name, its sum, the count that it is divided by, and its unit in :data:`SCALES`.
+    """
+    sums: dict[str, Any] = {}
+    for log in logging_outputs:
+        for key, value in log.items():
+            sums[key] = sums.get(key, 0.0) + value
+    # All at once: each copy from a GPU waits for it.
+    on_device = {key: value.double() for key, value in sums.items() if isinstance(value, Tensor)}
+    if on_device:
+        sums.update(zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True))
+    for name, total, count, unit in figures:
+        if sums.get(count):
+            metrics.log_scalar(name, sums[total] / sums[count] * SCALES[unit], sums[count], round=6)
+    if sums.get("ntokens"):
+        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
