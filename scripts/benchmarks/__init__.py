@@ -14,7 +14,6 @@ PARTS = {
     "sample-units": ("unit_models", "sample"),
     "score-units": ("unit_models", "score"),
     "train-units": ("unit_models", "train"),
-    "train-lstm": ("unit_models", "train_lstm"),
     "metrics": ("turn_taking", "measure"),
 }
 GPU_PARTS = {

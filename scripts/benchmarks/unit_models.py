@@ -26,7 +26,9 @@ UNITS = 500
 RECIPE = [
     *[
         "--max-tokens",
-        "4096",
+        "1024",
+        "--update-freq",
+        "4",
         "--sample-break-mode",
         "eos",
         "--clip-norm",
@@ -84,7 +86,7 @@ def train(settings: Settings) -> list[Comparison]:
     """Training on 16,384 units in utterances of 20 to 400, beside fairseq's transformer_lm, with the memory of both.
 
     Both are fairseq's trainer as fairseq-train runs it, over the same folder of binarized data, with the criterion and
-    the batches of each side: up to 4,096 units, as in configs/unit_lm_small.yaml.
+    the batches of each side: up to 1,024 positions, four of them an update, as in configs/unit_lm_small.yaml.
     """
     settings.check()
     with tempfile.TemporaryDirectory() as temporary:
@@ -94,17 +96,6 @@ def train(settings: Settings) -> list[Comparison]:
             _side("ours", settings, work="train", epoch=True, options=[data, *RECIPE, *UNIT_LM]) as own,
         ):
             return _train("train-units", settings, other, own)
-
-
-def train_lstm(settings: Settings) -> list[Comparison]:
-    """Training the LSTM on 8,192 units in utterances of 20 to 400 in one batch, packed beside padded."""
-    settings.check()
-    work = {"work": "unit-train", "lengths": _lengths(8192)}
-    with (
-        _side("the padded one", settings, **work, model="unit_lstm-padded") as other,
-        _side("ours", settings, **work, model="unit_lstm") as own,
-    ):
-        return _train("train-lstm", settings, other, own)
 
 
 def _train(name: str, settings: Settings, baseline: Side, ours: Side) -> list[Comparison]:

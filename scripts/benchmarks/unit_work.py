@@ -1,4 +1,4 @@
-"""What a worker does with unit language models: sampling, scoring and training, ours and fairseq's; see worker.py."""
+"""What a worker does with unit language models: sampling and scoring, ours and fairseq's; see worker.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 Work = Callable[[], dict[str, float]]
 # fairseq's transformer_lm with as many parameters as ours.
@@ -69,35 +68,10 @@ def scoring(settings: dict[str, Any]) -> Work:
     return timed(settings, lambda: [scorer.generate([model], sample) for sample in samples], units)
 
 
-def training(settings: dict[str, Any]) -> Work:
-    """Forward and backward pass and a step of Adam on utterances of given ``lengths``, packed, or ``-padded``."""
-    model, _ = build(settings)
-    model.train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    inputs, target, ignored, more = _batch(settings, settings["lengths"])
-
-    def step() -> None:
-        logits = model(inputs, **more)[0].flatten(0, -2)
-        F.cross_entropy(logits.float(), target, ignore_index=ignored).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return timed(settings, step, sum(settings["lengths"]))
-
-
-def _batch(settings: dict[str, Any], lengths: list[int]) -> tuple[Any, Any, int, dict[str, Any]]:
-    """Random units of such lengths: inputs, targets, what stands for none, and what else the model takes."""
-    random = torch.Generator().manual_seed(1)
-    rows = [torch.randint(5, settings["units"], (n + 1,), generator=random) for n in lengths]
-    source = torch.nn.utils.rnn.pad_sequence([row[:-1] for row in rows], True, 0)
-    target = torch.nn.utils.rnn.pad_sequence([row[1:] for row in rows], True, -100).flatten()
-    return source.to(settings["device"]), target.to(settings["device"]), -100, {}
-
-
 def build(settings: dict[str, Any]) -> tuple[Any, Any]:
     """A model with random weights; with fairseq's, its dictionary, else None."""
     torch.manual_seed(1)
-    name = settings["model"].removesuffix("-padded")
+    name = settings["model"]
     if name in SHAPES:
         model, dictionary = _transformer_lm(settings["units"], **SHAPES[name])
     else:

@@ -104,9 +104,9 @@ def steps(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
 
 
 def with_units(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
-    """Unit language models, in an environment that has ours: ``unit-sample``, ``unit-score`` or ``unit-train``."""
+    """Unit language models, in an environment that has ours: ``unit-sample`` or ``unit-score``."""
     unit_work = importlib.import_module("unit_work")
-    kinds = {"sample": unit_work.sampling, "score": unit_work.scoring, "train": unit_work.training}
+    kinds = {"sample": unit_work.sampling, "score": unit_work.scoring}
     work: Callable[[], dict[str, float]] = kinds[settings["work"].split("-")[1]](settings)
     return work
 
