@@ -64,7 +64,7 @@ def test_noise_has_the_level_that_it_is_asked_for() -> None:
         assert 10 * np.log10(np.mean(noise.astype(float) ** 2)) == pytest.approx(-60, abs=0.5)
 
 
-def test_clean_speech_splits_at_pauses_only() -> None:
+def test_energy_segments_split_at_pauses_only() -> None:
     wave = np.ones(SAMPLE_RATE, np.float32)
     wave[4000:6400] = 0.0  # 150 ms: a stop
     wave[9600:14400] = 0.0  # 300 ms: a pause
