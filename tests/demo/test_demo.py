@@ -21,7 +21,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.manifest import read_jsonl
 from tests.helpers import browser
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = ["--minutes", "0.7", "--updates", "8", "--num-units", "40", "--prompts", "1", "--samples", "2"]
 STEPS = 10
 
