@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from speechdlm_ext.errors import run_command
+from speechdlm_ext.io.pool import available_cores
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -35,10 +35,11 @@ def get_parser() -> argparse.ArgumentParser:
         default="plain",
         help="train.unitA.bin, or train.unitA-None.unitA.bin as fairseq-preprocess has it (default: %(default)s)",
     )
-    parser.add_argument("--documents", action="store_true", help="keep empty lines, which separate documents")
-    parser.add_argument(
-        "--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes (default: %(default)s)"
-    )
+    parser.add_argument("--keep-empty-lines", action="store_true", help="they separate documents")
+    parser.add_argument("--documents", dest="keep_empty_lines", action="store_true", help=argparse.SUPPRESS)
+    workers = min(8, available_cores())
+    parser.add_argument("--num-workers", type=int, default=workers, help="processes (default: %(default)s)")
+    parser.add_argument("--workers", dest="num_workers", type=int, default=workers, help=argparse.SUPPRESS)
     parser.add_argument("--overwrite", action="store_true", help="replace binarized data that is there")
     return parser
 
@@ -68,8 +69,8 @@ def main() -> None:
             options.srcdict,
             options.dictionary,
             options.names,
-            options.documents,
-            options.workers,
+            options.keep_empty_lines,
+            options.num_workers,
             options.overwrite,
             progress,
         )

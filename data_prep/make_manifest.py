@@ -16,21 +16,29 @@ def get_parser() -> argparse.ArgumentParser:
         epilog="Stopped anywhere and started again, it goes on with the files not read yet. Shards are joined by "
         "data_prep/merge_manifest.py MANIFEST.",
     )
-    parser.add_argument("folder", type=Path, help="recordings: wav, flac, ogg, mp3, at any depth")
+    parser.add_argument("folder", type=Path, help="recordings: wav, flac, ogg, mp3 and the like, at any depth")
     parser.add_argument(
         "manifest",
         type=Path,
-        help="file to write; MANIFEST.shard-I-of-N with --shard; MANIFEST.errors names the files left out",
+        help="file to write; MANIFEST.shard-I-of-N with --shard; MANIFEST.errors names the skipped files",
     )
     parser.add_argument("--channels", type=int, help="a recording must have (default: any number)")
     parser.add_argument(
         "--min-seconds",
         type=float,
         default=0.02,
-        help="shorter recordings are left out (default: %(default)s, a frame of units)",
+        help="shorter recordings are skipped (default: %(default)s, a frame of units)",
     )
     add_shard_option(parser)
-    parser.add_argument("--workers", type=int, default=0, help="files read at a time (default: one for each core)")
+    parser.add_argument(
+        "--check",
+        choices=("header", "full"),
+        default="full",
+        help="read each file through, which finds damage, silence and clipping, or only its header, which is quick "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--num-workers", type=int, default=0, help="files read at a time (default: one for each core)")
+    parser.add_argument("--workers", dest="num_workers", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--overwrite", action="store_true", help="replace a manifest that says something else")
     return parser
 
@@ -40,9 +48,9 @@ def main() -> None:
     options = get_parser().parse_args()
     shard = find_shard(options.shard, options.manifest)
     if options.channels is not None and options.channels < 1:
-        raise InputError(f"--channels {options.channels}: at least 1 is wanted")
+        raise InputError(f"--channels {options.channels}: at least 1 is expected")
     if not 0 <= options.min_seconds < float("inf"):
-        raise InputError(f"--min-seconds {options.min_seconds:g}: 0 or more is wanted")
+        raise InputError(f"--min-seconds {options.min_seconds:g}: 0 or more is expected")
     from tqdm import tqdm
 
     from speechdlm_ext.io.manifest import errors_path
@@ -54,11 +62,12 @@ def main() -> None:
         options.manifest,
         options.channels,
         options.min_seconds,
-        max(0, options.workers),
+        max(0, options.num_workers),
         options.overwrite,
         progress=lambda items, number: count(items, number, "reading", "file", tqdm.write),
         say=tqdm.write,
         shard=shard,
+        check=options.check,
     )
     hours = sum(row["duration"] for row in used) / 3600
     channels = sum(row["channels"] * row["duration"] for row in used) / 3600

@@ -14,7 +14,7 @@ from signal import SIG_IGN, SIGINT, signal
 import numpy as np
 
 from speechdlm_ext.data.binarized_files import install, target_files, write_binarized
-from speechdlm_ext.data.text_chunks import Counts, Stretch, cut, equally_long, number_stretch
+from speechdlm_ext.data.text_chunks import Chunk, Counts, cut, equally_long, number_chunk
 from speechdlm_ext.data.text_sources import Source, find_sources
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import work_folder
@@ -24,11 +24,11 @@ from speechdlm_ext.units.vocabulary import Vocabulary
 
 @dataclass
 class Column:
-    """One channel of one split: its stretches on disk, what is in them, and what becomes of it.
+    """One channel of one split: its chunks on disk, what is in them, and what becomes of it.
 
     Attributes:
-        prefixes: of the files of its stretches, in order.
-        lines: in each stretch.
+        prefixes: of the files of its chunks, in order.
+        lines: in each chunk.
         counts: how often each unit occurs.
         unknown: units that the dictionary lacks, and how often each occurs.
     """
@@ -59,14 +59,14 @@ def binarize(
     srcdict: str | None = None,
     dictionary: str = "first",
     names: str = "plain",
-    documents: bool = False,
+    keep_empty_lines: bool = False,
     workers: int = 1,
     overwrite: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Binarized:
     """Write ``dict.<channel>.txt`` and ``<split>.<channel>.{bin,idx}``, all of them or none.
 
-    Memory holds a stretch of text for each worker, and 4 bytes for each line, not the frames.
+    Memory holds a chunk of text for each worker, and 4 bytes for each line, not the frames.
 
     Args:
         prefixes: for each split a unit file with a row for each dialogue, or the prefix of text files with one channel
@@ -77,7 +77,7 @@ def binarize(
         dictionary: whose units make the dictionary: ``first``, the first channel's for all channels, as published;
             ``joined``, those of all channels for all of them; ``each``, its own for each channel.
         names: ``plain``, or ``fairseq`` as fairseq-preprocess leaves them (``train.unitA-None.unitA.bin``).
-        documents: keep empty lines, which separate documents.
+        keep_empty_lines: keep empty lines, which separate documents.
         workers: how many processes read.
         overwrite: replace what is there.
         progress: called with the bytes of text that are done, and how many there are.
@@ -87,7 +87,7 @@ def binarize(
             disagree in the number of lines or in the length of one; names file, line and both lengths.
     """
     if workers < 1:
-        raise InputError(f"--workers {workers}: 1 or more is wanted")
+        raise InputError(f"--num-workers {workers}: 1 or more is expected")
     sources = find_sources(prefixes, channels)
     channels = sources[0].channels
     given = Vocabulary.load(srcdict) if srcdict else None
@@ -97,8 +97,8 @@ def binarize(
     files = target_files(folder, [source.split for source in sources], channels, names, overwrite)
     with work_folder(folder, ".binarizing") as work:
         known = frozenset(given.counts if given else ())
-        stretches = [s for source in sources for s in _stretches(source, work, known, documents)]
-        columns = _number(stretches, workers, progress)
+        chunks = [s for source in sources for s in _chunks(source, work, known, keep_empty_lines)]
+        columns = _number(chunks, workers, progress)
         for source in sources:
             _check_lines(source, columns)
         vocabularies = _vocabularies(given, dictionary, channels, columns)
@@ -113,44 +113,44 @@ def binarize(
     return Binarized(columns, vocabularies)
 
 
-def _stretches(source: Source, work: Path, known: frozenset[str], documents: bool) -> Iterator[Stretch]:
+def _chunks(source: Source, work: Path, known: frozenset[str], keep_empty_lines: bool) -> Iterator[Chunk]:
     for path, inside in source.files.items():
-        pieces = cut(path)
-        if not pieces:
-            raise InputError(f"{path}: empty, a line of units for each dialogue is wanted")
-        for number, (start, end) in enumerate(pieces):
+        spans = cut(path)
+        if not spans:
+            raise InputError(f"{path}: empty, a line of units for each dialogue is expected")
+        for number, (start, end) in enumerate(spans):
             out = str(work / f"{source.split}.{number:06d}")
-            yield Stretch(path, start, end, tuple(inside), source.rows, source.exact, out, known, documents)
+            yield Chunk(path, start, end, tuple(inside), source.rows, source.exact, out, known, keep_empty_lines)
 
 
 def _number(
-    stretches: Sequence[Stretch], workers: int, progress: Callable[[int, int], object]
+    chunks: Sequence[Chunk], workers: int, progress: Callable[[int, int], object]
 ) -> dict[tuple[str, str], Column]:
     columns: dict[tuple[str, str], Column] = {}
-    total, done = sum(s.end - s.start for s in stretches), 0
-    for stretch, counts in zip(stretches, _in_processes(stretches, workers), strict=True):
-        split = Path(stretch.out).name.rsplit(".", 1)[0]
+    total, done = sum(s.end - s.start for s in chunks), 0
+    for chunk, counts in zip(chunks, _in_processes(chunks, workers), strict=True):
+        split = Path(chunk.out).name.rsplit(".", 1)[0]
         for channel, units in counts.units.items():
             column = columns.setdefault((split, channel), Column())
-            column.prefixes.append(f"{stretch.out}.{channel}")
+            column.prefixes.append(f"{chunk.out}.{channel}")
             column.lines.append(counts.lines)
             column.counts.update(units)
-        done += stretch.end - stretch.start
+        done += chunk.end - chunk.start
         progress(done, total)
     return columns
 
 
-def _in_processes(stretches: Sequence[Stretch], workers: int) -> Iterator[Counts]:
-    """The counts of each stretch, in order."""
-    if min(workers, len(stretches)) == 1:
-        yield from map(number_stretch, stretches)
+def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[Counts]:
+    """The counts of each chunk, in order."""
+    if min(workers, len(chunks)) == 1:
+        yield from map(number_chunk, chunks)
         return
     # Ctrl-C reaches the workers as well; the main process ends them.
-    pool = ProcessPoolExecutor(min(workers, len(stretches)), initializer=signal, initargs=(SIGINT, SIG_IGN))
+    pool = ProcessPoolExecutor(min(workers, len(chunks)), initializer=signal, initargs=(SIGINT, SIG_IGN))
     try:
-        yield from pool.map(number_stretch, stretches)
+        yield from pool.map(number_chunk, chunks)
     except BrokenProcessPool:
-        raise InputError("a worker was killed, perhaps for want of memory: pass a smaller --workers") from None
+        raise InputError("a worker was killed, perhaps for want of memory: pass a smaller --num-workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
@@ -13,11 +14,11 @@ import numpy as np
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.files import DURATIONS, parse_row
 
-BYTES = 8 << 20  # of text in a stretch
+BYTES = 8 << 20  # of text in a chunk
 END = "</s>"  # what comes after each line
 
 
-class Stretch(NamedTuple):
+class Chunk(NamedTuple):
     """Some lines of a file, and where their numbers go.
 
     Attributes:
@@ -29,7 +30,7 @@ class Stretch(NamedTuple):
         exact: whether further channels in a row are an error.
         out: prefix of the files that are written for each channel: ``.<channel>.{codes,words,sizes}``.
         known: units that need not be numbers, as they are in a given dictionary.
-        documents: whether empty lines are kept, which separate documents.
+        keep_empty_lines: whether empty lines are kept, which separate documents.
     """
 
     path: str
@@ -40,18 +41,18 @@ class Stretch(NamedTuple):
     exact: bool
     out: str
     known: frozenset[str]
-    documents: bool
+    keep_empty_lines: bool
 
 
 class Counts(NamedTuple):
-    """What a stretch holds: lines of data, and how often each unit occurs in each channel."""
+    """What a chunk holds: lines of data, and how often each unit occurs in each channel."""
 
     lines: int
     units: dict[str, dict[str, int]]
 
 
 def cut(path: str, size: int = BYTES) -> list[tuple[int, int]]:
-    """First byte, and the byte after the last, of stretches of whole lines with about ``size`` bytes each."""
+    """First byte, and the byte after the last, of chunks of whole lines with about ``size`` bytes each."""
     edges = [0]
     with open(path, "rb") as file:
         total = file.seek(0, os.SEEK_END)
@@ -62,37 +63,37 @@ def cut(path: str, size: int = BYTES) -> list[tuple[int, int]]:
     return list(zip(edges, edges[1:], strict=False))
 
 
-def number_stretch(stretch: Stretch) -> Counts:
-    """Write a stretch's units as numbers in the order in which they are met first, and count them.
+def number_chunk(chunk: Chunk) -> Counts:
+    """Write a chunk's units as numbers in the order in which they are met first, and count them.
 
     Raises:
         InputError: an empty line, something else than units, channels of unequal length; the message names the line.
         OSError: the disk is full, or the file cannot be read.
     """
-    columns = [_Column() for _ in stretch.channels]
+    columns = [_Column() for _ in chunk.channels]
     lines = 0
-    for number, line in enumerate(_lines(stretch), 1):
+    for number, line in enumerate(_lines(chunk), 1):
         try:
-            lines += _add_line(columns, line, stretch)
+            lines += _add_line(columns, line, chunk)
         except InputError as error:
-            earlier = [(begin, min(end, stretch.start)) for begin, end in cut(stretch.path) if begin < stretch.start]
-            before = sum(1 for begin, end in earlier for _ in _lines(stretch._replace(start=begin, end=end)))
-            raise InputError(f"{stretch.path}, line {before + number}: {error}") from None
-    for channel, column in zip(stretch.channels, columns, strict=True):
-        column.write(f"{stretch.out}.{channel}")
-    return Counts(lines, {c: column.counts() for c, column in zip(stretch.channels, columns, strict=True)})
+            earlier = [(begin, min(end, chunk.start)) for begin, end in cut(chunk.path) if begin < chunk.start]
+            before = sum(1 for begin, end in earlier for _ in _lines(chunk._replace(start=begin, end=end)))
+            raise InputError(f"{chunk.path}, line {before + number}: {error}") from None
+    for channel, column in zip(chunk.channels, columns, strict=True):
+        column.write(f"{chunk.out}.{channel}")
+    return Counts(lines, {c: column.counts() for c, column in zip(chunk.channels, columns, strict=True)})
 
 
-def _add_line(columns: list[_Column], line: str, stretch: Stretch) -> bool:
+def _add_line(columns: list[_Column], line: str, chunk: Chunk) -> bool:
     """Append a line to each channel; whether it is one of data."""
-    if stretch.rows and not line.strip():
+    if chunk.rows and not line.strip():
         return False
-    texts = _channels(line, stretch) if stretch.rows else [line]
-    lengths = [column.add(text, stretch.known) for column, text in zip(columns, texts, strict=True)]
+    texts = _channels(line, chunk) if chunk.rows else [line]
+    lengths = [column.add(text, chunk.known) for column, text in zip(columns, texts, strict=True)]
     if len(set(lengths)) > 1:
-        _check_lengths(dict(zip(stretch.channels, lengths, strict=True)), DURATIONS in line)
-    if not min(lengths) and not stretch.documents:
-        raise InputError("no units in it; an empty line may only separate documents (--documents)")
+        _check_lengths(dict(zip(chunk.channels, lengths, strict=True)), DURATIONS in line)
+    if not min(lengths) and not chunk.keep_empty_lines:
+        raise InputError("no units in it; an empty line may only separate documents (--keep-empty-lines)")
     return True
 
 
@@ -118,31 +119,33 @@ def _check_lengths(lengths: Mapping[str, int], deduplicated: bool) -> None:
             raise InputError(f"channels of unequal length: {found} (frames){advice if deduplicated else ''}")
 
 
-def _lines(stretch: Stretch) -> Iterator[str]:
-    """The lines of a stretch, ended as Python's text files have them."""
-    with open(stretch.path, "rb") as file:
-        file.seek(stretch.start)
-        data = file.read(stretch.end - stretch.start)
+def _lines(chunk: Chunk) -> Iterator[str]:
+    """The lines of a chunk, ended as Python's text files have them."""
+    with open(chunk.path, "rb") as file:
+        file.seek(chunk.start)
+        data = file.read(chunk.end - chunk.start)
+    if not chunk.start:
+        data = data.removeprefix(BOM_UTF8)  # which Windows editors put first
     text = data.decode(errors="surrogateescape")  # what is not UTF-8 is no unit either, and is named as such
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return iter(text.removesuffix("\n").split("\n") if text else ())
 
 
-def _channels(line: str, stretch: Stretch) -> list[str]:
+def _channels(line: str, chunk: Chunk) -> list[str]:
     """The units of each channel from a row."""
     try:
         row = parse_row(line.strip(), "the row")
     except InputError as error:
         raise InputError(str(error).removeprefix("the row: ")) from None
-    others = {key for key in row if re.fullmatch("unit[A-Z]", str(key))} - set(stretch.channels)
-    if stretch.exact and others:
-        raise InputError(f"a channel {min(others)}, but the channels are {','.join(stretch.channels)}: see --channels")
+    others = {key for key in row if re.fullmatch("unit[A-Z]", str(key))} - set(chunk.channels)
+    if chunk.exact and others:
+        raise InputError(f"a channel {min(others)}, but the channels are {','.join(chunk.channels)}: see --channels")
     texts = []
-    for channel in stretch.channels:
+    for channel in chunk.channels:
         if not isinstance(row.get(channel), str):
             what = type(row[channel]).__name__ if channel in row else "no such field"
-            raise InputError(f"{channel}: a string of units is wanted, found {what}")
+            raise InputError(f"{channel}: a string of units is expected, found {what}")
         texts.append(row[channel])
     return texts
 
@@ -154,13 +157,13 @@ class _Codes(dict[str, int]):
 
     def __missing__(self, unit: str) -> int:
         if not (unit.isascii() and unit.isdigit()) and unit not in self.known:
-            raise InputError(f"unit {unit[:40]!r}: a number from 0 up is wanted")
+            raise InputError(f"unit {unit[:40]!r}: a number from 0 up is expected")
         self[unit] = number = len(self)
         return number
 
 
 class _Column:
-    """One channel of a stretch."""
+    """One channel of a chunk."""
 
     def __init__(self) -> None:
         self.codes = _Codes({END: 0})
@@ -188,7 +191,7 @@ class _Column:
 
 
 def read_numbers(prefix: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """What was written for a stretch: its units by number, the numbers of its frames, and the lengths of its lines."""
+    """What was written for a chunk: its units by number, the numbers of its frames, and the lengths of its lines."""
     with open(f"{prefix}.words", encoding="utf-8") as file:
         words = file.read().split("\n")
     kind = np.uint16 if len(words) <= 1 << 16 else np.uint32

@@ -46,7 +46,7 @@ def find_sources(prefixes: Mapping[str, str], channels: Sequence[str] | None = N
     if channels is not None:
         bad = [name for name in channels if not name or name != name.strip() or os.sep in name]
         if bad or len(set(channels)) < len(channels) or not channels:
-            raise InputError(f"--channels {','.join(channels)}: different names are wanted, separated by commas")
+            raise InputError(f"--channels {','.join(channels)}: different names are expected, separated by commas")
     sources: list[Source] = []
     for split, prefix in prefixes.items():
         wanted = channels or (sources[0].channels if sources else None)
@@ -65,13 +65,13 @@ def _find(split: str, prefix: str, channels: Sequence[str] | None, exact: bool) 
             f"{prefix}: neither a unit file nor the prefix of {prefix}.unitA, …; --channels names other channels"
         )
     if not channels and names != channel_names(len(names)):
-        raise InputError(f"{prefix}: the channels unitA, unitB, … are wanted, found {', '.join(names)}")
+        raise InputError(f"{prefix}: the channels unitA, unitB, … are expected, found {', '.join(names)}")
     files = {f"{prefix}.{name}": [name] for name in names}
     for path, (name,) in files.items():
         if not os.path.exists(path):
             raise InputError(f"{path}: no such file; the channels are {','.join(names)}, see --channels")
         if not os.path.isfile(path):
-            raise InputError(f"{path} is not a file; a line of units for each dialogue is wanted in channel {name}")
+            raise InputError(f"{path} is not a file; a line of units for each dialogue is expected in channel {name}")
     if exact and set(found) - set(names):
         extra = min(set(found) - set(names))
         raise InputError(f"{prefix}.{extra} is there, too, but the channels are {','.join(names)}: see --channels")
@@ -79,7 +79,7 @@ def _find(split: str, prefix: str, channels: Sequence[str] | None, exact: bool) 
 
 
 def _first_row_channels(path: str) -> list[str]:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 row = parse_row(line.strip(), f"{path}, line {number}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.units.files import DURATIONS
 
 Dialogue: TypeAlias = "Mapping[str, str] | Tensor"
 
@@ -123,6 +124,10 @@ def channel_texts(dialogue: Mapping[str, Any], channels: Sequence[str], where: s
     for name in dialogue:
         if name not in channels and re.fullmatch("unit[A-Z]", str(name)):
             raise InputError(f"{where}: channel {name} is one too many; {of_the_model}")
+    if dialogue.get("deduplicated") is True or any(channel + DURATIONS in dialogue for channel in channels):
+        raise InputError(
+            f"{where}: its units are deduplicated, expected one for each frame: data_prep/split_units.py --expand"
+        )
     for channel in channels:
         if not isinstance(dialogue[channel], str):
             raise InputError(

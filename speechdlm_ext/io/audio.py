@@ -103,11 +103,7 @@ def read_blocks(
         InputError: as :func:`read_audio`, when the block in question is reached.
     """
     with open_audio(path) as file:
-        if channels is not None and file.channels != channels:
-            raise InputError(
-                f"{path} has {file.channels} channel{'s' * (file.channels != 1)}, {channels} "
-                f"{'is' if channels == 1 else 'are'} needed: {_channel_advice(file.channels, channels)}"
-            )
+        check_channels(path, file.channels, channels)
         first = round(start * file.sample_rate)
         last = file.frames if stop is None else min(round(stop * file.sample_rate), file.frames)
         if not 0 <= first < last:
@@ -234,7 +230,12 @@ def _file_blocks(file: AudioReader, start: int, stop: int, size: int) -> Iterato
         yield torch.from_numpy(np.ascontiguousarray(block.T))
 
 
-def _channel_advice(found: int, wanted: int) -> str:
-    if found == 1 and wanted == 2:
-        return "join the two sides of the conversation into one stereo file"
-    return f"pass --channels {found} or convert the file"
+def check_channels(path: str | os.PathLike[str], found: int, expected: int | None) -> None:
+    """Raise an :class:`InputError` unless a file has as many channels as expected; None expects nothing."""
+    if expected is None or found == expected:
+        return
+    advice = f"pass --channels {found} or convert the file"
+    if (found, expected) == (1, 2):
+        advice = "join the two sides of the conversation into one stereo file"
+    needed = f"{expected} {'is' if expected == 1 else 'are'} needed"
+    raise InputError(f"{path} has {found} channel{'s' * (found != 1)}, {needed}: {advice}")

@@ -29,7 +29,7 @@ def mirror_paths(rows: Sequence[Mapping[str, Any]], dataset: str, output: str | 
         InputError: ``dataset`` is not the name of a folder, or two recordings would have the same file.
     """
     if not dataset or dataset in (".", "..") or PurePath(dataset).name != dataset:
-        raise InputError(f"dataset {dataset!r}: the name of a folder is wanted, without a slash")
+        raise InputError(f"dataset {dataset!r}: the name of a folder is expected, without a slash")
     sources = [PurePath(os.path.abspath(audio_paths(row)[0])) for row in rows]
     if all(dataset in source.parts[:-1] for source in sources):
         parents = [PurePath(*source.parts[source.parts.index(dataset) + 1 : -1]) for source in sources]

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.io.audio import audio_info, read_blocks
+from speechdlm_ext.io.audio import audio_info, check_channels, read_blocks
 from speechdlm_ext.io.locking import exclusive
 from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.io.pool import available_cores
 from speechdlm_ext.io.readers import SUFFIXES
 from speechdlm_ext.io.recordings import make_ids, stamp
 from speechdlm_ext.io.resume_log import ResumeLog
@@ -31,7 +32,7 @@ def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
     if not root.exists():
         raise InputError(f"{folder}: no such folder")
     if not root.is_dir():
-        raise InputError(f"{folder} is not a folder; a folder of recordings is wanted")
+        raise InputError(f"{folder} is not a folder; a folder of recordings is expected")
     if not os.access(root, os.R_OK | os.X_OK):
         raise InputError(f"{folder}: no permission to read it")
     root = Path(os.path.abspath(root))
@@ -65,25 +66,27 @@ def scan_recordings(
     channels: int | None = None,
     min_seconds: float = FRAME_SECONDS,
     workers: int = 0,
+    check: str = "full",
 ) -> Generator[tuple[int, dict[str, Any]], None, None]:
-    """Read every file through and say what it is, each as soon as that is known, so that none waits for another.
+    """Read every file and say what it is, each as soon as that is known, so that none waits for another.
 
     Args:
         paths: audio files.
         ids: their names.
         channels: number of channels that a recording must have; None for any number.
-        min_seconds: shorter recordings are left out.
+        min_seconds: shorter recordings are skipped.
         workers: files read at a time; 0 is one for each core.
+        check: ``"full"`` reads each file through, which finds damage, silence and clipping; ``"header"`` does not.
 
     Yields:
         The file's place in ``paths``, with a manifest row ``{"id", "audio_filepath", "duration" (s), "channels",
         "sample_rate"}``, with ``"notes"`` where something is odd but harmless; or with ``{"audio_filepath", "error"}``
         for a file that is of no use.
     """
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or available_cores()) as pool:
         try:
             places = {
-                pool.submit(_scan, name, path, channels, min_seconds): place
+                pool.submit(_scan, name, path, channels, min_seconds, check): place
                 for place, (name, path) in enumerate(zip(ids, paths, strict=True))
             }
             for done in as_completed(places):
@@ -103,13 +106,14 @@ def make_manifest(
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, count: items,
     say: Callable[[str], object] = print,
     shard: Shard | None = None,
+    check: str = "full",
 ) -> tuple[list[dict[str, Any]], int]:
     """Scan a folder and write its manifest; ``PATH.partial`` keeps what was read, should it be stopped.
 
     Args:
         folder: searched to its depths.
         path: the manifest; that of a shard is ``PATH.shard-<index>-of-<count>``.
-        channels, min_seconds, workers: as :func:`scan_recordings` has them.
+        channels, min_seconds, workers, check: as :func:`scan_recordings` has them.
         overwrite, say: as :func:`write_manifest` has them.
         progress: wraps what :func:`scan_recordings` gives, and is told how many files there are still to read.
         shard: the part of the files to read, by their order; ids are those of one run.
@@ -125,7 +129,7 @@ def make_manifest(
     if shard is not None:
         path, paths, ids = shard.path(path), shard.take(paths), shard.take(ids)
     partial = path.with_name(path.name + ".partial")
-    with ResumeLog(partial, {"channels": channels, "min_seconds": min_seconds}) as journal:
+    with ResumeLog(partial, {"channels": channels, "min_seconds": min_seconds, "check": check}) as journal:
         stamps = [stamp(os.fspath(file)) for file in paths]
         names = [os.fsencode(file).decode(errors="backslashreplace") for file in paths]
         known = [journal.entries.get(name, {}).get("stamp") == own for name, own in zip(names, stamps, strict=True)]
@@ -133,7 +137,7 @@ def make_manifest(
         if len(to_do) < len(paths):
             say(f"{len(paths) - len(to_do)} of {len(paths)} files were read before")
         scanned = scan_recordings(
-            [paths[place] for place in to_do], [ids[place] for place in to_do], channels, min_seconds, workers
+            [paths[place] for place in to_do], [ids[place] for place in to_do], channels, min_seconds, workers, check
         )
         with closing(scanned):
             for number, row in progress(scanned, len(to_do)):
@@ -176,7 +180,7 @@ def write_manifest(
     used = [row for row in rows if "error" not in row]
     left_out = [row for row in rows if "error" in row]
     for row in left_out:
-        say(f"left out: {row['error']}")
+        say(f"skipped: {row['error']}")
     for row in used:
         for note in row.get("notes", ()):
             say(f"note: {row['audio_filepath']}: {note}")
@@ -197,15 +201,17 @@ def write_manifest(
     return used
 
 
-def _scan(name: str, path: Path, channels: int | None, min_seconds: float) -> dict[str, Any]:
+def _scan(name: str, path: Path, channels: int | None, min_seconds: float, check: str) -> dict[str, Any]:
     try:
         str(path).encode()
     except UnicodeEncodeError:
         return {"audio_filepath": shown(path), "error": f"{shown(path)}: a file name that is not UTF-8; rename it"}
     try:
         info = audio_info(path)
-        peaks, clipped = [0.0] * info.channels, 0
-        for block in read_blocks(path, channels=channels):
+        peaks, clipped = [float(check == "header")] * info.channels, 0
+        if check == "header":
+            check_channels(path, info.channels, channels)
+        for block in read_blocks(path, channels=channels) if check == "full" else ():
             magnitudes = block.abs()
             peaks = [max(pair) for pair in zip(peaks, magnitudes.amax(dim=1).tolist(), strict=True)]
             clipped += int((magnitudes >= 0.9999).sum())

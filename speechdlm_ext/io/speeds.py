@@ -26,7 +26,7 @@ def with_speeds(rows: Sequence[Mapping[str, Any]], speeds: Sequence[float]) -> l
     """
     for speed in speeds:
         if not 0.5 <= speed <= 2:
-            raise InputError(f"--speeds {speed:g}: factors between 0.5 and 2 are wanted, for example 0.9 1.1")
+            raise InputError(f"--speeds {speed:g}: factors between 0.5 and 2 are expected, for example 0.9 1.1")
     copies = [
         {**row, "id": f"{row['id']}-speed{speed:g}", "copy_of": row["id"], "speed": speed}
         for speed in dict.fromkeys(speeds)

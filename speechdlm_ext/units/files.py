@@ -27,7 +27,7 @@ def channel_names(count: int) -> list[str]:
         InputError: fewer than 1 or more than 26.
     """
     if not 1 <= count <= len(ascii_uppercase):
-        raise InputError(f"{count} channels: 1 to {len(ascii_uppercase)} are wanted")
+        raise InputError(f"{count} channels: 1 to {len(ascii_uppercase)} are expected")
     return [f"unit{letter}" for letter in ascii_uppercase[:count]]
 
 
@@ -40,7 +40,7 @@ def parse_units(text: str) -> list[int]:
     units = []
     for word in text.split():
         if not (word.isascii() and word.isdigit()) or len(word) > _DIGITS:
-            raise InputError(f"unit {word[:30]!r}: a number from 0 up is wanted, of {_DIGITS} digits at most")
+            raise InputError(f"unit {word[:30]!r}: a number from 0 up is expected, of {_DIGITS} digits at most")
         units.append(int(word))
     return units
 
@@ -59,7 +59,7 @@ def row_channels(row: Mapping[str, Any]) -> list[str]:
     found = sorted(key for key in row if key.startswith("unit") and len(key) == 5 and key[4] in ascii_uppercase)
     if not found or found != channel_names(len(found)):
         raise InputError(
-            f"row {row.get('audio', '?')}: channels unitA, unitB, … are wanted, found {', '.join(found) or 'none'}"
+            f"row {row.get('audio', '?')}: channels unitA, unitB, … are expected, found {', '.join(found) or 'none'}"
         )
     return found
 
@@ -122,7 +122,7 @@ def expand_durations(row: Mapping[str, Any]) -> dict[str, Any]:
             if frames > most:
                 raise InputError(
                     f"row {row.get('audio', '?')}, {channel + DURATIONS}: {frames} frames {where}, "
-                    f"at most {most} are wanted"
+                    f"at most {most} are expected"
                 )
         drawn[channel] = format_units(u for u, frames in zip(units, durations, strict=True) for _ in range(frames))
         del drawn[channel + DURATIONS]
@@ -202,10 +202,10 @@ def parse_row(line: str, where: str) -> dict[str, Any]:
             row = ast.literal_eval(line)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise InputError(
-                f'{where}: neither JSON nor a Python literal; {{"audio": id, "unitA": "7 376 …", …}} is wanted'
+                f'{where}: neither JSON nor a Python literal; {{"audio": id, "unitA": "7 376 …", …}} is expected'
             ) from None
     if not isinstance(row, dict):
-        raise InputError(f"{where}: an object with channels is wanted, found {type(row).__name__}")
+        raise InputError(f"{where}: an object with channels is expected, found {type(row).__name__}")
     for key, value in row.items():
         if isinstance(key, str) and key.startswith("unit") and not isinstance(value, str):
             raise InputError(f"{where}: {key} must be a string of units, found {type(value).__name__}")

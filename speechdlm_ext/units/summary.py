@@ -16,7 +16,7 @@ from speechdlm_ext.units.files import DURATIONS, row_channels
 class UnitSummary:
     """Counts over the rows of a unit file.
 
-    A *unit* here is a run of equal units, however many frames it lasts. Bits a second are units a second times the
+    A *unit* here is a run of equal units, however many frames it lasts. Bits per second are units per second times the
     entropy of the distribution of the units, as bitrates of deduplicated units are given; durations are not counted.
 
     Attributes:
@@ -76,7 +76,7 @@ class UnitSummary:
         fast = "" if speed is None else f", {speed:.3g} × real time"
         return [
             f"{self.recordings:,} recordings, {self.seconds / 3600:.3f} h, {self.channels:,} channels; "
-            f"{left_out:,} left out{fast}",
+            f"{left_out:,} skipped{fast}",
             f"{self.frames:,} frames, {self.units:,} units ({len(self.counts):,} different); a channel has "
             f"{self.units_per_second:.1f} units/s, {self.bits_per_second:.1f} bits/s",
         ]

@@ -53,12 +53,14 @@ class Vocabulary:
         """
         counts: dict[str, int] = {}
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8-sig") as file:
                 for number, line in enumerate(file, 1):
+                    if not line.strip():
+                        continue
                     unit, _, count = line.rstrip().rpartition(" ")
                     if not unit or not count.lstrip("-").isdecimal():
                         raise InputError(
-                            f"{path}, line {number}: '<unit> <count>' is wanted, as in fairseq's dictionaries"
+                            f"{path}, line {number}: '<unit> <count>' is expected, as in fairseq's dictionaries"
                         )
                     if unit in counts or unit in SPECIAL:
                         raise InputError(f"{path}, line {number}: {unit} occurs twice, or is a special symbol")
@@ -66,7 +68,7 @@ class Vocabulary:
         except FileNotFoundError:
             raise InputError(f"{path}: no such dictionary") from None
         except IsADirectoryError:
-            raise InputError(f"{path} is a folder, a dictionary file is wanted") from None
+            raise InputError(f"{path} is a folder, a dictionary file is expected") from None
         except UnicodeDecodeError:
             raise InputError(f"{path}: not a dictionary of fairseq, which is UTF-8 text") from None
         if not counts:

@@ -99,7 +99,7 @@ def test_the_reference_data_come_out(reference: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["json", "literal"])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_rows_and_many_stretches_give_the_same(
+def test_rows_and_many_chunks_give_the_same(
     corpus: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, workers: int
 ) -> None:
     raw, theirs = corpus
@@ -168,7 +168,7 @@ def test_large_vocabularies_have_wider_numbers(tmp_path: Path) -> None:
 
 def test_documents_keep_their_empty_lines(tmp_path: Path) -> None:
     write_text(tmp_path / "train", {"unitA": [[1, 2], [], [3]], "unitB": [[4, 4], [], [4]]})
-    with pytest.raises(InputError, match=r"train\.unitA, line 2: no units .*--documents"):
+    with pytest.raises(InputError, match=r"train\.unitA, line 2: no units .*--keep-empty-lines"):
         binarize({"train": str(tmp_path / "train")}, tmp_path / "ours")
     binarize({"train": str(tmp_path / "train")}, tmp_path / "ours", documents=True)
     preprocess(tmp_path, tmp_path / "theirs")
@@ -189,7 +189,7 @@ ROW = '{"audio": "x", "unitA": "1 2", "unitB": "3 4"}\n'
         ({"t": ROW + '\n{"unitA": "1 2", "unitC": "3 4"}\n'}, {}, r"t, line 3: a channel unitC, but"),
         ({"t": ROW}, {"channels": ["unitA", "guest"]}, r"t, line 1: guest: .*no such field"),
         ({"t": ROW + "nonsense\n"}, {}, r"t, line 2: neither JSON nor a Python literal"),
-        ({"t": '{"words": "1"}\n'}, {}, r"t, line 1: .*channels unitA, unitB, … are wanted.*--channels"),
+        ({"t": '{"words": "1"}\n'}, {}, r"t, line 1: .*channels unitA, unitB, … are expected.*--channels"),
         ({"t": "\n\n"}, {}, r"t has no rows"),
         ({"t.unitA": "1 2\n", "t.unitB": "1 x2\n"}, {}, r"t\.unitB, line 1: unit 'x2'"),
         ({"t.unitA": "1\n\xff\n"}, {"channels": ["unitA"]}, r"t\.unitA, line 2: unit 'ÿ'"),
@@ -200,7 +200,7 @@ ROW = '{"audio": "x", "unitA": "1 2", "unitB": "3 4"}\n'
         ({"t.unitA": "1\n"}, {"channels": ["unitA", "b"]}, r"t\.b: no such file"),
         ({"t.unitA": "1\n"}, {"channels": ["unitA", "unitA"]}, r"--channels unitA,unitA: different names"),
         ({"t.unitA": "1\n"}, {"channels": ["../x"]}, r"--channels \.\./x"),
-        ({"t.unitA": "1\n"}, {"workers": 0}, r"--workers 0"),
+        ({"t.unitA": "1\n"}, {"workers": 0}, r"--num-workers 0"),
         ({"t.unitA": "1\n"}, {"srcdict": "{tmp}/none"}, r"none: no such dictionary"),
         ({"t.unitA": "1\n", "d": "1 2\nx\n"}, {"srcdict": "{tmp}/d"}, r"d, line 2: '<unit> <count>'"),
         ({"t.unitA": "1\n", "d": "1 2\n1 3\n"}, {"srcdict": "{tmp}/d"}, r"d, line 2: 1 occurs twice"),
@@ -209,7 +209,7 @@ ROW = '{"audio": "x", "unitA": "1 2", "unitB": "3 4"}\n'
 def test_refused_with_file_and_line_and_nothing_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], options: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr(binarization, "cut", partial(cut, size=1))  # every line is a stretch of its own
+    monkeypatch.setattr(binarization, "cut", partial(cut, size=1))  # every line is a chunk of its own
     for name, written in files.items():
         (tmp_path / name).write_text(written)
     filled = {k: v.format(tmp=tmp_path) if isinstance(v, str) else v for k, v in options.items()}
@@ -257,20 +257,20 @@ def test_a_full_disk_a_killed_run_and_a_second_one_do_no_harm(
     assert contents(tmp_path / "bin") == {n: data for n, data in wanted.items() if n.startswith(("train", "dict"))}
 
 
-def die(stretch: object) -> None:
+def die(chunk: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_worker_is_one_line(
     corpus: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(binarization, "number_stretch", die)
-    with pytest.raises(InputError, match="a worker was killed.*smaller --workers"):
+    monkeypatch.setattr(binarization, "number_chunk", die)
+    with pytest.raises(InputError, match="a worker was killed.*smaller --num-workers"):
         binarize(prefixes(corpus[0]), tmp_path / "bin", workers=2)
     assert not list((tmp_path / "bin").iterdir())
 
 
-# Peak memory, in kB, after each of several corpora that are binarized in stretches of 256 kB.
+# Peak memory, in kB, after each of several corpora that are binarized in chunks of 256 kB.
 MEMORY = """
 import resource, sys
 from functools import partial

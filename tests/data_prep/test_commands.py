@@ -42,7 +42,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_command) ->
     out = tmp_path_factory.mktemp("work")
     command = ["python", "data_prep/make_manifest.py", folder, out / "manifest.jsonl"]
     manifest = run_command([*command, "--channels", "2", "--min-seconds", "2"], env=QUIET)
-    assert "12 of 15 recordings" in manifest.stdout and manifest.stdout.count("left out:") == 3
+    assert "12 of 15 recordings" in manifest.stdout and manifest.stdout.count("skipped:") == 3
     assert "8000, 22050 Hz will be resampled" in manifest.stdout
     book = out / "book.safetensors"
     for script, *arguments in (

@@ -64,7 +64,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_command, he
     assert not list(out.glob("book.*.npy*"))
     units = [out / "manifest.jsonl", out / "units.jsonl", "--codebook", out / "book.safetensors"]
     encoded = run_command(["python", "data_prep/encode_units.py", *units], env=QUIET)
-    assert "15 recordings, 0.00" in encoded.stdout and "21 channels; 0 left out" in encoded.stdout
+    assert "15 recordings, 0.00" in encoded.stdout and "21 channels; 0 skipped" in encoded.stdout
     assert "units/s" in encoded.stdout and "bits/s" in encoded.stdout and "× real time" in encoded.stdout
     return out
 

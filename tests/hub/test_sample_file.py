@@ -15,6 +15,7 @@ from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.hub import UnitModel
+from speechdlm_ext.hub.dialogues import channel_texts
 from speechdlm_ext.hub.load import load_model
 from speechdlm_ext.hub.sample_file import continue_unit_file
 from speechdlm_ext.units.codebook import Codebook
@@ -149,3 +150,12 @@ def test_bad_prompts_are_one_line_before_anything_is_continued(row: dict, messag
     with pytest.raises(InputError, match=message):
         continue_unit_file(timed_model(), path, tmp_path / "out.jsonl", replace(SAMPLING, max_frames=50), 1)
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]
+
+
+@pytest.mark.parametrize("field", [{"deduplicated": True}, {"unitA.durations": "3 4"}, {"unitB.durations": "3 4"}])
+def test_runs_are_not_taken_for_the_frames_of_a_dialogue(field: dict[str, Any]) -> None:
+    """Channels of runs are seconds apart: a model of dialogues refuses them, in commands and in Python."""
+    dialogue = {"audio": "a", "unitA": "1 2", "unitB": "3 4", "deduplicated": False}
+    assert channel_texts(dialogue, ["unitA", "unitB"], "row a") == ["1 2", "3 4"]
+    with pytest.raises(InputError, match="row a: its units are deduplicated, expected one for each frame: .*--expand"):
+        channel_texts({**dialogue, **field}, ["unitA", "unitB"], "row a")

@@ -88,3 +88,25 @@ def test_items_made_ahead() -> None:
     with pytest.raises(InputError, match="the second"):
         next(taken)
     wait_for_no_threads()
+
+
+MEMORY = """
+import resource, sys
+from contextlib import closing
+from speechdlm_ext.io.read_ahead import read_ahead
+for minutes in (1, 60):
+    with closing(read_ahead([{"audio_filepath": f"{sys.argv[1]}/{minutes}.wav"}], 16000)) as readings:
+        for reading in readings:
+            assert sum(block.shape[1] for block in reading) == minutes * 960_000
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_an_hour_takes_little_more_memory_than_a_minute(tmp_path: Path, run_command) -> None:
+    minute = 0.1 * np.random.default_rng(0).standard_normal((480_000, 2))
+    for minutes in (1, 60):
+        with soundfile.SoundFile(tmp_path / f"{minutes}.wav", "w", 8000, 2, "ULAW") as file:
+            for _ in range(minutes):
+                file.write(minute)
+    short, long = map(int, run_command(["python", "-c", MEMORY, tmp_path]).stdout.split())
+    assert long - short < 100_000  # kB; the hour's samples are 460,000

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.io.recordings import make_ids, read_manifest
 from speechdlm_ext.io.scan import find_audio, make_manifest, scan_recordings, write_manifest
 
@@ -163,3 +164,18 @@ def test_stopped_and_started_again_reads_what_is_left(tmp_path: Path) -> None:
     assert [row["id"] for row in made] == ["0-0", "1", "2", "3", "4", "5-0", "5"]
     assert made == make_manifest(folder, tmp_path / "again.jsonl", say=lambda line: None)[0]
     assert {**made[1], "duration": 1.0} == {**whole[1], "channels": 2} and made[2:5] == whole[2:5]
+
+
+def test_headers_alone_say_all_but_damage(tmp_path: Path) -> None:
+    """--check header: the same rows without reading the sound, and so without finding silence or what is cut off."""
+    (tmp_path / "in").mkdir()
+    for name, sound in (("a", noise(3)), ("mono", noise(3)[:, 0]), ("short", noise(0.01)), ("silent", noise(3) * 0)):
+        soundfile.write(tmp_path / "in" / f"{name}.wav", sound, 16000)
+    (tmp_path / "in" / "text.wav").write_text("no sound")
+    quick, full = (
+        make_manifest(tmp_path / "in", tmp_path / check, 2, say=lambda line: None, check=check)[0]
+        for check in ("header", "full")
+    )
+    assert [row["id"] for row in quick] == ["a", "silent"] and quick[:1] == full
+    reasons = {Path(row["audio_filepath"]).stem: row["error"] for row in read_jsonl(f"{tmp_path}/header.errors")}
+    assert reasons.keys() == {"mono", "short", "text"} and "1 channel, 2 are needed" in reasons["mono"]

@@ -94,9 +94,9 @@ def test_rows_that_are_wrong(row: dict, expected: str) -> None:
 @pytest.mark.parametrize(
     ("durations", "expected"),
     [
-        ("1 99999999999 2", "row a, unitA.durations: 99999999999 frames of one unit, at most 180000 are wanted"),
+        ("1 99999999999 2", "row a, unitA.durations: 99999999999 frames of one unit, at most 180000 are expected"),
         ("180001 1 1", "180001 frames of one unit"),
-        ("180000 " * 25, "4500000 frames in all, at most 4320000 are wanted"),
+        ("180000 " * 25, "4500000 frames in all, at most 4320000 are expected"),
         ("1 " + "9" * 5000, "row a, unitA.durations: unit '9{30}'"),
     ],
 )
