@@ -170,7 +170,7 @@ def test_documents_keep_their_empty_lines(tmp_path: Path) -> None:
     write_text(tmp_path / "train", {"unitA": [[1, 2], [], [3]], "unitB": [[4, 4], [], [4]]})
     with pytest.raises(InputError, match=r"train\.unitA, line 2: no units .*--keep-empty-lines"):
         binarize({"train": str(tmp_path / "train")}, tmp_path / "ours")
-    binarize({"train": str(tmp_path / "train")}, tmp_path / "ours", documents=True)
+    binarize({"train": str(tmp_path / "train")}, tmp_path / "ours", keep_empty_lines=True)
     preprocess(tmp_path, tmp_path / "theirs")
     assert contents(tmp_path / "ours") == contents(tmp_path / "theirs", rename=True)
 
