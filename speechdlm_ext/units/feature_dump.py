@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from speechdlm_ext.encoders.base import Encoder
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.recordings import recording_seconds, recording_stamp
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard, remove_shards, shard_paths
@@ -145,7 +145,10 @@ def _append(path: Path, dim: int, journal: ResumeLog, drawn: Iterable[Drawn], sa
             if item.error is not None:
                 say(f"skipped: {item.error}")
             elif len(item.features):
-                file.append(item.features.numpy())
+                try:
+                    file.append(item.features.numpy())
+                except OSError as error:  # which says neither where nor why
+                    raise InputError(f"{path} cannot be written ({one_line(error)}): is the disk full?") from None
             journal.add(item.row["id"], {"end": file.shape[0], "levels": item.levels, "error": item.error})
 
 

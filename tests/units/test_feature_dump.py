@@ -14,6 +14,7 @@ import torch
 from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.io.manifest import write_jsonl
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.feature_dump import dump_features, remove_dump
 from speechdlm_ext.units.kmeans import sample_features, sampling_share, train_codebook
@@ -152,3 +153,24 @@ def test_shards_of_features_are_those_of_one_run(tmp_path: Path, rows: list[dict
     book.save(tmp_path / "one.safetensors")
     assert (tmp_path / "shards.safetensors").read_bytes() == (tmp_path / "one.safetensors").read_bytes()
     assert not list(tmp_path.glob("*shard-*"))
+
+
+def test_a_full_disk_is_one_line_and_the_work_goes_on_afterwards(
+    tmp_path: Path, rows: list[dict[str, Any]], run_command: Any, checkout: Path
+) -> None:
+    write_jsonl(tmp_path / "m.jsonl", rows)
+    limited = (
+        "import resource, runpy, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    command = [checkout / "data_prep/train_codebook.py", tmp_path / "m.jsonl", tmp_path / "book", "--clusters", "5"]
+    done = run_command(["python", "-c", limited, *command], check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert f"{tmp_path}/book.features.npy cannot be written" in done.stderr
+    for name in ("book", "other"):
+        command[2] = tmp_path / name
+        run_command(["python", *command])
+    assert (tmp_path / "book").read_bytes() == (tmp_path / "other").read_bytes()
