@@ -354,7 +354,7 @@ def test_names_of_data_sets_and_joined_recordings() -> None:
     pair = {"id": "talk-7", "audio_filepath": ["/x/data/s/left.wav", "/x/data/s/right.wav"]}
     assert mirror_paths([pair], "data", "out") == {"talk-7": Path("out/data/s/talk-7.wav")}
     for name in ("", "a/b", "..", "."):
-        with pytest.raises(InputError, match="the name of a folder is wanted"):
+        with pytest.raises(InputError, match="the name of a folder is expected"):
             mirror_paths([pair], name, "out")
 
 
