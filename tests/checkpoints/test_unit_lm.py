@@ -129,7 +129,7 @@ def test_a_named_model_is_fetched_checked_and_kept(tmp_path: Path, monkeypatch: 
     url = (tmp_path / "there.pt").as_uri()
     name = "mistral-ulm-k-500-lmbda-600"
     monkeypatch.setitem(dpslm.UNIT_LMS, name, Published(url, "00000000"))
-    with pytest.raises(InputError, match="expected "00000000", got"):
+    with pytest.raises(InputError, match='expected "00000000", got'):
         locate_unit_lm(name)
     monkeypatch.setitem(dpslm.UNIT_LMS, name, Published(url, digest[:8]))
     path = locate_unit_lm(name)
