@@ -49,13 +49,16 @@ def synthesize_rows(
         InputError: a row is not right, two rows have the same name, or a file is there that is not from these units.
     """
     folder, settings = Path(folder), vocoder.settings if settings is None else settings
-    judged = are_deduplicated(rows, say) if frame_level is None else [not frame_level] * len(rows)
+    notes: list[str] = []
+    judged = are_deduplicated(rows, notes.append) if frame_level is None else [not frame_level] * len(rows)
     work = [_check(row, vocoder, folder, one) for row, one in zip(rows, judged, strict=True)]
     taken: set[str] = set()
     for row, (path, _, _) in zip(rows, work, strict=True):
         if path.name.casefold() in taken:
             raise InputError(f'two rows are named {row["audio"]}: their wav files would be one; rename "audio"')
         taken.add(path.name.casefold())
+    for note in notes:
+        say(note)
     if any(judged):
         which = "the units" if all(judged) else f"{sum(judged)} of {len(rows)} rows"
         say(f"{which} are deduplicated: the vocoder predicts their durations")
