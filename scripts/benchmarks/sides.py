@@ -25,13 +25,15 @@ class Settings:
         device: ``cpu`` or ``cuda``.
         rounds: measured rounds of each side; 0 for each part's own number.
         threads: of torch; 0 for its own choice.
-        bf16: whether bf16 is measured on a CPU without instructions for it, too.
     """
 
     device: str = "cpu"
     rounds: int = 0
     threads: int = 0
-    bf16: bool = False
+
+    def common(self) -> dict[str, Any]:
+        """What every worker is told."""
+        return {"device": self.device, "threads": self.threads}
 
     def check(self) -> None:
         """Raise :class:`InputError` where there is no such device."""
@@ -72,6 +74,11 @@ class Side:
         """One more round of its work: what the worker measured."""
         self._write("go")
         return self._read()
+
+    def rate(self, what: str) -> float:
+        """One more round: how many a second."""
+        measured = self.round()
+        return measured[what] / measured["seconds"]
 
     def _write(self, line: str) -> None:
         assert self._process.stdin is not None

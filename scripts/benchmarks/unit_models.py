@@ -51,24 +51,19 @@ TRANSFORMER_LM = [
 
 
 def sample(settings: Settings) -> list[Comparison]:
-    """Sampling 1,000 units, batch 1, beside fairseq's transformer_lm and its generator in fp32; in fp32 and bf16."""
-    settings.check()
-    dtypes = ["float32", "bfloat16"]  # the compiled steps need no instructions for bf16
+    """Sampling 1,000 units, batch 1, beside fairseq's transformer_lm and its generator; eager and compiled."""
     comparisons = []
     with _side("fairseq", settings, work="unit-sample", model="transformer_lm_base", length=LENGTH) as fairseq:
-        for dtype in dtypes:
-            with _side("ours", settings, work="unit-sample", model="unit_lm_base", length=LENGTH, dtype=dtype) as own:
-                rates = in_turns(
-                    lambda: _rate(fairseq), lambda own=own: _rate(own), settings.rounds or ROUNDS, warm_up=1
-                )
-            name = "sample-units" if dtype == "float32" else "sample-units-bf16"
+        for name, compiled in (("sample-units", False), ("sample-units-compiled", True)):
+            work = {"work": "unit-sample", "model": "unit_lm_base", "length": LENGTH, "compile": compiled}
+            with _side("ours", settings, **work) as own:
+                rates = in_turns(lambda: _rate(fairseq), lambda own=own: _rate(own), settings.rounds or ROUNDS)
             comparisons.append(Comparison(name, *rates, "units/s", more_is_better=True))
     return comparisons
 
 
 def score(settings: Settings) -> list[Comparison]:
     """Scoring 1,000 utterances of mixed length, beside one at a time: by fairseq's transformer_lm, and by ours."""
-    settings.check()
     draw = random.Random(1)
     lines = [[draw.randrange(UNITS) for _ in range(draw.randint(SHORTEST, LONGEST))] for _ in range(UTTERANCES)]
     comparisons = []
@@ -88,7 +83,6 @@ def train(settings: Settings) -> list[Comparison]:
     Both are fairseq's trainer as fairseq-train runs it, over the same folder of binarized data, with the criterion and
     the batches of each side: up to 1,024 positions, four of them an update, as in configs/unit_lm_small.yaml.
     """
-    settings.check()
     with tempfile.TemporaryDirectory() as temporary:
         data = _binarized(Path(temporary))
         with (

@@ -28,7 +28,7 @@ def sampling(settings: dict[str, Any]) -> Work:
         hub = UnitModel([model.eval()])
         return timed(
             settings,
-            lambda: hub.sample(PROMPT, max_len_b=length, sampling=True, stop_at_end=False),
+            lambda: hub.sample(PROMPT, max_len_b=length, sampling=True, stop_at_end=False, compile=settings["compile"]),
             length - len(PROMPT),
         )
     from fairseq.search import Sampling
@@ -80,19 +80,15 @@ def build(settings: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def _ours(name: str, units: int) -> Any:
-    from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
+    from fairseq.models import ARCH_CONFIG_REGISTRY
 
-    from speechdlm_ext.checkpoints.model_state import KINDS
     from speechdlm_ext.data.unit_dictionary import UnitDictionary
+    from speechdlm_ext.models.unit_lm import UnitLM, UnitLMConfig
 
-    kind = ARCH_MODEL_REGISTRY[name]
-    config = next(config for model, config in KINDS.values() if model is kind)
     args = Namespace(durations=False)
-    if name in ARCH_CONFIG_REGISTRY:
-        ARCH_CONFIG_REGISTRY[name](args)
-    defaults = {key: value for key, value in vars(config()).items() if key != "durations"}
-    args = Namespace(**{**defaults, **vars(args)})
-    return kind.build_model(args, Namespace(source_dictionary=UnitDictionary(units)))
+    ARCH_CONFIG_REGISTRY[name](args)
+    args = Namespace(**{**vars(UnitLMConfig()), **vars(args)})
+    return UnitLM.build_model(args, Namespace(source_dictionary=UnitDictionary(units)))
 
 
 def _transformer_lm(units: int, dim: int, layers: int, heads: int, hidden: int) -> tuple[Any, Any]:

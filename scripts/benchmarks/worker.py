@@ -31,9 +31,11 @@ def main() -> None:
         torch.set_num_threads(settings["threads"])
     for name in settings["imports"]:
         importlib.import_module(name)
-    kinds = {"train": training, "sample": sampling, "steps": steps, "unit": with_units}
+    kinds = {"train": training, "sample": sampling, "unit": with_units}
     work = kinds[settings["work"].split("-")[0]](settings)
     about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "memory": peak_memory(settings)}
+    if settings["work"] == "train":
+        about |= {"flops": counted_flops(work), "peak": peak_tflops(settings)}
     _answer(answers, {"ready": True, **about})
     for _ in sys.stdin:
         _answer(answers, work())
@@ -84,25 +86,6 @@ def sampling(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
     return sample
 
 
-def steps(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
-    """The mean time from frame to frame of ours, the reading of the prompt left out.
-
-    Settings: as for sampling, with ``frames``, the length to continue to, instead of ``sample``.
-    """
-    from speechdlm_ext.generation.options import DecodingOptions
-
-    model = _dialogue_model(settings)
-    prompts = [model.encode(prompt) for prompt in settings["prompts"]]
-    options = DecodingOptions(sampling=True, max_len_b=settings["frames"])
-
-    def generate() -> dict[str, float]:
-        moments: list[float] = []
-        model.generate(prompts, options, [1] * len(prompts), lambda frame: moments.append(time.perf_counter()))
-        return {"seconds_per_step": (moments[-1] - moments[0]) / (len(moments) - 1), "memory": peak_memory(settings)}
-
-    return generate
-
-
 def with_units(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
     """Unit language models, in an environment that has ours: ``unit-sample`` or ``unit-score``."""
     unit_work = importlib.import_module("unit_work")
@@ -146,6 +129,33 @@ def _trainer(settings: dict[str, Any]) -> tuple[Any, list[Any]]:
     batches = list(epochs.next_epoch_itr(shuffle=False))
     trainer.begin_epoch(1)
     return trainer, batches
+
+
+def counted_flops(work: Callable[[], object]) -> int:
+    """The operations of one round, as PyTorch counts them (matrix products and attention)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def peak_tflops(settings: dict[str, Any]) -> float:
+    """What a large product of matrices reaches on the device, in the number format of the training."""
+    import torch
+
+    half = {"--fp16": torch.float16, "--bf16": torch.bfloat16}
+    dtype = next((half[option] for option in settings["options"] if option in half), torch.float32)
+    size = 8192 if settings["device"] == "cuda" else 2048
+    matrix = torch.randn(size, size, device=settings["device"], dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
+        wait(settings)
+        start = time.perf_counter()
+        matrix @ matrix
+        wait(settings)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e12
 
 
 def wait(settings: dict[str, Any]) -> None:
