@@ -59,7 +59,7 @@ def binarized(folder: Path, lines: int, frames: int) -> Path:
 def random_weights(file: Path, data: Path, tokens_per_sample: int) -> Path:
     """Weights as the base model begins with, for both sides to load."""
     code = (
-        "import sys, torch, speechdlm_ext\n"
+        "import sys, torch, speechdlm_ext.plugin\n"
         "from fairseq import options, tasks\n"
         "sys.argv = ['fairseq-train', *sys.argv[2:]]; file = sys.argv.pop()\n"
         "args = options.parse_args_and_arch(options.get_training_parser())\n"
