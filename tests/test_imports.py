@@ -23,11 +23,7 @@ GROUPS = (
 LEVEL = {room: level for level, group in enumerate(GROUPS) for room in group}
 
 # What is to go, by file and the room that it imports. Only ever remove a line.
-KNOWN: dict[tuple[str, str], str] = {
-    ("speechdlm_ext/models/speech_dlm.py", "hub"): "models",
-    ("speechdlm_ext/models/unit_language_model.py", "hub"): "models",
-    ("speechdlm_ext/units", "vocoders"): "units",  # a circle: vocoders import units, too
-}
+KNOWN: dict[tuple[str, str], str] = {}
 
 
 def _imported(tree: ast.AST, package: tuple[str, ...]) -> Iterator[str]:

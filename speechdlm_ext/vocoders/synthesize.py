@@ -13,8 +13,8 @@ import torch
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.recordings import check_name
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
-from speechdlm_ext.units.durations import are_deduplicated, frame_units
 from speechdlm_ext.vocoders.base import Vocoder
+from speechdlm_ext.vocoders.durations import are_deduplicated, frame_units
 from speechdlm_ext.vocoders.sound_files import SoundWriter, is_made
 
 

@@ -13,8 +13,8 @@ import torch
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
-from speechdlm_ext.units.durations import are_deduplicated
 from speechdlm_ext.vocoders import HiFiGANVocoder
+from speechdlm_ext.vocoders.durations import are_deduplicated
 from speechdlm_ext.vocoders.synthesize import synthesize_rows
 from tests.helpers.vocoders import published_config, published_weights, write
 
