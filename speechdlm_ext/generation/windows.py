@@ -17,10 +17,19 @@ CAPACITIES = 256
 
 
 def compiled_step(decoder: Any) -> Any:
-    """A decoder's forward pass compiled whole, with its weights as they are at the first call."""
-    if next(decoder.parameters()).is_cuda:
-        return torch.compile(decoder.forward, fullgraph=True, mode="reduce-overhead")
-    return torch.compile(decoder.forward, fullgraph=True, options={"freezing": True})
+    """A decoder's forward pass compiled whole: once, and anew where its weights have changed.
+
+    Each number of rows has a graph of its own. On a GPU the steps are CUDA graphs, on a CPU the weights are constants.
+    """
+    weights = [(tensor.data_ptr(), tensor._version) for tensor in decoder.parameters()]
+    made_of, step = vars(decoder).get("_compiled_step", (None, None))
+    if made_of != weights:
+        how: dict[str, Any] = {"options": {"freezing": True}}
+        if next(decoder.parameters()).is_cuda:
+            how = {"mode": "reduce-overhead"}
+        step = torch.compile(decoder.forward, fullgraph=True, dynamic=False, **how)
+        vars(decoder)["_compiled_step"] = weights, step
+    return step
 
 
 class ModelWindow:

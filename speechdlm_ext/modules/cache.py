@@ -118,7 +118,7 @@ class DecoderCache:
         return self._buffers[layer, name]
 
     def _keep(self, name: tuple[int, str], buffer: Tensor) -> None:
-        if self.static:
+        if self.static and buffer.is_cuda:  # CUDA graphs write where they were recorded
             torch._dynamo.mark_static_address(buffer)
         self._buffers[name] = buffer
 

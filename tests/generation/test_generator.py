@@ -417,6 +417,22 @@ def test_a_step_of_beam_search_asks_whether_hypotheses_changed_places_on_a_cpu_a
     assert counts[1] - counts[0] == {"equal": 8, "tolist": 1}
 
 
+def test_a_step_is_compiled_once_for_all_calls() -> None:
+    core = generator(toy_model(decoder_layers=1, decoder_cross_layers=1), compile=True, max_len_b=20, sampling=True)
+    graphs = []
+    for _ in range(2):
+        core.generate([prompt(4)], [1])
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] > 0
+    torch.nn.init.zeros_(
+        core.decoders[0].embed_out if hasattr(core.decoders[0], "embed_out") else core.decoders[0].embed_tokens.weight
+    )
+    before, after = core.generate([prompt(4)], [1]), None
+    core.options = DecodingOptions(sampling=True, max_len_b=20)
+    after = core.generate([prompt(4)], [1])
+    assert torch.equal(before[0][0].units, after[0][0].units)  # compiled steps see the new weights
+
+
 @pytest.mark.parametrize("options", [{"sampling": True}, {"beam": 3}])
 def test_compiled_steps_give_the_same(options: dict) -> None:
     prompts = [prompt(4), prompt(9)]
