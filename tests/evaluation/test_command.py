@@ -118,5 +118,5 @@ def test_on_real_calls(data: Path, tmp_path: Path, run_command: RunCommand, chec
     wrong = run_command([*COMMAND, tmp_path / "calls", "--output", tmp_path / "out", "--asr",
                          f"torchaudio:WAV2VEC2_ASR_BASE_960H={tmp_path}/none.pth"],
                         cwd=checkout, check=False)  # fmt: skip
-    assert wrong.returncode == 2 and "weights of WAV2VEC2_ASR_BASE_960H are not there" in wrong.stderr
+    assert wrong.returncode == 2 and "the weights of WAV2VEC2_ASR_BASE_960H are missing" in wrong.stderr
     assert wrong.stderr.count("\n") == 1

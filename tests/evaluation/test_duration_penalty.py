@@ -55,5 +55,5 @@ def test_units_of_a_manifest(data: Path) -> None:
 
     wave, rate = read_audio(row["audio_filepath"], 16000)
     features = LogMelEncoder().encode(wave[0], rate)
-    assert torch.equal(found[800.0][0], DPDPQuantizer(codebook, 800.0, 3).units(features))
+    assert torch.equal(found[800.0][0], DPDPQuantizer(codebook, 800.0, 3).quantize(features))
     assert torch.equal(found[0.0][0], codebook.quantize(features))

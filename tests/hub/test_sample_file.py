@@ -120,6 +120,10 @@ def test_one_channel_of_several_and_dialogues_by_the_same_function(tmp_path: Pat
     assert found["unitB.durations"].startswith("1 2 1 ")
     write_checkpoint(tmp_path)
     dialogues = load_model(tmp_path / "model.pt")
+    with pytest.raises(InputError, match="dialogue a: its units are deduplicated, expected one for each frame"):
+        continue_unit_file(dialogues, path, tmp_path / "d.jsonl", SAMPLING, 1)
+    path = tmp_path / "frames.jsonl"
+    path.write_text(json.dumps({"audio": "a", "unitA": "1 2 3", "unitB": "4 5 4"}) + "\n")
     twelve = DecodingOptions(sampling=True, max_len_b=12)
     (both,) = continue_unit_file(dialogues, path, tmp_path / "d.jsonl", twelve, 1, prompt_frames=2)
     assert both["prompt_frames"] == 2 and len(both["unitA"].split()) == len(both["unitB"].split()) == 12

@@ -197,4 +197,8 @@ def test_contradictions_are_explained(timed: Path, tmp_path: Path, options: list
     command = Command(words, tmp_path)
     command.processes[0].join(600)
     last = command.outputs[0].read_text().splitlines()[-1]
-    assert command.processes[0].exitcode and last.startswith("speechdlm_ext.errors.InputError: ") and message in last
+    assert (
+        command.processes[0].exitcode
+        and last.startswith("speechdlm_ext.compat.errors.InputError: ")
+        and message in last
+    )
