@@ -6,7 +6,7 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
-from speechdlm_ext.commands.aliases import add_renamed
+from speechdlm_ext.commands.old_names import add_renamed
 from speechdlm_ext.commands.units import add_encoder_options, add_worker_option, build_placed_encoder, encoder_options
 from speechdlm_ext.errors import InputError, run_command
 from speechdlm_ext.io.sharding import add_shard_option, find_shard

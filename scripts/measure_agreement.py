@@ -6,7 +6,7 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 
-from speechdlm_ext.commands.aliases import add_renamed
+from speechdlm_ext.commands.old_names import add_renamed
 from speechdlm_ext.errors import InputError, run_command
 
 

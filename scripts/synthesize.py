@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from speechdlm_ext.commands.aliases import add_renamed
+from speechdlm_ext.commands.old_names import add_renamed
 from speechdlm_ext.commands.vocoder import add_vocoder_options, vocoder_from
 from speechdlm_ext.errors import run_command
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from speechdlm_ext.commands.aliases import add_renamed
+from speechdlm_ext.commands.old_names import add_renamed
 from speechdlm_ext.vocoders.base import VOCODERS
 
 if TYPE_CHECKING:  # torch is imported where it is needed, so that a command's --help does not wait for it
