@@ -6,7 +6,7 @@ from speechdlm_ext.hub.scoring import DialogueScore
 from speechdlm_ext.hub.unit_model import UnitModel, UnitSample
 from speechdlm_ext.hub.unit_scoring import UnitScore
 from speechdlm_ext.hub.unit_to_codec import UnitToCodec
-from speechdlm_ext.hub.wavtokenizer import WavTokenizer
+from speechdlm_ext.vocoders.wavtokenizer import WavTokenizer
 
 __all__ = [
     "DialogueModel",

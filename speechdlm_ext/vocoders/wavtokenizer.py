@@ -1,9 +1,10 @@
-"""WavTokenizer from Python: sound to codes and back."""
+"""WavTokenizer: sound to codes and back, from published files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,11 @@ WAVTOKENIZERS = {
     "small_600_24k_4096": Published(f"{_RELEASE}/WavTokenizer_small_600_24k_4096_d44c40fb.ckpt", "d44c40fb"),
     "small_320_24k_4096": Published(f"{_RELEASE}/WavTokenizer_small_320_24k_4096_721a204f.ckpt", "721a204f"),
 }
+
+
+def locate_wavtokenizer(path_or_name: str | os.PathLike[str]) -> Path:
+    """The path of a codec given by path, or by name, which fetches it; errors as :func:`locate`."""
+    return locate(path_or_name, WAVTOKENIZERS)
 
 
 class WavTokenizer(nn.Module):
@@ -47,7 +53,7 @@ class WavTokenizer(nn.Module):
             InputError: there is no such file, it is damaged or of another model, has weights that are not numbers, or
                 its codebook was never trained.
         """
-        path = locate(path_or_name, WAVTOKENIZERS)
+        path = locate_wavtokenizer(path_or_name)
         state = load_checkpoint(path, trust=trust)
         state = state.get("state_dict", state) if isinstance(state, Mapping) else {}
         tensors = {older_name(name): value for name, value in state.items() if isinstance(value, Tensor)}
