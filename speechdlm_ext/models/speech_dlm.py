@@ -114,10 +114,12 @@ class SpeechDLMDecoder(FairseqDecoder):
         nn.init.zeros_(self.embed_tokens.weight[self.padding_idx])
         self.embed_scale = 1.0 if args.no_scale_embedding else math.sqrt(dim)
         self.max_target_positions = args.max_target_positions
+        # A bool of its own: of loaded models, args is an OmegaConf dictionary, which torch.compile cannot read.
+        self.has_positions = not args.no_token_positional_embeddings
         self.embed_positions: nn.Embedding | None = None
         if not args.decoder_learned_pos:  # a buffer that the published checkpoints do not hold
             self.register_buffer("sinusoids", self._sinusoids(self.max_target_positions), persistent=False)
-        elif not args.no_token_positional_embeddings:
+        elif self.has_positions:
             self.embed_positions = nn.Embedding(self.max_target_positions + self.padding_idx + 1, dim, self.padding_idx)
             nn.init.normal_(self.embed_positions.weight, std=dim**-0.5)
             nn.init.zeros_(self.embed_positions.weight[self.padding_idx])
@@ -191,7 +193,7 @@ class SpeechDLMDecoder(FairseqDecoder):
     def embed(self, tokens: Tensor, cache: DecoderCache | None = None) -> Tensor:
         """Unit embeddings plus positions of ``tokens`` ``(B, C, T)``: ``(B, C, T, D)``."""
         x = self.embed_scale * self.embed_tokens(tokens)
-        if not self.args.no_token_positional_embeddings:
+        if self.has_positions:
             first = self.padding_idx + 1
             if cache is None:
                 x = x + self._position_table(tokens.size(2))[first : first + tokens.size(2)].to(x)
