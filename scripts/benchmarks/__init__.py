@@ -1,4 +1,4 @@
-"""The parts of scripts/benchmark.py, by name: a module here and its function ``(Settings) -> list[Comparison]``."""
+"""The parts of scripts/benchmark.py, by name: a module here and its function ``(Settings) -> Iterable[Comparison]``."""
 
 PARTS = {
     "startup": ("startup", "measure"),

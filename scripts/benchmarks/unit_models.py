@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from benchmarks.comparison import Comparison, in_turns
 from benchmarks.sides import Settings, Side
 
 ROUNDS = 3
-LENGTH = 1000
+LENGTH = 300
 UTTERANCES = 1000
 # Units in an utterance: words of a few, sentences of some dozens, as the likelihood tests have them.
 SHORTEST, LONGEST = 5, 60
@@ -50,31 +51,27 @@ TRANSFORMER_LM = [
 ]
 
 
-def sample(settings: Settings) -> list[Comparison]:
-    """Sampling 1,000 units, batch 1, beside fairseq's transformer_lm and its generator; eager and compiled."""
-    comparisons = []
+def sample(settings: Settings) -> Iterator[Comparison]:
+    """Sampling 300 units, batch 1, beside fairseq's transformer_lm and its generator; eager and compiled."""
     with _side("fairseq", settings, work="unit-sample", model="transformer_lm_base", length=LENGTH) as fairseq:
         for name, compiled in (("sample-units", False), ("sample-units-compiled", True)):
             work = {"work": "unit-sample", "model": "unit_lm_base", "length": LENGTH, "compile": compiled}
             with _side("ours", settings, **work) as own:
                 rates = in_turns(lambda: _rate(fairseq), lambda own=own: _rate(own), settings.rounds or ROUNDS)
-            comparisons.append(Comparison(name, *rates, "units/s", more_is_better=True))
-    return comparisons
+            yield Comparison(name, *rates, "units/s", more_is_better=True)
 
 
-def score(settings: Settings) -> list[Comparison]:
+def score(settings: Settings) -> Iterator[Comparison]:
     """Scoring 1,000 utterances of mixed length, beside one at a time: by fairseq's transformer_lm, and by ours."""
     draw = random.Random(1)
     lines = [[draw.randrange(UNITS) for _ in range(draw.randint(SHORTEST, LONGEST))] for _ in range(UTTERANCES)]
-    comparisons = []
     with _side("ours", settings, work="unit-score", model="unit_lm_small", lines=lines, alone=False) as own:
         for name, model in (("score-units", "transformer_lm_small"), ("score-units-alone", "unit_lm_small")):
             with _side(name, settings, work="unit-score", model=model, lines=lines, alone=True) as one_by_one:
                 rates = in_turns(
                     lambda side=one_by_one: _rate(side), lambda: _rate(own), settings.rounds or 2, warm_up=1
                 )
-            comparisons.append(Comparison(name, *rates, "units/s", more_is_better=True))
-    return comparisons
+            yield Comparison(name, *rates, "units/s", more_is_better=True)
 
 
 def train(settings: Settings) -> list[Comparison]:
