@@ -12,16 +12,7 @@ from speechdlm_ext.io.manifest import errors_path, read_jsonl
 from speechdlm_ext.io.scan import file_order, write_manifest
 from speechdlm_ext.io.sharding import Shard, shard_of
 
-_OF_A_LISTING = {"audio_filepath", "duration", "channels", "sample_rate"}
 Row = dict[str, Any]
-
-
-def are_listings(manifest: str | os.PathLike[str], paths: Sequence[Path]) -> bool:
-    """Whether these files are shards of the manifest itself, and not results for its recordings."""
-    named = [shard_of(path) for path in paths]
-    if not all(found and os.path.abspath(found[0]) == os.path.abspath(manifest) for found in named):
-        return False
-    return all(row.keys() >= _OF_A_LISTING and "audio" not in row for path in paths for row in read_jsonl(path))
 
 
 def join_listings(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from speechdlm_ext.data.unit_codec_dictionary import UNK, UnitCodecDictionary
+from speechdlm_ext.checkpoints.ellav import read_unit_to_codec
+from speechdlm_ext.data.unit_codec_dictionary import UNK
 from speechdlm_ext.generation.unit_to_codec import CodecOptions, CodecPrompt, generate_codec
-from speechdlm_ext.models.unit_to_codec import UnitToCodec, UnitToCodecConfig
+from speechdlm_ext.models.unit_to_codec import UnitToCodec
 
 REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "ellav"
 pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/ellav")
-NAMES = {
-    "dim": "decoder_embed_dim",
-    "n_layers": "decoder_layers",
-    "head_dim": "decoder_head_dim",
-    "hidden_dim": "decoder_ffn_embed_dim",
-    "n_heads": "decoder_attention_heads",
-    "n_kv_heads": "decoder_kv_heads",
-    "norm_eps": "norm_eps",
-    "rope_theta": "rope_theta",
-}
 
 
 @pytest.fixture(scope="module", params=["A", "B"])
 def reference(request: pytest.FixtureRequest) -> tuple[UnitToCodec, Path]:
     folder = REFERENCE / request.param
-    state = torch.load(folder / "model.pt", weights_only=True)
-    dictionary = UnitCodecDictionary.of_published(state["tokenizer"], "model.pt")
-    options = {ours: state["model_args"][name] for name, ours in NAMES.items()}
-    args = Namespace(**{**vars(UnitToCodecConfig()), **options})
-    model = UnitToCodec.build_model(args, Namespace(source_dictionary=dictionary))
-    model.load_state_dict({f"decoder.{name}": tensor for name, tensor in state["model_state"].items()})
-    return model.eval(), folder
+    return read_unit_to_codec(folder / "model.pt"), folder
 
 
 @torch.no_grad()
