@@ -14,7 +14,7 @@ GROUPS = (
     ("encoders", "vad", "asr"),
     ("units", "vocoders", "data", "generation"),
     ("models",),
-    ("criterions", "tasks", "checkpoints"),
+    ("criterions", "tasks", "optim", "checkpoints"),
     ("hub",),
     ("evaluation", "report", "synthetic", "demo", "commands"),
     ("plugin", "__main__", "__init__"),

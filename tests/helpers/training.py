@@ -44,7 +44,7 @@ def train_here(data: Path, save_dir: Path, *options: str) -> None:
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq_cli.train import main
 
-    import speechdlm_ext  # noqa: F401 - registers
+    import speechdlm_ext.plugin  # noqa: F401 - registers
 
     words = [str(data), "--save-dir", str(save_dir), *MODEL, *UPDATE, *options]
     if "--fp16" in words:
