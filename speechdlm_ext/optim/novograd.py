@@ -5,7 +5,7 @@ Its second moment is one number a tensor, so a state takes half of Adam's memory
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, List
+from typing import Any
 
 import torch
 from fairseq.dataclass import FairseqDataclass
@@ -127,12 +127,12 @@ class NovogradConfig(FairseqDataclass):
         default=1e-3, metadata={"help": "with --luc: largest step as a share of the weights' norm"}
     )
     luc_eps: float = field(default=1e-8, metadata={"help": "with --luc: added to the norm of the moment"})
-    lr: List[float] = II("optimization.lr")  # noqa: UP006 - omegaconf 2.0 reads it
+    lr: Any = II("optimization.lr")
 
 
 @register_optimizer("novograd", dataclass=NovogradConfig)
 class FairseqNovograd(FairseqOptimizer):
-    """Novograd for ``--optimizer novograd``; half precision needs ``--fp16-no-flatten-grads``, as it works by tensor."""
+    """Novograd for ``--optimizer novograd``; fp16 needs ``--fp16-no-flatten-grads``."""
 
     def __init__(self, cfg: NovogradConfig, params: Iterable[Any]) -> None:
         super().__init__(cfg)

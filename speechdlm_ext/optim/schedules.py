@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, List
+from typing import Any
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
@@ -60,7 +60,7 @@ class _WarmupConfig(FairseqDataclass):
     warmup_updates: int = field(default=0, metadata={"help": "updates of linear warm-up"})
     warmup_ratio: float = field(default=0.0, metadata={"help": "the same as a share of --max-update"})
     min_lr: float = field(default=0.0, metadata={"help": "learning rate at the end"})
-    lr: List[float] = II("optimization.lr")  # noqa: UP006 - omegaconf 2.0 reads it
+    lr: Any = II("optimization.lr")
     max_update: int = II("optimization.max_update")
 
 
