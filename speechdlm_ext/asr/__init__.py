@@ -31,10 +31,15 @@ class RecogniserOptions:
     Attributes:
         spec: ``KIND:MODEL``, see ``USAGE``. Empty: none.
         chunk_seconds: that are recognised at once.
+        language, prompt: passed to recognisers that take them.
+        device: by default a GPU where there is one.
     """
 
     spec: str = ""
     chunk_seconds: float = 30.0
+    language: str = ""
+    prompt: str = ""
+    device: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.chunk_seconds < float("inf"):
@@ -60,7 +65,10 @@ def build_recogniser(options: RecogniserOptions | str) -> Recogniser:
     kind, _, model = options.spec.partition(":")
     if kind not in RECOGNISERS:
         raise InputError(f"--asr {options.spec}: no such recogniser; expected {USAGE}")
-    recogniser = RECOGNISERS[kind].from_spec(model)
+    given = {name: value for name in ("language", "prompt") if (value := getattr(options, name))}
+    if refused := sorted(given.keys() - RECOGNISERS[kind].takes):
+        raise InputError(f"--{refused[0]} {given[refused[0]]}: the recogniser {kind} takes none")
+    recogniser = RECOGNISERS[kind].from_spec(model, options.device, **given)
     recogniser.chunk_seconds = options.chunk_seconds
     _cached[options] = recogniser, file_stamps(recogniser)
     return recogniser
@@ -75,7 +83,8 @@ def describe_recogniser(options: RecogniserOptions) -> list[Any] | None:
     if not options.spec:
         return None
     version = metadata.version("pocketsphinx") if options.spec == "pocketsphinx" else ""  # its weights come with it
-    return [options.spec, options.chunk_seconds, version, file_stamps(build_recogniser(options))]
+    passed = [one for one in (options.language, options.prompt) if one]
+    return [options.spec, options.chunk_seconds, version, file_stamps(build_recogniser(options)), *passed]
 
 
 def file_stamps(recogniser: Recogniser) -> list[Any]:

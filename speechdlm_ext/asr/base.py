@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from speechdlm_ext.asr.chunks import cut_at_silences
 from speechdlm_ext.metrics.intervals import Interval
 
+if TYPE_CHECKING:
+    import torch
+
 SAMPLE_RATE = 16000  # Hz, of all recognisers
-MIN_SECONDS = 0.1  # less is shorter than a phone, and is not recognised
+MIN_SAMPLES = SAMPLE_RATE // 10  # less is shorter than a phone, and is not recognised
 LAUGHTER = re.compile(r"[\[<].*laugh.*[\]>]", re.IGNORECASE)
 
 
@@ -45,6 +48,7 @@ class Recogniser(ABC):
     Attributes:
         kind: by which ``--asr KIND:…`` selects it.
         usage: what ``--asr`` takes.
+        takes: which of the options ``language`` and ``prompt`` it has.
         files: what it was read from.
         chunk_seconds: that are recognised at once; longer speech is cut where it is quietest.
         supports_laughter: whether it has a tag for laughter.
@@ -52,33 +56,62 @@ class Recogniser(ABC):
 
     kind: ClassVar[str]
     usage: ClassVar[str]
+    takes: ClassVar[frozenset[str]] = frozenset()
     files: tuple[Path, ...] = ()
     chunk_seconds: float = 30.0
     supports_laughter: bool = False
 
     @classmethod
     @abstractmethod
-    def from_spec(cls, model: str) -> Recogniser:
-        """The recogniser that ``--asr KIND:MODEL`` names.
+    def from_spec(cls, model: str, device: str | None = None, language: str = "", prompt: str = "") -> Recogniser:
+        """The recogniser that ``--asr KIND:MODEL`` names, on a device (by default a GPU where there is one).
+
+        Args:
+            model: what follows the kind.
+            device: as torch names it.
+            language: of the speech, where it ``takes`` that.
+            prompt: text before the speech, where it ``takes`` that.
 
         Raises:
             InputError: it is not installed, or its weights are missing or invalid.
         """
 
     @abstractmethod
-    def recognise(self, wave: NDArray[np.float32]) -> Transcript:
-        """Recognise ``wave`` (N,) at 16 kHz, full scale ±1, of at most ``chunk_seconds``."""
+    def transcribe(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[Transcript]:
+        """Recognise each row of a batch; a row in a batch has the text that it has alone.
 
-    def transcribe(self, wave: NDArray[np.float32]) -> Transcript:
+        Args:
+            waves: (B, N) at 16 kHz, float32, full scale ±1, on the CPU; zeros beyond the end of a row.
+            lengths: samples of each row, of at most ``chunk_seconds``.
+        """
+
+    def recognise(self, wave: NDArray[np.float32]) -> Transcript:
         """Recognise ``wave`` (N,) at 16 kHz, full scale ±1, of any length."""
-        texts, words = [], []
-        for first, last in cut_at_silences(wave, SAMPLE_RATE, self.chunk_seconds):
-            if last - first >= MIN_SECONDS * SAMPLE_RATE:
-                found = self.recognise(wave[first:last])
-                origin = first / SAMPLE_RATE
-                texts.append(found.text)
-                words += [Word(word.text, word.start + origin, word.end + origin) for word in found.words]
-        return Transcript(" ".join(filter(None, texts)), tuple(words))
+        import torch
+
+        bounds = cut_at_silences(wave, SAMPLE_RATE, self.chunk_seconds)
+        found = []
+        for first, last in bounds:
+            chunk = torch.from_numpy(np.ascontiguousarray(wave[first:last], np.float32))[None]
+            found += self.transcribe(chunk, [last - first]) if last - first >= MIN_SAMPLES else [Transcript("")]
+        return join_transcripts(found, [first / SAMPLE_RATE for first, _ in bounds])
+
+
+def join_transcripts(parts: Sequence[Transcript], origins: Sequence[float]) -> Transcript:
+    """The transcript of speech from those of its chunks, which begin at these seconds."""
+    words = [
+        Word(word.text, word.start + origin, word.end + origin)
+        for part, origin in zip(parts, origins, strict=True)
+        for word in part.words
+    ]
+    return Transcript(" ".join(filter(None, (part.text for part in parts))), tuple(words))
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of this name; without one a GPU where there is one."""
+    import torch
+
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def transcribe_intervals(
@@ -104,7 +137,7 @@ def transcribe_intervals(
         after = min(margin, max(0.0, starts[number + 1] - end) / (2 if number + 1 < len(intervals) else 1))
         origin, last = round((start - before) * SAMPLE_RATE), round((end + after) * SAMPLE_RATE)
         for a, b in cut_at_silences(wave[origin:last], SAMPLE_RATE, recogniser.chunk_seconds):
-            said = recogniser.transcribe(wave[origin + a : origin + b])
+            said = recogniser.recognise(wave[origin + a : origin + b])
             if said.text:
                 first = (origin + a) / SAMPLE_RATE
                 part = {"start": max(start, first), "end": min(end, (origin + b) / SAMPLE_RATE), "text": said.text}

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from speechdlm_ext.asr.base import LAUGHTER, SAMPLE_RATE, Recogniser, Transcript, Word
+from speechdlm_ext.asr.base import LAUGHTER, SAMPLE_RATE, Recogniser, Transcript, Word, pick_device
 from speechdlm_ext.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -30,26 +27,31 @@ class CTC(Recogniser):
     normalise: bool
 
     @abstractmethod
-    def emissions(self, wave: NDArray[np.float32]) -> torch.Tensor:
-        """Scores (T, K) of each label in each frame, of a wave (N,) at 16 kHz."""
+    def emissions(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+        """Scores (T_i, K) of each label in each frame, for each row of a batch (B, N) at 16 kHz."""
 
     @property
     def supports_laughter(self) -> bool:  # type: ignore[override]
         """Whether one of the labels is a tag such as ``[laughter]``."""
         return any(LAUGHTER.fullmatch(label) for label in self.labels)
 
-    def recognise(self, wave: NDArray[np.float32]) -> Transcript:
-        """See :meth:`Recogniser.recognise`."""
-        scores = self.emissions(wave)
-        words = greedy_words(scores, self.labels, len(wave) / SAMPLE_RATE / max(1, len(scores)))
-        return Transcript(" ".join(word.text for word in words), tuple(words))
+    def transcribe(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[Transcript]:
+        """See :meth:`Recogniser.transcribe`."""
+        found = []
+        for scores, length in zip(self.emissions(waves, lengths), lengths, strict=True):
+            words = greedy_words(scores, self.labels, length / SAMPLE_RATE / max(1, len(scores)))
+            found.append(Transcript(" ".join(word.text for word in words), tuple(words)))
+        return found
 
-    def _batch(self, wave: NDArray[np.float32]) -> torch.Tensor:
-        """A wave (N,) as a batch of one (1, N), layer-normed where the model needs that."""
+    def _prepared(self, waves: torch.Tensor, lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+        """The batch on the device, each row layer-normed where the model needs that."""
         import torch
 
-        samples = torch.from_numpy(np.ascontiguousarray(wave, np.float32))[None]
-        return torch.nn.functional.layer_norm(samples, samples.shape) if self.normalise else samples
+        if self.normalise:
+            rows = [row[:length] for row, length in zip(waves, lengths, strict=True)]
+            rows = [torch.nn.functional.layer_norm(row, row.shape) for row in rows]
+            waves = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return waves.to(device)
 
 
 def greedy_words(emissions: torch.Tensor, labels: tuple[str, ...], frame_shift: float) -> list[Word]:
@@ -104,8 +106,9 @@ class FairseqCTC(CTC):
     kind: ClassVar[str] = "fairseq"
     usage: ClassVar[str] = "fairseq:CHECKPOINT[=DICTIONARY]"
 
-    def __init__(self, checkpoint: str | Path, dictionary: str | Path | None = None) -> None:
+    def __init__(self, checkpoint: str | Path, dictionary: str | Path | None = None, device: str | None = None) -> None:
         from speechdlm_ext.compat.quiet_imports import quiet
+        from speechdlm_ext.encoders.chunking import FrameGrid
         from speechdlm_ext.encoders.hubert import (
             HubertBlocks,
             name_in_file,
@@ -138,30 +141,34 @@ class FairseqCTC(CTC):
         self.blocks = HubertBlocks(options, batch_norm).eval().requires_grad_(False)
         kept = positions_as_here(needed_weights(own, blocks, blocks, _SPARE), batch_norm)
         load_strictly(self.blocks, kept, path, lambda name: _BLOCKS + (name if batch_norm else name_in_file(name)))
+        self._grid = FrameGrid(tuple((conv.kernel_size[0], conv.stride[0]) for conv, _ in self.blocks.stages))
+        place = pick_device(device)
+        self.blocks.to(place)
+        self.projection.to(place)
 
     @classmethod
-    def from_spec(cls, model: str) -> FairseqCTC:
+    def from_spec(cls, model: str, device: str | None = None, language: str = "", prompt: str = "") -> FairseqCTC:
         """See :meth:`Recogniser.from_spec`."""
         if not model:
             raise InputError(f"--asr fairseq: expected {cls.usage}")
         if "=" in model and not Path(model).is_file():
-            return cls(*model.rsplit("=", 1))
-        return cls(model)
+            checkpoint, _, dictionary = model.rpartition("=")
+            return cls(checkpoint, dictionary, device)
+        return cls(model, device=device)
 
-    def emissions(self, wave: NDArray[np.float32]) -> torch.Tensor:
-        """Scores (T, K) of each label in each frame, before the softmax, of a wave (N,) at 16 kHz."""
+    def emissions(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+        """Scores (T_i, K) of each label in each frame, before the softmax, of each row of (B, N) at 16 kHz."""
         import torch
 
-        samples = self._batch(wave)
         with torch.inference_mode():
-            features = self.blocks(samples, [samples.shape[1]])
+            features = self.blocks(self._prepared(waves, lengths, self.projection.weight.device), list(lengths))
             if self.blocks.encoder.layer_norm_first:  # after the last block, which HubertBlocks leaves to its users
                 features = self.blocks.encoder.layer_norm(features)
-            scores = self.projection(features)[0]
+            scores = self.projection(features)
             amount, mode = self._blank
             if amount:
-                scores[:, 0] = amount if mode == "set" else scores[:, 0] + amount
-        return scores
+                scores[..., 0] = amount if mode == "set" else scores[..., 0] + amount
+            return [row[: self._grid.frames(length)] for row, length in zip(scores, lengths, strict=True)]
 
 
 def _finetuning(state: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -231,7 +238,7 @@ class TorchaudioCTC(CTC):
     kind: ClassVar[str] = "torchaudio"
     usage: ClassVar[str] = "torchaudio:BUNDLE[=WEIGHTS]"
 
-    def __init__(self, name: str, weights: str | Path | None = None) -> None:
+    def __init__(self, name: str, weights: str | Path | None = None, device: str | None = None) -> None:
         import torch
         import torchaudio
 
@@ -252,19 +259,28 @@ class TorchaudioCTC(CTC):
             self.model.load_state_dict(_without_unused(state, bundle))
         except Exception as error:  # of unpickling, of missing and of unexpected names
             raise InputError(f"{path}: not the weights of {name} ({one_line(error)[:300]})") from None
+        self.device = pick_device(device)
+        self.model.to(self.device)
+        # The norm of the first convolution is over time: padding would change the row.
+        self._alone = bundle._params["extractor_mode"] == "group_norm"
 
     @classmethod
-    def from_spec(cls, model: str) -> TorchaudioCTC:
+    def from_spec(cls, model: str, device: str | None = None, language: str = "", prompt: str = "") -> TorchaudioCTC:
         """See :meth:`Recogniser.from_spec`."""
         name, _, weights = model.partition("=")
-        return cls(name, weights or None)
+        return cls(name, weights or None, device)
 
-    def emissions(self, wave: NDArray[np.float32]) -> torch.Tensor:
+    def emissions(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
         """See :meth:`CTC.emissions`."""
         import torch
 
+        if self._alone and min(lengths) < waves.shape[1]:
+            rows = zip(waves, lengths, strict=True)
+            return [scores for row, length in rows for scores in self.emissions(row[None, :length], [length])]
         with torch.inference_mode():
-            return torch.as_tensor(self.model(self._batch(wave))[0][0])
+            samples = self._prepared(waves, lengths, self.device)
+            scores, frames = self.model(samples, torch.tensor(lengths, device=self.device))
+            return [row[:count] for row, count in zip(scores, frames.tolist(), strict=True)]
 
 
 def _bundle(name: str) -> Any:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.asr.base import SAMPLE_RATE, Recogniser, Transcript, Word
 from speechdlm_ext.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 _FRAMES_PER_SECOND = 100
 _NO_WORD = ("<", "[", "+")  # of silence and fillers
@@ -32,14 +36,17 @@ class Pocketsphinx(Recogniser):
         self._decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
 
     @classmethod
-    def from_spec(cls, model: str) -> Pocketsphinx:
+    def from_spec(cls, model: str, device: str | None = None, language: str = "", prompt: str = "") -> Pocketsphinx:
         """See :meth:`Recogniser.from_spec`."""
         if model:
             raise InputError(f"--asr pocketsphinx:{model}: it has one model; expected pocketsphinx")
         return cls()
 
-    def recognise(self, wave: NDArray[np.float32]) -> Transcript:
-        """See :meth:`Recogniser.recognise`."""
+    def transcribe(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[Transcript]:
+        """See :meth:`Recogniser.transcribe`."""
+        return [self._decode(row[:length].numpy()) for row, length in zip(waves, lengths, strict=True)]
+
+    def _decode(self, wave: NDArray[np.float32]) -> Transcript:
         samples = np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int16)
         self._decoder.start_utt()
         self._decoder.process_raw(samples.tobytes(), full_utt=True)

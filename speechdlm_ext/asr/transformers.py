@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from speechdlm_ext.asr.base import SAMPLE_RATE, Recogniser, Transcript, Word
+from speechdlm_ext.asr.base import SAMPLE_RATE, Recogniser, Transcript, Word, pick_device
 from speechdlm_ext.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    import torch
 
 
 class TransformersASR(Recogniser):
@@ -19,6 +20,9 @@ class TransformersASR(Recogniser):
 
     Args:
         model: a folder as ``save_pretrained`` writes it, or a name on the Hugging Face hub (downloaded once).
+        device: by default a GPU where there is one.
+        language: of the speech, for models that are told it.
+        prompt: text that Whisper takes to come before.
 
     Raises:
         InputError: transformers is not installed, or the model cannot be loaded.
@@ -26,39 +30,62 @@ class TransformersASR(Recogniser):
 
     kind: ClassVar[str] = "transformers"
     usage: ClassVar[str] = "transformers:FOLDER_OR_NAME"
+    takes: ClassVar[frozenset[str]] = frozenset(("language", "prompt"))
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, device: str | None = None, language: str = "", prompt: str = "") -> None:
         try:
             import transformers
         except ImportError:
             raise InputError("transformers is not installed: pip install 'speechdlm_ext[hf]'") from None
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            self.pipeline: Any = transformers.pipeline("automatic-speech-recognition", model=model, device=device)
+            self.pipeline: Any = transformers.pipeline(
+                "automatic-speech-recognition", model=model, device=pick_device(device)
+            )
         except Exception as error:  # of the network, of files, of models for something else
             raise InputError(f"--asr transformers:{model}: it cannot be loaded: {one_line(error)[:300]}") from None
         folder = Path(model)
         self.files = tuple(sorted(path for path in folder.iterdir() if path.is_file())) if folder.is_dir() else ()
         heads = getattr(getattr(self.pipeline.model, "generation_config", None), "alignment_heads", None)
-        self._times = "word" if "ctc" in self.pipeline.type or heads else None
+        times = "ctc" in self.pipeline.type or heads
+        self._options: dict[str, Any] = {"return_timestamps": "word"} if times else {}
+        # Whisper's windows are of one length; other models are told where a row ends, unless they know no mask.
+        whisper = self.pipeline.model.config.model_type == "whisper"
+        self._batches = whisper or getattr(self.pipeline.feature_extractor, "return_attention_mask", False)
+        given: dict[str, Any] = {"language": language} if language else {}
+        if prompt:
+            if not whisper:
+                raise InputError(f"--prompt: {model} takes none; expected a Whisper model")
+            tokenizer: Any = self.pipeline.tokenizer
+            tokens = tokenizer.get_prompt_ids(prompt, return_tensors="pt")
+            given["prompt_ids"] = tokens.to(self.pipeline.device)
+        if given:
+            if not self.pipeline.model.can_generate():
+                raise InputError(f"--language {language}: {model} takes none; expected a model that generates text")
+            self._options["generate_kwargs"] = given
 
     @classmethod
-    def from_spec(cls, model: str) -> TransformersASR:
+    def from_spec(cls, model: str, device: str | None = None, language: str = "", prompt: str = "") -> TransformersASR:
         """See :meth:`Recogniser.from_spec`."""
         if not model:
             raise InputError(f"--asr transformers: expected {cls.usage}")
-        return cls(model)
+        return cls(model, device, language, prompt)
 
-    def recognise(self, wave: NDArray[np.float32]) -> Transcript:
-        """See :meth:`Recogniser.recognise`."""
-        options = {"return_timestamps": self._times} if self._times else {}
-        found = self.pipeline({"raw": np.ascontiguousarray(wave), "sampling_rate": SAMPLE_RATE}, **options)
-        words = [
-            Word(chunk["text"].strip(), start, len(wave) / SAMPLE_RATE if end is None else end)
-            for chunk in found.get("chunks", ())
-            for start, end in [chunk["timestamp"]]
-            if start is not None and chunk["text"].strip()
+    def transcribe(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[Transcript]:
+        """See :meth:`Recogniser.transcribe`."""
+        sounds = [
+            {"raw": row[:length].numpy(), "sampling_rate": SAMPLE_RATE}
+            for row, length in zip(waves, lengths, strict=True)
         ]
-        return Transcript(" ".join(found["text"].split()), tuple(words))
+        size = len(sounds) if self._batches or len(set(lengths)) == 1 else 1
+        found = self.pipeline(sounds, batch_size=size, **self._options)
+        return [_transcript(one, length / SAMPLE_RATE) for one, length in zip(found, lengths, strict=True)]
+
+
+def _transcript(found: Mapping[str, Any], seconds: float) -> Transcript:
+    words = [
+        Word(chunk["text"].strip(), start, seconds if end is None else end)
+        for chunk in found.get("chunks", ())
+        for start, end in [chunk["timestamp"]]
+        if start is not None and chunk["text"].strip()
+    ]
+    return Transcript(" ".join(found["text"].split()), tuple(words))

@@ -28,6 +28,10 @@ LETTERS = ["|", "E", "T", "A", "O", "N", "I"]
 WAVE = np.sin(np.arange(9000) ** 1.3 / 40).astype(np.float32) * 0.3 + 0.05
 
 
+def scores_of(recogniser: FairseqCTC, wave: np.ndarray) -> torch.Tensor:
+    return recogniser.emissions(torch.from_numpy(wave)[None], [len(wave)])[0]
+
+
 def letters(folder: Path, symbols: list[str] = LETTERS) -> Path:
     path = folder / "dict.ltr.txt"
     path.write_text("".join(f"{symbol} {9 - number}\n" for number, symbol in enumerate(symbols)))
@@ -107,15 +111,18 @@ def test_scores_are_those_of_fairseq(
     with torch.no_grad():
         output = model(source=source, padding_mask=torch.zeros(source.shape, dtype=torch.bool))
         expected = model.get_logits(output)[:, 0]
-    found = recogniser.emissions(WAVE)
+    found = scores_of(recogniser, WAVE)
     assert found.shape == (27, 11) and float(expected.std()) > 0.05
     assert torch.allclose(found, expected, atol=1e-4)
+    # A row alone is the row in a batch.
+    rows = recogniser.emissions(torch.nn.functional.pad(torch.from_numpy(WAVE), (0, 4000)).expand(2, -1), [9000, 13000])
+    assert rows[0].shape == found.shape and torch.allclose(rows[0], found, atol=1e-4) and len(rows[1]) == 40
     # The text: by fairseq's own string(), whose symbols stand apart, from the frames taken one by one.
     best = expected.argmax(-1).tolist()
     kept = [b for number, b in enumerate(best) if b != dictionary.bos() and (not number or best[number - 1] != b)]
     text = dictionary.string(torch.tensor(kept)).replace("<pad>", "").replace(" ", "").replace("|", " ")
-    assert recogniser.transcribe(WAVE).text == " ".join(text.split())
-    assert recogniser.transcribe(WAVE[:100]).text == ""
+    assert recogniser.recognise(WAVE).text == " ".join(text.split())
+    assert recogniser.recognise(WAVE[:100]).text == ""
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +138,8 @@ def test_text_by_hand_and_blank_weight(made: tuple[Path, Any, dict[str, Any]], m
     path = save(folder / "model.pt", "wav2vec_ctc", model, w2v_args, False, "cfg")
     plain = FairseqCTC(path)
     frames = [5, 5, 0, 5, 6, 4, 1, 4, 7, 2, 7, 0, 0]  # E E, blank, E, T, |, padding, |, A, end, A
-    monkeypatch.setattr(plain, "emissions", lambda wave: F.one_hot(torch.tensor(frames), 11).float())
-    assert plain.transcribe(WAVE).text == "EET AA"
+    monkeypatch.setattr(plain, "emissions", lambda waves, lengths: [F.one_hot(torch.tensor(frames), 11).float()])
+    assert plain.recognise(WAVE).text == "EET AA"
     other = folder / "other.txt"
     os.replace(folder / "dict.ltr.txt", other)
     with pytest.raises(InputError, match=r"dict.ltr.txt: the letters of .*model.pt are missing; pass --asr fairseq:"):
@@ -141,9 +148,9 @@ def test_text_by_hand_and_blank_weight(made: tuple[Path, Any, dict[str, Any]], m
     letters(folder)
     heavy = FairseqCTC(save(folder / "heavy.pt", "wav2vec_ctc", model, w2v_args, False, "cfg", blank_weight=50.0))
     assert isinstance(given, FairseqCTC)
-    raised = heavy.emissions(WAVE) - given.emissions(WAVE)
+    raised = scores_of(heavy, WAVE) - scores_of(given, WAVE)
     assert torch.allclose(raised[:, 0], torch.tensor(50.0)) and float(raised[:, 1:].abs().max()) == 0
-    assert heavy.transcribe(WAVE).text == ""
+    assert heavy.recognise(WAVE).text == ""
 
 
 class Hostile:

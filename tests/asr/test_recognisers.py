@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,14 +49,17 @@ def test_bundles_hear_what_torchaudio_hears(normalise: bool, tmp_path: Path, mon
         expected = bundle.get_model()(torch.from_numpy(WAVE)[None])[0][0]
     recogniser = build_recogniser("torchaudio:SMALL_ASR")
     assert isinstance(recogniser, TorchaudioCTC) and recogniser.labels == bundle.get_labels()
-    assert torch.allclose(recogniser.emissions(WAVE), expected, atol=1e-5) and float(expected.std()) > 0.05
-    text = recogniser.transcribe(WAVE).text
+    found = recogniser.emissions(torch.from_numpy(WAVE)[None], [len(WAVE)])[0]
+    assert torch.allclose(found, expected, atol=1e-5) and float(expected.std()) > 0.05
+    batch = torch.nn.functional.pad(torch.from_numpy(WAVE), (0, 8000)).expand(2, -1)
+    assert recogniser.transcribe(batch, [len(WAVE), 48000])[0] == recogniser.recognise(WAVE)
+    text = recogniser.recognise(WAVE).text
     assert text == text_by_hand(expected) and len(set(text)) > 2
-    assert recogniser.transcribe(WAVE[:1500]).text == "" and not recogniser.supports_laughter
+    assert recogniser.recognise(WAVE[:1500]).text == "" and not recogniser.supports_laughter
     torch.save(bundle.get_model().state_dict(), tmp_path / "own.pth")
     if not normalise:  # whose model is wrapped
         own = build_recogniser(f"torchaudio:SMALL_ASR={tmp_path / 'own.pth'}")
-        assert own is not recogniser and own.transcribe(WAVE).text == text
+        assert own is not recogniser and own.recognise(WAVE).text == text
 
 
 def test_long_speech_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +73,7 @@ def test_long_speech_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyP
     bursts = np.zeros((12, 16000), np.float32)
     bursts[:, :11200] = 0.3 * rng.standard_normal((12, 11200))
     wave = bursts.reshape(-1)
-    text, words = recogniser.transcribe(wave)
+    text, words = recogniser.recognise(wave)
     assert sum(heard) == len(wave) and max(heard) <= 32000 and len(heard) <= 12
     bounds = np.cumsum([0, *heard])
     assert all(bound % 16000 >= 11200 for bound in bounds[1:-1])
@@ -105,11 +109,12 @@ def test_margins_stop_halfway_to_the_next_speech() -> None:
 
     class Bounds(Recogniser):
         @classmethod
-        def from_spec(cls, model: str) -> Bounds:
+        def from_spec(cls, model: str, device: str | None = None, language: str = "", prompt: str = "") -> Bounds:
             return cls()
 
-        def recognise(self, wave: np.ndarray) -> Transcript:
-            return Transcript(f"{wave[0]:.0f}-{wave[-1] + 1:.0f}", (Word("one", 0.1, 0.2),))
+        def transcribe(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[Transcript]:
+            ends = [(row[0], row[length - 1] + 1) for row, length in zip(waves, lengths, strict=True)]
+            return [Transcript(f"{first:.0f}-{last:.0f}", (Word("one", 0.1, 0.2),)) for first, last in ends]
 
     wave = np.arange(32000, dtype=np.float32)
     said = transcribe_intervals(Bounds(), wave, [(0.05, 0.5), (0.6, 1.0), (1.5, 1.95)])
@@ -124,7 +129,7 @@ def test_weights_that_change_are_read_again(tmp_path: Path, monkeypatch: pytest.
     assert build_recogniser("torchaudio:SMALL_ASR") is first
     write_weights(tmp_path / "hub" / "checkpoints" / "small_asr.pth", 2)
     other = build_recogniser("torchaudio:SMALL_ASR")
-    assert other is not first and other.transcribe(WAVE) != first.transcribe(WAVE)
+    assert other is not first and other.recognise(WAVE) != first.recognise(WAVE)
 
 
 def test_real_recognition(data: Path) -> None:
@@ -135,7 +140,7 @@ def test_real_recognition(data: Path) -> None:
     said = transcribe_intervals(recogniser, wave[0].numpy(), [(0.0, 1.8)])
     rates = error_rates(["has never been surpassed."], [said[0]["text"]])
     assert rates["words"]["hits"] >= 3 and rates["words"]["corpus"] <= 0.5 and rates["characters"]["corpus"] < 0.3
-    assert recogniser.transcribe(np.zeros(100, np.float32)) == ("", ())
+    assert recogniser.recognise(np.zeros(100, np.float32)) == ("", ())
     words = said[0]["words"]
     assert [word for word, _, _ in words] == said[0]["text"].split() and 0.2 < words[-1][2] <= 1.95
     assert all(one[1] < one[2] <= other[1] + 0.011 for one, other in pairwise(words))
@@ -163,6 +168,9 @@ def test_recognisers_that_cannot_be_had(tmp_path: Path) -> None:
     for spec in ("", "whisper", "torchaudio", "fairseq", "transformers", "pocketsphinx:large"):
         with pytest.raises(InputError, match="--asr"):
             build_recogniser(spec)
+    for options in (RecogniserOptions("pocketsphinx", language="fr"), RecogniserOptions("fairseq:x.pt", prompt="Dr")):
+        with pytest.raises(InputError, match="takes none"):
+            build_recogniser(options)
     for seconds in (0.5, float("nan"), float("inf")):
         with pytest.raises(InputError, match="--asr-chunk-seconds"):
             RecogniserOptions("pocketsphinx", seconds)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from speechdlm_ext.asr import build_recogniser, transcribe_intervals
+from speechdlm_ext.asr import RecogniserOptions, build_recogniser, transcribe_intervals
 from speechdlm_ext.errors import InputError
 
 transformers = pytest.importorskip("transformers")
@@ -47,7 +47,7 @@ def test_words_and_times_are_those_of_the_models_frames(folder: Path) -> None:
         best = model(torch.from_numpy(WAVE)[None]).logits[0].argmax(-1).tolist()
     kept = [LETTERS[b] for number, b in enumerate(best) if b and (not number or best[number - 1] != b)]
     text = " ".join("".join(kept).replace("|", " ").split())
-    found = recogniser.transcribe(WAVE)
+    found = recogniser.recognise(WAVE)
     assert found.text == text and len(set(text)) > 2
     assert [word.text for word in found.words] == text.split()
     first = next(number for number, b in enumerate(best) if b and LETTERS[b] != "|")
@@ -55,6 +55,8 @@ def test_words_and_times_are_those_of_the_models_frames(folder: Path) -> None:
     assert all(0 <= word.start < word.end <= len(WAVE) / 16000 + 0.03 for word in found.words)
     (part, *_) = transcribe_intervals(recogniser, WAVE, [(0.5, 1.5)])
     assert part["words"][0][1] >= 0.4 and part["text"]
+    batch = torch.nn.functional.pad(torch.from_numpy(WAVE), (0, 8000)).expand(2, -1)
+    assert recogniser.transcribe(batch, [len(WAVE), 48000])[0] == found
     assert {path.name for path in recogniser.files} >= {"config.json", "model.safetensors", "vocab.json"}
 
 
@@ -64,6 +66,9 @@ def test_models_that_cannot_be_loaded(folder: Path, tmp_path: Path, monkeypatch:
         with pytest.raises(InputError, match=r"--asr transformers:.* cannot be loaded") as error:
             build_recogniser(f"transformers:{model}")
         assert "\n" not in str(error.value)
+    for option in ("language", "prompt"):
+        with pytest.raises(InputError, match=f"--{option}.*takes none"):
+            build_recogniser(RecogniserOptions(f"transformers:{folder}", **{option: "fr"}))
     (tmp_path / "config.json").write_text('{"model_type": "bert", "vocab_size": 5}')
     with pytest.raises(InputError, match=r"--asr transformers:.* cannot be loaded"):
         build_recogniser(f"transformers:{tmp_path}")
