@@ -1,0 +1,150 @@
+"""Text channels and batches of duplex models, beside what the public code makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from speechdlm_ext.data.duplex_cuts import read_cuts
+from speechdlm_ext.data.duplex_dataset import DuplexCuts, DuplexS2SDataset
+from speechdlm_ext.data.text_channel import TextIds, Turn, build_token_channel, strip_timestamps
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.audio import write_audio
+
+REFERENCE = Path(__file__).parent / "reference/nemo/speechlm"
+CHANNEL = json.loads((REFERENCE / "token_channel.json").read_text())
+
+
+class Letters:
+    """A tokenizer of single letters."""
+
+    bos_id, eos_id, pad_id = 1, 2, 0
+
+    def text_to_ids(self, text: str) -> list[int]:
+        """An id for each letter."""
+        return [ord(letter) for letter in text]
+
+
+def _turns(case: dict) -> list[Turn]:
+    return [Turn(s["start"], s["duration"], s["text"], s["speaker"]) for s in case["supervisions"]]
+
+
+def _ids(case: dict) -> TextIds:
+    by_text = {s["text"]: s["text_ids"] for s in case["supervisions"]}
+    return TextIds(by_text.__getitem__, CHANNEL["bos"], CHANNEL["eos"], CHANNEL["pad"])
+
+
+@pytest.mark.parametrize("case", CHANNEL["cases"], ids=lambda case: case["case"])
+def test_text_channel_is_the_published_one(case):
+    made = build_token_channel(case["duration"], _turns(case), ["agent"], _ids(case))
+    assert made.tokens.tolist() == case["tokens"]
+
+
+def test_every_lost_token_is_counted():
+    lost = {
+        case["case"]: build_token_channel(case["duration"], _turns(case), ["agent"], _ids(case)).lost
+        for case in CHANNEL["cases"]
+    }
+    # By hand: EOS over one token; 6 behind the end; a turn that is not inside; BOS and a word over two tokens.
+    assert lost["plain"] == 0
+    assert lost["text longer than turn: end token lands inside the text"] == 1
+    assert lost["text longer than the recording"] == 6
+    assert lost["starts after the end"] == 1
+    assert lost["overlapping turns: the later one in the list overwrites"] == 2
+
+
+def test_text_can_end_with_its_turn():
+    ids = TextIds(lambda text: [ord(letter) for letter in text], 1, 2, 0)
+    made = build_token_channel(0.8, [Turn(0.16, 0.24, "abcd", "agent")], ["agent"], ids, cut_at_turn_end=True)
+    assert made.tokens.tolist() == [0, 0, 1, 97, 98, 2, 0, 0, 0, 0]
+    assert made.lost == 2 and "abcd" in made.notes[0]
+
+
+@pytest.mark.parametrize(("text", "plain"), CHANNEL["strip_timestamps"].items())
+def test_time_stamps_are_stripped(text, plain):
+    assert strip_timestamps(text) == plain
+
+
+def test_batch_of_lhotse_cuts():
+    cuts = read_cuts(REFERENCE / "cuts.jsonl")[1:]
+    batch = DuplexS2SDataset(Letters())[cuts]
+    assert batch["source_audio"].shape == (1, 51200) and batch["target_audio_lens"].tolist() == [70560]
+    assert batch["target_texts"] == ["four two is next"]
+    text = batch["target_tokens"][0].tolist()
+    assert text[13:19] == [1, *map(ord, "four"), 0] and text[22] == 2
+    assert text[33:40] == [1, *map(ord, "two is")]  # the rest has no frames
+    assert batch["source_tokens"][0, :6].tolist() == [1, *map(ord, "four"), 0]
+
+
+def _stereo(folder, rows, seconds=1.0):
+    wave = torch.zeros(2, round(16000 * seconds))
+    wave[1] = 0.5
+    write_audio(folder / "a.wav", wave, 16000)
+    path = folder / "cuts.jsonl"
+    path.write_text("".join(json.dumps({"audio_filepath": "a.wav", **row}) + "\n" for row in rows))
+    return path
+
+
+def _turn(start, duration, speaker="agent"):
+    return {"start": start, "duration": duration, "text": "hi", "speaker": speaker}
+
+
+def test_stereo_file_and_parts_of_it(tmp_path):
+    rows = [{"id": "a"}, {"id": "b", "agent_channel": 0, "offset": 0.5, "duration": 0.4}]
+    first, second = read_cuts(_stereo(tmp_path, rows))
+    maker = DuplexS2SDataset(Letters(), target_sample_rate=8000)
+    assert maker.load(first)["source_audio"].abs().max() == 0
+    assert maker.load(first)["target_audio"].shape == (8000,)
+    assert torch.allclose(maker.load(second)["source_audio"], torch.tensor(0.5), atol=1e-4)
+    assert len(maker.load(second)["target_tokens"]) == 5
+
+
+def test_codes_instead_of_sound(tmp_path):
+    rows = [{"codec": ["1 2 3", "4 5 6"], "codec_rate": 12.5}, {"codec": ["7", "8"], "codec_rate": 12.5}]
+    dataset = DuplexCuts(_stereo(tmp_path, rows), DuplexS2SDataset(Letters()))
+    batch = dataset.collater([dataset[1], dataset[0]])["net_input"]["batch"]
+    assert batch["target_codes"].tolist() == [[[1, 4], [2, 5], [3, 6]], [[7, 8], [0, 0], [0, 0]]]
+    assert "target_audio" not in batch and batch["target_codes_lens"].tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"supervisions": [_turn(0.5, 0.7)]}, "from 0.5 to 1.2 s, the recording from 0 to 1 s"),
+        ({"supervisions": [_turn(0.1, 0.5), _turn(0.4, 0.3)]}, "overlap"),
+        ({"supervisions": [{"start": "x"}]}, "expected seconds"),
+        ({"audio_filepath": ["a.wav"]}, "audio_filepath"),
+        ({"codec": ["1", "2 3"], "codec_rate": 12.5}, "1, 2 codes"),
+        ({"sample_rate": 8000}, "16000 Hz"),
+        ({"recording": {"id": "x"}}, "sources"),
+    ],
+)
+def test_bad_conversations_are_refused_in_one_line(tmp_path, row, message):
+    path = _stereo(tmp_path, [row])
+    with pytest.raises(InputError, match=message) as error:
+        dataset = DuplexCuts(path, DuplexS2SDataset(Letters()))
+        dataset[0]
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_target_is_refused_for_training_only(tmp_path):
+    write_audio(tmp_path / "mono.wav", torch.zeros(1, 16000), 16000)
+    (tmp_path / "cuts.jsonl").write_text(json.dumps({"audio_filepath": "mono.wav"}))
+    cut = read_cuts(tmp_path / "cuts.jsonl")[0]
+    with pytest.raises(InputError, match="no sound of the agent"):
+        DuplexS2SDataset(Letters()).load(cut)
+    assert "target_audio" not in DuplexS2SDataset(Letters(), needs_target=False)[[cut]]
+
+
+def test_turns_of_the_user_may_overlap_the_agents(tmp_path):
+    path = _stereo(tmp_path, [{"supervisions": [_turn(0, 0.5), _turn(0.2, 0.5, "user"), _turn(0.3, 0.4, "user")]}])
+    assert DuplexCuts(path, DuplexS2SDataset(Letters())).sizes.tolist() == [13]
+
+
+def test_lost_text_is_said(tmp_path, caplog):
+    turn = {**_turn(0.8, 0.16), "text": "a long answer"}
+    DuplexCuts(_stereo(tmp_path, [{"supervisions": [turn]}]), DuplexS2SDataset(Letters()))
+    assert "of the 13 tokens of 'a long answer'" in caplog.text
