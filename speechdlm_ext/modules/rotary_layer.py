@@ -106,6 +106,7 @@ class RotaryAttention(nn.Module):
         packing: Packing | None = None,
         cache: DecoderCache | None = None,
         layer: int = 0,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """See :meth:`RotaryLayer.forward`."""
         q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.wq, self.wk, self.wv))
@@ -116,7 +117,9 @@ class RotaryAttention(nn.Module):
             q, k, v = (part.transpose(1, 2) for part in (q, k, v))
             if cache is not None:
                 k, v = cache.update(layer, "self", k, v)
-            attended = causal_attention(q, k, v, None if cache is None else cache.mask).transpose(1, 2)
+            if mask is None and cache is not None:
+                mask = cache.mask
+            attended = causal_attention(q, k, v, mask).transpose(1, 2)
         out: Tensor = self.wo(attended.flatten(-2))
         return out
 
@@ -156,10 +159,11 @@ class RotaryLayer(nn.Module):
         packing: Packing | None = None,
         cache: DecoderCache | None = None,
         layer: int = 0,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Run the layer over sequences that are padded on the right, packed, or continued from a cache.
 
-        Padding needs no mask: it is behind everything that is attended to.
+        Padding on the right needs no mask: it is behind everything that is attended to.
 
         Args:
             x: ``(B, T, D)``, or ``(1, N, D)`` where packed.
@@ -167,10 +171,11 @@ class RotaryLayer(nn.Module):
             packing: where the sequences in one row begin; see :func:`can_pack`.
             cache: keys and values of earlier positions, extended for these.
             layer: which layer of the cache this is.
+            mask: what may be attended to, bool, broadcast to ``(B, heads, T, keys)``; ``None``: causal.
 
         Returns:
             Like ``x``.
         """
-        attended = self.attention(self.attention_norm(x), rotary, packing, cache, layer)
+        attended = self.attention(self.attention_norm(x), rotary, packing, cache, layer, mask)
         x = x + F.dropout(attended, self.dropout, self.training)
         return x + F.dropout(self.feed_forward(self.ffn_norm(x)), self.dropout, self.training)

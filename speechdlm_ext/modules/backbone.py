@@ -1,0 +1,414 @@
+"""Language models behind one interface: any causal model of transformers, or our own rotary decoder; caches, LoRA.
+
+A backbone is a causal language model laid out as those of transformers: ``model`` (``embed_tokens``, ``layers``,
+``norm``) and ``lm_head``. It may be wrapped by peft, and its ``embed_tokens`` may live elsewhere. Everything that
+reads one goes through :func:`run_backbone` and :func:`predict_tokens`, which take embeddings.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from inspect import signature
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.modules.cache import DecoderCache
+from speechdlm_ext.modules.rotary_layer import RotaryLayer, rotary_angles, rotary_table
+from speechdlm_ext.modules.weights import check_weights
+
+logger = logging.getLogger(__name__)
+
+ROTARY = "rotary"  # model_type of our own decoder in config.json
+# Where models of transformers keep their token embeddings, by model_type, if not in embed_tokens.
+_EMBEDDINGS = {"gpt2": "wte", "gpt_neo": "wte", "gptj": "wte", "gpt_neox": "embed_in"}
+
+
+@dataclass(frozen=True)
+class RotaryConfig:
+    """Shape of :class:`RotaryLM`, by the names that transformers gives a Llama's."""
+
+    vocab_size: int
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 8
+    num_key_value_heads: int = 8
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    initializer_range: float = 0.02
+    model_type: str = ROTARY
+
+    def __post_init__(self) -> None:
+        heads = self.num_attention_heads
+        if self.hidden_size % (2 * heads) or heads % self.num_key_value_heads:
+            raise InputError(
+                f"hidden_size {self.hidden_size}, {heads} heads, {self.num_key_value_heads} of keys: expected a width "
+                "that is a multiple of twice the heads, which are a multiple of those of keys"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``config.json`` has it."""
+        return asdict(self)
+
+
+class RotaryDecoder(nn.Module):
+    """The layers of our own decoder (those of the unit language model), from embeddings to states."""
+
+    def __init__(self, config: RotaryConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpointed = False
+        dim, heads = config.hidden_size, config.num_attention_heads
+        self.head_dim = dim // heads
+        self.embed_tokens = nn.Embedding(config.vocab_size, dim)
+        self.layers = nn.ModuleList(
+            RotaryLayer(
+                dim,
+                config.intermediate_size,
+                heads,
+                config.num_key_value_heads,
+                self.head_dim,
+                config.rms_norm_eps,
+                0.0,
+            )
+            for _ in range(config.num_hidden_layers)
+        )
+        self.norm = nn.RMSNorm(dim, config.rms_norm_eps)
+
+    def forward(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None = None, past_key_values: DecoderCache | None = None
+    ) -> SimpleNamespace:
+        """States ``last_hidden_state`` (B, T, D); see :func:`run_backbone` for the arguments."""
+        x, cache = inputs_embeds, past_key_values
+        length = x.size(1)
+        if cache is None:
+            rotary = rotary_table(length, self.head_dim, self.config.rope_theta, x.device, x.dtype)
+        else:
+            rotary = rotary_angles(cache.extend(length).positions, self.head_dim, self.config.rope_theta, x.dtype)
+        mask = None if attention_mask is None else _row_mask(attention_mask.bool(), length, cache)
+        for number, layer in enumerate(self.layers):
+            if self.checkpointed and self.training and torch.is_grad_enabled():
+                x = checkpoint(layer, x, rotary, None, None, number, mask, use_reentrant=False)
+            else:
+                x = layer(x, rotary, None, cache, number, mask)
+        return SimpleNamespace(last_hidden_state=self.norm(x))
+
+
+def _row_mask(present: Tensor, length: int, cache: DecoderCache | None) -> Tensor:
+    """What the last ``length`` positions may attend to, (B, 1, T, S): what is present before them, and themselves."""
+    keys = present.size(1)
+    if cache is not None and cache.length > cache.capacity:
+        raise InputError(f"{cache.length} positions with padding in a rolling cache of {cache.capacity}: pad nothing")
+    causal = torch.ones(length, keys, dtype=torch.bool, device=present.device).tril(keys - length)
+    itself = torch.eye(length, dtype=torch.bool, device=present.device)
+    itself = nn.functional.pad(itself, (keys - length, 0))
+    return (present[:, None, None, :] & causal) | itself
+
+
+class RotaryLM(nn.Module):
+    """Our own causal language model: what everything runs with where transformers is not installed."""
+
+    def __init__(self, config: RotaryConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = RotaryDecoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        std, ends = config.initializer_range, (2 * config.num_hidden_layers) ** 0.5
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:  # those that end a residual branch smaller (Radford et al. 2019)
+                nn.init.normal_(parameter, std=std / ends if name.endswith(("wo.weight", "w2.weight")) else std)
+
+    def forward(self, inputs_embeds: Tensor, logits_to_keep: int = 0, **kwargs: Any) -> SimpleNamespace:
+        """``logits`` (B, T, V), or of the last ``logits_to_keep`` positions; see :func:`predict_tokens`."""
+        states = self.model(inputs_embeds, **kwargs).last_hidden_state
+        return SimpleNamespace(logits=self.lm_head(states[:, -logits_to_keep:]))
+
+    def gradient_checkpointing_enable(self, **unused: Any) -> None:
+        """Recompute activations in the backward pass: less memory, more time."""
+        self.model.checkpointed = True
+
+
+def run_backbone(llm: nn.Module, embeddings: Tensor, mask: Tensor | None = None, cache: Any = None) -> Tensor:
+    """States under the language model's head.
+
+    Args:
+        llm: a backbone, with or without a head.
+        embeddings: of these positions, ``(B, T, D)``.
+        mask: which positions are not padding, bool ``(B, past + T)``, those in the cache included; ``None``: all. What
+            stands at padding is arbitrary; where padding stands on the left makes no difference elsewhere.
+        cache: of :func:`make_cache`; it takes up these positions.
+
+    Returns:
+        ``(B, T, D)``.
+    """
+    states: Tensor = _call(decoder_of(llm), embeddings, mask, cache).last_hidden_state
+    return states
+
+
+def predict_tokens(
+    llm: nn.Module, embeddings: Tensor, mask: Tensor | None = None, cache: Any = None, last: int = 0
+) -> Tensor:
+    """Logits ``(B, T, V)``, with ``last`` only those of the last positions; arguments as :func:`run_backbone`."""
+    logits: Tensor = _call(_unwrap(llm), embeddings, mask, cache, logits_to_keep=last).logits
+    return logits
+
+
+def _call(module: nn.Module, embeddings: Tensor, mask: Tensor | None, cache: Any, **more: Any) -> Any:
+    if isinstance(module, (RotaryLM, RotaryDecoder)):
+        return module(embeddings, attention_mask=mask, past_key_values=cache, **more)
+    if mask is not None:  # absolute positions count from the first token, too
+        more["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0)[:, -embeddings.size(1) :]
+        more["attention_mask"] = mask.long()
+    more[_cache_name(type(module))] = cache
+    return module(inputs_embeds=embeddings, use_cache=cache is not None, **more)
+
+
+@lru_cache(maxsize=8)
+def _cache_name(kind: type[nn.Module]) -> str:
+    """What a model of transformers calls its cache: renamed in 5.2x."""
+    return "cache" if "cache" in signature(kind.forward).parameters else "past_key_values"
+
+
+def _unwrap(llm: nn.Module) -> nn.Module:
+    """Without peft's wrapper; LoRA is inside the layers."""
+    get = getattr(llm, "get_base_model", None)
+    return llm if get is None else get()
+
+
+def decoder_of(llm: nn.Module) -> nn.Module:
+    """The part of a backbone from embeddings to states: what is below the head."""
+    llm = _unwrap(llm)
+    if isinstance(llm, (RotaryLM, RotaryDecoder)):
+        return llm.model if isinstance(llm, RotaryLM) else llm
+    base: nn.Module = llm.base_model  # transformers' name for it; the model itself where it has no head
+    return base
+
+
+def config_of(llm: nn.Module) -> Any:
+    """The configuration of a backbone, with ``vocab_size``, ``hidden_size`` and ``to_dict()``."""
+    return decoder_of(llm).config
+
+
+def take_embeddings(llm: nn.Module) -> nn.Module:
+    """Move the token embeddings out of a backbone, as speech-text models have them; returns them.
+
+    Raises:
+        InputError: it keeps them in a place that is not known.
+    """
+    decoder = decoder_of(llm)
+    name = _EMBEDDINGS.get(decoder.config.model_type, "embed_tokens")
+    module = getattr(decoder, name, None)
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{type(decoder).__name__}: no token embeddings ({name}) in this language model")
+    delattr(decoder, name)
+    return module
+
+
+@contextmanager
+def lend_embeddings(llm: nn.Module, embeddings: nn.Module) -> Iterator[None]:
+    """Give a backbone its embeddings back for a while, for transformers' ``generate``."""
+    decoder, kind = decoder_of(llm), _EMBEDDINGS.get(config_of(llm).model_type, "embed_tokens")
+    setattr(decoder, kind, embeddings)
+    try:
+        yield
+    finally:
+        delattr(decoder, kind)
+
+
+def make_cache(llm: nn.Module, capacity: int, rolling: bool = False) -> Any:
+    """A cache for :func:`run_backbone`.
+
+    Args:
+        capacity: how many positions it holds (transformers' caches that do not roll grow as needed).
+        rolling: a full cache forgets its oldest positions: each attends to itself and the ``capacity`` - 1 before it,
+            so that memory and time per step stay constant. Only without padding.
+    """
+    decoder = decoder_of(llm)
+    if isinstance(decoder, RotaryDecoder):
+        return DecoderCache(capacity, device=decoder.norm.weight.device, rolling=rolling)
+    from transformers.cache_utils import Cache, DynamicCache, DynamicSlidingWindowLayer
+
+    if rolling:
+        layers = decoder.config.get_text_config(decoder=True).num_hidden_layers
+        return Cache(layers=[DynamicSlidingWindowLayer(sliding_window=capacity) for _ in range(layers)])
+    return DynamicCache(config=decoder.config)
+
+
+def load_backbone(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    weights: bool = True,
+    beside: str | os.PathLike[str] | None = None,
+) -> nn.Module:
+    """Load or make a causal language model, in fp32 on the CPU.
+
+    Args:
+        source: a folder of transformers' or of :func:`save_backbone`; a ``.gguf`` file; a name on the Hugging Face
+            hub; or a configuration, as in ``config.json``. See :func:`find_folder` for relative folders.
+        weights: False for random ones, from the configuration alone.
+        beside: folder of a model that names this one.
+
+    Raises:
+        InputError: it cannot be found or read, or transformers is needed and not installed.
+    """
+    if isinstance(source, Mapping):
+        if source.get("model_type") == ROTARY:
+            return RotaryLM(_rotary_config(source, "the configuration"))
+        return _from_transformers(None, source, weights=False)
+    path = find_folder(source, beside)
+    own = None if path is None else _own_config(path / "config.json")
+    if own is None:
+        return _from_transformers(str(path or source), None, weights)
+    assert path is not None
+    llm = RotaryLM(own)
+    if weights:
+        found = read_safetensors(path / "model.safetensors")
+        check_weights(llm, found, str(path / "model.safetensors"))
+        llm.load_state_dict(found)
+    return llm
+
+
+def save_backbone(llm: nn.Module, folder: str | os.PathLike[str]) -> None:
+    """Write the configuration and the weights of a backbone, as :func:`load_backbone` reads them."""
+    llm, folder = _unwrap(llm), Path(folder)
+    if not isinstance(llm, RotaryLM):
+        llm.save_pretrained(folder)  # type: ignore[operator]
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.contiguous() for name, tensor in llm.state_dict().items()}
+    safetensors.torch.save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(llm.config.to_dict(), indent=2) + "\n")
+
+
+def find_folder(source: str | os.PathLike[str], beside: str | os.PathLike[str] | None = None) -> Path | None:
+    """A folder or file by a path that is relative to the working directory, else to a model's folder or one above it.
+
+    Returns:
+        Its path; ``None`` where there is none, and ``source`` is a name.
+    """
+    places = [Path()]
+    if beside is not None:
+        folder = Path(beside).absolute()
+        places += [folder, *folder.parents[:2]]
+    return next((place / source for place in places if (place / source).exists()), None)
+
+
+def _own_config(path: Path) -> RotaryConfig | None:
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({one_line(error)})") from None
+    return _rotary_config(values, str(path)) if values.get("model_type") == ROTARY else None
+
+
+def _rotary_config(values: Mapping[str, Any], where: str) -> RotaryConfig:
+    known = {field.name for field in fields(RotaryConfig)}
+    if unknown := sorted(set(values) - known):
+        raise InputError(f"{where}: {unknown[0]} is not known; a {ROTARY} decoder has {', '.join(sorted(known))}")
+    if "vocab_size" not in values:
+        raise InputError(f"{where}: vocab_size is missing")
+    return RotaryConfig(**values)
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a file; raises :class:`InputError` where it is missing or damaged."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file: not the whole folder of a saved model")
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, ValueError, OSError, KeyError) as error:
+        raise InputError(f"{path}: cannot be read, cut off while it was written? ({one_line(error)})") from None
+
+
+def _from_transformers(path: str | None, config: Mapping[str, Any] | None, weights: bool) -> nn.Module:
+    try:
+        from transformers import AutoConfig, AutoModelForCausalLM
+    except ImportError:
+        raise InputError(
+            f"the language model {path or (config or {}).get('model_type')} needs transformers: "
+            "pip install 'speechdlm_ext[hf]'"
+        ) from None
+    options: dict[str, Any] = {"local_files_only": os.environ.get("SPEECHDLM_OFFLINE") == "1"}
+    try:
+        if path is None:
+            values = dict(config or {})
+            made = AutoConfig.for_model(values.pop("model_type"), **values)
+            return AutoModelForCausalLM.from_config(made, dtype=torch.float32).eval()
+        if path.endswith(".gguf"):
+            options["gguf_file"] = os.path.basename(path)
+            path = os.path.dirname(os.path.abspath(path))
+        if weights:  # no code of the repository is run, and pickles are read without running them
+            return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options).eval()
+        found = AutoConfig.from_pretrained(path, **options)
+        return AutoModelForCausalLM.from_config(found, dtype=torch.float32).eval()
+    except (OSError, ValueError, KeyError, ImportError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path or config}: no causal language model ({one_line(error)[:300]})") from None
+
+
+def add_lora(llm: nn.Module, options: Mapping[str, Any]) -> nn.Module:
+    """Wrap a backbone with low-rank adapters (Hu et al. 2021) by peft: y = Wx + (alpha / r) B(Ax).
+
+    Args:
+        options: of peft's LoraConfig (``r``, ``lora_alpha``, ``lora_dropout``, ``target_modules``, …); by default
+            adapters are on the projections of queries and values.
+
+    Raises:
+        InputError: peft is not installed, or does not take the options.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise InputError("LoRA needs peft: pip install 'speechdlm_ext[hf]'") from None
+    options = dict(options)
+    if isinstance(llm, (RotaryLM, RotaryDecoder)):
+        options.pop("task_type", None)  # peft asks models of a task for methods of transformers
+        options.setdefault("target_modules", ["wq", "wv"])
+    try:
+        wrapped: nn.Module = get_peft_model(llm, LoraConfig(**options))  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"lora {options}: {one_line(error)}") from None
+    return wrapped
+
+
+def freeze_parameters(model: nn.Module, freeze: Sequence[str], prevent: Sequence[str] = ()) -> list[str]:
+    """Train all parameters but those that match a pattern of ``freeze`` and none of ``prevent``.
+
+    Patterns are regular expressions from a name's beginning (``re.match``). One that matches no parameter or buffer is
+    logged as a warning.
+
+    Returns:
+        The names of what is trained.
+
+    Raises:
+        InputError: a pattern is no regular expression.
+    """
+    compiled = {}
+    for pattern in (*freeze, *prevent):
+        try:
+            compiled[pattern] = re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"freeze pattern {pattern!r}: no regular expression ({error})") from None
+    names = [name for name, _ in model.named_parameters()] + [name for name, _ in model.named_buffers()]
+    for pattern, expression in compiled.items():
+        if not any(map(expression.match, names)):
+            logger.warning("freeze pattern %r matches nothing; names are like %s", pattern, names[0] if names else "-")
+    for name, parameter in model.named_parameters():
+        frozen = any(compiled[one].match(name) for one in freeze)
+        parameter.requires_grad_(not frozen or any(compiled[one].match(name) for one in prevent))
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
