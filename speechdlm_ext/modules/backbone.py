@@ -174,12 +174,13 @@ def _call(module: nn.Module, embeddings: Tensor, mask: Tensor | None, cache: Any
     if mask is not None:  # absolute positions count from the first token, too
         more["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0)[:, -embeddings.size(1) :]
         more["attention_mask"] = mask.long()
-    more[_cache_name(type(module))] = cache
+    kind: Any = type(module)
+    more[_cache_name(kind)] = cache
     return module(inputs_embeds=embeddings, use_cache=cache is not None, **more)
 
 
 @lru_cache(maxsize=8)
-def _cache_name(kind: type[nn.Module]) -> str:
+def _cache_name(kind: Any) -> str:
     """What a model of transformers calls its cache: renamed in 5.2x."""
     return "cache" if "cache" in signature(kind.forward).parameters else "past_key_values"
 
@@ -190,12 +191,12 @@ def _unwrap(llm: nn.Module) -> nn.Module:
     return llm if get is None else get()
 
 
-def decoder_of(llm: nn.Module) -> nn.Module:
+def decoder_of(llm: nn.Module) -> Any:
     """The part of a backbone from embeddings to states: what is below the head."""
     llm = _unwrap(llm)
     if isinstance(llm, (RotaryLM, RotaryDecoder)):
         return llm.model if isinstance(llm, RotaryLM) else llm
-    base: nn.Module = llm.base_model  # transformers' name for it; the model itself where it has no head
+    base: Any = llm.base_model  # transformers' name for it; the model itself where it has no head
     return base
 
 
@@ -380,7 +381,7 @@ def add_lora(llm: nn.Module, options: Mapping[str, Any]) -> nn.Module:
         options.pop("task_type", None)  # peft asks models of a task for methods of transformers
         options.setdefault("target_modules", ["wq", "wv"])
     try:
-        wrapped: nn.Module = get_peft_model(llm, LoraConfig(**options))  # type: ignore[arg-type]
+        wrapped: nn.Module = get_peft_model(llm, LoraConfig(**options))
     except (TypeError, ValueError) as error:
         raise InputError(f"lora {options}: {one_line(error)}") from None
     return wrapped
