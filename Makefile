@@ -13,7 +13,7 @@ UV ?= uv
 # Taken by its value, so that a folder's name may hold anything, and handed to the shell by the environment.
 override export AUDIO := $(value AUDIO)
 
-# One line when the interpreter will not do; $(error) prints nothing but it.
+# One line when the interpreter is too old; $(error) prints nothing but it.
 OLD := import sys; v = sys.version_info; print("fits" if v >= (3, 10) else "too old: Python %d.%d" % v[:2])
 FOUND = $(or $(shell "$(PYTHON)" -c '$(OLD)' 2>/dev/null),not to be found)
 CHECK_PYTHON = $(if $(filter fits,$(FOUND)),,$(error PYTHON=$(PYTHON) is $(FOUND); 3.10 or newer is needed, for example: PYTHON=python3.12 make $(MAKECMDGOALS)))

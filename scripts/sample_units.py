@@ -55,7 +55,7 @@ def get_parser() -> argparse.ArgumentParser:
         "the row, of those of the prompt); for models of one channel",
     )
     length.add_argument(
-        "--frame-rate", type=float, help="frames a second, for the seconds of units that are not deduplicated"
+        "--frame-rate", type=float, help="frames per second, for the seconds of units that are not deduplicated"
     )
     length.add_argument("--min-len", type=int, default=1, help="least number of units, which no end comes before")
     add_machine_options(parser)

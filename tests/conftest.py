@@ -74,7 +74,7 @@ def source_of(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-@pytest.hookimpl(tryfirst=True)  # before those that a marker leaves out are left out
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with its group, and what is APART as long; order files by LONG; within a file nothing changes."""
     for item in items:

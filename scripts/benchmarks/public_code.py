@@ -37,14 +37,14 @@ def environment() -> Path:
     from importlib.metadata import version
 
     python = FOLDER / "bin" / "python"
-    wanted = {"python": sys.version, "torch": version("torch"), "package": PACKAGE, "folder": str(FOLDER)}
+    expected = {"python": sys.version, "torch": version("torch"), "package": PACKAGE, "folder": str(FOLDER)}
     try:
         made = json.loads((FOLDER / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         made = None
-    if made != wanted or not python.exists():
-        _make(wanted["torch"])
-        (FOLDER / STAMP).write_text(json.dumps(wanted), encoding="utf-8")
+    if made != expected or not python.exists():
+        _make(expected["torch"])
+        (FOLDER / STAMP).write_text(json.dumps(expected), encoding="utf-8")
     return python
 
 
@@ -68,8 +68,8 @@ def _make(torch: str) -> None:
         constraints.write_text(f"torch=={torch}\n", encoding="utf-8")
         environment = {**os.environ, "PIP_CONSTRAINT": constraints.as_uri()}
         status = 0
-        for wanted in ([*index, "torch"], [PACKAGE]):
-            command = [*pip, *wanted]
+        for expected in ([*index, "torch"], [PACKAGE]):
+            command = [*pip, *expected]
             status = status or subprocess.run(command, cwd=FOLDER, env=environment, stdout=sys.stderr).returncode
     except setup.SetupError as error:
         raise InputError(f"{FOLDER}: {error}") from error

@@ -51,7 +51,7 @@ def from_amela(weights: Mapping[str, Tensor], where: str, config: Mapping[str, A
     if not isinstance(units, int) or not units < vocabulary <= units + 2:
         raise InputError(
             f"{where}: {vocabulary} rows, SOS in row {units}: one for each unit, then SOS, and padding or nothing, are "
-            "wanted (config.json beside the weights says sos_token_id)"
+            "expected (config.json beside the weights says sos_token_id)"
         )
     order = torch.tensor([units, *range(units)])
     ours = {name: tensor[order] if name in _ROWS else tensor for name, tensor in weights.items()}
@@ -95,7 +95,7 @@ def read_amela_folder(folder: Path, trust: bool | None) -> ModelState:
     config = folder / CONFIG
     found = next((folder / name for name in (WEIGHTS, OLD_WEIGHTS) if (folder / name).is_file()), None)
     if found is None or not config.is_file():
-        raise InputError(f"{folder}: {CONFIG} with {WEIGHTS} or {OLD_WEIGHTS} is wanted, they are not all there")
+        raise InputError(f"{folder}: {CONFIG} with {WEIGHTS} or {OLD_WEIGHTS} is expected, they are not all there")
     try:
         options = json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -48,7 +48,7 @@ def from_dpslm(found: Mapping[str, Any], where: str) -> ModelState:
     if rows is None or len(rows) != args["vocab_size"]:
         size = "no" if rows is None else f"{len(rows)} rows of"
         raise InputError(
-            f"{where}: {size} tok_embeddings.weight, {args['vocab_size']} are wanted (model_args.vocab_size)"
+            f"{where}: {size} tok_embeddings.weight, {args['vocab_size']} are expected (model_args.vocab_size)"
         )
     if "output.bias" in published:
         raise InputError(f"{where}: its output has a bias: an acoustic model, not a unit language model")
@@ -67,8 +67,8 @@ def read_model_args(given: Any, where: str) -> dict[str, Any]:
         fraction = name in ("dropout", "norm_eps", "rope_theta")
         value = args[name]
         if isinstance(value, bool) or not isinstance(value, (int, float) if fraction else int):
-            wanted = "a number" if fraction else "a whole number"
-            raise InputError(f"{where}: model_args.{name} is {value!r}, {wanted} is wanted")
+            expected = "a number" if fraction else "a whole number"
+            raise InputError(f"{where}: model_args.{name} is {value!r}, {expected} is expected")
     return args
 
 

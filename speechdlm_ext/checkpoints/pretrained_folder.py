@@ -200,7 +200,7 @@ def _read_config(path: Path, model_types: Sequence[str], parts: Mapping[str, Any
     """Read ``config.json``.
 
     Args:
-        model_types: the kinds of models that are wanted.
+        model_types: the kinds of models that are expected.
         parts: what it has beside the kind, the format and the tied weights; of which type, or types.
 
     Raises:
@@ -213,16 +213,16 @@ def _read_config(path: Path, model_types: Sequence[str], parts: Mapping[str, Any
     config = _read_json(path)
     if not isinstance(config, dict) or config.get("model_type") not in model_types:
         found = config.get("model_type") if isinstance(config, dict) else type(config).__name__
-        raise InputError(f"{path}: model_type is {found}, {' or '.join(model_types)} is wanted")
+        raise InputError(f"{path}: model_type is {found}, {' or '.join(model_types)} is expected")
     if config.get("format") != FORMAT:
         raise InputError(
-            f"{path}: format {config.get('format')}, {FORMAT} is wanted: written by another version of this"
+            f"{path}: format {config.get('format')}, {FORMAT} is expected: written by another version of this"
         )
     _check_keys(path, "", config, ["model_type", "format", *parts, "tied_weights"])
     for part, kind in {**parts, "tied_weights": dict}.items():
         if not isinstance(config[part], kind):
-            wanted = "an object" if kind is dict else getattr(kind, "__name__", "a number")
-            raise InputError(f"{path}: {part} is {type(config[part]).__name__}, {wanted} is wanted")
+            expected = "an object" if kind is dict else getattr(kind, "__name__", "a number")
+            raise InputError(f"{path}: {part} is {type(config[part]).__name__}, {expected} is expected")
     return config
 
 
@@ -233,13 +233,13 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path}: not JSON ({one_line(error)})") from None
 
 
-def _check_keys(path: Path, prefix: str, found: Mapping[str, Any], wanted: Sequence[str]) -> None:
-    """Raise :class:`InputError` unless ``found`` has just the wanted keys."""
-    for name in wanted:
+def _check_keys(path: Path, prefix: str, found: Mapping[str, Any], expected: Sequence[str]) -> None:
+    """Raise :class:`InputError` unless ``found`` has just the expected keys."""
+    for name in expected:
         if name not in found:
             raise InputError(f"{path}: {prefix}{name} is missing")
     for name in found:
-        if name not in wanted:
+        if name not in expected:
             raise InputError(f"{path}: {prefix}{name} is not known: misspelt, or written by another version of this")
 
 

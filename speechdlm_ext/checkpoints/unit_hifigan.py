@@ -40,7 +40,7 @@ def export_vocoder(checkpoint: str | os.PathLike[str], folder: str | os.PathLike
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{checkpoint}: not a checkpoint of fairseq-train") from None
     if task != "unit_hifigan_task":
-        raise InputError(f"{checkpoint}: of the task {task}, unit_hifigan_task is wanted")
+        raise InputError(f"{checkpoint}: of the task {task}, unit_hifigan_task is expected")
     own = {
         name.removeprefix(_GENERATOR): tensor.float() for name, tensor in weights.items() if name.startswith(_GENERATOR)
     }

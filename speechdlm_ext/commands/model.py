@@ -22,7 +22,7 @@ def add_search_options(parser: argparse.ArgumentParser, beam: int) -> argparse._
     )
     search.add_argument("--beam-search", action="store_true", help="the same as --sampling False")
     search.add_argument(
-        "--beam-size", "--beam", type=int, default=beam, help="hypotheses, of which the likeliest is kept"
+        "--beam-size", "--beam", type=int, default=beam, help="hypotheses, of which the most probable is kept"
     )
     for own in FILTERS:
         search.add_argument(own.flag, type=own.kind, default=own.kind(OFF), help=own.help)

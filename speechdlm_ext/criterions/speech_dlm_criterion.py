@@ -59,7 +59,7 @@ class SpeechDLMCriterion(FairseqCriterion):
     batch that holds them all, so that an update does not depend on ``--update-freq`` and the number of processes; with
     one batch an update it is the published loss.
 
-    In the logs every figure is a mean over its own count, whatever the batches were: ``*_token_loss`` in bits a unit,
+    In the logs every figure is a mean over its own count, whatever the batches were: ``*_token_loss`` in bits per unit,
     ``*_token_ppl`` the perplexity, ``*_duration_loss`` in frames, ``*_pred_acc`` in percent, for each pair
     ``[channel-predicted]`` and, without prefix, over all channels that predict themselves. ``ppl`` is the perplexity of
     the next unit or, where that is not predicted, of the edge unit; ``loss`` is what is trained on, in bits.

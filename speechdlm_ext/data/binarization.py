@@ -168,15 +168,15 @@ def _check_lines(source: Source, columns: Mapping[tuple[str, str], Column]) -> N
 
 def _check_files(split: str, paths: Mapping[str, str], columns: Mapping[tuple[str, str], Column]) -> None:
     (first, first_path), *others = paths.items()
-    wanted = _sizes(columns[split, first])
+    expected = _sizes(columns[split, first])
     for channel, path in others:
         sizes = _sizes(columns[split, channel])
-        both = min(len(sizes), len(wanted))
-        unequal = np.flatnonzero(sizes[:both] != wanted[:both])
+        both = min(len(sizes), len(expected))
+        unequal = np.flatnonzero(sizes[:both] != expected[:both])
         if len(unequal):
             line = int(unequal[0])
             raise InputError(
-                f"{path}, line {line + 1}: {sizes[line] - 1} frames in channel {channel}, {wanted[line] - 1} in "
+                f"{path}, line {line + 1}: {sizes[line] - 1} frames in channel {channel}, {expected[line] - 1} in "
                 f"{first} ({first_path}); {len(unequal)} line(s) differ: make each dialogue's channels equally long"
             )
     _check_numbers(split, paths, columns)
@@ -184,12 +184,12 @@ def _check_files(split: str, paths: Mapping[str, str], columns: Mapping[tuple[st
 
 def _check_numbers(split: str, paths: Mapping[str, str], columns: Mapping[tuple[str, str], Column]) -> None:
     (first, first_path), *others = paths.items()
-    wanted = sum(columns[split, first].lines)
+    expected = sum(columns[split, first].lines)
     for channel, path in others:
         lines = sum(columns[split, channel].lines)
-        if lines != wanted:
+        if lines != expected:
             raise InputError(
-                f"{path}: {lines} lines in channel {channel}, {wanted} in {first} ({first_path}): the "
+                f"{path}: {lines} lines in channel {channel}, {expected} in {first} ({first_path}): the "
                 "channels of a dialogue must be on the same line of both files"
             )
 

@@ -112,7 +112,7 @@ class ChannelDictionary:
         return allowed
 
     def channel_strings(self, tokens: Tensor) -> dict[str, str]:
-        """Ids ``(T, C)`` to one line of units for each channel; ``<s>``, ``<pad>`` and ``</s>`` are left out."""
+        """Ids ``(T, C)`` to one line of units for each channel; ``<s>``, ``<pad>`` and ``</s>`` are skipped."""
         hidden = {self.bos(), self.pad(), self.eos()}
         return {
             channel: " ".join(dictionary[i] for i in ids if i not in hidden)
@@ -163,7 +163,7 @@ class ChannelDictionary:
         parts = line.split(SEPARATOR.strip())
         if len(parts) != len(self.channels):
             raise InputError(
-                f"{where}: {len(parts)} channel(s), {len(self.channels)} are wanted "
+                f"{where}: {len(parts)} channel(s), {len(self.channels)} are expected "
                 f"({','.join(self.channels)}), separated by '{SEPARATOR}'"
             )
         return self.encode_channels(parts, where)

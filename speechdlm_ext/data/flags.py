@@ -11,7 +11,7 @@ def flag(value: Any, name: str) -> bool:
     """A boolean from ``True``/``False``, or from these words in any case, as the published flags take them."""
     word = str(value).lower()
     if word not in ("true", "false"):
-        raise InputError(f'{name} {value}: "True" or "False" is wanted')
+        raise InputError(f'{name} {value}: "True" or "False" is expected')
     return word == "true"
 
 
@@ -20,7 +20,7 @@ def cross_weights(value: str) -> tuple[float, float]:
     try:
         main, cross = (float(weight) for weight in str(value).split(","))
     except ValueError:
-        raise InputError(f"--main-and-cross-weights {value}: two numbers are wanted, as in 1,0") from None
+        raise InputError(f"--main-and-cross-weights {value}: two numbers are expected, as in 1,0") from None
     if not (main >= 0 and cross >= 0 and main + cross > 0):
         raise InputError(f"--main-and-cross-weights {value}: weights must not be negative, nor both 0")
     return main, cross
@@ -33,7 +33,7 @@ def channel_weights(value: str | None, channels: list[str]) -> list[float]:
     try:
         weights = [float(weight) for weight in value.split(",")]
     except ValueError:
-        raise InputError(f"--channel-weights {value}: numbers are wanted, as in 1,0.5") from None
+        raise InputError(f"--channel-weights {value}: numbers are expected, as in 1,0.5") from None
     if len(weights) != len(channels):
         raise InputError(
             f"--channel-weights {value}: {len(weights)} weights for {len(channels)} channels ({','.join(channels)})"

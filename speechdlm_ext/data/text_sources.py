@@ -49,8 +49,8 @@ def find_sources(prefixes: Mapping[str, str], channels: Sequence[str] | None = N
             raise InputError(f"--channels {','.join(channels)}: different names are expected, separated by commas")
     sources: list[Source] = []
     for split, prefix in prefixes.items():
-        wanted = channels or (sources[0].channels if sources else None)
-        sources.append(_find(split, prefix, wanted, exact=channels is None))
+        expected = channels or (sources[0].channels if sources else None)
+        sources.append(_find(split, prefix, expected, exact=channels is None))
     return sources
 
 

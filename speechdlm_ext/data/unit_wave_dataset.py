@@ -87,7 +87,7 @@ class UnitWaveDataset(FairseqDataset):
     Args:
         items: what to crop from; those shorter than a crop are skipped.
         crop_frames: length of a crop, in frames.
-        hop: samples a frame.
+        hop: samples per frame.
         sample_rate: of the sound, in Hz.
         shuffle: whether crops are drawn and mixed (training), or lie side by side in order.
         seed: of the drawing.

@@ -66,17 +66,17 @@ def load_strictly(module: nn.Module, weights: Weights, path: Path, rename: Calla
     Raises:
         InputError: a weight is missing, left over, or of another shape; it names them.
     """
-    wanted = module.state_dict()
+    expected = module.state_dict()
     rename = rename or str
-    missing = sorted(rename(name) for name in set(wanted) - set(weights) if not name.endswith("num_batches_tracked"))
+    missing = sorted(rename(name) for name in set(expected) - set(weights) if not name.endswith("num_batches_tracked"))
     if missing:
         raise InputError(f"{path} has no weights {_names(missing)}: it is of another model, or is damaged")
-    unknown = sorted(rename(name) for name in set(weights) - set(wanted))
+    unknown = sorted(rename(name) for name in set(weights) - set(expected))
     if unknown:
         raise InputError(f"{path} has weights {_names(unknown)} that this model has not: it is of another model")
     for name, value in weights.items():
-        if value.shape != wanted[name].shape:
-            found, shape = tuple(value.shape), tuple(wanted[name].shape)
+        if value.shape != expected[name].shape:
+            found, shape = tuple(value.shape), tuple(expected[name].shape)
             raise InputError(f"{path}: {rename(name)} is {found}, {shape} is expected: it does not fit its own options")
     module.load_state_dict(weights, strict=False)  # compared above; a batch norm's count of batches is no weight
 

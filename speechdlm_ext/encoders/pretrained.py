@@ -311,7 +311,7 @@ class PretrainedEncoder:
         return torch.nn.functional.pad(sound, (self.grid.padding, self.grid.padding))
 
     def _padded(self, blocks: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """The blocks, checked, normalized where that is wanted, with the zeros of the grid at both ends."""
+        """The blocks, checked, normalized where the model asks for it, with the zeros of the grid at both ends."""
         checked = self._checked(blocks)
         zeros = None
         for block in normalized_blocks(checked, self._eps) if self.normalize else checked:

@@ -32,7 +32,7 @@ def top_p_filter(lprobs: Tensor, p: float) -> Tensor:
 
 
 def top_k_filter(lprobs: Tensor, k: int) -> Tensor:
-    """Keep the k likeliest units; arguments and result as :func:`top_p_filter`."""
+    """Keep the k most probable units; arguments and result as :func:`top_p_filter`."""
     if k >= lprobs.size(-1):
         return lprobs
     return lprobs.masked_fill(lprobs < lprobs.topk(k, -1).values[..., -1:], -math.inf)
@@ -79,7 +79,7 @@ FILTERS = [
         top_k_filter,
         lambda k: k >= 1,
         "1 or more",
-        "sample from this many likeliest units; -1 for all",
+        "sample from this many most probable units; -1 for all",
     ),
 ]
 

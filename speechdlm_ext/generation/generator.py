@@ -102,7 +102,7 @@ class DialogueGenerator:
                 predicted. For models whose units are runs.
 
         Returns:
-            For each prompt ``options.beam`` hypotheses, the likeliest first.
+            For each prompt ``options.beam`` hypotheses, the most probable first.
 
         Raises:
             InputError: a prompt longer than the length asked for, or a model whose output is not a number.

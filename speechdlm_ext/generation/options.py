@@ -20,8 +20,8 @@ class DecodingOptions(_FilterOptions):
     """Options of decoding, with the published names and defaults; those of :data:`.FILTERS` as well, -1 for none.
 
     Attributes:
-        beam: hypotheses for each prompt. In sampling they are independent samples, and the likeliest comes first.
-        sampling: sample units at random instead of searching for the likeliest.
+        beam: hypotheses for each prompt. In sampling they are independent samples, and the most probable comes first.
+        sampling: sample units at random instead of searching for the most probable.
         temperature: divides the logits; one number, or one for each channel.
         duration_temperature: divides predicted durations: above 1 the speech becomes faster.
         max_len_a, max_len_b: total length in frames, prompt included: a·(prompt + 1) + b.

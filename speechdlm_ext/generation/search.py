@@ -55,7 +55,7 @@ def sample(lprobs: Tensor, uniform: Tensor) -> Tensor:
 
 
 def beam_step(lprobs: Tensor, totals: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The likeliest joint continuations of a beam, over all combinations of the channels' units.
+    """The most probable joint continuations of a beam, over all combinations of the channels' units.
 
     Args:
         lprobs: ``(B, K, C, V)`` of the next unit after each of K hypotheses.
@@ -64,7 +64,7 @@ def beam_step(lprobs: Tensor, totals: Tensor, beam: int) -> tuple[Tensor, Tensor
 
     Returns:
         Which hypothesis each of them continues ``(B, beam)``, its units ``(B, beam, C)``, and its totals
-        ``(B, beam, C)``, the likeliest first.
+        ``(B, beam, C)``, the most probable first.
     """
     batch, held, channels, _ = lprobs.shape
     width = min(beam, lprobs.size(-1))

@@ -55,7 +55,7 @@ class CodecOptions:
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is taken."""
+        """Whether the most probable token is taken."""
         return self.top_p == 0 or self.temperature == 0
 
 

@@ -34,7 +34,7 @@ def dialogue_list(dialogues: Any) -> list[Dialogue]:
     shape = f" of shape {tuple(dialogues.shape)}" if isinstance(dialogues, Tensor) else ""
     raise InputError(
         f"dialogues: {type(dialogues).__name__}{shape}, a dictionary of channels, a tensor (frames, channels), or a "
-        "list of these is wanted"
+        "list of these is expected"
     )
 
 
@@ -71,7 +71,7 @@ def encode_dialogue(
         return prompt
     kept = [count for c, count in enumerate(frames) if c != given]
     if prompt_frames < 0 or min(kept, default=prompt_frames) < prompt_frames:
-        raise InputError(f"{where}: {min(kept)} frames, {prompt_frames} are wanted for the prompt (prompt_frames)")
+        raise InputError(f"{where}: {min(kept)} frames, {prompt_frames} are expected for the prompt (prompt_frames)")
     if given is None:
         return prompt[:prompt_frames]
     prompt = prompt.clone()
@@ -115,7 +115,7 @@ def channel_texts(dialogue: Mapping[str, Any], channels: Sequence[str], where: s
         InputError: a channel is missing, or there is one that the model does not have, or it is not text.
     """
     if not isinstance(dialogue, Mapping):
-        raise InputError(f"{where}: {type(dialogue).__name__}, a dictionary of channels or a tensor is wanted")
+        raise InputError(f"{where}: {type(dialogue).__name__}, a dictionary of channels or a tensor is expected")
     of_the_model = f"the model's channels are {', '.join(channels)}"
     missing = [channel for channel in channels if channel not in dialogue]
     if missing:
@@ -131,7 +131,7 @@ def channel_texts(dialogue: Mapping[str, Any], channels: Sequence[str], where: s
     for channel in channels:
         if not isinstance(dialogue[channel], str):
             raise InputError(
-                f"{where}: {channel} is {type(dialogue[channel]).__name__}, text is wanted, as in '7 376 376'"
+                f"{where}: {channel} is {type(dialogue[channel]).__name__}, text is expected, as in '7 376 376'"
             )
     return [dialogue[channel] for channel in channels]
 
@@ -157,7 +157,7 @@ def _check_ids(units: Tensor, dictionary: ChannelDictionary, where: str, special
     whole = not (units.is_floating_point() or units.is_complex() or units.dtype == torch.bool)
     if units.dim() != 2 or units.size(1) != channels or not whole:
         raise InputError(
-            f"{where}: a tensor {tuple(units.shape)} of {units.dtype}, ids (frames, {channels}) are wanted, one column "
+            f"{where}: a tensor {tuple(units.shape)} of {units.dtype}, ids (frames, {channels}) expected, one column "
             f"for each of {', '.join(dictionary.channels)}"
         )
     units = units.detach().cpu().long()

@@ -138,7 +138,7 @@ def load_unit_lm(
         data_name_or_path: folder of binarized data, whose units must be those of the model, which does not need it.
         trust: whether loading may run code that is in the checkpoint, as pickles can; by default that is refused unless
             SPEECHDLM_TRUST_CHECKPOINTS is set.
-        frame_rate: frames a second of durations, or of units that are not deduplicated (default: the checkpoint's).
+        frame_rate: frames per second of durations, or of units that are not deduplicated (default: the checkpoint's).
 
     Returns:
         The model in evaluation mode, on the CPU.
@@ -174,7 +174,7 @@ def _read(path: str, overrides: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"{path}: not a checkpoint of fairseq-train") from None
     kind = ARCH_MODEL_REGISTRY.get(model) or MODEL_REGISTRY.get(model)
     if task != "speech_dlm_task" or not (isinstance(kind, type) and issubclass(kind, SpeechDLM)):
-        raise InputError(f"{path}: a model {model} of task {task}, speech_dlm of speech_dlm_task is wanted")
+        raise InputError(f"{path}: a model {model} of task {task}, speech_dlm of speech_dlm_task is expected")
     with open_dict(cfg):  # fairseq changes only those options that the checkpoint has
         for part, options in ((cfg.task, OPTIONS["task"]), (cfg.model, OPTIONS["model"])):
             part.update({name: value for name, value in overrides.items() if name in options})

@@ -68,7 +68,7 @@ class DialogueModel(Ensemble):
 
         Args:
             dialogues: one dialogue (text by channel, or ids ``(T, C)``), a list of them, or ids ``(B, T, C)``.
-            beam: hypotheses for each; the likeliest is returned.
+            beam: hypotheses for each; the most probable is returned.
             verbose: show progress, and log every hypothesis with its score.
             seed: one for each dialogue, or one number for all, see :meth:`.continue_prompts`.
             condition_on: a channel that is given in full. The others keep the units that they have (in ids: but

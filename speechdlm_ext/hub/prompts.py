@@ -79,7 +79,7 @@ class SequencePrompts:
 
     Args:
         units: cut each sequence to its first units; ``None`` for all of it. None at all begin an utterance.
-        channel: the one to continue, of rows with several; the others are left out of the answers.
+        channel: the one to continue, of rows with several; the others are skipped of the answers.
     """
 
     def __init__(self, model: UnitModel, units: int | None = None, channel: str | None = None) -> None:

@@ -67,7 +67,7 @@ def score_unit_file(
     if output.exists() and not overwrite:
         raise InputError(f"{output} is there already: pass --overwrite to replace it")
     if batch_units is not None and batch_units < 1:
-        raise InputError(f"--batch-units {batch_units}: 1 or more is wanted")
+        raise InputError(f"--batch-units {batch_units}: 1 or more is expected")
     rows = read_unit_file(units)
     keys = row_keys(rows, os.fspath(units))
     if shard is not None:

@@ -49,7 +49,7 @@ class UnitModel(Ensemble):
     Attributes:
         models: the ensemble.
         dictionary: their vocabulary.
-        frame_rate: frames a second of durations, or of units that are not deduplicated; ``None`` if not known.
+        frame_rate: frames per second of durations, or of units that are not deduplicated; ``None`` if not known.
 
     Raises:
         InputError: models of different codebooks.
@@ -75,10 +75,10 @@ class UnitModel(Ensemble):
         try:
             numbers = torch.as_tensor(units) if len(units) else torch.zeros(0, dtype=torch.long)
         except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"{where}: {type(units).__name__}, text or numbers of units are wanted") from None
+            raise InputError(f"{where}: {type(units).__name__}, text or numbers of units are expected") from None
         if numbers.dim() != 1 or numbers.is_floating_point() or numbers.dtype == torch.bool or numbers.is_complex():
             raise InputError(
-                f"{where}: {tuple(numbers.shape)} of {numbers.dtype}, numbers of units (T,) are wanted, or text"
+                f"{where}: {tuple(numbers.shape)} of {numbers.dtype}, numbers of units (T,) are expected, or text"
             )
         outside = numbers[(numbers < 0) | (numbers >= self.units)]
         if len(outside):
@@ -104,7 +104,7 @@ class UnitModel(Ensemble):
 
         Args:
             prompts: one sequence, or a list of them.
-            beam: hypotheses for each; the likeliest is returned.
+            beam: hypotheses for each; the most probable is returned.
             verbose: show progress.
             seed: one for each sequence, or one number for all, see :meth:`.continue_prompts`.
             max_seconds: end a sequence that lasts so long, prompt included. It lasts as long as the model says, or, for

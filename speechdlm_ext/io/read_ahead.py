@@ -25,7 +25,7 @@ class Reading:
 
     Args:
         row: of a manifest; a ``speed`` in it is applied.
-        sample_rate: wanted, in Hz.
+        sample_rate: expected, in Hz.
 
     Attributes:
         row: as given.
@@ -78,7 +78,7 @@ def read_ahead(rows: Sequence[Mapping[str, Any]], sample_rate: int, workers: int
 
     Args:
         rows: of a manifest.
-        sample_rate: wanted, in Hz.
+        sample_rate: expected, in Hz.
         workers: threads that read.
     """
     waiting: Queue[Reading | None] = Queue()

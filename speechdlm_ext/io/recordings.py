@@ -271,7 +271,7 @@ def recording_seconds(row: Mapping[str, Any]) -> float:
     try:
         return recording_size(row)[0] / float(row.get("speed", 1))
     except (InputError, OSError):
-        return 0.0  # it will be left out
+        return 0.0  # it will be skipped
 
 
 def recording_stamp(row: Mapping[str, Any]) -> list[Any]:

@@ -167,7 +167,7 @@ def write_manifest(
         path: the manifest.
         rows: as scanned, in order.
         overwrite: replace a manifest that says something else.
-        say: called with a line of text for each file left out and for each oddity.
+        say: called with a line of text for each file skipped and for each oddity.
         may_be_empty: write a manifest without rows where no file can be used, as for one shard of several.
 
     Returns:

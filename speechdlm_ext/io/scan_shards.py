@@ -56,7 +56,7 @@ def join_listings(
         joined = list(_in_turns(rows, [shards[shard] for shard in every]))
     left_out = sum("error" in row for row in joined)
     if left_out:
-        say(f"{left_out} of {len(joined)} files were left out: {errors_path(output)}")
+        say(f"{left_out} of {len(joined)} files were skipped: {errors_path(output)}")
     return write_manifest(output, joined, overwrite, say=lambda line: None)
 
 

@@ -1,4 +1,4 @@
-"""Figures of a corpus: number and seconds a minute, mean, median and quantiles of each kind of turn-taking event.
+"""Figures of a corpus: number and seconds per minute, mean, median and quantiles of each kind of turn-taking event.
 
 An unknown figure is None, with the reason beside it: never NaN, and never 0 for lack of data.
 """

@@ -1,6 +1,6 @@
 """Figures of units: entropy, bitrate, rate and repetition of a corpus, and how far it is from another one.
 
-Bitrate: N units a second, times the unigram entropy of deduplicated units over the corpus (as in the evaluation of
+Bitrate: N units per second, times the unigram entropy of deduplicated units over the corpus (as in the evaluation of
 DP-SLM and ZeroSyl); the cost of durations is not counted there, and given separately here.
 """
 

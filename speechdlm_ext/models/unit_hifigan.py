@@ -19,7 +19,8 @@ class UnitHiFiGANConfig(FairseqDataclass):
     """Options of generator and discriminators, with the sizes of the published vocoders as defaults."""
 
     upsample_rates: str = field(
-        default="5,4,4,2,2", metadata={"help": "factors that make samples of frames; their product is samples a frame"}
+        default="5,4,4,2,2",
+        metadata={"help": "factors that make samples of frames; their product: samples per frame"},
     )
     upsample_kernel_sizes: str = field(default="11,8,8,4,4", metadata={"help": "lengths of the upsampling kernels"})
     upsample_initial_channel: int = field(
@@ -78,7 +79,7 @@ class UnitHiFiGAN(BaseFairseqModel):
         if hop_size(config) * task.frame_rate != task.cfg.sample_rate:
             raise InputError(
                 f"--upsample-rates {cfg.upsample_rates} make {hop_size(config)} samples of a frame, "
-                f"{task.cfg.sample_rate} Hz and {task.frame_rate:g} frames a second are "
+                f"{task.cfg.sample_rate} Hz and {task.frame_rate:g} frames per second are "
                 f"{task.cfg.sample_rate / task.frame_rate:g}"
             )
         periods = numbers(cfg.periods, "--periods")

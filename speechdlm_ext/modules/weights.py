@@ -15,24 +15,24 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str = 
     Args:
         where: what to name in the error.
     """
-    wanted = model.state_dict()
+    expected = model.state_dict()
     embedding = "decoder.embed_tokens.weight"
-    if embedding in wanted and embedding in weights and len(wanted[embedding]) != len(weights[embedding]):
+    if embedding in expected and embedding in weights and len(expected[embedding]) != len(weights[embedding]):
         raise InputError(
             f"{where} knows {len(weights[embedding])} units and symbols, the dictionaries that were read "
-            f"{len(wanted[embedding])}: the dict.<channel>.txt of its training are needed"
+            f"{len(expected[embedding])}: the dict.<channel>.txt of its training are needed"
         )
-    for name, tensor in wanted.items():
+    for name, tensor in expected.items():
         if name not in weights:
             raise InputError(
                 f"{where} has no weights {name}: it is of another model, or was trained with other options"
             )
         if tensor.shape != weights[name].shape:
             raise InputError(
-                f"{where}: {name} is {_shape(weights[name])}, {_shape(tensor)} is wanted: it is of another model, or "
+                f"{where}: {name} is {_shape(weights[name])}, {_shape(tensor)} is expected: it is of another model, or "
                 "was trained with other options"
             )
-    unknown = sorted(set(weights) - set(wanted))
+    unknown = sorted(set(weights) - set(expected))
     if unknown:
         raise InputError(
             f"{where} has weights {unknown[0]}, which this model has not: it was trained with other options"

@@ -94,7 +94,7 @@ class SpeechDLMTask(PromptedGenerationTask):
         self.targets = _targets(cfg)
         self.delayed_duration_target = flag(cfg.delayed_duration_target, "--delayed-duration-target")
         if cfg.max_target_durations is None or cfg.max_target_durations < 1:
-            raise InputError(f"--max-target-durations {cfg.max_target_durations}: 1 frame or more is wanted")
+            raise InputError(f"--max-target-durations {cfg.max_target_durations}: 1 frame or more is expected")
         if cfg.output_dictionary_size >= 0 or str(cfg.shorten_method) != "none":
             raise InputError("--output-dictionary-size and --shorten-method are not supported: leave them out")
 
@@ -106,7 +106,7 @@ class SpeechDLMTask(PromptedGenerationTask):
         folder = utils.split_paths(cfg.data)[0]
         channels = [name.strip() for name in cfg.channels.split(",")] if cfg.channels else find_channels(folder)
         if len(set(channels)) < len(channels) or not all(channels):
-            raise InputError(f"--channels {cfg.channels}: different names are wanted, separated by commas")
+            raise InputError(f"--channels {cfg.channels}: different names are expected, separated by commas")
         dictionaries = load_dictionaries(folder, channels)
         for channel, dictionary in zip(channels, dictionaries, strict=True):
             logger.info("[%s] dictionary: %d types", channel, len(dictionary))
@@ -117,7 +117,7 @@ class SpeechDLMTask(PromptedGenerationTask):
         name = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
         kind = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
         if kind is not None and kind.__module__.partition(".")[0] == "fairseq":
-            raise InputError(f"a model {name}, speech_dlm is wanted: speech_dlm_task has {len(self.channels)} channels")
+            raise InputError(f"a model {name}, expected speech_dlm: speech_dlm_task has {len(self.channels)} channels")
         return super().build_model(cfg, from_checkpoint)
 
     def load_dataset(self, split: str, combine: bool = False, epoch: int = 1, **kwargs: Any) -> None:

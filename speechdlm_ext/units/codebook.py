@@ -152,9 +152,9 @@ class Codebook:
                 f"encoder {encoder.name} gives width {encoder.dim} at {encoder.frame_rate:g} Hz"
             )
         found = {"encoder": encoder.name, **_as_read(getattr(encoder, "identity", encoder.options))}
-        for key, wanted in {"encoder": self.encoder, **_as_read(self.identity)}.items():
-            if key in found and found[key] != wanted:
-                raise InputError(f"the codebook is for the {key} {wanted!r}, this encoder has {found[key]!r}")
+        for key, expected in {"encoder": self.encoder, **_as_read(self.identity)}.items():
+            if key in found and found[key] != expected:
+                raise InputError(f"the codebook is for the {key} {expected!r}, this encoder has {found[key]!r}")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all."""

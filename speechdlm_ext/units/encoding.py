@@ -302,10 +302,10 @@ def _existing(
     if any(("unitA" + DURATIONS in result) != deduplicate for result in results):
         what = "not deduplicated" if deduplicate else "deduplicated"
         raise InputError(f"{output} exists already, {what}: pass --overwrite to replace it")
-    wanted = [row["id"] for row in rows]
+    expected = [row["id"] for row in rows]
     errors_file = errors_path(output)
     failed = {error["id"] for error in read_jsonl(errors_file)} if errors_file.exists() else set()
-    if [result["audio"] for result in results] != [name for name in wanted if name not in failed]:
+    if [result["audio"] for result in results] != [name for name in expected if name not in failed]:
         raise InputError(f"{output} exists already, with other recordings: pass --overwrite to replace it")
     made = output.stat().st_mtime_ns
     changed = [row for row in rows if any(stamp(path)[-1:] > [made] for path in audio_paths(row))]

@@ -100,10 +100,10 @@ def _read_accounts(
             raise InputError(
                 f"{part} is of other recordings or settings: run --shard {shard} again with these, or remove it"
             )
-        wanted = [row["id"] for row in shard.take(rows)]
-        done = sum(name in account for name in wanted)
-        if done < len(wanted):
-            raise InputError(f"{part} has {done} of {len(wanted)} recordings: run --shard {shard} to its end")
+        expected = [row["id"] for row in shard.take(rows)]
+        done = sum(name in account for name in expected)
+        if done < len(expected):
+            raise InputError(f"{part} has {done} of {len(expected)} recordings: run --shard {shard} to its end")
         accounts.append(account)
     return accounts
 

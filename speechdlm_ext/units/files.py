@@ -54,7 +54,7 @@ def row_channels(row: Mapping[str, Any]) -> list[str]:
     """The names of the channels in a row of a unit file, in order: unitA, unitB, …
 
     Raises:
-        InputError: there is none, or one is left out.
+        InputError: there is none, or one is skipped.
     """
     found = sorted(key for key in row if key.startswith("unit") and len(key) == 5 and key[4] in ascii_uppercase)
     if not found or found != channel_names(len(found)):

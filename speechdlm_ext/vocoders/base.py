@@ -145,9 +145,9 @@ def check_codebook(vocoder: Vocoder, codebook: Codebook) -> None:
             f"the codebook has {codebook.num_units} units, the vocoder {vocoder.num_units}: "
             "take a vocoder that belongs to the codebook"
         )
-    wanted = vocoder.codebook_fingerprint
-    if wanted is not None and wanted != codebook.fingerprint:
+    expected = vocoder.codebook_fingerprint
+    if expected is not None and expected != codebook.fingerprint:
         raise InputError(
-            f"the vocoder is for the codebook {wanted}, this one is {codebook.fingerprint}: "
+            f"the vocoder is for the codebook {expected}, this one is {codebook.fingerprint}: "
             "take a vocoder that belongs to the codebook"
         )

@@ -62,7 +62,7 @@ class HiFiGANVocoder:
         self.frame_rate = self.sample_rate / generator.hop
         said = config.get("code_hop_size", generator.hop)
         if said != generator.hop:
-            raise InputError(f"the vocoder makes {generator.hop} samples a frame, its config.json says {said}")
+            raise InputError(f"the vocoder makes {generator.hop} samples per frame, its config.json says {said}")
         spoken = generator.spkr.num_embeddings if generator.multispkr else 0
         usual = [min(speaker, max(spoken - 1, 0)) for speaker in SPEAKERS]
         self.speakers = choose(usual if speakers is None and spoken else speakers, speaker_names, spoken, "speaker")
@@ -225,11 +225,11 @@ class HiFiGANVocoder:
             )
 
 
-def choose(wanted: Sequence[str | int] | None, names: Sequence[str], count: int, kind: str) -> list[int]:
+def choose(requested: Sequence[str | int] | None, names: Sequence[str], count: int, kind: str) -> list[int]:
     """Places in a table of speakers or styles.
 
     Args:
-        wanted: names, or numbers from 0 up (also as text).
+        requested: names, or numbers from 0 up (also as text).
         names: of the table's first rows; a name counts before a number.
         count: rows of the table.
         kind: what to call one in an error.
@@ -237,14 +237,14 @@ def choose(wanted: Sequence[str | int] | None, names: Sequence[str], count: int,
     Raises:
         InputError: one is not there; the message lists what there is.
     """
-    if wanted is None:
+    if requested is None:
         return []
     if not count:
         raise InputError(f"this vocoder has no {kind}s to choose from: leave --{kind}s away")
-    if not wanted:
+    if not requested:
         raise InputError(f"--{kind}s: at least one {kind} is expected")
     places = []
-    for one in wanted:
+    for one in requested:
         if isinstance(one, str) and one in names:
             places.append(list(names).index(one))
         elif str(one).isdecimal() and int(one) < count:

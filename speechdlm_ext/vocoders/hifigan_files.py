@@ -165,13 +165,13 @@ def load_generator(path: Path, config: Mapping[str, Any]) -> UnitGenerator:
 
 
 def _check_weights(generator: UnitGenerator, weights: Mapping[str, Tensor], where: str) -> None:
-    wanted = generator.state_dict()
-    missing, unknown = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    expected = generator.state_dict()
+    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing:
         raise InputError(f"{where} has no weights {_some(missing)}: its config.json is of another vocoder")
     if unknown:
         raise InputError(f"{where} has weights {_some(unknown)}, which its config.json does not account for")
-    for name, tensor in wanted.items():
+    for name, tensor in expected.items():
         found = weights[name]
         if found.shape != tensor.shape:
             option = f" ({_TABLES[name]})" if name in _TABLES else ""

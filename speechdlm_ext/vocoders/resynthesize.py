@@ -231,8 +231,8 @@ def _tell_rates(
         except (InputError, OSError):
             continue  # it will be skipped, with the reason
     for rate, count in sorted(rates.items()):
-        steps = [f"the {what}'s {wanted} Hz" for what, wanted in (("encoder", encoder_rate), ("vocoder", vocoder_rate))
-                 if rate != wanted]  # fmt: skip
+        steps = [f"the {what}'s {needed} Hz" for what, needed in (("encoder", encoder_rate), ("vocoder", vocoder_rate))
+                 if rate != needed]  # fmt: skip
         if steps:
             say(f"{count} recording{'s' * (count != 1)} at {rate} Hz: resampled to {' and to '.join(steps)}")
 

@@ -1,4 +1,4 @@
-"""CTC checkpoints of fairseq: the same scores as fairseq's own models, the text by hand, and files that will not do."""
+"""CTC checkpoints of fairseq: the same scores as fairseq's own models, the text by hand, and invalid files."""
 
 from __future__ import annotations
 

@@ -133,9 +133,9 @@ def test_eval_lm_gives_the_loss_of_training(battery: Battery, user_dir: bool) ->
 
 def test_score_is_bleu(battery: Battery) -> None:
     # One wrong unit of five, the last: precisions 4/5, 3/4, 2/3, 1/2, no brevity penalty.
-    wanted = 100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
+    expected = 100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
     found = re.search(r"BLEU4 = ([\d.]+)", battery.get("score").output)
-    assert found is not None and float(found[1]) == pytest.approx(wanted, abs=0.005)
+    assert found is not None and float(found[1]) == pytest.approx(expected, abs=0.005)
 
 
 def test_hydra_trains(battery: Battery, user_dir: bool) -> None:

@@ -167,9 +167,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "config cut": (lambda f: cut(f / "config.json", 0.5), r"config\.json: not JSON"),
     "another model": (
         lambda f: change_config(f, lambda c: c.update(model_type="gpt2")),
-        r"config\.json: model_type is gpt2, speech_dlm is wanted",
+        r"config\.json: model_type is gpt2, speech_dlm is expected",
     ),
-    "another format": (lambda f: change_config(f, lambda c: c.update(format=2)), "format 2, 1 is wanted"),
+    "another format": (lambda f: change_config(f, lambda c: c.update(format=2)), "format 2, 1 is expected"),
     "key missing": (
         lambda f: change_config(f, lambda c: c["model"].pop("decoder_layers")),
         r"config\.json: model\.decoder_layers is missing",
@@ -190,13 +190,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other shapes": (
         lambda f: change_config(f, lambda c: c["model"].update(decoder_ffn_embed_dim=64)),
-        r"model\.safetensors: decoder\.layers\.0\.fc1\.weight is 32 × 16, 64 × 16 is wanted",
+        r"model\.safetensors: decoder\.layers\.0\.fc1\.weight is 32 × 16, 64 × 16 is expected",
     ),
     "more layers": (
         lambda f: change_config(f, lambda c: c["model"].update(decoder_layers=4)),
         r"model\.safetensors has no weights decoder\.layers\.1\.cross_channel_attn|has no weights decoder\.layers\.3",
     ),
-    "fewer weights wanted": (
+    "fewer weights expected": (
         lambda f: change_config(f, lambda c: c["model"].update(duration_prediction="False")),
         r"has weights decoder\.output_duration_prediction\.0\.bias, which this model has not",
     ),

@@ -148,8 +148,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
     write_checkpoint(tmp_path, change=language_model)
     said = refused(tmp_path)
-    wanted = "speech_dlm of speech_dlm_task is wanted"
-    assert said == f"{tmp_path}/model.pt: a model transformer_lm of task language_modeling, {wanted}"
+    expected = "speech_dlm of speech_dlm_task is expected"
+    assert said == f"{tmp_path}/model.pt: a model transformer_lm of task language_modeling, {expected}"
     torch.save({"a": torch.ones(2)}, tmp_path / "model.pt")
     assert refused(tmp_path) == f"{tmp_path}/model.pt: not a checkpoint of fairseq-train"
     torch.save([1, 2], tmp_path / "model.pt")
@@ -173,14 +173,14 @@ def test_weights_that_the_options_do_not_describe_are_refused(toy: Path, tmp_pat
     assert "has no weights decoder.layers.0.fc1.bias" in refused(tmp_path)
     write_checkpoint(tmp_path, change=lambda state: state["model"].update(extra=torch.ones(1)))
     assert "has weights extra, which this model has not" in refused(tmp_path)
-    assert "decoder.layers.0.fc1.weight is 32 × 16, 48 × 16 is wanted" in refused(toy, decoder_ffn_embed_dim=48)
+    assert "decoder.layers.0.fc1.weight is 32 × 16, 48 × 16 is expected" in refused(toy, decoder_ffn_embed_dim=48)
     assert refused(toy, decoder_cross_layers=4).startswith("--decoder-cross-layers 4: the model has 3 layers")
 
 
 def test_options_of_the_task_that_make_no_sense_are_refused(toy: Path) -> None:
-    assert refused(toy, max_target_durations=0).startswith("--max-target-durations 0: 1 frame or more is wanted")
+    assert refused(toy, max_target_durations=0).startswith("--max-target-durations 0: 1 frame or more is expected")
     assert refused(toy, channels="unitA,unitB,unitC").startswith(f"{toy}/dict.unitC.txt: no such file")
-    assert refused(toy, channels="unitA,unitA").startswith("--channels unitA,unitA: different names are wanted")
+    assert refused(toy, channels="unitA,unitA").startswith("--channels unitA,unitA: different names are expected")
     assert refused(toy, channel_weights="1,0.5,2").startswith("--channel-weights 1,0.5,2: 3 weights for 2 channels")
     assert refused(toy, channels="unitA").startswith("--decoder-cross-layers 2 needs two channels or more")
     assert refused(toy, delayed_duration_target="maybe").startswith("--delayed-duration-target maybe")
@@ -241,7 +241,7 @@ def test_paths_and_colons(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fairseqs_own_models_are_refused_by_the_task(toy: Path) -> None:
     """What fairseq-generate meets in a checkpoint of another model."""
     task = load_speech_dlm(toy).task
-    with pytest.raises(InputError, match=r"a model transformer_lm, speech_dlm is wanted: .* has 2 channels"):
+    with pytest.raises(InputError, match=r"a model transformer_lm, expected speech_dlm: .* has 2 channels"):
         task.build_model(Namespace(_name="transformer_lm"), from_checkpoint=True)
 
 

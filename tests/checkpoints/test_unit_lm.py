@@ -35,8 +35,8 @@ def test_dpslms_form_is_read_and_written_back(tmp_path: Path) -> None:
     rows = torch.randint(0, 21, (15,))
     with torch.no_grad():
         found = model(rows[None])[0][0]
-    wanted = plain_logits(published["model_state_dict"], rows.tolist(), 4, 2)
-    assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-4
+    expected = plain_logits(published["model_state_dict"], rows.tolist(), 4, 2)
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-4
     assert all(layer.dropout == 0.15 for layer in model.decoder.layers)
     write_model(state, tmp_path / "fairseq.pt", "fairseq", "published.pt")
     write_model(read_model(tmp_path / "fairseq.pt"), tmp_path / "again.pt", "dpslm", "fairseq.pt")
@@ -60,8 +60,8 @@ def test_options_in_a_namespace_and_weights_of_half_precision(tmp_path: Path, dt
     rows = torch.randint(0, 21, (15,))
     with torch.no_grad():
         found = model(rows[None])[0][0]
-    wanted = plain_logits(halves, rows.tolist(), 4, 2)
-    assert found.dtype == torch.float32 and float((found - wanted).abs().max() / wanted.abs().max()) < 1e-4
+    expected = plain_logits(halves, rows.tolist(), 4, 2)
+    assert found.dtype == torch.float32 and float((found - expected).abs().max() / expected.abs().max()) < 1e-4
     write_model(state, tmp_path / "again.pt", "dpslm", "published.pt")
     again = torch.load(tmp_path / "again.pt", weights_only=True)
     assert again["model_args"] == published["model_args"] and same(again["model_state_dict"], halves)
@@ -110,8 +110,8 @@ def test_amelas_form_is_read_and_written_back(tmp_path: Path, padding: bool, saf
 
 def test_names_are_those_of_the_published_files(data: Path) -> None:
     listed = (data / "keys" / "checkpoint_urls.txt").read_text().split()
-    wanted = {url for url in listed if "/mistral-ulm-" in url}
-    assert {entry.url for entry in UNIT_LMS.values()} == wanted and len(wanted) == 25
+    expected = {url for url in listed if "/mistral-ulm-" in url}
+    assert {entry.url for entry in UNIT_LMS.values()} == expected and len(expected) == 25
     for name, (url, digest) in UNIT_LMS.items():
         assert name in url and url.endswith(f"-{digest}.pt")
     with pytest.raises(InputError) as refused:
@@ -150,13 +150,13 @@ def test_files_that_will_not_do_are_explained(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             build_model(read_model(tmp_path / "b.pt"), "b.pt")
 
-    broken("21 rows of tok_embeddings.weight, 501 are wanted", vocab_size=501)
+    broken("21 rows of tok_embeddings.weight, 501 are expected", vocab_size=501)
     broken("model_args has no n_layers", n_layers=None)
     broken(r"no weights decoder\.layers\.2\.", n_layers=3)
     broken(r"no weights decoder\.norm\.weight", norm__weight=None)
     broken("has weights decoder.other", other=torch.zeros(1))
     broken("an acoustic model", output__bias=torch.zeros(21))
-    broken("model_args.dim is '16', a whole number is wanted", dim="16")
+    broken("model_args.dim is '16', a whole number is expected", dim="16")
     broken("model_state_dict is not made of tensors", norm__weight=3)
     for args in (None, [1, 2]):
         torch.save({**published, "model_args": args}, tmp_path / "b.pt")

@@ -66,8 +66,8 @@ def test_the_published_recipe(composed: dict[str, Any]) -> None:
     assert (cfg.optimizer.weight_decay, cfg.optimizer.adam_eps, cfg.optimization.clip_norm) == (0.05, 1e-8, 1.0)
     assert cfg.common.bf16 and cfg.task.sample_break_mode == "random" and cfg.optimization.max_update == 10_000
     schedule = CosineLRSchedule(cfg.lr_scheduler, optimizer)
-    for update, wanted in ((0, 1e-7), (1_000, 2.5e-4), (2_000, 5e-4), (6_000, 2.55e-4), (9_999, 1e-5)):
-        assert schedule.step_update(update) == pytest.approx(wanted, rel=1e-3)
+    for update, expected in ((0, 1e-7), (1_000, 2.5e-4), (2_000, 5e-4), (6_000, 2.55e-4), (9_999, 1e-5)):
+        assert schedule.step_update(update) == pytest.approx(expected, rel=1e-3)
 
 
 TINY = {"128,256": "4,8", "256,512": "6", "2,3": "2", "0.1,0.2": "0.2"}

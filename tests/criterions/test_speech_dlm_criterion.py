@@ -39,11 +39,11 @@ def test_full_batch_has_the_published_loss_and_logs(reference: Path, variant: st
     sample, _ = batch(reference, variant, "full")
     with torch.no_grad():
         loss, size, logs = criterion(model, sample)
-    wanted = read_json(reference / variant / "criterion_full.json")
-    assert float(loss) == pytest.approx(wanted["loss"], rel=1e-5)
-    assert size == wanted["sample_size"]
-    assert {key: float(logs[key]) for key in wanted["logging_output"]} == pytest.approx(
-        wanted["logging_output"], rel=1e-5
+    expected = read_json(reference / variant / "criterion_full.json")
+    assert float(loss) == pytest.approx(expected["loss"], rel=1e-5)
+    assert size == expected["sample_size"]
+    assert {key: float(logs[key]) for key in expected["logging_output"]} == pytest.approx(
+        expected["logging_output"], rel=1e-5
     )
 
 
@@ -65,17 +65,17 @@ def test_every_validation_block_has_the_published_loss(reference: Path, variant:
     model, task, criterion = load(reference, variant)
     task.load_dataset("valid")
     dataset = task.dataset("valid")
-    wanted = read_json(reference / variant / "criterion_valid.json")["blocks_per_batch_1"]
-    assert len(dataset) == wanted["n_blocks"]
+    expected = read_json(reference / variant / "criterion_valid.json")["blocks_per_batch_1"]
+    assert len(dataset) == expected["n_blocks"]
     summed: dict[str, float] = {}
     for i in range(len(dataset)):
         with torch.no_grad():
             loss, size, logs = criterion(model, dataset.collater([dataset[i]]))
-        assert [float(loss), size] == pytest.approx(wanted["per_batch_loss_and_sample_size"][i], rel=1e-5)
+        assert [float(loss), size] == pytest.approx(expected["per_batch_loss_and_sample_size"][i], rel=1e-5)
         for key, value in logs.items():
             summed[key] = summed.get(key, 0.0) + float(value)
-    assert {k: summed[k] for k in wanted["summed_logging_output"]} == pytest.approx(
-        wanted["summed_logging_output"], rel=1e-5
+    assert {k: summed[k] for k in expected["summed_logging_output"]} == pytest.approx(
+        expected["summed_logging_output"], rel=1e-5
     )
 
 
@@ -184,8 +184,8 @@ def test_every_target_is_logged_for_all_channels_and_each_pair() -> None:
     kinds = {"general_token": ("loss", "ppl", "pred_acc"), "edge_token": ("loss", "ppl", "pred_acc")}
     kinds["edge_duration"] = ("loss", "pred_acc")
     pairs = [f"[unit{a}-unit{b}]" for a in "AB" for b in "AB"]
-    wanted = {f"{p}{name}_{k}" for p in ["", *pairs] for name, ks in kinds.items() for k in ks}
-    assert figures.keys() == wanted | {"loss", "ppl"}
+    expected = {f"{p}{name}_{k}" for p in ["", *pairs] for name, ks in kinds.items() for k in ks}
+    assert figures.keys() == expected | {"loss", "ppl"}
     nats = -heads[1].units[:, :, 1].log_softmax(-1).gather(2, sample["target"][..., 1:]).squeeze(2)
     bits = float(nats[sample["target"][..., 1] != 1].mean()) / math.log(2)  # what channel A says of channel B
     assert figures["[unitA-unitB]general_token_loss"] == pytest.approx(bits, abs=1e-3)

@@ -3,60 +3,14 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from fairseq import metrics
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 
-from speechdlm_ext.criterions.unit_lm_criterion import UnitLMCriterion
-from speechdlm_ext.data.dialogue_dataset import pad_right
-from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
-from tests.helpers.unit_models import toy_unit_lm, toy_unit_lstm
-
-PAD = 21
-
-
-def toy_criterion(durations: bool = False, frame_rate: float | None = None, **options: Any) -> UnitLMCriterion:
-    task = SimpleNamespace(
-        target_dictionary=UnitDictionary(20), frame_rate=frame_rate, cfg=SimpleNamespace(durations=durations)
-    )
-    return UnitLMCriterion(
-        task, **{"sentence_avg": False, "label_smoothing": 0.0, "duration_loss_weight": 0.1, **options}
-    )
-
-
-def toy_batch(lengths: list[int], masked: bool = False, seed: int = 0) -> dict[str, Any]:
-    random = torch.Generator().manual_seed(seed)
-    bos = torch.zeros(1, dtype=torch.long)
-    sources, targets, durations = [], [], []
-    for length in lengths:
-        units = torch.randint(1, 21, (length - 1,), generator=random)
-        sources.append(torch.cat([bos, units]))
-        targets.append(torch.cat([units, bos]))
-        durations.append(torch.cat([bos, torch.randint(1, 9, (length - 1,), generator=random)]))
-        if masked:
-            targets[-1][0] = PAD
-    source, target = pad_right(sources, PAD), pad_right(targets, PAD)
-    return {
-        "net_input": {"src_tokens": source, "src_lengths": torch.tensor(lengths)},
-        "target": target,
-        "durations": pad_right(durations, 0),
-        "frames": int(torch.cat(durations).sum()),
-        "ntokens": sum(lengths) - masked * len(lengths),
-        "units": int((target.ne(PAD) & target.ne(0)).sum()),
-        "timed": sum(lengths) - len(lengths),
-        "nsentences": len(lengths),
-    }
-
-
-def logged(*logs: dict[str, Any]) -> dict[str, float]:
-    with metrics.aggregate(new_root=True) as found:
-        UnitLMCriterion.reduce_metrics(list(logs))
-    return dict(found.get_smoothed_values())
+from tests.helpers.unit_models import PAD, logged, toy_batch, toy_criterion, toy_unit_lm, toy_unit_lstm
 
 
 @pytest.mark.parametrize("make", [toy_unit_lm, toy_unit_lstm])
@@ -110,8 +64,8 @@ def test_label_smoothing_is_fairseqs() -> None:
     loss, _, logs = toy_criterion(label_smoothing=0.2)(model, sample)
     kept = sample["target"] != PAD
     lprobs = model.get_normalized_probs(model(**sample["net_input"]), True)[kept][:, :-1]
-    wanted, nll = label_smoothed_nll_loss(lprobs, sample["target"][kept], 0.2)
-    assert float(loss.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
+    expected, nll = label_smoothed_nll_loss(lprobs, sample["target"][kept], 0.2)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert float(logs["nll_loss"]) == pytest.approx(float(nll.detach()), rel=1e-5)
 
 

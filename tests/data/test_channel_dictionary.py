@@ -26,7 +26,7 @@ def test_special_symbols_are_not_printed() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1 2 3", r"1 channel\(s\), 2 are wanted \(unitA,unitB\)"),
+        ("1 2 3", r"1 channel\(s\), 2 are expected \(unitA,unitB\)"),
         ("1 | 2 | 3", r"3 channel\(s\)"),
         ("1 2 | 1", "found 2 in unitA, 1 in unitB"),
         ("1 99 | 1 2", "unit 99 of unitA is not in dict.unitA.txt"),

@@ -253,8 +253,8 @@ def test_a_full_disk_a_killed_run_and_a_second_one_do_no_harm(
     with held, pytest.raises(InputError, match="another run is at work on it"):
         binarize({"train": str(raw / "train")}, tmp_path / "bin")
     binarize({"train": str(raw / "train")}, tmp_path / "bin")
-    wanted = contents(theirs, rename=True)
-    assert contents(tmp_path / "bin") == {n: data for n, data in wanted.items() if n.startswith(("train", "dict"))}
+    expected = contents(theirs, rename=True)
+    assert contents(tmp_path / "bin") == {n: data for n, data in expected.items() if n.startswith(("train", "dict"))}
 
 
 def die(chunk: object) -> None:

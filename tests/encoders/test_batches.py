@@ -52,9 +52,9 @@ def units_of(encoded: Any) -> dict[str, list[list[int]]]:
 
 def test_out_of_memory_halves_the_batch_and_goes_on(rows: list[dict[str, Any]]) -> None:
     codebook = Codebook(torch.randn(20, 40, generator=torch.Generator().manual_seed(1)) * 10, "logmel", {}, 50.0)
-    wanted = units_of(encode_rows(rows, LogMelEncoder(), codebook, batch_seconds=0.0))
+    expected = units_of(encode_rows(rows, LogMelEncoder(), codebook, batch_seconds=0.0))
     encoder = Small(70_000)  # two recordings of two channels
-    assert units_of(encode_rows(rows, encoder, codebook, batch_seconds=60.0)) == wanted
+    assert units_of(encode_rows(rows, encoder, codebook, batch_seconds=60.0)) == expected
     assert max(encoder.sizes) == 14 and min(encoder.sizes) == 2
     with pytest.raises(ShortOfMemory, match="--batch-seconds"):
         list(encode_rows(rows, Small(10_000), codebook, batch_seconds=60.0))
@@ -64,7 +64,7 @@ def test_windows_are_halved_too(tmp_path: Path, rows: list[dict[str, Any]]) -> N
     save_hubert(tmp_path / "base.pt", hubert(1, **BASE), BASE)
     encoder: Any = build_encoder("hubert", {"checkpoint": str(tmp_path / "base.pt"), "layer": 2})
     waves = [torch.randn(size) * 0.1 for size in (16000, 15000, 8000, 16000)]
-    wanted = encoder.encode_batch(waves)
+    expected = encoder.encode_batch(waves)
     forward, sizes = encoder.model.forward, []
 
     def short(padded: torch.Tensor, lengths: list[int]) -> torch.Tensor:
@@ -74,7 +74,7 @@ def test_windows_are_halved_too(tmp_path: Path, rows: list[dict[str, Any]]) -> N
         return forward(padded, lengths)
 
     encoder.model.forward = short
-    for found, want in zip(encoder.encode_batch(waves), wanted, strict=True):
+    for found, want in zip(encoder.encode_batch(waves), expected, strict=True):
         torch.testing.assert_close(found, want, rtol=0, atol=1e-5)
     assert sizes.count(1) == 4 and max(sizes) == 4
 

@@ -148,7 +148,7 @@ def test_a_long_stream_holds_one_window(encoders: dict[str, Any], wave: torch.Te
     hook.remove()
     assert frames == (12 * len(wave) - 400) // 320 + 1
     assert max(seen) <= 320 * (50 + 2 * 25) + 400 and len(seen) > 120
-    assert max(ahead) <= 320 * 25 + 400 + 2 * 9600  # no more is read than the context that is wanted
+    assert max(ahead) <= 320 * 25 + 400 + 2 * 9600  # no more is read than the context that is expected
 
 
 def test_streams_that_cannot_be_encoded(encoders: dict[str, Any]) -> None:

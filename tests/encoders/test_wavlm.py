@@ -29,7 +29,7 @@ def weights(data: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def make(tmp_path: Path, weights: dict[str, torch.Tensor]) -> Any:
-    """Builds an encoder from a file with changed options, weights that are replaced, and those left out."""
+    """Builds an encoder from a file with changed options, weights that are replaced, and those skipped."""
 
     def build(
         cfg: dict[str, Any] | None = None,

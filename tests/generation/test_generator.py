@@ -242,7 +242,7 @@ def test_broken_weights_stop_with_a_message() -> None:
         generator(model).generate([prompt(4)], [0])
 
 
-def test_a_very_low_temperature_draws_the_likeliest_unit() -> None:
+def test_a_very_low_temperature_draws_the_most_probable_unit() -> None:
     model = toy_model(duration_prediction="False")
     (cold,) = generator(model, sampling=True, temperature=1e-4, max_len_b=30).generate([prompt(4)], [0])[0]
     (greedy,) = generator(model, max_len_b=30).generate([prompt(4)], [0])[0]
@@ -258,7 +258,7 @@ def test_draws_follow_the_probabilities() -> None:
     assert int(sample(torch.tensor([-torch.inf, 0.0]), torch.tensor(0.0))) == 1
 
 
-def test_the_likeliest_are_kept() -> None:
+def test_the_most_probable_are_kept() -> None:
     lprobs = torch.tensor([0.4, 0.1, 0.3, 0.2]).log()
 
     def kept(**options: float) -> list[float]:

@@ -86,9 +86,9 @@ def test_greedy_decoding_is_the_plain_loop(build: Any) -> None:
             rows.append(1 + int(lprobs[1:].argmax()))
         assert best.units[:, 0].tolist() == rows
         lprobs = whole(model, rows)[0]
-        wanted = lprobs.gather(-1, torch.tensor([*rows, 0]).unsqueeze(-1))
-        torch.testing.assert_close(best.positional_scores, wanted, atol=1e-4, rtol=1e-4)
-        assert best.score == pytest.approx(float(wanted.sum()) / 26, abs=1e-4)
+        expected = lprobs.gather(-1, torch.tensor([*rows, 0]).unsqueeze(-1))
+        torch.testing.assert_close(best.positional_scores, expected, atol=1e-4, rtol=1e-4)
+        assert best.score == pytest.approx(float(expected.sum()) / 26, abs=1e-4)
         assert best.durations is None and not best.ended
 
 
@@ -134,7 +134,7 @@ def test_sampling_is_the_plain_loop(build: Any, options: dict) -> None:
 
 
 @pytest.mark.parametrize("build", BUILDERS)
-def test_a_wide_beam_finds_the_likeliest_of_all_sequences(build: Any) -> None:
+def test_a_wide_beam_finds_the_most_probable_of_all_sequences(build: Any) -> None:
     limit = 4
     model = build(units=4)
     with torch.no_grad():  # an end that is likely, but not always
@@ -193,8 +193,8 @@ def test_sequences_end_when_they_last_long_enough(build: Any) -> None:
         assert torch.equal(some.units, all_of_it.units[:length])
         assert some.durations[:-1, 0].tolist() == said[: length - 1]
         rows = some.units[:, 0].tolist()
-        wanted = whole(model, rows)[0].gather(-1, torch.tensor([*rows, 0]).unsqueeze(-1))
-        torch.testing.assert_close(some.positional_scores, wanted, atol=1e-4, rtol=1e-4)
+        expected = whole(model, rows)[0].gather(-1, torch.tensor([*rows, 0]).unsqueeze(-1))
+        torch.testing.assert_close(some.positional_scores, expected, atol=1e-4, rtol=1e-4)
     faster = generator(model, max_len_b=40, sampling=True, duration_temperature=2.0).generate(starts, [1, 2])
     assert int(faster[0][0].durations.sum()) < int(long[0][0].durations.sum())
 
@@ -238,8 +238,8 @@ def test_an_ensemble_of_both_kinds_averages_probabilities() -> None:
     (best,) = generator(models, max_len_b=12).generate([prompt(4)], [0])[0]
     rows = best.units[:, 0].tolist()
     probabilities = sum(whole(model, rows)[0].exp() for model in models) / 2
-    wanted = probabilities.gather(-1, torch.tensor([*rows, 0]).unsqueeze(-1)).log()
-    torch.testing.assert_close(best.positional_scores, wanted, atol=1e-4, rtol=1e-4)
+    expected = probabilities.gather(-1, torch.tensor([*rows, 0]).unsqueeze(-1)).log()
+    torch.testing.assert_close(best.positional_scores, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_what_cannot_end_is_refused() -> None:

@@ -73,10 +73,10 @@ def test_rows_are_decoded_by_the_stated_rules(reference: tuple[UnitToCodec, Path
     for number, case in enumerate(cases):
         if "corrected" not in case:
             continue
-        for found, wanted in zip(generate(model, folder, number, case, False), case["corrected"], strict=True):
-            assert found.ids == wanted["ids"], case["name"]
-            assert found.codec == wanted["codec"] and found.codec_per_unit == wanted["codec_per_unit"], case["name"]
-            assert found.finished == wanted["finished"], case["name"]
+        for found, expected in zip(generate(model, folder, number, case, False), case["corrected"], strict=True):
+            assert found.ids == expected["ids"], case["name"]
+            assert found.codec == expected["codec"] and found.codec_per_unit == expected["codec_per_unit"], case["name"]
+            assert found.finished == expected["finished"], case["name"]
             tried += 1
     assert tried >= 4
 

@@ -67,8 +67,8 @@ def test_sampling_within_a_window() -> None:
         best = continued(window=7, **options)
         rows = [0, *best.units[:, 0].tolist()]
         lprobs = plain(model, rows, window=7).log_softmax(-1)
-        wanted = lprobs.gather(-1, torch.tensor([*rows[1:], 0]).unsqueeze(-1))
-        torch.testing.assert_close(best.positional_scores.double(), wanted, atol=1e-4, rtol=1e-4)
+        expected = lprobs.gather(-1, torch.tensor([*rows[1:], 0]).unsqueeze(-1))
+        torch.testing.assert_close(best.positional_scores.double(), expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(continued(window=31, sampling=True).units, continued(sampling=True).units)
     with pytest.raises(InputError, match="let the window slide"):
         continued(window=7, slide=False)

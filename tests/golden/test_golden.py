@@ -106,6 +106,6 @@ def test_scores(work: Path, checkout: Path, run_loaded: Any) -> None:
     assert [float(row[1]) for row in found] == pytest.approx([float(row[1]) for row in frozen], abs=1e-3)
 
 
-def test_likeliest_continuations(work: Path, checkout: Path, run_loaded: Any) -> None:
+def test_most_probable_continuations(work: Path, checkout: Path, run_loaded: Any) -> None:
     run("samples", work, checkout, run_loaded)
     assert units_of(work / "samples.jsonl") == units_of(GOLDEN / "samples.jsonl")

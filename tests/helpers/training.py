@@ -60,11 +60,11 @@ def weights_in(folder: Path) -> Weights:
     return weights
 
 
-def difference(found: Weights, wanted: Weights, start: Weights) -> float:
+def difference(found: Weights, expected: Weights, start: Weights) -> float:
     """The greatest distance between two updates of one tensor, relative to the update's length."""
-    assert found.keys() == wanted.keys()
+    assert found.keys() == expected.keys()
     distances = []
-    for name, tensor in wanted.items():
+    for name, tensor in expected.items():
         moved = float((tensor.double() - start[name].double()).norm())
         apart = float((found[name].double() - tensor.double()).norm())
         # Tensors that hardly move (a key's bias has no gradient) are held against the rounding of their own values.

@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from fairseq import metrics
 from torch import Tensor
 
 import speechdlm_ext.plugin  # noqa: F401 - registers
+from speechdlm_ext.criterions.unit_lm_criterion import UnitLMCriterion
+from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.models.unit_lm import UnitLM, UnitLMConfig
 from speechdlm_ext.models.unit_lstm import UnitLSTM, UnitLSTMConfig
@@ -117,3 +120,45 @@ def likelihood(model: Any, units: list[int], ending: bool = False) -> float:
         total += float(logits[row] - torch.logsumexp(logits, 0))
         rows.append(row)
     return total
+
+
+PAD = 21  # of a dictionary of 20 units
+
+
+def toy_criterion(durations: bool = False, frame_rate: float | None = None, **options: Any) -> UnitLMCriterion:
+    task = SimpleNamespace(
+        target_dictionary=UnitDictionary(20), frame_rate=frame_rate, cfg=SimpleNamespace(durations=durations)
+    )
+    return UnitLMCriterion(
+        task, **{"sentence_avg": False, "label_smoothing": 0.0, "duration_loss_weight": 0.1, **options}
+    )
+
+
+def toy_batch(lengths: list[int], masked: bool = False, seed: int = 0) -> dict[str, Any]:
+    random = torch.Generator().manual_seed(seed)
+    bos = torch.zeros(1, dtype=torch.long)
+    sources, targets, durations = [], [], []
+    for length in lengths:
+        units = torch.randint(1, 21, (length - 1,), generator=random)
+        sources.append(torch.cat([bos, units]))
+        targets.append(torch.cat([units, bos]))
+        durations.append(torch.cat([bos, torch.randint(1, 9, (length - 1,), generator=random)]))
+        if masked:
+            targets[-1][0] = PAD
+    source, target = pad_right(sources, PAD), pad_right(targets, PAD)
+    return {
+        "net_input": {"src_tokens": source, "src_lengths": torch.tensor(lengths)},
+        "target": target,
+        "durations": pad_right(durations, 0),
+        "frames": int(torch.cat(durations).sum()),
+        "ntokens": sum(lengths) - masked * len(lengths),
+        "units": int((target.ne(PAD) & target.ne(0)).sum()),
+        "timed": sum(lengths) - len(lengths),
+        "nsentences": len(lengths),
+    }
+
+
+def logged(*logs: dict[str, Any]) -> dict[str, float]:
+    with metrics.aggregate(new_root=True) as found:
+        UnitLMCriterion.reduce_metrics(list(logs))
+    return dict(found.get_smoothed_values())

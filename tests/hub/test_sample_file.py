@@ -67,12 +67,12 @@ def test_the_command_continues_sequences_that_are_spoken_at_their_own_pace(
         assert units[: len(prompt)] == prompt and len(units) == len(frames) >= 10
         assert frames[: len(prompt)] == [int(word) for word in given["unitA.durations"].split()[:6]]
         options = {"sampling": True, "max_len_b": 60, "min_len": 10, "details": True}
-        (wanted,) = model.sample([" ".join(prompt)], seed=[row["seed"]], **options)
-        assert units == [str(unit) for unit in wanted.units.tolist()][: len(units)]
-        assert frames[len(prompt) : -1] == wanted.durations.tolist()[len(prompt) : len(units) - 1]
+        (expected,) = model.sample([" ".join(prompt)], seed=[row["seed"]], **options)
+        assert units == [str(unit) for unit in expected.units.tolist()][: len(units)]
+        assert frames[len(prompt) : -1] == expected.durations.tolist()[len(prompt) : len(units) - 1]
         if row["ended"]:
-            assert sum(frames) <= 60 and len(units) == len(wanted.units)
-            assert row["score"] == pytest.approx(wanted.score, abs=1e-5)
+            assert sum(frames) <= 60 and len(units) == len(expected.units)
+            assert row["score"] == pytest.approx(expected.score, abs=1e-5)
         else:  # 1.2 s, of which the prompt has as much as it really lasts
             assert sum(frames) == 60
     assert not all(row["ended"] for row in made)
@@ -91,8 +91,10 @@ def test_the_command_continues_sequences_that_are_spoken_at_their_own_pace(
 def test_a_run_that_was_stopped_goes_on_and_batches_change_nothing(tmp_path: Path) -> None:
     write_rows(tmp_path / "prompts.jsonl", [3, 9, 1, 0, 7])
     model = UnitModel([toy_unit_lstm()])
-    wanted = continue_unit_file(model, tmp_path / "prompts.jsonl", tmp_path / "whole.jsonl", SAMPLING, 3, batch_size=4)
-    assert all("unitA.durations" not in row for row in wanted)  # of what, if the model does not say?
+    expected = continue_unit_file(
+        model, tmp_path / "prompts.jsonl", tmp_path / "whole.jsonl", SAMPLING, 3, batch_size=4
+    )
+    assert all("unitA.durations" not in row for row in expected)  # of what, if the model does not say?
     done: list[int] = []
 
     def stop(units: int) -> None:
@@ -106,9 +108,9 @@ def test_a_run_that_was_stopped_goes_on_and_batches_change_nothing(tmp_path: Pat
     assert len((tmp_path / "out.jsonl.partial").read_text().splitlines()) == 3
     other = UnitModel([toy_unit_lstm(seed=4)])  # whose answers would be others
     found = continue_unit_file(other, *arguments, batch_size=1)
-    assert found[:2] == wanted[:2] and found[2:] != wanted[2:]
+    assert found[:2] == expected[:2] and found[2:] != expected[2:]
     again = continue_unit_file(model, *arguments, batch_size=1, overwrite=True)
-    assert again == wanted
+    assert again == expected
 
 
 def test_one_channel_of_several_and_dialogues_by_the_same_function(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_shards_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert [score.key for score in merged] == keys
     merge_likelihoods(keys, [tmp_path / "s.txt"], tmp_path / "all.txt")  # the same again is no fault
     first = tmp_path / "s.txt.shard-0-of-2"
-    for wanted, files, output, message in (
+    for expected, files, output, message in (
         ([*keys, "dev/03"], ["s.txt"], "new.txt", r"1 of 4 rows have no score \(dev/03\)"),
         (keys[:2], ["s.txt"], "new.txt", "dev/02 has a score, but is not among"),
         (keys, ["s.txt", first.name], "new.txt", "dev/00 is also in another file"),
@@ -84,7 +84,7 @@ def test_shards_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (keys[::-1], ["s.txt"], "all.txt", "exists with other scores"),
     ):
         with pytest.raises(InputError, match=message):
-            merge_likelihoods(wanted, [tmp_path / name for name in files], tmp_path / output)
+            merge_likelihoods(expected, [tmp_path / name for name in files], tmp_path / output)
     first.unlink()
     with pytest.raises(InputError, match="lacks shard 0 of 2"):
         read_likelihoods(tmp_path / "s.txt")
@@ -97,8 +97,8 @@ def test_scores_of_a_unit_and_with_the_ending(tmp_path: Path) -> None:
     found = score_unit_file(UnitModel([model]), units, tmp_path / "s.txt", normalize=True, ending=True)
     for line, score in zip(lines, found, strict=True):
         if line:
-            wanted = likelihood(model, line, ending=True) / (len(line) + 1)
-            assert score.value == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+            expected = likelihood(model, line, ending=True) / (len(line) + 1)
+            assert score.value == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert math.isnan(read_likelihoods(tmp_path / "s.txt")["dev/01"].value)
 
 
@@ -161,7 +161,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(likelihoods, "STRETCH", 20)
     model = UnitModel([toy_unit_lm().eval()])
     units = write_rows(tmp_path / "units.jsonl", unit_rows(utterances([5, 9, 12, 20, 25, 30])))
-    wanted = score_unit_file(model, units, tmp_path / "whole.txt")
+    expected = score_unit_file(model, units, tmp_path / "whole.txt")
     done: list[int] = []
 
     def stop(count: int) -> None:
@@ -176,14 +176,14 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(kept) == 3 and not (tmp_path / "s.txt").exists()
     other = UnitModel([toy_unit_lm(seed=9).eval()])  # its figures would differ, where anything is scored again
     found = score_unit_file(other, units, tmp_path / "s.txt")
-    agree = [abs(one.value - other.value) < 1e-9 for one, other in zip(found, wanted, strict=True)]
+    agree = [abs(one.value - other.value) < 1e-9 for one, other in zip(found, expected, strict=True)]
     assert agree == [True, True, True, True, False, False] and not partial.exists()
     said: list[str] = []
     partial.write_text("\n".join(kept) + "\n")
     again = score_unit_file(
         model, units, tmp_path / "s.txt", made_by={"checkpoint": "other"}, overwrite=True, say=said.append
     )
-    assert again == wanted and "starting over" in said[0]
+    assert again == expected and "starting over" in said[0]
 
 
 @pytest.mark.parametrize(

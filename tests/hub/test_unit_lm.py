@@ -51,8 +51,8 @@ def test_many_sequences_score_as_by_the_layers_themselves(dtype: torch.dtype, to
     for line, score in list(zip(lines, scores, strict=True))[::20]:
         with torch.no_grad():
             logits = model(torch.tensor([[0, *(unit + 1 for unit in line[:-1])]]))[0][0]
-        wanted = logits.double().log_softmax(-1)[range(len(line)), [unit + 1 for unit in line]]
-        assert torch.allclose(score.log_probabilities.double(), wanted, atol=tolerance)
+        expected = logits.double().log_softmax(-1)[range(len(line)), [unit + 1 for unit in line]]
+        assert torch.allclose(score.log_probabilities.double(), expected, atol=tolerance)
 
 
 def test_an_ensembles_probabilities_are_the_mean() -> None:
@@ -60,8 +60,8 @@ def test_an_ensembles_probabilities_are_the_mean() -> None:
     hub = UnitModel(models)
     (line,) = utterances([6])
     each = torch.stack([UnitModel([model]).score(line).log_probabilities for model in models])
-    wanted = each.exp().mean(0).log()
-    torch.testing.assert_close(hub.score(line).log_probabilities, wanted, atol=1e-5, rtol=1e-5)
+    expected = each.exp().mean(0).log()
+    torch.testing.assert_close(hub.score(line).log_probabilities, expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(InputError, match="20 and 25 units"):
         UnitModel([toy_unit_lm(20), toy_unit_lm(25)])
 

@@ -23,7 +23,7 @@ sequences = st.lists(st.lists(st.integers(0, 4), max_size=12), min_size=1, max_s
 @settings(deadline=None, max_examples=60)
 @given(train=sequences, order=st.integers(1, 4), context=st.lists(st.integers(0, 5), max_size=5))
 def test_every_context_has_a_distribution(train: list[list[int]], order: int, context: list[int]) -> None:
-    """Also contexts that were never seen, and a unit 5 that was never seen; with repeats left out, too."""
+    """Also contexts that were never seen, and a unit 5 that was never seen; with repeats skipped, too."""
     if not any(train):
         train = [[1]]
     for without in {False, not has_repeats(train)}:
@@ -44,8 +44,8 @@ def test_a_bigram_by_hand() -> None:
     assert model.probability(2, (0,) * 0) == pytest.approx(lowest[2])
     # After 0: 1 twice, the boundary once.
     for unit, seen in ((1, 2), (BOUNDARY, 1), (2, 0)):
-        wanted = max(seen - 0.5, 0) / 3 + 1 / 3 * lowest[unit]
-        assert model.probability(unit, (BOUNDARY, 0)) == pytest.approx(wanted)
+        expected = max(seen - 0.5, 0) / 3 + 1 / 3 * lowest[unit]
+        assert model.probability(unit, (BOUNDARY, 0)) == pytest.approx(expected)
     found = measure_ngram(model, [[2]], seconds=0.5)
     begin, end = 2 / 4 * 0 + 0.5 / 2 * lowest[2], lowest[BOUNDARY]  # after 2, which was never seen: the lowest order
     assert found.bits_per_unit == pytest.approx(-math.log2(begin)) and found.units == found.utterances == 1
@@ -56,10 +56,10 @@ def test_a_bigram_by_hand() -> None:
 def test_a_trigram_learns_a_source_of_order_two_and_lower_orders_do_not() -> None:
     source = MarkovSource()
     train, valid = source.draw(np.full(1500, 100), 1), source.draw(np.full(20, 100), 2)
-    wanted = source.bits_per_unit(valid)
+    expected = source.bits_per_unit(valid)
     bits = [measure_ngram(KneserNey(train, order, UNITS), valid).bits_per_unit for order in (1, 2, 3, 4)]
-    assert bits[0] == pytest.approx(math.log2(UNITS), rel=0.01) and bits[1] > 1.1 * wanted
-    assert wanted < bits[2] < 1.06 * wanted and bits[2] <= bits[3] < bits[1]
+    assert bits[0] == pytest.approx(math.log2(UNITS), rel=0.01) and bits[1] > 1.1 * expected
+    assert expected < bits[2] < 1.06 * expected and bits[2] <= bits[3] < bits[1]
 
 
 def write_units(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -79,16 +79,16 @@ def test_files_with_durations_copies_and_frames(tmp_path: Path, run_command: Any
     valid = write_units(tmp_path / "valid.jsonl", rows[8:])
     lines = [[[int(unit) for unit in row["unitA"].split()] for row in part] for part in (rows[:8], rows[8:])]
     frames = sum(int(d) for row in rows[8:] for d in row["unitA.durations"].split())
-    wanted = measure_ngram(KneserNey(lines[0], 2, 9, without_repeats=True), lines[1], frames / 25)
+    expected = measure_ngram(KneserNey(lines[0], 2, 9, without_repeats=True), lines[1], frames / 25)
     command = ["python", checkout / "scripts" / "measure_ngrams.py", train, valid, "--json", tmp_path / "figures.json"]
     done = run_command([*command, "--without-copies", "--orders", "2"])
     (found,) = json.loads((tmp_path / "figures.json").read_text())
-    assert found == pytest.approx(vars(wanted)) and f"{wanted.bits_per_second:.2f}" in done.stdout
+    assert found == pytest.approx(vars(expected)) and f"{expected.bits_per_second:.2f}" in done.stdout
     with_copies, more_units = (
         measure_unit_files(train, valid, [2])[0],
         measure_unit_files(train, valid, [2], 50, copies=False)[0],
     )
-    assert with_copies.bits_per_unit != wanted.bits_per_unit and more_units.nll_loss > wanted.nll_loss
+    assert with_copies.bits_per_unit != expected.bits_per_unit and more_units.nll_loss > expected.nll_loss
     for options, message in (
         ({"num_units": 4}, "--num-units 4: unit 8 occurs"),
         ({"channel": "unitB"}, "no channel unitB"),

@@ -35,10 +35,10 @@ def test_logits_durations_and_inner_states_are_the_published_ones(reference: Pat
     for offset, head in enumerate(heads):
         for c, predicted in enumerate(CHANNELS):
             source = CHANNELS[(c - offset) % 2]
-            wanted = arrays[f"pred_token_{source}_{predicted}"]
-            np.testing.assert_allclose(head.units[:, :, c].numpy()[real], wanted[real], atol=2e-5)
-            wanted = arrays[f"pred_duration_{source}_{predicted}"][..., 0]
-            np.testing.assert_allclose(head.durations[:, :, c].numpy()[real], wanted[real], atol=2e-5)
+            expected = arrays[f"pred_token_{source}_{predicted}"]
+            np.testing.assert_allclose(head.units[:, :, c].numpy()[real], expected[real], atol=2e-5)
+            expected = arrays[f"pred_duration_{source}_{predicted}"][..., 0]
+            np.testing.assert_allclose(head.durations[:, :, c].numpy()[real], expected[real], atol=2e-5)
     for i, states in enumerate([inner[0][0], *(out for _, out in inner)]):  # ours (B, C, T, D), theirs (C, T, B, D)
         ours, theirs = states.permute(0, 2, 1, 3).numpy(), arrays[f"inner_{i}"].transpose(2, 1, 0, 3)
         np.testing.assert_allclose(ours[real], theirs[real], atol=5e-5)
@@ -147,7 +147,7 @@ def test_checkpointed_activations_give_the_same_gradients() -> None:
         (2, {"decoder_cross_layers": 4}, "--decoder-cross-layers 4: the model has 3 layers"),
         (1, {"decoder_cross_layers": 1}, "needs two channels"),
         (2, {"decoder_attention_heads": 5}, "not a multiple"),
-        (2, {"main_and_cross_weights": "1"}, "two numbers are wanted"),
+        (2, {"main_and_cross_weights": "1"}, "two numbers are expected"),
         (2, {"duration_prediction": "maybe"}, "--duration-prediction maybe"),
     ],
 )

@@ -42,12 +42,12 @@ def test_the_published_shape_is_exact(data: Path) -> None:
     assert sum(p.numel() for p in model.parameters()) == 202_378_240
     assert all(layer.dropout == 0.15 for layer in model.decoder.layers)
     listed = (data / "keys" / "mistral_ulm_k500.txt").read_text().splitlines()
-    wanted = {}
+    expected = {}
     for line in listed:
         if line and not line.startswith("#"):
             name, shape, _ = line.split("\t")
-            wanted[name] = shape
-    assert {name: str(tuple(tensor.shape)) for name, tensor in published(model).items()} == wanted
+            expected[name] = shape
+    assert {name: str(tuple(tensor.shape)) for name, tensor in published(model).items()} == expected
 
 
 def test_sizes_are_in_order() -> None:
@@ -70,14 +70,14 @@ def test_architectures_are_options_of_the_command_line_and_given_sizes_win() -> 
 def test_logits_are_those_of_the_formulas(kv_heads: int) -> None:
     model = toy_unit_lm(decoder_attention_heads=4, decoder_kv_heads=kv_heads, decoder_head_dim=6).eval()
     rows = torch.randint(0, 21, (40,), generator=torch.Generator().manual_seed(1))
-    wanted = plain_logits(published(model), rows.tolist(), 4, kv_heads)
+    expected = plain_logits(published(model), rows.tolist(), 4, kv_heads)
     with torch.no_grad():
         found = model(rows[None])[0][0]
-    assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-5
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-5
     # each of these changes the function by much more than that
     for name in ("layers.1.attention.wk.weight", "layers.0.feed_forward.w3.weight", "norm.weight"):
         changed = {**published(model), name: published(model)[name] * 1.1}
-        assert float((plain_logits(changed, rows.tolist(), 4, kv_heads) - wanted).abs().max()) > 1e-2
+        assert float((plain_logits(changed, rows.tolist(), 4, kv_heads) - expected).abs().max()) > 1e-2
 
 
 def test_logits_are_those_of_another_implementation() -> None:
@@ -116,8 +116,8 @@ def test_logits_are_those_of_another_implementation() -> None:
     theirs.load_state_dict(weights)
     rows = torch.randint(0, 21, (25,))
     with torch.no_grad():
-        wanted = theirs(rows.unsqueeze(0)).logits[0]
-        assert torch.allclose(model(rows[None])[0][0], wanted, rtol=1e-4, atol=1e-5)
+        expected = theirs(rows.unsqueeze(0)).logits[0]
+        assert torch.allclose(model(rows[None])[0][0], expected, rtol=1e-4, atol=1e-5)
 
 
 def padded(rows: list[Tensor], padding: int = 21) -> dict[str, Tensor]:
@@ -171,21 +171,21 @@ def test_positions_beyond_8000_are_exact() -> None:
         inner = x / (x.square().mean() + 1e-6).sqrt() * w["layers.0.ffn_norm.weight"]
         gated = F.silu(w["layers.0.feed_forward.w1.weight"] @ inner) * (w["layers.0.feed_forward.w3.weight"] @ inner)
         x = x + w["layers.0.feed_forward.w2.weight"] @ gated
-        wanted = w["output.weight"] @ (x / (x.square().mean() + 1e-6).sqrt() * w["norm.weight"])
-    assert torch.allclose(found.double(), wanted, rtol=1e-4, atol=1e-4)
+        expected = w["output.weight"] @ (x / (x.square().mean() + 1e-6).sqrt() * w["norm.weight"])
+    assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_bf16_normalises_in_fp32() -> None:
     model = toy_unit_lm().eval()
     rows = torch.randint(0, 21, (40,))
     with torch.no_grad():
-        wanted = model(rows[None])[0]
+        expected = model(rows[None])[0]
         norm = model.bfloat16().decoder.norm
         big = torch.full((1, 16), 300.0, dtype=torch.bfloat16)  # 16 squares do not add up in bf16
         assert torch.allclose(norm(big).float(), norm.weight.float(), rtol=0.01)
         found = model(rows[None])[0]
     assert found.dtype == torch.bfloat16
-    assert float((found.float() - wanted).norm() / wanted.norm()) < 0.05
+    assert float((found.float() - expected).norm() / expected.norm()) < 0.05
 
 
 def test_gradients_with_dropout_and_recomputed_activations_are_the_same() -> None:

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.criterions.test_unit_lm_criterion import logged, toy_batch, toy_criterion
 from tests.helpers.host_syncs import counted_syncs
-from tests.helpers.unit_models import toy_unit_lm, toy_unit_lstm
+from tests.helpers.unit_models import logged, toy_batch, toy_criterion, toy_unit_lm, toy_unit_lstm
 
 BUILDERS = [toy_unit_lm, toy_unit_lstm]
 

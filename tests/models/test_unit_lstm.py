@@ -17,12 +17,12 @@ def test_shapes_and_initialisation_are_amelas(data: Path) -> None:
     torch.manual_seed(0)
     options = SimpleNamespace(**{**vars(UnitLSTMConfig()), "durations": False})
     model = UnitLSTM.build_model(options, SimpleNamespace(source_dictionary=UnitDictionary(2000)))
-    wanted = {}
+    expected = {}
     for line in (data / "keys" / "amela_lstm_e256_h512_l2.txt").read_text().splitlines():
         if line and not line.startswith("#"):
             name, shape, _ = line.split("\t")
-            wanted[f"decoder.{name}"] = shape
-    assert {name: str(tuple(tensor.shape)) for name, tensor in model.state_dict().items()} == wanted
+            expected[f"decoder.{name}"] = shape
+    assert {name: str(tuple(tensor.shape)) for name, tensor in model.state_dict().items()} == expected
     assert sum(p.numel() for p in model.parameters()) == 5_216_977
     for name, parameter in model.named_parameters():
         if "bias" in name:
@@ -46,9 +46,9 @@ def test_sequences_of_a_batch_are_torchs_lstm_on_each(lengths: list[int]) -> Non
     embedding = model.decoder.embedding.weight.detach().clone().requires_grad_()
     for row, ours, its_weight in zip(rows, found.split(lengths), weight.split(lengths), strict=True):
         states, _ = plain(embedding[row].unsqueeze(0))
-        wanted = states[0] @ model.decoder.output.weight.t().detach() + model.decoder.output.bias.detach()
-        assert torch.allclose(ours, wanted, atol=1e-5)
-        total = total + (wanted * its_weight).sum()
+        expected = states[0] @ model.decoder.output.weight.t().detach() + model.decoder.output.bias.detach()
+        assert torch.allclose(ours, expected, atol=1e-5)
+        total = total + (expected * its_weight).sum()
     total.backward()
     assert torch.allclose(model.decoder.embedding.weight.grad, embedding.grad, atol=1e-5)
     for one, other in zip(model.decoder.lstm.parameters(), plain.parameters(), strict=True):

@@ -82,13 +82,13 @@ def test_half_precision_is_near_and_norms_and_angles_are_exact(dtype: torch.dtyp
 
 def test_far_positions_are_exact_and_only_distances_matter() -> None:
     x = torch.randn(1, 1, 64)
-    wanted = None
+    expected = None
     for start in (0, 8_000, 5_000_000):
         rotary = rotary_angles(torch.tensor([start, start + 3]), 64, 1e4, x.dtype)
         first, second = rotate(x.expand(2, 1, 64), rotary).double()
         product = float((first * second).sum())
-        wanted = product if wanted is None else wanted
-        assert product == pytest.approx(wanted, rel=1e-5)
+        expected = product if expected is None else expected
+        assert product == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_table_is_kept_and_as_long_as_needed() -> None:

@@ -17,7 +17,7 @@ from tests.helpers.published_commands import PREPROCESS_A, PREPROCESS_B, RENAME,
 
 pytestmark = pytest.mark.slow
 
-# What takes the place of the published sizes. --fp16 is the only word that is left out: it needs a GPU.
+# What takes the place of the published sizes. --fp16 is the only one that is skipped: it needs a GPU.
 SMALL = shlex.split(
     "--decoder-layers 2 --decoder-cross-layers 1 --decoder-embed-dim 32 --decoder-ffn-embed-dim 64 "
     "--decoder-attention-heads 2 --lr 0.005 --warmup-updates 5 --max-update 60 --max-tokens 200 "
@@ -77,7 +77,7 @@ def test_training_learns_and_curves_are_written(trained: Path) -> None:
     events = EventAccumulator(str(trained / "checkpoints" / "valid"))
     events.Reload()
     losses = [event.value for event in events.Scalars("edge_token_loss")]
-    assert losses[-1] < math.log2(12) - 1  # far below knowing nothing; the source has about 0.7 bits an edge
+    assert losses[-1] < math.log2(12) - 1  # far below knowing nothing; the source has about 0.7 bits per edge
     for pair in ("unitA-unitA", "unitB-unitB"):
         assert f"[{pair}]edge_token_loss" in events.Tags()["scalars"]
 

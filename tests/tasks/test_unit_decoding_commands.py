@@ -87,13 +87,13 @@ def test_interactive_serves_lines_explains_bad_ones_and_stops_by_seconds(
         assert frames[-1] >= 20 or len(frames) < 20  # or EOS came first
     with torch.no_grad():
         model.decoder.output_duration.bias.fill_(3.0)
-    wanted = {}
+    expected = {}
     for window in (3, None):
         options = DecodingOptions(beam=2, stop_at_end=True, max_len_b=20, max_frames=20, window=window)
         core = DialogueGenerator([model], model.decoder.dictionary, options)
         best = core.generate([model.decoder.dictionary.encode_line("4 5 6 7").unsqueeze(-1)], [0])[0][0]
-        wanted[window] = model.decoder.dictionary.string(best.units[:, 0])
-    assert found["H-3"] == wanted[3] != wanted[None]
+        expected[window] = model.decoder.dictionary.string(best.units[:, 0])
+    assert found["H-3"] == expected[3] != expected[None]
 
 
 def test_seconds_without_a_length_of_units_are_refused(toy: Path) -> None:

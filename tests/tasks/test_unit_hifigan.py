@@ -202,9 +202,9 @@ def test_each_side_gets_the_gradient_of_its_own_loss() -> None:
         )
     for side, of_side in (("discriminators", of_discriminators), ("generator", of_generator)):
         named = [(name, weight) for name, weight in model.named_parameters() if name.startswith(side)]
-        wanted = torch.autograd.grad(of_side, [weight for _, weight in named], retain_graph=True)
-        assert any(float(gradient.abs().max()) > 0 for gradient in wanted)
-        for (name, _), gradient in zip(named, wanted, strict=True):
+        expected = torch.autograd.grad(of_side, [weight for _, weight in named], retain_graph=True)
+        assert any(float(gradient.abs().max()) > 0 for gradient in expected)
+        for (name, _), gradient in zip(named, expected, strict=True):
             torch.testing.assert_close(got[name], gradient, rtol=1e-5, atol=1e-9, msg=name)
     assert all(weight.requires_grad for weight in model.parameters())
     assert float(logs["discriminator_loss"]) / 3 == pytest.approx(of_discriminators.item(), rel=1e-5)
@@ -275,7 +275,7 @@ def test_crops_of_an_epoch(data: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--upsample-rates", "8,8,4"], "make 256 samples of a frame, 16000 Hz and 50 frames a second are 320"),
+        (["--upsample-rates", "8,8,4"], "make 256 samples of a frame, 16000 Hz and 50 frames per second are 320"),
         (["--crop-frames", "9999"], "a crop 9999: take a shorter --crop-frames"),
         (["--speaker-field", "who"], "who is None; a speaker's name"),
     ],

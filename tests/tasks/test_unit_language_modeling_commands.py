@@ -57,10 +57,10 @@ def command(markov: dict[str, Any], folder: Path, name: str, *options: Any) -> s
 
 
 def test_a_trained_model_comes_within_two_percent_of_the_entropy(markov: dict[str, Any]) -> None:
-    wanted = markov["source"].bits_per_unit(markov["valid"])
-    assert wanted == pytest.approx(markov["source"].entropy(), rel=0.02)
+    expected = markov["source"].bits_per_unit(markov["valid"])
+    assert expected == pytest.approx(markov["source"].entropy(), rel=0.02)
     found = figures(markov["output"])
-    assert wanted < found["bits_per_unit"] < 1.02 * wanted
+    assert expected < found["bits_per_unit"] < 1.02 * expected
     assert "bits_per_second" not in found
     assert f"{UNITS} units, {UNITS + 1} rows" in markov["output"]
 
@@ -80,10 +80,10 @@ def test_validation_counts_every_unit_once_whatever_the_batches(markov: dict[str
 
 
 def test_eval_lm_agrees_with_the_criterion(markov: dict[str, Any], tmp_path: Path) -> None:
-    wanted = figures(command(markov, tmp_path / "validate", "fairseq-validate", "--max-tokens", "2000"))["nll_loss"]
+    expected = figures(command(markov, tmp_path / "validate", "fairseq-validate", "--max-tokens", "2000"))["nll_loss"]
     output = command(markov, tmp_path / "eval", "fairseq-eval-lm", "--gen-subset", "valid", "--max-tokens", "1500")
     (loss,) = re.findall(r"Loss \(base 2\): ([\d.]+)", output)
-    assert float(loss) == pytest.approx(wanted, abs=6e-5)  # it prints four digits
+    assert float(loss) == pytest.approx(expected, abs=6e-5)  # it prints four digits
 
 
 def write_timed(folder: Path) -> Path:
@@ -136,13 +136,13 @@ def test_blocks_with_durations_killed_and_resumed_end_as_undisturbed(timed: Path
     output = train("killed", updates).wait()
     assert "Loaded checkpoint" in output
     undisturbed = figures(train("undisturbed", updates).wait())
-    wanted, found = weights_in(tmp_path / "undisturbed/run"), weights_in(tmp_path / "killed/run")
-    assert wanted.keys() == found.keys() and "decoder.output_duration.weight" in wanted
-    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+    expected, found = weights_in(tmp_path / "undisturbed/run"), weights_in(tmp_path / "killed/run")
+    assert expected.keys() == found.keys() and "decoder.output_duration.weight" in expected
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
     logged = figures(output)
     names = ("loss", "nll_loss", "bits_per_unit", "bits_per_second", "duration_loss")
     assert [logged[name] for name in names] == [undisturbed[name] for name in names]
-    # 50 frames a second, as nothing else was said: seconds are those of the units that are predicted
+    # 50 frames per second, as nothing else was said: seconds are those of the units that are predicted
     rows = [json.loads(line) for line in timed.with_name("valid.jsonl").read_text().splitlines()]
     frames = [int(d) for row in rows for d in row["unitA.durations"].split()]
     per_second = len(frames) / (sum(frames) / 50)

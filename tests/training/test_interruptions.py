@@ -47,15 +47,15 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(binarized: Pa
     output = _train(binarized, tmp_path / "killed", ranks).wait()
     assert "checkpoint_last.pt is cut off: going on from" in output and "num_updates: 18 >= max_update: 18" in output
     undisturbed.wait()
-    wanted, found = weights_in(tmp_path / "undisturbed" / "run"), weights_in(checkpoints)
-    assert wanted.keys() == found.keys()
-    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+    expected, found = weights_in(tmp_path / "undisturbed" / "run"), weights_in(checkpoints)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
 
 
 def test_a_run_that_had_ended_trains_no_further(binarized: Path, tmp_path: Path) -> None:
     first = _train(binarized, tmp_path, 1).wait()
-    wanted = weights_in(tmp_path / "run")
+    expected = weights_in(tmp_path / "run")
     again = _train(binarized, tmp_path, 1).wait()[len(first) :]
     assert "num_updates: 18 >= max_update: 18; it had ended before" in again
     found = weights_in(tmp_path / "run")
-    assert all(torch.equal(tensor, found[name]) for name, tensor in wanted.items())
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.criterions.test_speech_dlm_criterion import toy_batch, toy_criterion
-from tests.helpers.published import toy_model
+from tests.helpers.published import toy_batch, toy_criterion, toy_model
 
 
 def formula(frames: int, edges: int, dim: int, ffn: int, layers: int, cross: int, units: int, again: bool) -> int:

@@ -40,10 +40,10 @@ def test_two_processes_make_the_update_of_one(
     """Each has other rows: one of them in 21 frames as many edges as the other in 70."""
     apart, together = CASES[case]
     command = train_on_two(binarized, tmp_path, *ONCE, *apart)
-    wanted = trained(*together)
+    expected = trained(*together)
     begun = start(*(EVERYTHING if case == "everything" else []))
     command.wait()
-    assert difference(weights_in(tmp_path / "run"), wanted, begun) < 1e-5
+    assert difference(weights_in(tmp_path / "run"), expected, begun) < 1e-5
 
 
 def test_validation_is_the_same_for_every_number_of_processes(binarized: Path, tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ def test_other_number_formats_make_nearly_the_same_update(
 ) -> None:
     """All weights together, in a step so large that the rounding of weights which are stored does not matter."""
     large = ["--lr", "2", "--batch-size"]
-    wanted, found, begun = trained(*large, "4"), trained(*large, "2", "--update-freq", "2", *options), start()
+    expected, found, begun = trained(*large, "4"), trained(*large, "2", "--update-freq", "2", *options), start()
     moved, apart = (
-        torch.cat([(weights[name].double() - other[name].double()).flatten() for name in wanted]).norm()
-        for weights, other in ((wanted, begun), (found, wanted))
+        torch.cat([(weights[name].double() - other[name].double()).flatten() for name in expected]).norm()
+        for weights, other in ((expected, begun), (found, expected))
     )
     assert float(moved) > 1
     assert float(apart / moved) < tolerance

@@ -101,9 +101,9 @@ def test_minibatches_find_what_all_frames_find(tmp_path: Path) -> None:
     mini = train_codebook(mapped, LogMelEncoder(), 5, 1, algorithm="minibatch")
     again = train_codebook(mapped, LogMelEncoder(), 5, 1, algorithm="minibatch")
     assert torch.equal(mini.centroids, again.centroids) and mini.extra == again.extra
-    wanted = centres[centres.mean(dim=1).argsort()]
-    torch.testing.assert_close(full.centroids, wanted, rtol=0, atol=0.1)
-    torch.testing.assert_close(mini.centroids, wanted, rtol=0, atol=0.5)
+    expected = centres[centres.mean(dim=1).argsort()]
+    torch.testing.assert_close(full.centroids, expected, rtol=0, atol=0.1)
+    torch.testing.assert_close(mini.centroids, expected, rtol=0, atol=0.5)
     assert mini.extra["algorithm"] == "minibatch" and "algorithm" not in full.extra
     assert sum(mini.extra["counts"]) == 10_000
     assert mini.extra["mean_square_error"] == pytest.approx(full.extra["mean_square_error"], rel=0.05)
@@ -116,7 +116,7 @@ def test_minibatches_find_what_all_frames_find(tmp_path: Path) -> None:
             train_codebook(mapped, LogMelEncoder(), 5, 1, algorithm="faiss")
     else:
         found = train_codebook(mapped, LogMelEncoder(), 5, 1, algorithm="faiss")
-        torch.testing.assert_close(found.centroids, wanted, rtol=0, atol=0.1)
+        torch.testing.assert_close(found.centroids, expected, rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("count", [2, 11])

@@ -72,10 +72,10 @@ def test_the_best_of_all_sequences_in_1000_cases() -> None:
         distances = squared_distances(features, centroids)
         for neighbours in (None, int(draw.integers(1, units + 1))):
             allowed = distances if neighbours is None else only_nearest(distances, neighbours)
-            wanted, least = best_of_all(allowed, penalty)
+            expected, least = best_of_all(allowed, penalty)
             quantized, found = DPDPQuantizer(centroids, penalty, neighbours)(features)
             assert found.dtype == torch.int64 and torch.equal(quantized, centroids[found])
-            assert found.tolist() == wanted, (seed, neighbours)
+            assert found.tolist() == expected, (seed, neighbours)
             assert cost(found.tolist(), allowed, penalty) == pytest.approx(least, rel=1e-12)
 
 
@@ -102,12 +102,12 @@ def test_the_search_is_a_viterbi_search_however_the_frames_come(penalty: float) 
         if seed % 2:
             table = table.round()
         neighbours = None if seed % 3 == 0 else int(draw.integers(1, units + 1))
-        wanted = viterbi(only_nearest(table.numpy(), neighbours), penalty)
+        expected = viterbi(only_nearest(table.numpy(), neighbours), penalty)
         for size in (1000, 7):
             search = PathSearch(units, penalty, neighbours)
             for part in table.split(size):
                 search.add(part)
-            assert search.units().tolist() == wanted, (seed, size)
+            assert search.units().tolist() == expected, (seed, size)
 
 
 def quadratic(distances: np.ndarray, penalty: float) -> list[int]:
@@ -152,19 +152,19 @@ def test_real_features_against_a_quadratic_programme(
         return
     # Infinite sums cannot be taken apart again; a price that nothing else reaches can.
     allowed = only_nearest(distances, neighbours)
-    wanted = quadratic(np.where(np.isinf(allowed), 1e9, allowed), penalty)
+    expected = quadratic(np.where(np.isinf(allowed), 1e9, allowed), penalty)
     assert np.isfinite(cost(found, allowed, penalty))
-    assert cost(found, allowed, penalty) == pytest.approx(cost(wanted, allowed, penalty), rel=1e-9)
+    assert cost(found, allowed, penalty) == pytest.approx(cost(expected, allowed, penalty), rel=1e-9)
 
 
 def test_no_penalty_is_the_nearest_centroid(speech: torch.Tensor) -> None:
     codebook = Codebook(speech[::7], "logmel", {"n_mels": 40}, 50.0)
-    wanted = squared_distances(speech, codebook.centroids).argmin(axis=1).tolist()
+    expected = squared_distances(speech, codebook.centroids).argmin(axis=1).tolist()
     for neighbours in (None, 3):
-        assert DPDPQuantizer(codebook, 0, neighbours).quantize(speech).tolist() == wanted
-    assert codebook.quantize(speech).tolist() == wanted
+        assert DPDPQuantizer(codebook, 0, neighbours).quantize(speech).tolist() == expected
+    assert codebook.quantize(speech).tolist() == expected
     # The least penalty there is changes the way, and nothing else.
-    assert DPDPQuantizer(codebook, 1e-9).quantize(speech).tolist() == wanted
+    assert DPDPQuantizer(codebook, 1e-9).quantize(speech).tolist() == expected
 
 
 @settings(deadline=None, max_examples=60)
@@ -267,14 +267,14 @@ def test_other_types_and_precisions(speech: torch.Tensor) -> None:
     rounded = speech.bfloat16().float() + offset
     centroids = rounded[::11]
     quantizer = DPDPQuantizer(centroids, 50.0)
-    wanted = quadratic(squared_distances(rounded, centroids), 50.0)
-    assert quantizer.quantize(rounded).tolist() == wanted
-    assert quantizer.quantize(rounded.double()).tolist() == wanted
+    expected = quadratic(squared_distances(rounded, centroids), 50.0)
+    assert quantizer.quantize(rounded).tolist() == expected
+    assert quantizer.quantize(rounded.double()).tolist() == expected
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert quantizer.quantize(rounded).tolist() == wanted
+        assert quantizer.quantize(rounded).tolist() == expected
     torch.set_float32_matmul_precision("medium")
     try:
-        assert quantizer.quantize(rounded).tolist() == wanted
+        assert quantizer.quantize(rounded).tolist() == expected
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -282,7 +282,7 @@ def test_other_types_and_precisions(speech: torch.Tensor) -> None:
     setting = torch.set_float32_matmul_precision
     torch.set_float32_matmul_precision = changed.append  # type: ignore[assignment]
     try:  # a setting for the whole process is not touched, not even for a moment
-        assert quantizer.quantize(rounded).tolist() == wanted and not changed
+        assert quantizer.quantize(rounded).tolist() == expected and not changed
     finally:
         torch.set_float32_matmul_precision = setting
     half = DPDPQuantizer(speech[::11].bfloat16(), 50.0)
@@ -290,7 +290,7 @@ def test_other_types_and_precisions(speech: torch.Tensor) -> None:
     assert quantized.dtype == torch.bfloat16
     assert units.tolist() == half.quantize(speech.bfloat16().double()).tolist()
     with torch.inference_mode():
-        assert DPDPQuantizer(centroids, 50.0)(rounded)[1].tolist() == wanted
+        assert DPDPQuantizer(centroids, 50.0)(rounded)[1].tolist() == expected
 
 
 def test_one_unit_and_no_frames(speech: torch.Tensor) -> None:

@@ -208,14 +208,14 @@ def test_deduplicated_rows_are_cut_as_their_frames_are(data: list[list[int]], se
         for number, durations in enumerate(data)
     ]
     try:
-        wanted = parts(split_rows([expand_durations(row) for row in rows], 0.3, segment, 0.5, test=test))
+        expected = parts(split_rows([expand_durations(row) for row in rows], 0.3, segment, 0.5, test=test))
     except InputError:
         assume(False)
     split = split_rows(rows, 0.3, segment, 0.5, test=test)
     found = parts(split)
-    assert found.keys() == wanted.keys()
+    assert found.keys() == expected.keys()
     for name, part in found.items():
-        assert [expand_durations(row) for row in part] == wanted[name]
+        assert [expand_durations(row) for row in part] == expected[name]
         for row in part:
             units = row["unitA"].split()
             assert all(one != other for one, other in pairwise(units))

@@ -76,7 +76,7 @@ def test_two_channels_of_a_real_call(data: Path) -> None:
 
 
 def test_read_speech_against_its_own_levels(data: Path) -> None:
-    """Detected speech carries nearly all of the energy, and what is left out is far below it."""
+    """Detected speech carries nearly all of the energy, and what is skipped is far below it."""
     for path in sorted((data / "speech" / "ljspeech").glob("*.flac"))[:6]:
         wave, rate = soundfile.read(path)
         inside = np.zeros(len(wave), bool)

@@ -88,11 +88,11 @@ def test_channels_are_as_loud_and_as_long_as_the_recording(rows: list[dict[str, 
         source, _ = read_audio(one["audio_filepath"], 16000)
         made, _ = read_audio(output / "speech" / f"{name}.wav", 16000)
         assert made.shape == source.shape
-        wanted, found = (_levels(sound) for sound in (source, made))
+        expected, found = (_levels(sound) for sound in (source, made))
         # Less only where peaks would have gone beyond full scale.
-        for channel, level, got in zip(made, wanted, found, strict=True):
+        for channel, level, got in zip(made, expected, found, strict=True):
             assert got == pytest.approx(level, abs=0.1) or (got < level and float(channel.abs().max()) > 0.98)
-        levels += wanted
+        levels += expected
     assert max(levels) - min(levels) > 10  # the recordings differ, so that one level for all would not do
 
 

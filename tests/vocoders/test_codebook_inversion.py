@@ -85,9 +85,9 @@ def test_pattern_level_and_spectrum_of_a_call(calls: list[dict], codebook: Codeb
         assert float(made.abs().max()) < 1
         # Encoded again, it is near the centroids that it was made from: much nearer than they are to each other.
         features = encoder.encode(made, 16000)
-        wanted = codebook.centroids[units[0, :, place]]
-        shuffled = wanted[torch.randperm(len(wanted), generator=torch.Generator().manual_seed(1))]
-        error = (features - wanted).square().mean().sqrt()
+        expected = codebook.centroids[units[0, :, place]]
+        shuffled = expected[torch.randperm(len(expected), generator=torch.Generator().manual_seed(1))]
+        error = (features - expected).square().mean().sqrt()
         assert error < 0.5 * (features - shuffled).square().mean().sqrt() and error < 6
 
 

@@ -77,8 +77,8 @@ def test_durations_that_are_given_count(vocoders: Any, tmp_path: Path, predictor
     assert rate == 16000 and sound.shape == (2, 48 * 320)
     frames = [[unit for unit, count in zip(range(24), [1, 2, 3] * 8, strict=True) for _ in range(count)]]
     frames.append([unit for unit in range(30, 42) for _ in range(4)])
-    wanted = vocoder.decode(torch.tensor(frames).T[None])[0]
-    torch.testing.assert_close(sound, wanted, rtol=0, atol=1e-4)  # 16 bits
+    expected = vocoder.decode(torch.tensor(frames).T[None])[0]
+    torch.testing.assert_close(sound, expected, rtol=0, atol=1e-4)  # 16 bits
 
 
 def test_units_without_durations_are_predicted_or_refused(vocoders: Any, tmp_path: Path) -> None:

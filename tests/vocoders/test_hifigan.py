@@ -58,8 +58,8 @@ def test_two_channels_are_fairseqs_speakers_0_and_4(dgslm: Any) -> None:
     assert 0.05 < float(sound.std()) < 0.7  # the weights make a sound; else the comparisons below would say little
     for row in range(3):
         for channel, speaker in enumerate((0, 4)):
-            wanted = fairseq_sound(config, weights, units[row, :, channel], speaker, None)
-            torch.testing.assert_close(sound[row, channel], wanted, rtol=0, atol=1e-5)
+            expected = fairseq_sound(config, weights, units[row, :, channel], speaker, None)
+            torch.testing.assert_close(sound[row, channel], expected, rtol=0, atol=1e-5)
     assert not torch.allclose(sound[0, 1], fairseq_sound(config, weights, units[0, :, 1], 0, None), atol=1e-3)
 
 
@@ -73,8 +73,8 @@ def test_styles_and_names(expresso: Any) -> None:
     ):
         sound = HiFiGANVocoder.load(checkpoint.parent, speakers=speakers, styles=styles).decode(units)[0]
         for channel, (speaker, style) in enumerate(numbers):
-            wanted = fairseq_sound(config, weights, units[0, :, channel], speaker, style)
-            torch.testing.assert_close(sound[channel], wanted, rtol=0, atol=1e-5)
+            expected = fairseq_sound(config, weights, units[0, :, channel], speaker, style)
+            torch.testing.assert_close(sound[channel], expected, rtol=0, atol=1e-5)
 
 
 def test_rows_and_chunks_are_one_batch(dgslm: Any) -> None:
@@ -104,7 +104,7 @@ def test_chunks_equal_the_whole_seams_included(dgslm: Any) -> None:
 @settings(deadline=None, max_examples=12)
 @given(st.data())
 def test_context_is_the_reach_of_the_gradient(data: st.DataObject) -> None:
-    """Which units a frame of sound depends on, asked of autograd, for generators of many shapes."""
+    """Which units per frame of sound depends on, asked of autograd, for generators of many shapes."""
     rates = data.draw(st.lists(st.sampled_from([2, 3, 4, 5]), min_size=1, max_size=3))
     kernels = [rate + data.draw(st.integers(0, 7)) for rate in rates]
     blocks = data.draw(st.lists(st.sampled_from([3, 5, 7]), min_size=1, max_size=2))
@@ -133,7 +133,7 @@ def test_context_is_the_reach_of_the_gradient(data: st.DataObject) -> None:
 def test_all_forms_of_the_weights_sound_alike(dgslm: Any, tmp_path: Path) -> None:
     checkpoint, config, weights = dgslm
     units = random_units(1, 12, 1)
-    wanted = HiFiGANVocoder.load(checkpoint).decode(units)
+    expected = HiFiGANVocoder.load(checkpoint).decode(units)
     today = {
         name.replace("weight_g", "parametrizations.weight.original0").replace(
             "weight_v", "parametrizations.weight.original1"
@@ -149,7 +149,7 @@ def test_all_forms_of_the_weights_sound_alike(dgslm: Any, tmp_path: Path) -> Non
             folded[name.replace("weight_v", "weight")] = direction * (length / norm)
     for number, form in enumerate((today, folded)):
         path = write(tmp_path / str(number), config, form)
-        torch.testing.assert_close(HiFiGANVocoder.load(path).decode(units), wanted, rtol=0, atol=1e-5)
+        torch.testing.assert_close(HiFiGANVocoder.load(path).decode(units), expected, rtol=0, atol=1e-5)
 
 
 def test_predicted_durations_are_fairseqs(tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_predicted_durations_are_fairseqs(tmp_path: Path) -> None:
     theirs = CodeGenerator(config).eval()
     theirs.load_state_dict(weights)
     with torch.no_grad():
-        wanted = theirs(code=units[None], dur_prediction=True)[0, 0]
+        expected = theirs(code=units[None], dur_prediction=True)[0, 0]
     sound = vocoder.decode(torch.repeat_interleave(units, durations)[None, :, None])[0, 0]
-    torch.testing.assert_close(sound, wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(sound, expected, rtol=0, atol=1e-5)
 
 
 def test_odd_upsampling_keeps_whole_frames(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_weights_that_do_not_fit(dgslm: Any, tmp_path: Path, case: str) -> None:
         ({"upsample_rates": None}, "upsample_rates is None"),
         ({"upsample_rates": [5, 4, 4, 2]}, "do not go together"),
         ({"dur_predictor_params": {**DURATIONS, "var_pred_kernel_size": 5}}, "var_pred_kernel_size 5: 3 is expected"),
-        ({"code_hop_size": 640}, "makes 320 samples a frame, its config.json says 640"),
+        ({"code_hop_size": 640}, "makes 320 samples per frame, its config.json says 640"),
     ],
 )
 def test_configurations_that_do_not_fit(dgslm: Any, tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -310,9 +310,9 @@ def test_the_command_makes_stereo_files(expresso: Any, checkout: Path, run_comma
     done = run_command(["python", script, tmp_path / "units.jsonl", tmp_path / "out", *options, "--duplicated"])
     assert "INFO" not in done.stdout + done.stderr and "Warning" not in done.stderr  # neither fairseq's nor torch's
     sound, rate = read_audio(tmp_path / "out" / "talk.wav")
-    wanted = HiFiGANVocoder.load(expresso[0], speakers=["lj", "ex02"], styles=["sad"]).decode(units[None])[0]
+    expected = HiFiGANVocoder.load(expresso[0], speakers=["lj", "ex02"], styles=["sad"]).decode(units[None])[0]
     assert rate == 16000
-    torch.testing.assert_close(sound, wanted, rtol=0, atol=1e-4)  # 16 bits
+    torch.testing.assert_close(sound, expected, rtol=0, atol=1e-4)  # 16 bits
 
 
 def test_published_ones_are_fetched_by_name(expresso: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,8 +326,8 @@ def test_published_ones_are_fetched_by_name(expresso: Any, tmp_path: Path, monke
     monkeypatch.setitem(hifigan_files.PUBLISHED, "mine", tuple(table))
     monkeypatch.setenv("SPEECHDLM_CACHE", str(tmp_path))
     units = random_units(1, 9, 1)
-    wanted = HiFiGANVocoder.load(folder, speakers=["lj"]).decode(units)
-    assert torch.equal(HiFiGANVocoder.load("mine", speakers=["lj"]).decode(units), wanted)
+    expected = HiFiGANVocoder.load(folder, speakers=["lj"]).decode(units)
+    assert torch.equal(HiFiGANVocoder.load("mine", speakers=["lj"]).decode(units), expected)
     assert {path.name for path in (tmp_path / "mine").iterdir() if path.suffix != ".part"} == set(files)
 
 
