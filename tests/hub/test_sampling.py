@@ -223,7 +223,7 @@ def test_the_script_explains_what_it_refuses(
         ({"unitA": [7, 7], "unitB": "1 2"}, "unitA is list, text is expected"),
         (torch.tensor([[4, 5], [24, 5]]), r"id 24 in unitA is no unit of dict\.unitA\.txt: .* 4 to 23"),
         (torch.tensor([[4, 2]]), "id 2 in unitB is no unit"),
-        (torch.tensor([[4, 5, 6]]), r"a tensor \(1, 3\) of torch\.int64, ids \(frames, 2\) are expected"),
+        (torch.tensor([[4, 5, 6]]), r"a tensor \(1, 3\) of torch\.int64, ids \(frames, 2\) expected"),
         (torch.ones(2, 2), r"a tensor \(2, 2\) of torch\.float32"),
         ("7 7", "dialogues: str, a dictionary"),
         (["7 7"], "dialogue 1: str, a dictionary"),
