@@ -56,11 +56,13 @@ def trust_checkpoints(trust: bool | None = True) -> Iterator[None]:
         _trusting.reset(token)
 
 
-def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu", trust: bool | None = None) -> Any:
+def load_checkpoint(
+    path: str | os.PathLike[str] | IO[bytes], map_location: Any = "cpu", trust: bool | None = None
+) -> Any:
     """Read a file written by ``torch.save``: what was saved, mostly a dict.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, or an open file, whose ``name`` messages give.
         map_location: where tensors go, as for ``torch.load``.
         trust: True lets the file run code while it loads; None asks the environment variable
             SPEECHDLM_TRUST_CHECKPOINTS.
@@ -68,7 +70,7 @@ def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu", tru
     Raises:
         InputError: there is no such file, it is not whole, or it asks for a class that is not on the allow-list.
     """
-    if not os.path.isfile(path):
+    if isinstance(path, str | os.PathLike) and not os.path.isfile(path):
         raise InputError(f"{os.fspath(path)}: no such checkpoint")
     return _load_safely(path, map_location, trusted() if trust is None else trust)
 
