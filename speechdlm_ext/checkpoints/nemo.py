@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -94,8 +94,8 @@ def read_nemo(path: str | os.PathLike[str]) -> NemoFile:
         raise InputError(f"{path}: {CONFIG} is not YAML of plain values ({one_line(error)})") from None
     if not isinstance(config, dict):
         raise InputError(f"{path}: {CONFIG} holds {type(config).__name__}, expected a mapping")
-    source: IO[bytes] = io.BytesIO(members.pop(WEIGHTS))
-    source.name = f"{path}: {WEIGHTS}"  # type: ignore[misc] - for messages
+    source = io.BytesIO(members.pop(WEIGHTS))
+    source.name = f"{path}: {WEIGHTS}"  # type: ignore[attr-defined] # which messages give
     weights = load_checkpoint(source, trust=False)
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise InputError(f"{path}: {WEIGHTS} is not a state dict, tensors by name")

@@ -255,10 +255,17 @@ def features_of(config: Mapping[str, Any], reflect: bool = False) -> LogMelFeatu
     for seconds, samples in (("window_size", "n_window_size"), ("window_stride", "n_window_stride")):
         if options.pop(samples, None):
             options[seconds] = config[samples] / rate
-    fixed = {"frame_splicing": 1, "exact_pad": False, "stft_exact_pad": False, "pad_value": 0, "dct_type": 2}
-    fixed |= {"norm": "ortho"} if kind == MFCC else {}
+    fixed: dict[str, Any] = {
+        "frame_splicing": 1,
+        "exact_pad": False,
+        "stft_exact_pad": False,
+        "pad_value": 0,
+        "dct_type": 2,
+    }
+    if kind == MFCC:
+        fixed["norm"] = "ortho"
     for name, only in fixed.items():
-        if (found := options.pop(name, only)) not in (only, float(only) if isinstance(only, int) else only):
+        if (found := options.pop(name, only)) != only:
             raise InputError(f"preprocessor: {name} {found} is not supported, {only} is expected")
     options = {name: value for name, value in options.items() if name not in _WITHOUT_EFFECT}
     if kind == LOG_MEL:
@@ -276,7 +283,7 @@ def _window(name: str, length: int, periodic: bool) -> Tensor:
 
 
 def _slaney_filters(features: SpeechFeatures, low: float, high: float | None, norm: str | None) -> Tensor:
-    """Triangular filters (n_fft // 2 + 1, bands), equally spaced on Slaney's mel scale: linear to 1 kHz, logarithmic above.
+    """Triangular filters (n_fft // 2 + 1, bands) on Slaney's mel scale, linear to 1 kHz and logarithmic above.
 
     In double precision, unlike torchaudio's: the published filters are rounded once.
     """
