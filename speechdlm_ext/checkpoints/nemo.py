@@ -77,9 +77,8 @@ def read_nemo(path: str | os.PathLike[str]) -> NemoFile:
     """Read a ``.nemo`` file, plain or compressed with gzip; nothing is unpacked to disk, no code in it runs.
 
     Raises:
-        InputError: there is no such file; it is cut off, no tar, or larger than a model; a member has a name outside the
-            archive, is a link or comes twice; the configuration is not YAML; the weights would run code, or are no
-            tensors.
+        InputError: there is no such file; it is cut off, no tar, or larger than a model; a member lies outside the
+            archive, is a link or comes twice; the configuration is not YAML; the weights would run code.
     """
     path = Path(path)
     if not path.is_file():
@@ -95,7 +94,7 @@ def read_nemo(path: str | os.PathLike[str]) -> NemoFile:
     if not isinstance(config, dict):
         raise InputError(f"{path}: {CONFIG} holds {type(config).__name__}, expected a mapping")
     source = io.BytesIO(members.pop(WEIGHTS))
-    source.name = f"{path}: {WEIGHTS}"  # type: ignore[attr-defined] # which messages give
+    source.name = f"{path}: {WEIGHTS}"  # which messages give
     weights = load_checkpoint(source, trust=False)
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise InputError(f"{path}: {WEIGHTS} is not a state dict, tensors by name")

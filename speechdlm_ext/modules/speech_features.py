@@ -58,8 +58,8 @@ class SpeechFeatures(nn.Module):
     def spectrum(self, wave: Tensor, lengths: Tensor, window: Tensor, reflect: bool) -> Tensor:
         """Power spectrum (B, n_fft // 2 + 1, N // hop + 1) of sound (B, N) with N_i valid samples a row.
 
-        Each row continues beyond its own end as it would alone: with zeros, or with its reflection. In double precision:
-        in single, quiet bands differ by 1e-4 from one processor to the next.
+        Each row continues beyond its own end as it would alone: with zeros, or with its reflection. In double
+        precision: in single, quiet bands differ by 1e-4 from one processor to the next.
         """
         padded = _reflect_ends(wave, lengths, self.n_fft // 2) if reflect else F.pad(wave, (self.n_fft // 2,) * 2)
         spectrum = torch.stft(
