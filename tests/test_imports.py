@@ -12,7 +12,7 @@ GROUPS = (
     ("io",),
     ("modules", "metrics"),
     ("encoders", "vad", "asr"),
-    ("units", "vocoders", "data", "generation"),
+    ("units", "vocoders", "codecs", "data", "generation"),
     ("models",),
     ("criterions", "tasks", "optim", "checkpoints"),
     ("hub",),

@@ -9,25 +9,28 @@ from typing import Any
 
 import torch
 
+from speechdlm_ext.codecs.base import Codec
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.manifest import errors_path, write_jsonl
 from speechdlm_ext.io.recordings import audio_paths, recording_blocks, recording_stamp
 from speechdlm_ext.io.resume_log import ResumeLog
-from speechdlm_ext.vocoders.wavtokenizer import WavTokenizer
 
 Row = Mapping[str, Any]
 
 
 def encode_codec(
     rows: Sequence[Row],
-    codec: WavTokenizer,
+    codec: Codec,
     output: str | os.PathLike[str],
     made_by: Mapping[str, Any],
     overwrite: bool = False,
+    may_be_empty: bool = False,
     progress: Callable[[Iterable[Row]], Iterable[Row]] = iter,
     say: Callable[[str], object] = print,
 ) -> int:
-    """Write the rows of a manifest with ``codec``, "12 7 …", and ``codec_rate``, tokens per second; other fields stay.
+    """Write the rows of a manifest with ``codec`` and ``codec_rate``, frames per second; other fields stay.
+
+    ``codec`` is "12 7 …", or a list of these, one for each of several codebooks. Sound is resampled for the codec.
 
     Results are kept in ``OUTPUT.partial`` as they come. A recording that cannot be encoded, or has more than one
     channel, costs a line in ``OUTPUT.errors``.
@@ -36,6 +39,7 @@ def encode_codec(
         rows: of a manifest, with ids.
         codec: what encodes, on its device.
         made_by: what the tokens depend on beside the recordings.
+        may_be_empty: write a file of no rows where there are none, as a shard may be.
         progress: wraps the rows that are still to do.
         say: called with lines of text for the user.
 
@@ -61,7 +65,7 @@ def encode_codec(
                 failed[row["id"]] = one_line(error)
                 say(f"skipped: {failed[row['id']]}")
         done = [row for row in rows if row["id"] not in failed]
-        if not done:
+        if not done and not (may_be_empty and not rows):
             raise InputError(
                 f"none of {len(rows)} recordings could be encoded; the first: {next(iter(failed.values()))}"
             )
@@ -75,10 +79,11 @@ def encode_codec(
     return len(done)
 
 
-def _tokens(row: Row, codec: WavTokenizer) -> str:
+def _tokens(row: Row, codec: Codec) -> str | list[str]:
     wave = torch.cat(list(recording_blocks(row, codec.sample_rate)), 1)
     if len(wave) != 1:
         raise InputError(
             f"{audio_paths(row)[0]} has {len(wave)} channels, 1 is expected: name one with channel_selector"
         )
-    return " ".join(map(str, codec.encode(wave, codec.sample_rate)[0, 0].tolist()))
+    lines = [" ".join(map(str, codes)) for codes in codec.encode(wave.to(codec.device))[0].tolist()]
+    return lines[0] if len(lines) == 1 else lines
