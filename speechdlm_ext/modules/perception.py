@@ -1,0 +1,211 @@
+"""Perception: sound to embeddings of a language model; features, encoder, adapter, projection; whole or in a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.conformer import ConformerEncoder, ConformerState, conformer_config
+from speechdlm_ext.modules.speech_features import LogMelFeatures, Preprocessor
+
+CONFORMER, IDENTITY = "ConformerEncoder", "IdentityConnector"
+
+
+class Perception(nn.Module):
+    """Sound to embeddings; weights have NeMo's names.
+
+    Args:
+        config: the section ``perception`` of a published configuration: ``preprocessor``, ``encoder``,
+            ``modality_adapter``, ``output_dim``. Where a frozen encoder is given, ``stack`` says how many of its frames
+            make one of the adapter's (default 1), and preprocessor and encoder are not read.
+        encoder: a frozen encoder of :mod:`speechdlm_ext.encoders` (HuBERT, WavLM, any of transformers) instead of
+            ``preprocessor`` and ``encoder``; its weights are not among this module's.
+
+    Attributes:
+        sample_rate: of the sound, in Hz.
+        frame_rate: embeddings per second.
+
+    Raises:
+        InputError: a section is missing, or cannot be built.
+    """
+
+    def __init__(self, config: Mapping[str, Any], encoder: Any = None) -> None:
+        super().__init__()
+        if encoder is None:
+            for name in ("preprocessor", "encoder"):
+                if not isinstance(config.get(name), Mapping):
+                    raise InputError(f"perception: no section {name} in the configuration")
+            self.preprocessor = Preprocessor(config["preprocessor"])
+            self.encoder = build_encoder(config["encoder"], "perception.encoder")
+            features = self.preprocessor.featurizer
+            self.sample_rate = features.sample_rate
+            self.frame_rate, width = features.frame_rate / self.encoder.config.subsampling_factor, self.encoder.dim
+            if features.dim != self.encoder.config.feat_in:
+                raise InputError(
+                    f"perception: features of {features.dim} bands, feat_in {self.encoder.config.feat_in} in the encoder"
+                )
+        else:
+            self.encoder = FrozenEncoder(encoder, int(config.get("stack", 1)))
+            self.sample_rate, self.frame_rate = encoder.sample_rate, encoder.frame_rate / self.encoder.stack
+            width = self.encoder.dim
+        section = dict(config.get("modality_adapter") or {"_target_": IDENTITY, "d_model": width})
+        output_dim = section.pop("output_dim", None)  # the adapter's own; then there is no projection
+        self.modality_adapter: nn.Module = nn.Identity()
+        if _kind(section) != IDENTITY:
+            self.modality_adapter = build_encoder(section, "perception.modality_adapter")
+            if self.modality_adapter.config.feat_in != width:
+                raise InputError(
+                    f"perception: an encoder of width {width}, feat_in {self.modality_adapter.config.feat_in} in the adapter"
+                )
+            width = self.modality_adapter.dim
+            self.frame_rate /= self.modality_adapter.config.subsampling_factor
+        self.output_dim = int(config.get("output_dim") or output_dim or width)
+        self.proj = nn.Identity() if output_dim else nn.Linear(width, self.output_dim)
+
+    @property
+    def token_equivalent_duration(self) -> float:
+        """Seconds of sound for one embedding."""
+        return 1 / self.frame_rate
+
+    def forward(self, input_signal: Tensor, input_signal_length: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, T, H) and their valid frames (B,), of sound (B, N) at :attr:`sample_rate` and its samples (B,).
+
+        A row's embeddings are those it would have alone.
+        """
+        if isinstance(self.encoder, FrozenEncoder):
+            x, lengths = self.encoder(input_signal, input_signal_length)
+        else:
+            features, lengths = self.preprocessor(input_signal, input_signal_length)
+            x, lengths = self.encoder(features.transpose(1, 2).to(self._dtype), lengths)
+        if isinstance(self.modality_adapter, ConformerEncoder):
+            x, lengths = self.modality_adapter(x, lengths)
+        return self.proj(x), lengths
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.encoder.parameters()).dtype
+
+    def stream(self) -> PerceptionStream:
+        """A stream of sound, whose embeddings come as soon as no later sound can change them.
+
+        Raises:
+            InputError: the encoder, the adapter or the features need the whole recording.
+        """
+        if not isinstance(self.encoder, ConformerEncoder):
+            raise InputError("perception: a stream needs a causal Conformer encoder")
+        features = self.preprocessor.featurizer
+        if not isinstance(features, LogMelFeatures):
+            raise InputError("perception: a stream needs log-mel features")
+        adapter = self.modality_adapter.state() if isinstance(self.modality_adapter, ConformerEncoder) else None
+        return PerceptionStream(self, LogMelStream(features), self.encoder.state(), adapter)
+
+
+class FrozenEncoder(nn.Module):
+    """An encoder of another package as a module without weights of its own.
+
+    Args:
+        encoder: has ``sample_rate``, ``dim``, ``device``, ``to`` and ``encode_batch``.
+        stack: how many of its frames are put side by side; the last ones are filled with zeros.
+    """
+
+    def __init__(self, encoder: Any, stack: int = 1) -> None:
+        super().__init__()
+        if stack < 1:
+            raise InputError(f"perception: stack {stack}; expected 1 or more")
+        self.wrapped, self.stack, self.dim = [encoder], stack, encoder.dim * stack  # a list hides it from torch
+
+    @torch.no_grad()
+    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """States (B, T, dim) and valid frames (B,) of sound (B, N) and its samples (B,)."""
+        (encoder,) = self.wrapped
+        if encoder.device != wave.device:
+            encoder.to(wave.device)
+        found = encoder.encode_batch([row[:count] for row, count in zip(wave, lengths.tolist(), strict=True)])
+        rows = [nn.functional.pad(one, (0, 0, 0, -len(one) % self.stack)).view(-1, self.dim) for one in found]
+        counts = torch.tensor([len(row) for row in rows], device=wave.device)
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True), counts
+
+
+class LogMelStream:
+    """Log-mel bands of sound that arrives bit by bit; joined, they are those of the whole.
+
+    Raises:
+        InputError: the features are normalized by recording.
+    """
+
+    def __init__(self, features: LogMelFeatures) -> None:
+        if features.normalize in ("per_feature", "all_features") or features.reflect:
+            raise InputError(
+                f"perception: features normalized {features.normalize} need the whole recording; a stream needs "
+                "a model with normalize NA"
+            )
+        self.features = features
+        self._previous: Tensor | None = None
+        self._waiting: Tensor | None = None
+        self._samples = self._frames = 0
+
+    def step(self, wave: Tensor, last: bool = False) -> Tensor:
+        """The next bands (B, t, D) for the next samples (B, n)."""
+        features = self.features
+        margin = features.n_fft // 2
+        x, wave = wave.float(), wave.float()
+        if features.preemph is not None and wave.size(1):
+            before = torch.zeros_like(wave[:, :1]) if self._previous is None else self._previous
+            x = wave - features.preemph * torch.cat([before, wave[:, :-1]], 1)
+            self._previous = wave[:, -1:]
+        self._samples += wave.size(1)
+        kept = wave.new_zeros(len(wave), margin) if self._waiting is None else self._waiting
+        x = torch.cat([kept, x, x.new_zeros(len(x), margin if last else 0)], 1)
+        count = max((x.size(1) - features.n_fft) // features.hop + 1, 0)
+        if last:
+            count = min(count, self._samples // features.hop - self._frames)
+        self._frames, self._waiting = self._frames + count, x[:, count * features.hop :]
+        if count <= 0:
+            return x.new_zeros(len(x), 0, features.dim)
+        power = features.power(x[:, : features.n_fft + (count - 1) * features.hop], features.window)
+        return features.bands(power).transpose(1, 2)
+
+
+@dataclass
+class PerceptionStream:
+    """The state of a stream of one or several rows of sound; see :meth:`Perception.stream`."""
+
+    perception: Perception
+    features: LogMelStream
+    encoder: ConformerState
+    adapter: ConformerState | None
+    frames: int = field(default=0)
+
+    @torch.no_grad()
+    def step(self, wave: Tensor, last: bool = False) -> Tensor:
+        """The next embeddings (B, t, H), t of 0 on, for the next samples (B, n); ``last`` ends the stream."""
+        perception = self.perception
+        x = self.features.step(wave, last).to(perception._dtype)
+        encoder: Any = perception.encoder
+        if x.size(1) or last:
+            x = encoder.step(x, self.encoder, last)
+        else:
+            x = x.new_zeros(len(x), 0, encoder.dim)
+        if self.adapter is not None:
+            adapter: Any = perception.modality_adapter
+            x = adapter.step(x, self.adapter, last)
+        self.frames += x.size(1)
+        embeddings: Tensor = perception.proj(x)
+        return embeddings
+
+
+def build_encoder(section: Mapping[str, Any], where: str) -> ConformerEncoder:
+    """The encoder of a section; raises :class:`InputError` for a kind that is not known."""
+    if _kind(section) != CONFORMER:
+        raise InputError(f"{where}: {section.get('_target_')} is not known; expected {CONFORMER}")
+    return ConformerEncoder(conformer_config(section, where))
+
+
+def _kind(section: Mapping[str, Any]) -> str:
+    """The class that a section of a configuration names; it is never imported."""
+    return str(section.get("_target_", CONFORMER)).rpartition(".")[2]
