@@ -82,7 +82,8 @@ class ConformerConfig:
 # Options of published configurations that must have these values, or change nothing in what is computed here.
 _FIXED: dict[str, Any] = {"self_attention_model": "rel_pos", "untie_biases": True, "reduction": None}
 _WITHOUT_EFFECT = {
-    "_target_", "pos_emb_max_len", "stochastic_depth_drop_prob", "stochastic_depth_mode", "stochastic_depth_start_layer",
+    "_target_", "pos_emb_max_len", "stochastic_depth_drop_prob", "stochastic_depth_mode",
+    "stochastic_depth_start_layer",
     "att_context_probs", "global_tokens", "global_tokens_spacing", "global_attn_separate", "reduction_position",
     "reduction_factor", "subsampling_conv_chunking_factor", "use_pytorch_sdpa", "use_pytorch_sdpa_backends",
     "sync_max_audio_length", "n_layers_to_keep",
@@ -339,7 +340,7 @@ class ConformerEncoder(nn.Module):
         self.out_proj = nn.Linear(config.d_model, config.feat_out) if config.feat_out > 0 else None
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, T', D) and their valid frames (B,), of features (B, T, F) and theirs; a row as it would be alone."""
+        """States (B, T', D) and their valid frames (B,), of features (B, T, F); a row's are as it alone has."""
         if isinstance(self.pre_encode, Subsampling):
             x, lengths = self.pre_encode(x, lengths)
         else:

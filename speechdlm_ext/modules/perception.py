@@ -41,14 +41,13 @@ class Perception(nn.Module):
                 if not isinstance(config.get(name), Mapping):
                     raise InputError(f"perception: no section {name} in the configuration")
             self.preprocessor = Preprocessor(config["preprocessor"])
-            self.encoder = build_encoder(config["encoder"], "perception.encoder")
+            self.encoder: Any = build_encoder(config["encoder"], "perception.encoder")
             features = self.preprocessor.featurizer
             self.sample_rate = features.sample_rate
             self.frame_rate, width = features.frame_rate / self.encoder.config.subsampling_factor, self.encoder.dim
-            if features.dim != self.encoder.config.feat_in:
-                raise InputError(
-                    f"perception: features of {features.dim} bands, feat_in {self.encoder.config.feat_in} in the encoder"
-                )
+            bands = self.encoder.config.feat_in
+            if features.dim != bands:
+                raise InputError(f"perception: features of {features.dim} bands, feat_in {bands} in the encoder")
         else:
             self.encoder = FrozenEncoder(encoder, int(config.get("stack", 1)))
             self.sample_rate, self.frame_rate = encoder.sample_rate, encoder.frame_rate / self.encoder.stack
@@ -58,10 +57,8 @@ class Perception(nn.Module):
         self.modality_adapter: nn.Module = nn.Identity()
         if _kind(section) != IDENTITY:
             self.modality_adapter = build_encoder(section, "perception.modality_adapter")
-            if self.modality_adapter.config.feat_in != width:
-                raise InputError(
-                    f"perception: an encoder of width {width}, feat_in {self.modality_adapter.config.feat_in} in the adapter"
-                )
+            if (found := self.modality_adapter.config.feat_in) != width:
+                raise InputError(f"perception: an encoder of width {width}, feat_in {found} in the adapter")
             width = self.modality_adapter.dim
             self.frame_rate /= self.modality_adapter.config.subsampling_factor
         self.output_dim = int(config.get("output_dim") or output_dim or width)
@@ -73,7 +70,7 @@ class Perception(nn.Module):
         return 1 / self.frame_rate
 
     def forward(self, input_signal: Tensor, input_signal_length: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, T, H) and their valid frames (B,), of sound (B, N) at :attr:`sample_rate` and its samples (B,).
+        """Embeddings (B, T, H) and their valid frames (B,), of sound (B, N), of which (B,) samples count.
 
         A row's embeddings are those it would have alone.
         """

@@ -62,6 +62,10 @@ class SpeechFeatures(nn.Module):
         precision: in single, quiet bands differ by 1e-4 from one processor to the next.
         """
         padded = _reflect_ends(wave, lengths, self.n_fft // 2) if reflect else F.pad(wave, (self.n_fft // 2,) * 2)
+        return self.power(padded, window)
+
+    def power(self, padded: Tensor, window: Tensor) -> Tensor:
+        """Power spectrum (B, n_fft // 2 + 1, T) of sound (B, N) that is padded already, T = (N - n_fft) // hop + 1."""
         spectrum = torch.stft(
             padded.double(),
             self.n_fft,
@@ -157,17 +161,21 @@ class LogMelFeatures(SpeechFeatures):
         if self.preemph is not None:
             wave = torch.cat((wave[:, :1], wave[:, 1:] - self.preemph * wave[:, :-1]), dim=1)
         wave = wave.masked_fill(~frame_mask(lengths, wave.shape[1]), 0.0)
-        power = self.spectrum(wave, lengths, self.window, self.reflect)
-        if self.mag_power != 2.0:
-            power = power.pow(self.mag_power / 2)
-        bands = self.fb @ power
-        if self.log:
-            bands = (bands.clamp(min=self.guard) if self.clamp else bands + self.guard).log()
+        bands = self.bands(self.spectrum(wave, lengths, self.window, self.reflect))
         valid = self.frames(lengths)
         mask = frame_mask(valid, bands.shape[2])[:, None]
         bands = _normalized(bands, mask, self.normalize)
         padding = -bands.shape[2] % self.pad_to if self.pad_to > 0 else 0
         return F.pad(bands.masked_fill(~mask, 0.0), (0, padding)), valid
+
+    def bands(self, power: Tensor) -> Tensor:
+        """Bands (B, D, T), not normalized, of power spectra (B, n_fft // 2 + 1, T)."""
+        if self.mag_power != 2.0:
+            power = power.pow(self.mag_power / 2)
+        bands = self.fb @ power
+        if self.log:
+            bands = (bands.clamp(min=self.guard) if self.clamp else bands + self.guard).log()
+        return bands
 
 
 class MFCCFeatures(SpeechFeatures):
