@@ -12,7 +12,7 @@ from torch import Tensor
 
 from speechdlm_ext.codecs.base import Codec
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.nemo_archive import NemoArchive
+from speechdlm_ext.io.nemo import read_nemo
 from speechdlm_ext.modules.hifigan_codec import HiFiGANCodecConfig, HiFiGANCodecModel
 from speechdlm_ext.modules.weights import check_finite
 
@@ -48,17 +48,16 @@ class NemoCodec(HiFiGANCodecModel, Codec):
         return cls.from_pretrained(model)
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str], trust: bool | None = None) -> NemoCodec:
+    def from_pretrained(cls, path: str | os.PathLike[str]) -> NemoCodec:
         """Load a ``.nemo`` file, strictly but for losses and discriminators.
 
         Raises:
             InputError: there is no such file, it is damaged, or of another model.
         """
-        archive = NemoArchive(path)
-        if archive.target != "AudioCodecModel":
-            raise InputError(f"{path}: a {archive.target or 'model of no kind'}, an AudioCodecModel is expected")
-        codec = cls(archive.config)
-        codec.load_nemo(archive.weights(trust), str(path))
+        file = read_nemo(path)
+        file.expect("AudioCodecModel")
+        codec = cls(file.config)
+        codec.load_nemo(file.weights, str(path))
         codec.identity = ["nemo", hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]]
         return codec
 

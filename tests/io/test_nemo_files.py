@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
-from speechdlm_ext.checkpoints.nemo import CONFIG, WEIGHTS, read_nemo, write_nemo
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.nemo import CONFIG, WEIGHTS, read_nemo, write_nemo
 from tests.helpers.hostile import payloads
 
 
