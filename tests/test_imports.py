@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Each group may import those before it, and rooms of one group one another as long as there is no circle.
 GROUPS = (
-    ("compat", "errors"),
+    ("compat", "errors", "neural_types"),
     ("io",),
     ("modules", "metrics"),
     ("encoders", "vad", "asr"),
