@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from speechdlm_ext.commands.old_names import add_renamed
+from speechdlm_ext.commands.presets import add_preset_options, parse_with_preset
 from speechdlm_ext.commands.units import add_unit_options, add_worker_option, load_pipeline
 from speechdlm_ext.commands.vocoder import add_vocoder_options, vocoder_from
 from speechdlm_ext.errors import InputError, run_command
@@ -26,11 +27,15 @@ def get_parser() -> argparse.ArgumentParser:
     add_renamed(
         parser, "--output", "--output-dir", type=Path, default=Path("output"), help="folder (default: %(default)s)"
     )
-    add_unit_options(parser)
+    add_preset_options(parser)
+    add_unit_options(parser, required=False)
     parser.add_argument(
         "--predict-durations",
         action="store_true",
         help="let the vocoder predict how long each unit lasts, in place of the recording",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1, help="wav files of each recording, of a vocoder that samples (default: 1)"
     )
     add_vocoder_options(parser, device=False)
     add_shard_option(parser)
@@ -59,7 +64,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run the command."""
-    options = get_parser().parse_args()
+    options = parse_with_preset(get_parser())
     shard = find_shard(options.shard)
     if options.html_items < 1:
         raise InputError(f"--html-items {options.html_items}: 1 or more is expected")
@@ -71,7 +76,7 @@ def main() -> None:
 
     rows = read_manifest(options.manifest)
     pipeline = load_pipeline(options)
-    vocoder = vocoder_from(options, pipeline.codebook)
+    vocoder = vocoder_from(options, pipeline.codebook, lambda: pipeline)
     made = resynthesize(
         rows,
         options.dataset,
@@ -81,6 +86,7 @@ def main() -> None:
         shard,
         options.overwrite,
         options.predict_durations,
+        options.samples,
         options.batch_seconds,
         options.num_workers,
         progress=lambda items, seconds: follow(items, seconds, "resynthesis", tqdm.write),

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from speechdlm_ext.commands.old_names import add_renamed
+from speechdlm_ext.commands.presets import add_preset_options, parse_with_preset
+from speechdlm_ext.commands.units import add_unit_options, load_pipeline
 from speechdlm_ext.commands.vocoder import add_vocoder_options, vocoder_from
 from speechdlm_ext.errors import run_command
 
@@ -14,11 +16,12 @@ from speechdlm_ext.errors import run_command
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Stopped anywhere and started again, it makes the files that are missing."
+        description=__doc__,
+        epilog="Stopped anywhere and started again, it makes the files that are missing. "
+        "--vocoder codebook needs --codebook; the options of codebook and encoder are of --voice otherwise.",
     )
     parser.add_argument("units", type=Path, help='lines of {"audio": name, "unitA": "7 376 …", "unitB": "…"}')
     parser.add_argument("folder", type=Path, help="gets <audio>.wav for every line")
-    parser.add_argument("--codebook", type=Path, help="that the units were made with; --vocoder codebook needs it")
     add_renamed(
         parser, "--frame-level", "--duplicated", action="store_true",
         help="there is one unit for every frame, in a file that does not say so",
@@ -26,13 +29,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace existing wav files of other units or settings"
     )
-    add_vocoder_options(parser, {"vocoder-checkpoint": "--checkpoint", "vocoder-config": "--config"})
+    add_preset_options(parser)
+    add_unit_options(parser, required=False)
+    add_vocoder_options(parser, {"vocoder-checkpoint": "--checkpoint", "vocoder-config": "--config"}, device=False)
     return parser
 
 
 def main() -> None:
     """Run the command."""
-    options = get_parser().parse_args()
+    options = parse_with_preset(get_parser())
     from tqdm import tqdm
 
     from speechdlm_ext.units.codebook_files import load_codebook
@@ -40,7 +45,9 @@ def main() -> None:
     from speechdlm_ext.vocoders.synthesize import synthesize_rows
 
     rows = read_unit_file(options.units)
-    vocoder = vocoder_from(options, load_codebook(options.codebook) if options.codebook else None)
+    # A preset's codebook is for --voice alone.
+    codebook = load_codebook(options.codebook) if options.codebook and not options.preset else None
+    vocoder = vocoder_from(options, codebook, lambda: load_pipeline(options))
     paths = synthesize_rows(
         rows,
         vocoder,

@@ -36,13 +36,18 @@ def add_encoder_options(parser: argparse.ArgumentParser, default: str | None = N
     group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the encoder (default: %(default)s)")
 
 
-def add_unit_options(parser: argparse.ArgumentParser) -> None:
-    """``--codebook`` and what belongs to it, and the encoder's options, read by :func:`load_pipeline`."""
+def add_unit_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """``--codebook`` and what belongs to it, and the encoder's options, read by :func:`load_pipeline`.
+
+    Args:
+        parser: of the command.
+        required: whether ``--codebook`` must be given; a preset may name it.
+    """
     parser.add_argument(
         "--codebook",
         type=Path,
-        required=True,
-        help="of data_prep/train_codebook.py, or a published one, which does not name its encoder",
+        required=required,
+        help="of data_prep/train_codebook.py, or a published file or its name, which do not name their encoder",
     )
     parser.add_argument(
         "--duration-penalty",
@@ -106,6 +111,8 @@ def build_placed_encoder(options: argparse.Namespace) -> Encoder:
 
 def load_pipeline(options: argparse.Namespace) -> UnitPipeline:
     """What :func:`add_unit_options` was given, loaded; raises InputError as :meth:`.UnitPipeline.load` does."""
+    if options.codebook is None:
+        raise InputError("--codebook FILE is needed, or a --preset that names one")
     if options.batch_seconds is not None and not options.batch_seconds >= 0:
         raise InputError(f"--batch-seconds {options.batch_seconds:g}: 0 or more is expected")
     from speechdlm_ext.units.pipeline import UnitPipeline

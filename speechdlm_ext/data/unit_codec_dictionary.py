@@ -136,6 +136,8 @@ class UnitCodecDictionary:
         names = [name for name, _ in groupby(given)]
         unknown = [name for name in names if name not in self._units]
         if unknown and strict:
+            if unknown[0][1:].isdecimal():
+                self.check_units(where)
             raise InputError(
                 f"{where}: {unknown[0]} is no unit of this model, which has {len(self.units)} "
                 f"({self.units[0]} … {self.units[-1]}): use units of its codebook"
@@ -143,9 +145,34 @@ class UnitCodecDictionary:
         ids = (self.token_to_id[name if name in self._units else UNK] for name in names if name not in self.skipped)
         return list(ids)
 
+    def check_units(self, where: str) -> None:
+        """Raise an :class:`InputError` unless the units are u0 … u(K-1); published models of phones have others."""
+        other = set(self.units) - {f"u{number}" for number in range(len(self.units))}
+        if other:
+            raise InputError(
+                f"{where}: the model is of phones ({', '.join(sorted(other)[:3])}, …), not of units: take the one of "
+                "the units' codebook and penalty"
+            )
+
     def prompt(self, units: Sequence[int]) -> list[int]:
         """Ids of deduplicated units to what a model continues: all of them, BOS, and the first again."""
         return [*units, self.token_to_id[BOS], *units[:1]]
+
+    def codec_counts(self, units: Iterable[str | int]) -> list[int]:
+        """How many codec tokens begin during each run of units, one per frame; runs as in :meth:`unit_ids`."""
+        names = (name if name in self._units else f"u{name}" for name in map(str, units))
+        counts, frames, taken = [], 0, 0
+        for name, run in groupby(names):
+            frames += len(list(run))
+            if name not in self.skipped:
+                end = self._tokens_before(frames)
+                counts.append(end - taken)
+                taken = end
+        return counts
+
+    def _tokens_before(self, frames: int) -> int:
+        """How many codec tokens begin before the end of so many frames: token j begins at j / codec_rate."""
+        return -(-frames * self.codec_rate // self.unit_rate)
 
     def codec_tokens(self, ids: Iterable[int]) -> list[int]:
         """The codec tokens among ids."""
@@ -183,8 +210,7 @@ class UnitCodecDictionary:
             frames += count
             ids.append(name)
             given.append(True)
-            # A codec token belongs to the unit during which it begins: token j begins at j / codec_rate.
-            end = min(-(-frames * self.codec_rate // self.unit_rate), len(codec))
+            end = min(self._tokens_before(frames), len(codec))  # a codec token is of the unit during which it begins
             ids += [*self.codec_ids[codec[taken:end]].tolist(), self.token_to_id[EOP]]
             given += [False] * (len(ids) - len(given))
             taken = max(taken, end)

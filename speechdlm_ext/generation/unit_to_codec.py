@@ -19,6 +19,8 @@ from speechdlm_ext.errors import InputError
 
 # Steps between two looks at whether rows have ended, each of which waits for the device.
 LOOK = 16
+# Positions by which the cache has room at first; it doubles where rows become longer.
+ROOM = 512
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class CodecOptions:
         top_p: sample from the smallest set of tokens before which there is at most this probability; 0 is greedy.
         published_limits: as the public code decodes: two more codec tokens for the first unit and one more for each
             other, and tokens of other kinds may be sampled, which count and are dropped.
+        chunk_size: positions of a prompt that are read at a time; ``None`` for all. It changes memory alone.
 
     Raises:
         InputError: a value out of range.
@@ -42,6 +45,7 @@ class CodecOptions:
     temperature: float = 1.0
     top_p: float = 0.8
     published_limits: bool = False
+    chunk_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 0:
@@ -52,6 +56,8 @@ class CodecOptions:
             raise InputError(f"--temperature {self.temperature}: 0 or more is expected")
         if not 0 <= self.top_p <= 1:
             raise InputError(f"--top-p {self.top_p}: 0 to 1 is expected")
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise InputError(f"chunk_size {self.chunk_size}: 1 or more is expected")
 
     @property
     def greedy(self) -> bool:
@@ -68,11 +74,15 @@ class CodecPrompt:
         voice: ids of what the first ``spoken`` units sounded like: each unit but the first after its predecessor's EOP,
             as in a training sequence; empty without a voice.
         spoken: how many units the voice has.
+        counts: how many codec tokens each unit after the voice gets, if that is known, whatever the options' limit is.
+        max_tokens: of this row; ``None`` for the options'.
     """
 
     units: Sequence[int]
     voice: Sequence[int] = ()
     spoken: int = 0
+    counts: Sequence[int] | None = None
+    max_tokens: int | None = None
 
     def ids(self, dictionary: UnitCodecDictionary) -> list[int]:
         """What the model reads before it predicts."""
@@ -118,9 +128,10 @@ def generate_codec(
     """
     answers = [CodecHypothesis() for _ in prompts]
     rows = [i for i, prompt in enumerate(prompts) if len(prompt.units) > prompt.spoken]
-    if not rows or not options.max_tokens:
-        for i in rows:
-            answers[i].finished = False
+    for i in rows:
+        answers[i].finished = False
+    rows = [i for i in rows if _most(prompts[i], options) > 0]
+    if not rows:
         return answers
     state = _State(decoder, dictionary, [prompts[i] for i in rows], options, [uniforms[i] for i in rows])
     for i, ids in zip(rows, state.run(progress), strict=True):
@@ -157,11 +168,17 @@ class _State:
         read = [prompt.ids(dictionary) for prompt in prompts]
         follow = [[*prompt.units[prompt.spoken + 1 :], -1] for prompt in prompts]
         self.shortest = min(map(len, read))
-        self.steps = max(map(len, read)) - self.shortest + options.max_tokens
+        self.most = [_most(prompt, options) for prompt in prompts]
+        self.steps = max(len(ids) + most for ids, most in zip(read, self.most, strict=True)) - self.shortest
         self.read = _padded(read, device)
         self.follow = _padded(follow, device)
         self.late = [len(ids) - self.shortest for ids in read]  # steps in which a row is still given its prompt
         self.start = torch.tensor(self.late, device=device)
+        self.stop = self.start + torch.tensor(self.most, device=device)
+        usual = options.max_codec_tokens_per_phone
+        limits = [prompt.counts or [usual] * (len(prompt.units) - prompt.spoken) for prompt in prompts]
+        self.limit = _padded(limits, device)  # codec tokens of each unit; exactly so many where `exact`
+        self.exact = torch.tensor([prompt.counts is not None for prompt in prompts], device=device).unsqueeze(1)
         self.unit = torch.zeros_like(self.start)
         self.tokens = torch.zeros_like(self.start)  # of the unit so far
         self.next = torch.full_like(self.start, -1)  # a unit that is given next, or -1
@@ -170,18 +187,26 @@ class _State:
         self.other = torch.ones(len(dictionary), dtype=torch.bool, device=device)
         self.other[dictionary.codec_ids.to(device)] = False
         self.other[self.end] = False
+        self.ending = torch.arange(len(dictionary), device=device) == self.end
         self.rows = list(range(len(prompts)))
         self.made: list[list[int]] = [[] for _ in prompts]
 
     def run(self, progress: Callable[[int], object]) -> list[list[int]]:
         """The tokens of each row after its prompt, at least to its end."""
-        cache = self.decoder.make_cache(self.shortest + self.steps)
+        room = self.shortest + min(self.steps, ROOM)
+        cache = self.decoder.make_cache(room)
         tokens = self.read[:, : self.shortest]
+        first = self.options.chunk_size or self.shortest
+        while tokens.size(1) > first:
+            self.decoder(tokens[:, :first].unsqueeze(-1), cache=cache.extend(first))
+            tokens = tokens[:, first:]
         columns: list[Tensor] = []
         drawn = torch.empty(0)
         for step in range(self.steps):
             if step % LOOK == 0 and not self.options.greedy:
                 drawn = self._draw(step)
+            if self.shortest + step > cache.capacity:
+                cache.grow(min(2 * cache.capacity, self.shortest + self.steps))
             (found, *_), _ = self.decoder(tokens.unsqueeze(-1), cache=cache.extend(tokens.size(1)))
             chosen = self._choose(found.units[:, -1, 0].float(), drawn[step % LOOK] if len(drawn) else None)
             columns.append(self._advance(step, chosen))
@@ -195,8 +220,7 @@ class _State:
                         break
                     cache.select(kept)
                     tokens = tokens[kept]
-        most = self.options.max_tokens
-        return [ids[start : start + most] for ids, start in zip(self.made, self.late, strict=True)]
+        return [ids[a : a + most] for ids, a, most in zip(self.made, self.late, self.most, strict=True)]
 
     def _draw(self, step: int) -> Tensor:
         """Random numbers for the next steps ``(LOOK, B)``; a row's first is for its own first step."""
@@ -209,12 +233,13 @@ class _State:
     def _choose(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
         """The next token of each row where none is given: ``(B, V)`` to ``(B,)``."""
         options = self.options
-        limit = options.max_codec_tokens_per_phone
+        limit = self.limit.gather(1, self.unit.clamp_max(self.limit.size(1) - 1).unsqueeze(1))
+        barred = self.other.expand_as(logits)
         if options.published_limits:
-            full = self.tokens >= limit + 1 + (self.unit == 0)
-        else:
-            full = self.tokens >= limit
-            logits = logits.masked_fill(self.other, -torch.inf)
+            limit += torch.where(self.exact, 0, 1 + (self.unit == 0).long().unsqueeze(1))
+            barred = barred & self.exact
+        full = (self.tokens.unsqueeze(1) >= limit).squeeze(1)
+        logits = logits.masked_fill(barred | (self.exact & self.ending), -torch.inf)
         if options.greedy or uniform is None:
             chosen = logits.argmax(-1)
         else:
@@ -235,7 +260,7 @@ class _State:
         ended = ~reading & ~forced & (token == self.end)
         following = self.follow.gather(1, self.unit.clamp_max(self.follow.size(1) - 1).unsqueeze(1)).squeeze(1)
         self.next = torch.where(ended, following, -1)
-        self.done |= (ended & (following < 0)) | (self.start + self.options.max_tokens <= step + 1)
+        self.done |= (ended & (following < 0)) | (self.stop <= step + 1)
         self.unit += ended
         self.tokens = torch.where(reading | forced | ended, 0, self.tokens + 1)
         return token
@@ -252,9 +277,13 @@ class _State:
         self.rows = [self.rows[i] for i in kept.tolist()]
         self.uniforms = [self.uniforms[i] for i in kept.tolist()]
         kept = kept.to(self.read.device)
-        for name in ("read", "follow", "start", "unit", "tokens", "next", "done"):
+        for name in ("read", "follow", "start", "stop", "limit", "exact", "unit", "tokens", "next", "done"):
             setattr(self, name, getattr(self, name)[kept])
         return kept
+
+
+def _most(prompt: CodecPrompt, options: CodecOptions) -> int:
+    return options.max_tokens if prompt.max_tokens is None else prompt.max_tokens
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:

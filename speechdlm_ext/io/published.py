@@ -44,6 +44,17 @@ HUBERT = {
     ),
 }
 WAVLM = {"wavlm-large": Published(f"{_WAVLM}/wavlm-large-6fb4b3c3.pt", "6fb4b3c3")}
+# DP-SLM's, of K centroids of WavLM-Large's layer 11.
+CODEBOOKS = {
+    f"wavlm-large-l11-k{units}": Published(f"{_WAVLM}/codebook-layer-11-k-{units}-{digest}.pt", digest)
+    for units, digest in (
+        (100, "8b2b254e"),
+        (200, "55b06314"),
+        (500, "2c2dee95"),
+        (1000, "db31d361"),
+        (2000, "af7a6260"),
+    )
+}
 
 
 def locate(path_or_name: str | os.PathLike[str], table: dict[str, Published]) -> Path:

@@ -132,6 +132,15 @@ class DecoderCache:
                 used = min(self.length, self.capacity) * buffer.size(3) // self.capacity
                 buffer[:, :, :, :used] = buffer[:, inner, :, :used]
 
+    def grow(self, capacity: int) -> None:
+        """Make room for more positions than before; those of a cache that neither rolls nor is static."""
+        for name, buffer in self._buffers.items():
+            rows, heads, size, dim = buffer.shape[1:]
+            wider = buffer.new_zeros(2, rows, heads, size // self.capacity * capacity, dim)
+            wider[:, :, :, :size] = buffer
+            self._keep(name, wider)
+        self.capacity = capacity
+
     def clear(self) -> None:
         """Forget every position; the buffers are kept."""
         self.length = 0

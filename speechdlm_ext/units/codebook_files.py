@@ -20,6 +20,7 @@ from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.compat.pickle_stubs import STAND_INS, PickledDtype
 from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.io.published import CODEBOOKS, locate
 from speechdlm_ext.units.codebook import Codebook
 
 # What a file may be after it has been unpacked; the largest published codebook has 16 MB.
@@ -47,12 +48,14 @@ def load_codebook(path: str | os.PathLike[str]) -> Codebook:
 
     Args:
         path: a safetensors file of ours; ``torch.save({"codebook": (K, D)})``, or ``cluster_centers_``, or the table
-            alone; a ``.npy`` file; or a k-means that scikit-learn pickled. All but the first do not say which encoder
-            they belong to (``Codebook.for_encoder``).
+            alone; a ``.npy`` file; a k-means that scikit-learn pickled; or the name of a published codebook. All but
+            the first do not say which encoder they belong to (``Codebook.for_encoder``).
 
     Raises:
         InputError: there is no such file, or it is none of these; the message says what it is.
     """
+    if os.fspath(path) in CODEBOOKS:
+        path = locate(path, CODEBOOKS)
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; data_prep/train_codebook.py makes codebooks")
     with open(path, "rb") as file:

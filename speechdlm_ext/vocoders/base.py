@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from speechdlm_ext.errors import InputError
 
@@ -51,8 +51,41 @@ class Vocoder(Protocol):
         ...
 
 
+class Utterance(NamedTuple):
+    """A row of units that becomes sound.
+
+    Attributes:
+        name: of the row, for messages.
+        number: of the row, and of the sample of it, which random numbers depend on.
+        units: of each channel (C, T), one per frame or deduplicated.
+        framed: whether they are one per frame.
+        row: of the unit file or the manifest.
+    """
+
+    name: str
+    number: tuple[int, int]
+    units: Sequence[Sequence[int]]
+    framed: bool
+    row: Mapping[str, Any]
+
+
+@runtime_checkable
+class UtteranceVocoder(Protocol):
+    """A vocoder that samples, several rows together, and decides itself how long deduplicated units last.
+
+    Attributes:
+        batch_size: rows that are made together.
+    """
+
+    batch_size: int
+
+    def synthesize_batch(self, utterances: Sequence[Utterance], say: Callable[[str], object]) -> list[torch.Tensor]:
+        """Sound (C, N) of each; ``say`` is called with what the user should know of a row."""
+        ...
+
+
 class Option(NamedTuple):
-    """An option of the command line that belongs to one vocoder.
+    """An option of the command line that belongs to one vocoder, or under one name to several.
 
     Attributes:
         name: ``--name``; its value goes to the vocoder's ``build`` by this name, with ``_`` for ``-``.
@@ -86,7 +119,7 @@ VOCODERS = {
         "speechdlm_ext.vocoders.codebook_inversion:CodebookVocoder",
         "log-mel centroids made sound, without weights",
         (
-            Option("seed", "of the noise (default: 1)", {"type": int}),
+            Option("seed", "of the random numbers (default: 1)", {"type": int}),
             Option("pitches", "in Hz, one for each channel (default: 150 190)", {"type": float, "nargs": "+"}),
             Option("iterations", "of Griffin-Lim phase reconstruction (default: 0, a source's phases)", {"type": int}),
         ),
@@ -99,6 +132,23 @@ VOCODERS = {
             Option("vocoder-config", "its options (default: config.json beside the checkpoint)", {"metavar": "FILE"}),
             Option("speakers", "number or name of the speaker of each channel (default: 0 4)", {"nargs": "+"}),
             Option("styles", "number or name of the style of each channel (default: 0)", {"nargs": "+"}),
+        ),
+    ),
+    "wavtokenizer": Registered(
+        "speechdlm_ext.hub.codec_vocoder:CodecVocoder",
+        "codec tokens of an acoustic model (ELLA-V), decoded by WavTokenizer",
+        (
+            Option("acoustic", "the acoustic model, or the name of a published one, ellav-k500-l4500"),
+            Option("codec-checkpoint", "the codec, or the name of a published one (default: small_600_24k_4096)"),
+            Option("temperature", "divides the logits; 0 is greedy (default: 1)", {"type": float}),
+            Option("top-p", "sample from the likeliest tokens of this probability (default: 0.8)", {"type": float}),
+            Option(
+                "max-codec-tokens-per-phone", "of each unit without a duration (default: 10, 250 ms)", {"type": int}
+            ),
+            Option("max-tokens", "of a row, as published (its example: 1000; default: no limit)", {"type": int}),
+            Option("published-limits", "decode as the public code does", {"action": "store_true", "default": None}),
+            Option("batch-size", "rows that are decoded together (default: 8)", {"type": int}),
+            Option("seed", "of the random numbers (default: 1)", {"type": int}),
         ),
     ),
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.files import DURATIONS, expand_durations, row_channels, row_units
+from speechdlm_ext.vocoders.base import UtteranceVocoder
 
 if TYPE_CHECKING:
     from speechdlm_ext.vocoders.base import Vocoder
@@ -73,7 +74,8 @@ def frame_units(row: Mapping[str, Any], vocoder: Vocoder, deduplicated: bool = F
         deduplicated: whether units without durations are deduplicated.
 
     Returns:
-        (C, T); with predicted durations, channels may differ in length.
+        (C, T); with predicted durations, channels may differ in length. Units stay deduplicated for a vocoder that
+        makes sound of such.
 
     Raises:
         InputError: a channel is missing or not right, a unit is not among the vocoder's, durations do not fit their
@@ -88,7 +90,7 @@ def frame_units(row: Mapping[str, Any], vocoder: Vocoder, deduplicated: bool = F
                 f"row {name}, {channel}: unit {highest} is not among those of the vocoder, which has 0 to "
                 f"{vocoder.num_units - 1}: take the vocoder or codebook that belongs to the units"
             )
-    if drawn or not deduplicated:
+    if drawn or not deduplicated or isinstance(vocoder, UtteranceVocoder):
         return units
     if not vocoder.predicts_durations:
         raise InputError(

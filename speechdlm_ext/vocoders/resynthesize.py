@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +23,10 @@ from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.encoding import Encoded, encode_rows, unit_facts
 from speechdlm_ext.units.pipeline import UnitPipeline
-from speechdlm_ext.vocoders.base import Vocoder
+from speechdlm_ext.vocoders.base import Utterance, UtteranceVocoder, Vocoder
 from speechdlm_ext.vocoders.durations import predict_frames
 from speechdlm_ext.vocoders.sound_files import SoundWriter, is_made
-from speechdlm_ext.vocoders.synthesize import synthesize
+from speechdlm_ext.vocoders.synthesize import make_sounds
 
 JOURNAL = ".resynthesized"
 _FRAMES = 50  # a second, in which levels are measured
@@ -39,7 +39,7 @@ class Resynthesis:
     """What became of the recordings.
 
     Attributes:
-        paths: wav files by id, of those that are there now.
+        paths: wav files by id, of those that are there now; of several samples the first.
         skipped: rows with an ``error``, of those that could not be encoded.
         seconds: of sound that was made, not counting what was there before.
     """
@@ -58,6 +58,7 @@ def resynthesize(
     shard: Shard | None = None,
     overwrite: bool = False,
     predict_durations: bool = False,
+    samples: int = 1,
     batch_seconds: float | None = None,
     workers: int = 2,
     progress: Callable[[Iterable[Encoded], float], Iterable[Encoded]] = lambda items, seconds: items,
@@ -78,6 +79,7 @@ def resynthesize(
         overwrite: replace wav files of other recordings or settings.
         predict_durations: let the vocoder say how long units last, instead of the recording; the sound is then not as
             long as the recording.
+        samples: wav files of each recording, of a vocoder that samples; their names end in ``-s1``, ``-s2``, … above 1.
         batch_seconds, workers: as for :func:`.encode_rows`.
         progress: wraps what is encoded, and is told how many seconds there are to do.
         say: called with lines of text for the user.
@@ -89,9 +91,13 @@ def resynthesize(
     """
     if predict_durations and not vocoder.predicts_durations:
         raise InputError("--predict-durations: this vocoder has no predictor of durations; leave the option away")
+    if samples < 1 or samples > 1 and not isinstance(vocoder, UtteranceVocoder):
+        raise InputError(f"--samples {samples}: 1 is expected, or more of a vocoder that samples")
     paths = mirror_paths(rows, dataset, output)
+    files = {name: _sample_paths(path, samples) for name, path in paths.items()}
+    numbers = {row["id"]: number for number, row in enumerate(rows)}
     mine = shard.take(rows) if shard is not None else list(rows)
-    _keep_recordings(rows, paths)
+    _keep_recordings(rows, [path for some in files.values() for path in some])
     folder = Path(output, dataset)
     settings = {
         "units": {**unit_facts(pipeline.codebook, pipeline.quantizer), **pipeline.settings},
@@ -105,7 +111,7 @@ def resynthesize(
     account = folder / JOURNAL if shard is None else shard.path(folder / JOURNAL)
     made = Resynthesis()
     # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
-    to_do = _missing(mine, paths, folder, _accounts(folder, account, settings), overwrite)
+    to_do = _missing(mine, files, folder, _accounts(folder, account, settings), overwrite)
     with ExitStack() as stack:
         with exclusive(folder / JOURNAL, wait=60):  # one run at a time, so that the logs of others have their settings
             journal = stack.enter_context(ResumeLog(account, settings))
@@ -113,7 +119,8 @@ def resynthesize(
         if overwrite:
             _drop_accounts(folder, settings, shard)
         if len(to_do) < len(mine):
-            say(f"{len(mine) - len(to_do)} of {len(mine)} wav files exist already")
+            what = "wav files" if samples == 1 else "recordings' wav files"
+            say(f"{len(mine) - len(to_do)} of {len(mine)} {what} exist already")
         _tell_rates(to_do, pipeline.encoder.sample_rate, vocoder.sample_rate, say)
         encoded = encode_rows(
             to_do,
@@ -124,19 +131,29 @@ def resynthesize(
             workers=workers,
             levels=keep_levels,
         )
-        with closing(encoded), SoundWriter(journal, vocoder.sample_rate, say) as writer:
+
+        def sampled() -> Iterator[tuple[Encoded, Path, Utterance]]:
             for result in progress(encoded, sum(map(recording_seconds, to_do))):
-                name, path = str(result.row["id"]), paths[str(result.row["id"])]
                 if result.units is None:
                     made.skipped.append({**result.row, "error": result.error})
                     say(f"skipped: {result.error}")
                     continue
-                sound = _sound(result, vocoder, predict_durations)
+                name = str(result.row["id"])
+                units = [channel.tolist() for channel in result.units]
+                if predict_durations and not isinstance(vocoder, UtteranceVocoder):
+                    units = [predict_frames(channel, vocoder) for channel in units]
+                for sample, path in enumerate(files[name]):
+                    number = numbers[name], sample
+                    yield result, path, Utterance(name, number, units, not predict_durations, result.row)
+
+        with closing(encoded), SoundWriter(journal, vocoder.sample_rate, say) as writer:
+            for (result, path, _), sound in make_sounds(vocoder, sampled(), lambda item: item[2], say):
+                if not predict_durations:
+                    sound = _as_long(sound, result, vocoder)
                 if keep_levels:
                     sound = match_levels(sound, vocoder.sample_rate, result.levels)
                 writer.write(path.relative_to(folder).as_posix(), recording_stamp(result.row), path, sound)
                 made.seconds += sound.shape[1] / vocoder.sample_rate
-                made.paths[name] = path
         errors = account.with_name(account.name + ".errors")
         if made.skipped:
             write_jsonl(errors, made.skipped)
@@ -145,46 +162,40 @@ def resynthesize(
     failed = {row["id"] for row in made.skipped}
     if mine and len(failed) == len(mine):
         raise InputError(f"none of {len(mine)} recordings could be encoded; the first: {made.skipped[0]['error']}")
-    made.paths = {row["id"]: paths[row["id"]] for row in mine if row["id"] not in failed}
+    made.paths = {row["id"]: files[row["id"]][0] for row in mine if row["id"] not in failed}
     return made
 
 
-def _sound(result: Encoded, vocoder: Vocoder, predict_durations: bool) -> torch.Tensor:
-    """Sound (C, N), as long as the recording unless durations are predicted."""
-    assert result.units is not None
-    if predict_durations:
-        return synthesize(vocoder, [predict_frames(units.tolist(), vocoder) for units in result.units])
-    sound = synthesize(vocoder, [units.tolist() for units in result.units])
-    # An encoder's frames may leave out up to a frame and a half of the end.
+def _as_long(sound: torch.Tensor, result: Encoded, vocoder: Vocoder) -> torch.Tensor:
+    """Sound (C, N), as long as the recording: an encoder's frames may leave out up to a frame and a half of the end."""
     length = round(result.seconds * vocoder.sample_rate)
     missing = length - sound.shape[1]
     return torch.nn.functional.pad(sound, (0, missing)) if missing > 0 else sound[:, :length]
 
 
+def _sample_paths(path: Path, samples: int) -> list[Path]:
+    return [path.with_stem(f"{path.stem}-s{sample + 1}") if samples > 1 else path for sample in range(samples)]
+
+
 def _missing(
     rows: Sequence[Mapping[str, Any]],
-    paths: Mapping[str, Path],
+    files: Mapping[str, Sequence[Path]],
     folder: Path,
     known: Mapping[str, Any],
     overwrite: bool,
 ) -> list[Mapping[str, Any]]:
-    """The rows whose wav file is not there, or is another one."""
-    return [
-        row
-        for row in rows
-        if not is_made(
-            path := paths[row["id"]],
-            recording_stamp(row),
-            known.get(path.relative_to(folder).as_posix()),
-            overwrite,
-        )
-    ]
+    """The rows of which a wav file is not there, or is another one."""
+
+    def exists(path: Path, row: Mapping[str, Any]) -> bool:
+        return is_made(path, recording_stamp(row), known.get(path.relative_to(folder).as_posix()), overwrite)
+
+    return [row for row in rows if {exists(path, row) for path in files[row["id"]]} != {True}]
 
 
-def _keep_recordings(rows: Iterable[Mapping[str, Any]], paths: Mapping[str, Path]) -> None:
+def _keep_recordings(rows: Iterable[Mapping[str, Any]], paths: Iterable[Path]) -> None:
     """Raise an InputError where the sound of a recording would take the place of a recording, its own or another."""
     recordings = {os.path.realpath(path): path for row in rows for path in audio_paths(row)}
-    for path in paths.values():
+    for path in paths:
         taken = recordings.get(os.path.realpath(path))
         if taken is not None:
             raise InputError(f"{path}: output would overwrite the recording {taken}: choose another --output")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.recordings import check_name
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
-from speechdlm_ext.vocoders.base import Vocoder
+from speechdlm_ext.vocoders.base import Utterance, UtteranceVocoder, Vocoder
 from speechdlm_ext.vocoders.durations import are_deduplicated, frame_units
 from speechdlm_ext.vocoders.sound_files import SoundWriter, is_made
+
+Item = TypeVar("Item")
 
 
 def synthesize_rows(
@@ -51,12 +54,14 @@ def synthesize_rows(
     folder, settings = Path(folder), vocoder.settings if settings is None else settings
     notes: list[str] = []
     judged = are_deduplicated(rows, notes.append) if frame_level is None else [not frame_level] * len(rows)
-    work = [_check(row, vocoder, folder, one) for row, one in zip(rows, judged, strict=True)]
+    work = [
+        _check(row, number, vocoder, folder, one) for number, (row, one) in enumerate(zip(rows, judged, strict=True))
+    ]
     taken: set[str] = set()
-    for row, (path, _, _) in zip(rows, work, strict=True):
-        if path.name.casefold() in taken:
-            raise InputError(f'two rows are named {row["audio"]}: their wav files would be one; rename "audio"')
-        taken.add(path.name.casefold())
+    for one in work:
+        if one.path.name.casefold() in taken:
+            raise InputError(f'two rows are named {one.made_of.name}: their wav files would be one; rename "audio"')
+        taken.add(one.path.name.casefold())
     for note in notes:
         say(note)
     if any(judged):
@@ -66,14 +71,26 @@ def synthesize_rows(
     # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
     made_with, known = read_resume_log(account)
     entries = known if made_with == settings else {}
-    to_do = [item for item in work if not is_made(item[0], item[2], entries.get(item[0].name), overwrite)]
+    to_do = [one for one in work if not is_made(one.path, one.digest, entries.get(one.path.name), overwrite)]
     with ResumeLog(account, settings) as journal:
         if len(to_do) < len(work):
             say(f"{len(work) - len(to_do)} of {len(work)} wav files exist already")
         with SoundWriter(journal, vocoder.sample_rate, say) as writer:
-            for path, units, digest in progress(to_do):
-                writer.write(path.name, digest, path, synthesize(vocoder, units))
-    return [path for path, _, _ in work]
+            for one, sound in make_sounds(vocoder, progress(to_do), lambda one: one.made_of, say):
+                writer.write(one.path.name, one.digest, one.path, sound)
+    return [one.path for one in work]
+
+
+def make_sounds(
+    vocoder: Vocoder, items: Iterable[Item], made_of: Callable[[Item], Utterance], say: Callable[[str], object]
+) -> Iterator[tuple[Item, torch.Tensor]]:
+    """Each item with its sound (C, N): one by one, or several together where the vocoder makes them so."""
+    if not isinstance(vocoder, UtteranceVocoder):
+        yield from ((item, synthesize(vocoder, made_of(item).units)) for item in items)
+        return
+    waiting = iter(items)
+    while batch := list(islice(waiting, vocoder.batch_size)):
+        yield from zip(batch, vocoder.synthesize_batch([made_of(item) for item in batch], say), strict=True)
 
 
 def synthesize(vocoder: Vocoder, units: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -86,14 +103,21 @@ def synthesize(vocoder: Vocoder, units: Sequence[Sequence[int]]) -> torch.Tensor
     return sound
 
 
-def _check(
-    row: Mapping[str, Any], vocoder: Vocoder, folder: Path, deduplicated: bool
-) -> tuple[Path, list[list[int]], str]:
-    """The wav file, units (C, T) and a digest of the units of a row."""
+class _Work(NamedTuple):
+    """A wav file to make, what of, and a digest of that."""
+
+    path: Path
+    made_of: Utterance
+    digest: str
+
+
+def _check(row: Mapping[str, Any], number: int, vocoder: Vocoder, folder: Path, deduplicated: bool) -> _Work:
     name = row.get("audio")
     name = check_name(name, '"audio":')
     for key, ours in (("codebook", vocoder.codebook_fingerprint), ("frame_rate", vocoder.frame_rate)):
         if ours is not None and row.get(key, ours) != ours:
             raise InputError(f"row {name} was made with {key} {row[key]}, the vocoder has {key} {ours}")
     units = frame_units(row, vocoder, deduplicated)
-    return folder / f"{name}.wav", units, hashlib.sha256(repr(units).encode()).hexdigest()[:16]
+    one = Utterance(name, (number, 0), units, not (deduplicated and isinstance(vocoder, UtteranceVocoder)), row)
+    source = one[1:4] if isinstance(vocoder, UtteranceVocoder) else units
+    return _Work(folder / f"{name}.wav", one, hashlib.sha256(repr(source).encode()).hexdigest()[:16])
