@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from speechdlm_ext.asr.base import LAUGHTER, SAMPLE_RATE, Recogniser, Transcript, Word, pick_device
+from speechdlm_ext.asr.ctc_decoding import greedy, timed_words
 from speechdlm_ext.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -65,20 +66,8 @@ def greedy_words(emissions: torch.Tensor, labels: tuple[str, ...], frame_shift: 
     Returns:
         Words from the first frame of their first label to the last of their last one.
     """
-    words: list[Word] = []
-    text, start, end, before = "", 0, 0, 0
-    for frame, label in enumerate([*emissions.argmax(dim=-1).tolist(), -1]):
-        if label == -1 or (label != 0 and labels[label] == "|"):
-            if text:
-                words.append(Word(text, start * frame_shift, end * frame_shift))
-            text = ""
-        elif label != 0 and labels[label]:
-            if not text:
-                start = frame
-            text += labels[label] if label != before else ""
-            end = frame + 1
-        before = label
-    return words
+    found = greedy(emissions[None], [len(emissions)], blank=0)[0]
+    return timed_words([labels[label] for label in found.symbols], found.starts, found.ends, frame_shift)
 
 
 _BLOCKS = "w2v_encoder.w2v_model."
