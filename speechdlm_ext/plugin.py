@@ -16,7 +16,7 @@ from speechdlm_ext.criterions import (  # noqa: E402, F401
     unit_to_codec_criterion,
 )
 from speechdlm_ext.evaluation.training_runs import write_results  # noqa: E402
-from speechdlm_ext.models import speech_dlm, unit_hifigan, unit_lm, unit_lstm, unit_to_codec  # noqa: E402, F401
+from speechdlm_ext.models import conv_speech, speech_dlm, unit_hifigan, unit_lm, unit_lstm, unit_to_codec  # noqa: E402, F401
 from speechdlm_ext.optim import novograd, schedules  # noqa: E402, F401
 from speechdlm_ext.tasks import speech_dlm_task, unit_hifigan_task, unit_language_modeling, unit_to_codec_task  # noqa: E402, F401
 
