@@ -67,7 +67,7 @@ def citrinet(width: int) -> dict[str, Any]:
     blocks = [_block(width, 5, **se)]
     for kernels in (range(11, 22, 2), range(13, 26, 2), range(25, 40, 2)):
         for place, kernel in enumerate(kernels):
-            strided = {} if place else {"stride": 2, "stride_last": True, "residual_mode": "stride_add"}
+            strided: dict[str, Any] = {} if place else {"stride": 2, "stride_last": True, "residual_mode": "stride_add"}
             blocks.append(_block(width, kernel, 5, dropout=0.1, residual=True, **se, **strided))
     blocks.append(_block(640, 41, **se))
     return _model(_log_mel(80, 0.025), 80, blocks)

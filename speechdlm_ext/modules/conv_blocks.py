@@ -72,6 +72,15 @@ class SqueezeExcite(nn.Module):
         return x * self.fc(mean.to(x.dtype)).sigmoid()[:, :, None], rows
 
 
+class Projection(nn.ModuleList):
+    """Convolution and batch normalization of a residual connection."""
+
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        """(B, C, T) to (B, C', T')."""
+        y: Tensor = self[1](self[0](x, rows)[0])
+        return y
+
+
 class ConvBlock(nn.Module):
     """``repeat`` times convolution, batch normalization, activation and dropout, with residual connections around all.
 
@@ -118,7 +127,7 @@ class ConvBlock(nn.Module):
             through = stride if known["residual_mode"] == "stride_add" else 1
             sources = panes if self.dense else [inputs]
             self.res = nn.ModuleList(
-                nn.ModuleList([MaskedConv(channels, width, stride=through), _norm(width)]) for channels in sources
+                Projection([MaskedConv(channels, width, stride=through), _norm(width)]) for channels in sources
             )
         self.largest = known["residual_mode"] == "max"
         self.mout = nn.Sequential(ACTIVATIONS[activation](), nn.Dropout(dropout))
@@ -131,9 +140,8 @@ class ConvBlock(nn.Module):
                 x, after = layer(x, after)
             else:
                 x = layer(x)
-        for source, layers in zip(inputs, self.res or (), strict=False):
-            conv, norm = layers
-            y = norm(conv(source, rows)[0])
+        for source, projection in zip(inputs, self.res or (), strict=False):
+            y = projection(source, rows)
             x = torch.maximum(x, y) if self.largest else x + y
         x = self.mout(x)
         return ([*inputs, x] if self.dense else [x]), after
