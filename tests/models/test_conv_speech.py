@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from speechdlm_ext.checkpoints.nemo import read_nemo
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.io.nemo import read_nemo
 from speechdlm_ext.models.conv_speech import ConvSpeechModel, configuration
 from speechdlm_ext.models.conv_speech_configs import CONFIGURATIONS
 
