@@ -23,7 +23,8 @@ def get_parser() -> argparse.ArgumentParser:
         "shards",
         nargs="*",
         help="files of JSON lines; UNITS stands for all of UNITS.shard-0-of-N, UNITS.shard-1-of-N, … (default: those "
-        "of MANIFEST, as data_prep/make_manifest.py --shard writes them)",
+        "of MANIFEST, as data_prep/make_manifest.py --shard writes them; with --in-place those of MANIFEST.text, as "
+        "scripts/transcribe.py writes them, which are removed when they are merged)",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--output", type=Path, metavar="FILE", help="write there (default, without SHARDS: MANIFEST)")
@@ -46,6 +47,7 @@ def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
     from speechdlm_ext.io.likelihoods import are_likelihoods, merge_likelihoods, row_keys
+    from speechdlm_ext.io.sharding import remove_shards
     from speechdlm_ext.units.files import read_unit_file
     from speechdlm_ext.units.merging import merge
 
@@ -53,11 +55,16 @@ def main() -> None:
     if output is None:
         raise InputError("pass --output FILE, or --in-place to add the results' fields to the manifest itself")
     shards, kind = options.shards, options.kind
+    text = f"{options.manifest}.text"  # of scripts/transcribe.py --in-place --shard
+    if options.in_place and not shards:
+        shards = [text]
     if kind == "scores" or kind is None and shards and all(map(are_likelihoods, shards)):
         keys = row_keys(read_unit_file(options.manifest), str(options.manifest))
         count = len(merge_likelihoods(keys, shards, output, options.allow_missing, options.overwrite))
     else:
         count = merge(options.manifest, shards, output, kind, options.allow_missing, options.overwrite)
+    if options.in_place and shards == [text]:
+        remove_shards(text)
     print(f"{count} rows: {output}")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,8 @@ from speechdlm_ext.compat.errors import (
 
 __all__ = ["InputError", "ShortOfMemory", "is_out_of_memory", "memory_for", "one_line", "run_command"]
 
+_STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
 
 @contextmanager
 def memory_for(what: str, fix: str) -> Iterator[None]:
@@ -38,7 +42,8 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's ``main`` and leave the interpreter with its status.
 
     Status 0 for success (``None`` or 0), 2 for an :class:`InputError`, a refusal of the operating system (no
-    permission, disk full, …) or too little memory, 130 after Ctrl-C, 141 when the reader of our output went away. Each
+    permission, disk full, …) or too little memory, 130 after Ctrl-C, 128 and the signal's number after those that
+    clusters send before they end a job (SIGTERM, SIGUSR1, SIGUSR2), 141 when the reader of our output went away. Each
     of these prints one line at most on standard error. Any other exception is a fault of ours and keeps its traceback,
     and with SPEECHDLM_TRACEBACK=1 in the environment every exception does.
     """
@@ -46,9 +51,14 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes, not a traceback
             stream.reconfigure(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        for number in _STOPPING:
+            signal.signal(number, _stop)
     try:
         status = main() or 0
         sys.stdout.flush()
+    except Stopped as stopped:
+        status = _say(name, f"stopped by {stopped.signal.name}: the same command continues", 128 + stopped.signal)
     except KeyboardInterrupt:
         status = _say(name, "interrupted", 130)
     except BrokenPipeError:
@@ -60,6 +70,20 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
             raise
         status = _say(name, f"error: {reason}", 2)
     sys.exit(status)
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks the command to end: what it holds is closed and half-written files are removed, as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        super().__init__(number)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    for other in _STOPPING:
+        signal.signal(other, signal.SIG_IGN)  # once is enough: the end must not be disturbed
+    raise Stopped(number)
 
 
 def _say(name: str, message: str, status: int) -> int:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import AudioInfo, audio_info, read_blocks, resampled_length
-from speechdlm_ext.io.manifest import iter_jsonl, temporary_tables
+from speechdlm_ext.io.manifest import Line, iter_jsonl, temporary_tables
 
 if TYPE_CHECKING:
     import torch
 
 # A file name may have 255 bytes; suffixes and numbers come after the id.
 _ID_BYTES = 160
-_PART = ("offset", "channel_selector")  # fields that make a row a part of its recording
+PART_FIELDS = ("offset", "channel_selector")  # fields that make a row a part of its recording
 _ROUNDING = 0.1  # seconds by which a duration that people wrote may be off
 
 
@@ -42,7 +42,7 @@ def read_manifest(path: str | os.PathLike[str], excerpts: bool = True) -> list[d
         InputError: the file is missing, has no rows, or a row lacks its audio file, is doubled, has a name that cannot
             be a file's, or a value that cannot be; the message names the line.
     """
-    rows = list(_checked_rows(path, excerpts))
+    rows = [line.row for line in checked_lines(path, excerpts)]
     _name(rows)
     return rows
 
@@ -54,28 +54,32 @@ def iter_manifest(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         InputError: as :func:`read_manifest`, when the row in question is reached.
     """
     if all("id" in line.row for line in iter_jsonl(path)):
-        yield from _checked_rows(path)
+        yield from (line.row for line in checked_lines(path))
     else:
         yield from read_manifest(path)
 
 
-def _checked_rows(path: str | os.PathLike[str], excerpts: bool = True) -> Iterator[dict[str, Any]]:
-    """The rows with absolute paths, still without ids where they have none."""
+def checked_lines(path: str | os.PathLike[str], excerpts: bool = True) -> Iterator[Line]:
+    """The rows of :func:`read_manifest`, one at a time, still without ids where they have none.
+
+    Raises:
+        InputError: as :func:`read_manifest`, when the row in question is reached.
+    """
     folder = os.path.dirname(os.path.abspath(path))
     lines = temporary_tables("lines (name TEXT PRIMARY KEY, number INTEGER)")
     number = 0
-    for number, _, row in iter_jsonl(path):
+    for number, offset, row in iter_jsonl(path):
         where = f"{path}, line {number}"
         audio = row.get("audio_filepath")
         files = [file for file in (audio if isinstance(audio, list) else [audio]) if isinstance(file, str) and file]
         if not files or isinstance(audio, list) and len(files) < len(audio):
             raise InputError(f"{where}: audio_filepath is missing")
-        files = [os.path.join(folder, file) for file in files]
-        row["audio_filepath"] = files if isinstance(audio, list) else files[0]
+        row = with_absolute_paths(row, folder)
+        files = audio_paths(row)
         if "id" in row:
             name = check_name(row["id"], f"{where}: the id")
-        else:  # told apart by what is read of which files
-            name = f"\n{files} {_part_key(row)}"
+        else:
+            name = recording_key(row)
         try:
             lines.execute("INSERT INTO lines VALUES (?, ?)", (name, number))
         except sqlite3.IntegrityError:
@@ -83,11 +87,24 @@ def _checked_rows(path: str | os.PathLike[str], excerpts: bool = True) -> Iterat
             (other,) = lines.execute("SELECT number FROM lines WHERE name = ?", (name,)).fetchone()
             raise InputError(f"{where}: {what} is that of line {other}, too") from None
         _check_values(row, where)
-        if not excerpts and (part := next((key for key in _PART if row.get(key) is not None), None)):
+        if not excerpts and (part := next((key for key in PART_FIELDS if row.get(key) is not None), None)):
             raise InputError(f'{where}: "{part}": expected whole recordings: write the part to a file of its own')
-        yield row
+        yield Line(number, offset, row)
     if not number:
         raise InputError(f"{path} has no rows")
+
+
+def with_absolute_paths(row: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """The row with the paths of its audio files that are relative taken from a folder."""
+    audio = row["audio_filepath"]
+    if isinstance(audio, list):
+        return {**row, "audio_filepath": [os.path.join(folder, file) for file in audio]}
+    return {**row, "audio_filepath": os.path.join(folder, audio)}
+
+
+def recording_key(row: Mapping[str, Any]) -> str:
+    """What tells the rows of a manifest apart: the id, or else what is read of which files."""
+    return str(row["id"]) if "id" in row else f"\n{audio_paths(row)} {_part_key(row)}"
 
 
 def check_name(name: object, where: str) -> str:
@@ -201,7 +218,9 @@ def _part_of(row: Mapping[str, Any]) -> tuple[float, float | None]:
 
 def _part_key(row: Mapping[str, Any]) -> list[Any]:
     """What tells parts of one file apart; nothing for a whole recording."""
-    return [[*_part_of(row), row.get("channel_selector")]] if any(row.get(key) is not None for key in _PART) else []
+    return (
+        [[*_part_of(row), row.get("channel_selector")]] if any(row.get(key) is not None for key in PART_FIELDS) else []
+    )
 
 
 def _check_file(row: Mapping[str, Any], info: AudioInfo) -> None:

@@ -6,6 +6,7 @@ Nothing is split unless it is asked for: a SLURM array that sweeps an option doe
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.locking import exclusive
 
 Item = TypeVar("Item")
 _NAME = re.compile(r"(?P<output>.+)\.shard-(?P<index>\d+)-of-(?P<count>\d+)")
@@ -115,6 +118,41 @@ def _of_slurm(option: str, environment: Mapping[str, str]) -> Shard:
     return Shard(int(task), count)
 
 
+def check_division(
+    output: str | os.PathLike[str], shard: Shard | None, items: str, source: object, overwrite: bool = False
+) -> None:
+    """See that all shards of an output are of one list of items: the first one notes it in ``<output>.shards``.
+
+    Args:
+        output: of the command.
+        shard: that is to be done; of all items nothing is noted.
+        items: a digest of the list.
+        source: where the list is, for the message.
+        overwrite: let the list be another one from now on.
+
+    Raises:
+        InputError: another shard was of another list.
+    """
+    if shard is None:
+        return
+    note, own = Path(f"{os.fspath(output)}.shards"), {"shards": shard.count, "items": items}
+    with exclusive(note, wait=60):
+        try:
+            known = json.loads(note.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            known = own
+        if known != own and not overwrite:
+            changed = (
+                "lists other recordings than" if known.get("shards") == shard.count else "is divided otherwise than"
+            )
+            raise InputError(
+                f"{source} {changed} when the first of the shards of {output} was begun (--shard {shard}): give it "
+                f"back its old content, or pass --overwrite to all shards, or remove {note} and {output}.shard-*"
+            )
+        with atomic_write(note) as file:
+            json.dump(own, file)
+
+
 def shard_of(path: str | os.PathLike[str]) -> tuple[Path, Shard] | None:
     """The output and the shard that a file is named after; None where it is not the result of a shard."""
     path = Path(path)
@@ -140,6 +178,7 @@ def remove_shards(output: str | os.PathLike[str]) -> None:
     """Delete the results of all shards of ``output``, with what lies beside them."""
     for path, _ in _beside(output):
         path.unlink(missing_ok=True)
+    Path(f"{os.fspath(output)}.shards").unlink(missing_ok=True)
 
 
 def shard_paths(output: str | os.PathLike[str]) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import IO, Any
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.locking import exclusive
 from speechdlm_ext.io.manifest import Line, errors_path, iter_jsonl, row_at, temporary_tables, write_jsonl
-from speechdlm_ext.io.recordings import audio_paths, iter_manifest
+from speechdlm_ext.io.recordings import audio_paths, iter_manifest, recording_key, with_absolute_paths
 from speechdlm_ext.io.scan_shards import join_listings
 from speechdlm_ext.io.sharding import shard_paths
 from speechdlm_ext.units.files import DURATIONS
@@ -187,12 +187,14 @@ class _Results:
         if not self._by_audio:
             self._by_audio = True
             for item in iter_manifest(self.manifest):
-                for file in map(os.path.normpath, audio_paths(item)):
+                for file in (_part_name(item, self._folder), *map(os.path.normpath, audio_paths(item))):
                     self._table.execute(
                         "INSERT INTO audio VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET id = NULL", (file, item["id"])
                     )
         path = os.path.normpath(os.path.join(self._folder, path))
-        found = self._table.execute("SELECT id FROM audio WHERE path = ?", (path,)).fetchone()
+        query = "SELECT id FROM audio WHERE path = ?"
+        found = self._table.execute(query, (_part_name(row, self._folder),)).fetchone()
+        found = found or self._table.execute(query, (path,)).fetchone()
         if found is None or found[0] is None:
             raise InputError(f"{where}: {path} is not in the manifest, or more than once")
         return str(found[0])
@@ -237,6 +239,11 @@ class _Results:
                     f"{name}: the manifest has another {changed[0]} already: pass --overwrite to replace it"
                 )
             yield {**line.row, **new}
+
+
+def _part_name(row: dict[str, Any], folder: str) -> str:
+    """What is read of which files, which tells parts of one recording apart."""
+    return recording_key({key: value for key, value in with_absolute_paths(row, folder).items() if key != "id"})
 
 
 def _check_settings(row: dict[str, Any], first: dict[str, str]) -> None:
