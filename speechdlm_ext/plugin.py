@@ -10,15 +10,30 @@ for _kind, _name in (("task", "speech_dlm_task"), ("model", "speech_dlm"), ("cri
 
 from speechdlm_ext.checkpoints import formats, speech_dlm_release  # noqa: E402
 from speechdlm_ext.criterions import (  # noqa: E402, F401
+    salm_criterion,
     speech_dlm_criterion,
     unit_hifigan_criterion,
     unit_lm_criterion,
     unit_to_codec_criterion,
 )
 from speechdlm_ext.evaluation.training_runs import write_results  # noqa: E402
-from speechdlm_ext.models import conv_speech, speech_dlm, unit_hifigan, unit_lm, unit_lstm, unit_to_codec  # noqa: E402, F401
+from speechdlm_ext.models import (  # noqa: E402, F401
+    conv_speech,
+    salm,
+    speech_dlm,
+    unit_hifigan,
+    unit_lm,
+    unit_lstm,
+    unit_to_codec,
+)
 from speechdlm_ext.optim import novograd, schedules  # noqa: E402, F401
-from speechdlm_ext.tasks import speech_dlm_task, unit_hifigan_task, unit_language_modeling, unit_to_codec_task  # noqa: E402, F401
+from speechdlm_ext.tasks import (  # noqa: E402, F401
+    salm_task,
+    speech_dlm_task,
+    unit_hifigan_task,
+    unit_language_modeling,
+    unit_to_codec_task,
+)
 
 speech_dlm_release.install()
 formats.install()

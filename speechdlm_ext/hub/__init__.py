@@ -6,9 +6,11 @@ from speechdlm_ext.hub.scoring import DialogueScore
 from speechdlm_ext.hub.unit_model import UnitModel, UnitSample
 from speechdlm_ext.hub.unit_scoring import UnitScore
 from speechdlm_ext.hub.unit_to_codec import UnitToCodec
+from speechdlm_ext.models.salm import SALM
 from speechdlm_ext.vocoders.wavtokenizer import WavTokenizer
 
 __all__ = [
+    "SALM",
     "DialogueModel",
     "DialogueScore",
     "UnitModel",

@@ -164,7 +164,7 @@ def predict_tokens(
     llm: nn.Module, embeddings: Tensor, mask: Tensor | None = None, cache: Any = None, last: int = 0
 ) -> Tensor:
     """Logits ``(B, T, V)``, with ``last`` only those of the last positions; arguments as :func:`run_backbone`."""
-    logits: Tensor = _call(_unwrap(llm), embeddings, mask, cache, logits_to_keep=last).logits
+    logits: Tensor = _call(unwrap(llm), embeddings, mask, cache, logits_to_keep=last).logits
     return logits
 
 
@@ -185,7 +185,7 @@ def _cache_name(kind: Any) -> str:
     return "cache" if "cache" in signature(kind.forward).parameters else "past_key_values"
 
 
-def _unwrap(llm: nn.Module) -> nn.Module:
+def unwrap(llm: nn.Module) -> Any:
     """Without peft's wrapper; LoRA is inside the layers."""
     get = getattr(llm, "get_base_model", None)
     return llm if get is None else get()
@@ -193,7 +193,7 @@ def _unwrap(llm: nn.Module) -> nn.Module:
 
 def decoder_of(llm: nn.Module) -> Any:
     """The part of a backbone from embeddings to states: what is below the head."""
-    llm = _unwrap(llm)
+    llm = unwrap(llm)
     if isinstance(llm, (RotaryLM, RotaryDecoder)):
         return llm.model if isinstance(llm, RotaryLM) else llm
     base: Any = llm.base_model  # transformers' name for it; the model itself where it has no head
@@ -285,7 +285,7 @@ def load_backbone(
 
 def save_backbone(llm: nn.Module, folder: str | os.PathLike[str]) -> None:
     """Write the configuration and the weights of a backbone, as :func:`load_backbone` reads them."""
-    llm, folder = _unwrap(llm), Path(folder)
+    llm, folder = unwrap(llm), Path(folder)
     if not isinstance(llm, RotaryLM):
         llm.save_pretrained(folder)  # type: ignore[operator]
         return

@@ -1,0 +1,242 @@
+"""Data of speech-text models: conversations to batches, for fairseq's tasks and for loops of one's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from speechdlm_ext.data.conversations import Conversation, iter_conversations
+from speechdlm_ext.data.llm_tokenizer import LLMTokenizer
+from speechdlm_ext.data.prompts import encode_dialog
+from speechdlm_ext.data.token_dataset import TokenDataset
+from speechdlm_ext.errors import InputError
+
+AUDIO_TAG = "<|audioplaceholder|>"
+_FRAME = 0.08  # seconds
+
+
+def pad_left(rows: Sequence[Sequence[Any]], value: Any) -> Tensor:
+    """Rows as a tensor ``(B, T)``, with ``value`` before the shorter ones."""
+    longest = max(map(len, rows))
+    return torch.tensor([[value] * (longest - len(row)) + list(row) for row in rows])
+
+
+class SALMDataset:
+    """Conversations to batches: ``dataset[conversations]``.
+
+    Args:
+        tokenizer: of the model; the placeholder is added to it where it is missing.
+        audio_locator_tag: the placeholder.
+        prompt_format: see :func:`.encode_dialog`.
+        sample_rate: of the audio, in Hz.
+    """
+
+    def __init__(
+        self,
+        tokenizer: LLMTokenizer,
+        audio_locator_tag: str = AUDIO_TAG,
+        prompt_format: str = "llama2",
+        sample_rate: int = 16000,
+    ) -> None:
+        self.tokenizer, self.audio_locator_tag = tokenizer, audio_locator_tag
+        self.prompt_format, self.sample_rate = prompt_format, sample_rate
+        tokenizer.add_special_token(audio_locator_tag)
+
+    def encode(self, conversation: Conversation) -> tuple[list[int], list[bool]]:
+        """Token ids, and which are trained on; raises :class:`InputError` with the conversation's name."""
+        try:
+            return encode_dialog(self.tokenizer, conversation.turns, self.prompt_format)
+        except InputError as error:
+            raise InputError(f"conversation {conversation.id}: {error}") from None
+
+    def __getitem__(self, conversations: Sequence[Conversation]) -> dict[str, Any]:
+        """A batch.
+
+        Returns:
+            ``audios`` (A, N) in the order of conversations and turns, and ``audio_lens`` (A,), both None where there
+            is no audio; ``input_ids`` and ``loss_mask`` (B, T), padded on the left; ``conversations``.
+        """
+        encoded = [self.encode(one) for one in conversations]
+        waves = [audio.read(self.sample_rate) for one in conversations for audio in one.audios]
+        return {
+            "audios": nn.utils.rnn.pad_sequence(waves, batch_first=True) if waves else None,
+            "audio_lens": torch.tensor([len(wave) for wave in waves]) if waves else None,
+            "input_ids": pad_left([ids for ids, _ in encoded], self.tokenizer.pad_id),
+            "loss_mask": pad_left([mask for _, mask in encoded], False),
+            "conversations": list(conversations),
+        }
+
+
+class ConversationDataset(TokenDataset):
+    """Conversations as fairseq takes them, in batches of like length.
+
+    Args:
+        conversations: that end with an assistant's turn.
+        collate: makes batches of them.
+        frame: seconds of audio for one position.
+        batch_seconds: greatest amount of audio in a batch, padding included; None for any.
+        longest: greatest number of positions; longer ones are skipped and counted in ``skipped``. None for any.
+        shuffle, seed: as of :class:`TokenDataset`.
+
+    Attributes:
+        sizes: positions of text and audio.
+
+    Raises:
+        InputError: there are none, or one cannot be trained on.
+    """
+
+    def __init__(
+        self,
+        conversations: Sequence[Conversation],
+        collate: SALMDataset,
+        frame: float = _FRAME,
+        batch_seconds: float | None = None,
+        longest: int | None = None,
+        shuffle: bool = False,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(collate.tokenizer.pad_id, shuffle, seed)
+        self.collate, self.batch_seconds = collate, batch_seconds
+        kept, sizes = [], []
+        for one in conversations:
+            ids, mask = collate.encode(one)
+            if not any(mask):
+                raise InputError(f"conversation {one.id}: no assistant's turn to train on")
+            size = len(ids) + sum(math.ceil(audio.duration / frame) - 1 for audio in one.audios)
+            if longest is None or size <= longest:
+                kept.append(one)
+                sizes.append(size)
+        self.skipped = len(conversations) - len(kept)
+        if not kept:
+            raise InputError(
+                f"no conversations{f' of at most {longest} positions' if self.skipped else ''} to train on"
+            )
+        self.conversations, self.sizes = kept, np.array(sizes)
+        self.seconds = np.array([max((audio.duration for audio in one.audios), default=0.0) for one in kept])
+        self.audios = np.array([len(one.audios) for one in kept])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"id": index, "conversation": self.conversations[index]}
+
+    def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """A batch; sound goes as the bits of its floats, which fairseq does not round in half precision."""
+        if not samples:
+            return {}
+        batch = self.collate[[sample["conversation"] for sample in samples]]
+        names = ("input_ids", "audios", "audio_lens", "loss_mask")
+        inputs = {name: batch[name] for name in names if batch[name] is not None}
+        if "audios" in inputs:
+            inputs["audios"] = inputs["audios"].view(torch.int32)
+        return {
+            "id": torch.tensor([sample["id"] for sample in samples]),
+            "nsentences": len(samples),
+            "ntokens": int(batch["loss_mask"].sum()),
+            "net_input": inputs,
+        }
+
+    def batch_by_size(
+        self,
+        indices: np.ndarray,
+        max_tokens: int | None = None,
+        max_sentences: int | None = None,
+        required_batch_size_multiple: int = 1,
+    ) -> list[np.ndarray]:
+        """As of :class:`TokenDataset`, with at most ``batch_seconds`` of audio, padding included (or one item)."""
+        batches = super().batch_by_size(indices, max_tokens, max_sentences, required_batch_size_multiple)
+        if self.batch_seconds is None:
+            return batches
+        cut = []
+        for batch in batches:
+            start, count, longest = 0, 0, 0.0
+            for at, index in enumerate(batch):
+                count, longest = count + self.audios[index], max(longest, self.seconds[index])
+                if at > start and count * longest > self.batch_seconds:
+                    cut.append(batch[start:at])
+                    start, count, longest = at, self.audios[index], self.seconds[index]
+            cut.append(batch[start:])
+        return cut
+
+
+# What a section of NeMo's data configuration may have beside ``input_cfg`` and sampling.
+_SHORT = {"lhotse_as_conversation", "multimodal_conversation", "nemo", "lhotse", "s2s_conversation", "share_gpt"}
+
+
+def read_section(section: Mapping[str, Any], tag: str, folder: Path = Path()) -> list[Conversation]:
+    """The conversations of ``train_ds`` or of a data set in ``validation_ds``.
+
+    Args:
+        section: with ``input_cfg``, a list of ``{type, manifest_filepath | cuts_path, tags}``; ``tags`` may have
+            ``context`` and ``system_prompt``.
+        tag: the placeholder.
+        folder: that relative paths are also looked for in.
+
+    Raises:
+        InputError: a type that is not known, or a file that is missing.
+    """
+    found: list[Conversation] = []
+    for source in section.get("input_cfg") or []:
+        if source.get("type") not in _SHORT:
+            raise InputError(f"input_cfg: type {source.get('type')}; expected one of {', '.join(sorted(_SHORT))}")
+        name = source.get("manifest_filepath") or source.get("cuts_path")
+        if not name:
+            raise InputError("input_cfg: an entry without manifest_filepath or cuts_path")
+        path = Path(name) if Path(name).is_file() else folder / name
+        tags = source.get("tags") or {}
+        own = source.get("audio_locator_tag", tag)
+        context, system = str(tags.get("context", "")), str(tags.get("system_prompt", ""))
+        found += iter_conversations(path, str(own), context, system)
+    if not found:
+        raise InputError("a data section without input_cfg, or with empty files")
+    return found
+
+
+class DataModule:
+    """Batches of a data configuration with ``train_ds`` and ``validation_ds``, for loops of one's own.
+
+    Batches are of like length, with at most ``batch_size`` conversations, ``batch_duration`` seconds of audio and
+    ``batch_tokens`` positions of text and audio, padding included.
+
+    Args:
+        cfg: plain values.
+        tokenizer: of the model.
+        dataset: makes batches; by default one for this tokenizer.
+        folder: that relative paths are also looked for in.
+    """
+
+    def __init__(
+        self,
+        cfg: Mapping[str, Any],
+        tokenizer: LLMTokenizer,
+        dataset: SALMDataset | None = None,
+        folder: str | Path = ".",
+    ) -> None:
+        self.cfg, self.tokenizer, self.folder = cfg, tokenizer, Path(folder)
+        self.dataset = dataset or SALMDataset(tokenizer)
+
+    def train_dataloader(self, epoch: int = 1) -> Iterator[dict[str, Any]]:
+        """An epoch of training batches, in random order."""
+        return self._batches(self.cfg["train_ds"], epoch)
+
+    def val_dataloader(self) -> dict[str, Iterator[dict[str, Any]]]:
+        """Batches of each named validation set."""
+        section = self.cfg["validation_ds"]
+        sets = section.get("datasets") or {"valid": {}}
+        return {name: self._batches({**section, **(one or {})}, None) for name, one in sets.items()}
+
+    def _batches(self, section: Mapping[str, Any], epoch: int | None) -> Iterator[dict[str, Any]]:
+        conversations = read_section(section, self.dataset.audio_locator_tag, self.folder)
+        frame = float(section.get("token_equivalent_duration", _FRAME))
+        training, seed = epoch is not None, int(section.get("seed") or 1)
+        data = ConversationDataset(
+            conversations, self.dataset, frame, section.get("batch_duration"), None, training, seed
+        )
+        data.set_epoch(epoch or 1)
+        batches = data.batch_by_size(data.ordered_indices(), section.get("batch_tokens"), section.get("batch_size"))
+        order = data.random(2).permutation(len(batches)) if training else range(len(batches))
+        return (self.dataset[[data.conversations[i] for i in batches[at]]] for at in order)
