@@ -6,7 +6,7 @@ import re
 import statistics
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from speechdlm_ext.errors import InputError
 
@@ -58,6 +58,24 @@ def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> dict[st
     known = rates["words"]["reference"] > 0
     note = None if known else "the references have no words"
     return {**rates, "utterances": len(pairs), "normalisation": NORMALISATION, "reason": note}
+
+
+class ErrorCounts(NamedTuple):
+    """Edits of one text or of several together, which add up over batches; divide by ``words`` or ``characters``."""
+
+    word_errors: int
+    words: int
+    character_errors: int
+    characters: int
+
+
+def count_errors(reference: str, hypothesis: str) -> ErrorCounts:
+    """Edits from a hypothesis to a reference, both as they are (no normalisation), split at white space."""
+    import editdistance
+
+    said, found = reference.split(), hypothesis.split()
+    letters, guessed = " ".join(said), " ".join(found)
+    return ErrorCounts(editdistance.eval(said, found), len(said), editdistance.eval(letters, guessed), len(letters))
 
 
 def _rates(pairs: Sequence[tuple[str, str]], process: Any, rate: str, length: Any) -> dict[str, Any]:

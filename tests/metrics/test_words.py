@@ -7,7 +7,7 @@ import json
 import pytest
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.metrics.words import error_rates, normalise, talk_figures
+from speechdlm_ext.metrics.words import count_errors, error_rates, normalise, talk_figures
 
 pytest.importorskip("jiwer")
 
@@ -53,3 +53,11 @@ def test_talk() -> None:
     assert mumbled["words_per_minute"] == 0 and mumbled["filler_share"] is None
     assert mumbled["reason"] == "no words were recognised"
     json.dumps([figures, silent, talk_figures([], 0, 0)], allow_nan=False)
+
+
+def test_counts_of_errors_add_up_to_jiwers_rates() -> None:
+    pairs = [("one two three", "one too  three four"), ("five", ""), ("", "six"), ("seven eight", "seven eight")]
+    counts = [sum(part) for part in zip(*(count_errors(*pair) for pair in pairs), strict=True)]
+    rates = error_rates(*map(list, zip(*pairs, strict=True)))
+    for (errors, length), kind in zip((counts[:2], counts[2:]), ("words", "characters"), strict=True):
+        assert errors / length == rates[kind]["corpus"]

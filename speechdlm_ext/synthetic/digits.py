@@ -1,0 +1,182 @@
+"""Strings of spoken digits, of many speakers: a small corpus on which recognisers and classifiers of words are trained.
+
+Speakers are voices of espeak-ng and, where recordings of digit strings are given, people; some of both are held out.
+Recordings are cut at their silences into digits, which training strings join anew, played faster or slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.audio import read_audio, resample, write_audio
+from speechdlm_ext.io.manifest import iter_jsonl, write_jsonl
+from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, Wave, energy_segments, make_noise
+from speechdlm_ext.synthetic.espeak import EspeakSource, Voice
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+# Of espeak-ng: an accent and a variant make a speaker.
+_ACCENTS = (
+    "en", "en-us", "en-us-nyc", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-gb-x-gbclan", "en-029",
+)  # fmt: skip
+_VARIANTS = (
+    "m1", "m2", "m3", "m4", "m6", "m7", "f1", "f2", "f4", "Andy", "Denis", "Lee", "Mario", "Michael", "Reed", "adam",
+    "antonio", "benjamin", "caleb", "ed", "ian", "john", "max", "pablo", "paul", "quincy", "robert", "sandro", "zac",
+    "Annie", "Andrea", "anika", "linda", "steph",
+)  # fmt: skip
+_HELD_OUT_VARIANTS = ("m5", "m8", "f5", "belinda", "travis", "victor")  # synthetic speakers of valid.json
+
+
+@dataclass(frozen=True)
+class DigitOptions:
+    """Size and content of the corpus.
+
+    Attributes:
+        strings: of training.
+        valid_strings: of held-out synthetic voices.
+        recordings: manifest with ``audio_filepath``, ``text`` (digits) and ``speaker``.
+        held_out: speakers of the recordings that are only tested.
+        recorded_share: of the training strings that recorded digits make, where there are any.
+        seed: of everything that is sampled.
+    """
+
+    strings: int = 1000
+    valid_strings: int = 60
+    recordings: Path | None = None
+    held_out: tuple[str, ...] = ()
+    recorded_share: float = 0.5
+    seed: int = 1
+
+
+def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], Any] = iter) -> dict[str, int]:
+    """Write the corpus: audio, and manifests of strings (``text``) and of single digits (``label``).
+
+    Args:
+        folder: gets ``audio/``, ``train.json``, ``valid.json`` and, with recordings, ``test.json`` (strings as they
+            were recorded); ``train_labels.json`` and so on have single digits.
+        options: see :class:`DigitOptions`.
+        progress: shown around the strings.
+
+    Returns:
+        Number of rows of each manifest.
+
+    Raises:
+        InputError: an option is invalid, or a recording is not of digits.
+    """
+    if options.strings < 1 or options.valid_strings < 1 or not 0 <= options.recorded_share <= 1:
+        raise InputError("--strings and --valid-strings: 1 or more; --recorded-share: 0 to 1 is expected")
+    recorded = list(_recordings(options.recordings)) if options.recordings else []
+    unknown = set(options.held_out) - {row["speaker"] for row in recorded}
+    if unknown:
+        raise InputError(f"--held-out {sorted(unknown)[0]}: {options.recordings} has no such speaker")
+    source = EspeakSource(2)
+    clips = [(digit, wave) for row in recorded if row["speaker"] not in options.held_out for digit, wave in row["cut"]]
+    plans = [("train", number) for number in range(options.strings)]
+    plans += [("valid", number) for number in range(options.valid_strings)]
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for split, number in progress(plans):
+        rng = np.random.default_rng(np.random.SeedSequence((options.seed, split == "valid", number)))
+        if split == "train" and clips and rng.random() < options.recorded_share:
+            speaker, pairs = "recorded", [clips[int(rng.integers(len(clips)))] for _ in range(rng.integers(3, 8))]
+            pairs = [(digit, _played(wave, float(rng.uniform(0.85, 1.18)))) for digit, wave in pairs]
+        else:
+            voice = _voice(rng, _VARIANTS if split == "train" else _HELD_OUT_VARIANTS)
+            digits = rng.integers(0, 10, rng.integers(3, 8))
+            speaker, pairs = voice.name, [(int(d), _trimmed(source.synthesize(WORDS[d], voice))) for d in digits]
+        _add(rows, folder, split, f"{split}-{number:05d}", speaker, pairs, rng)
+    for row in recorded:
+        if row["speaker"] in options.held_out:
+            _add(
+                rows, folder, "test", f"test-{Path(row['audio_filepath']).stem}", row["speaker"], row["cut"], None, row
+            )
+    for name, found in rows.items():
+        write_jsonl(folder / f"{name}.json", found)
+    return {name: len(found) for name, found in rows.items()}
+
+
+def _recordings(manifest: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a manifest, each with its digits as pairs of number and sound."""
+    for line in iter_jsonl(manifest):
+        row = line.row
+        words = str(row.get("text", "")).split()
+        if not words or not set(words) <= set(WORDS) or not isinstance(row.get("speaker"), str):
+            raise InputError(f"{manifest}, line {line.number}: expected digits as words in text, and a speaker")
+        wave, rate = read_audio(row["audio_filepath"])
+        mono = resample(wave.mean(0), rate, SAMPLE_RATE).numpy()
+        places = cut_digits(mono, len(words))
+        if places is None:
+            raise InputError(f"{row['audio_filepath']}: found no {len(words)} digits with silences between them")
+        cut = [(WORDS.index(word), mono[first:last]) for word, (first, last) in zip(words, places, strict=True)]
+        yield {**row, "wave": mono, "places": places, "cut": cut}
+
+
+def cut_digits(wave: Wave, count: int) -> list[tuple[int, int]] | None:
+    """First sample of each isolated digit, and one past its last; None where no threshold finds ``count`` of them."""
+    for depth in (60, 50, 45, 40, 35, 30, 25, 20):
+        segments = energy_segments(wave, depth, bridge=0.1, shortest=0.1)
+        if len(segments) == count:
+            return [(round(a * SAMPLE_RATE), round(b * SAMPLE_RATE)) for a, b in segments]
+    return None
+
+
+def _voice(rng: np.random.Generator, variants: Sequence[str]) -> Voice:
+    name = f"{_ACCENTS[int(rng.integers(len(_ACCENTS)))]}+{variants[int(rng.integers(len(variants)))]}"
+    return Voice(name, int(rng.integers(115, 190)), int(rng.integers(15, 80)), int(rng.integers(20, 80)))
+
+
+def _trimmed(wave: Wave) -> Wave:
+    segments = energy_segments(wave, 45.0)
+    if not segments:
+        return wave
+    return wave[round(segments[0][0] * SAMPLE_RATE) : round(segments[-1][1] * SAMPLE_RATE)]
+
+
+def _played(wave: Wave, speed: float) -> Wave:
+    """Played faster or slower, which moves pitch and formants, too: another speaker."""
+    rate = round(SAMPLE_RATE * speed / 100) * 100
+    return resample(torch.from_numpy(wave), rate, SAMPLE_RATE).numpy()
+
+
+def _add(
+    rows: dict[str, list[dict[str, Any]]], folder: Path, split: str, name: str, speaker: str,
+    pairs: list[tuple[int, Wave]], rng: np.random.Generator | None, recording: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Rows of a string and of its digits; ``rng`` samples gaps, noise, level and bandwidth, None keeps a recording."""
+    if recording is not None:
+        wave, places = recording["wave"], recording["places"]
+    else:
+        assert rng is not None
+        wave, places = _joined([wave for _, wave in pairs], rng)
+    path = folder / "audio" / f"{name}.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_audio(path, torch.from_numpy(wave), SAMPLE_RATE)
+    row = {"audio_filepath": str(path.absolute()), "duration": len(wave) / SAMPLE_RATE}
+    text = " ".join(WORDS[digit] for digit, _ in pairs)
+    rows.setdefault(split, []).append({**row, "text": text, "speaker": speaker})
+    for (digit, _), (first, last) in zip(pairs, places, strict=True):
+        part = {"offset": first / SAMPLE_RATE, "duration": (last - first) / SAMPLE_RATE}
+        label = {"label": WORDS[digit], "speaker": speaker}
+        rows.setdefault(f"{split}_labels", []).append({"audio_filepath": str(path.absolute()), **part, **label})
+
+
+def _joined(pieces: list[Wave], rng: np.random.Generator) -> tuple[Wave, list[tuple[int, int]]]:
+    """Digits with gaps and noise, at a level and bandwidth; and the places of the digits in samples."""
+    parts, places, length = [], [], 0
+    for piece in pieces:
+        level = 10 ** (rng.uniform(-30, -18) / 20) / max(float(np.sqrt(np.mean(piece**2))), 1e-6)
+        gap = np.zeros(round(rng.uniform(0.08, 0.32) * SAMPLE_RATE), np.float32)
+        parts += [gap, piece * np.float32(level)]
+        places.append((length + len(gap), length + len(gap) + len(piece)))
+        length += len(gap) + len(piece)
+    parts.append(np.zeros(round(rng.uniform(0.05, 0.3) * SAMPLE_RATE), np.float32))
+    wave = np.concatenate(parts)
+    wave = wave + make_noise(len(wave), float(rng.uniform(-85, -45)), float(rng.uniform(0, 0.9)), rng)
+    if rng.random() < 0.7:  # as over a telephone, and as the recordings of digits that are free
+        wave = resample(resample(torch.from_numpy(wave), SAMPLE_RATE, 8000), 8000, SAMPLE_RATE).numpy()
+    return wave * np.float32(min(1.0, 0.9 / max(float(np.abs(wave).max()), 1e-6))), places

@@ -1,0 +1,64 @@
+"""The corpus of digits: strings and labels that agree, held-out speakers that training never has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.synthetic.digits import WORDS, DigitOptions, cut_digits, make_digits
+
+RECORDED = {"george_09.ogg": "five four one seven four", "lucas_02.ogg": "three eight seven eight one"}
+
+
+@pytest.fixture(scope="module")
+def corpus(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("digits")
+    rows = [
+        {"audio_filepath": str(data / "speech" / "fsdd_strings" / name), "text": text, "speaker": name.split("_")[0]}
+        for name, text in RECORDED.items()
+    ]
+    (folder / "recordings.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    held_out = (rows[-1]["speaker"],)
+    make_digits(folder, DigitOptions(8, 2, folder / "recordings.json", held_out))
+    paths = folder.glob("*.json")
+    return {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in paths}
+
+
+def test_labels_are_the_words_of_the_strings_where_they_are_spoken(corpus: dict[str, list[dict[str, Any]]]) -> None:
+    for split in ("train", "valid", "test"):
+        labels = corpus[f"{split}_labels"]
+        for row in corpus[split]:
+            wave, rate = soundfile.read(row["audio_filepath"])
+            assert rate == 16000 and len(wave) == round(row["duration"] * rate)
+            mine = [label for label in labels if label["audio_filepath"] == row["audio_filepath"]]
+            assert " ".join(label["label"] for label in mine) == row["text"]
+            power = np.square(wave)
+            for label in mine:
+                first, last = (round(t * rate) for t in (label["offset"], label["offset"] + label["duration"]))
+                assert power[first:last].mean() > power.mean() / 100
+                power[first:last] = 0
+            assert power.mean() < np.square(wave).mean() / 20  # between the digits there is next to nothing
+
+
+def test_held_out_speakers_are_only_tested(corpus: dict[str, list[dict[str, Any]]]) -> None:
+    speakers = {split: {row["speaker"] for row in corpus[split]} for split in ("train", "valid", "test")}
+    assert len(corpus["train"]) == 8 and len(corpus["valid"]) == 2
+    assert "recorded" in speakers["train"] and len(speakers["train"]) > 1
+    assert not speakers["train"] & (speakers["valid"] | speakers["test"])
+
+
+def test_a_string_of_another_number_of_digits_is_not_cut(tmp_path: Path) -> None:
+    burst = np.sin(np.arange(8000) / 8).astype(np.float32)
+    wave = np.concatenate([np.concatenate([np.zeros(4000, np.float32), burst]) for _ in range(3)])
+    assert [last - first for first, last in cut_digits(wave, 3) or []] == pytest.approx([8000] * 3, abs=160)
+    assert cut_digits(wave, 4) is None
+    (tmp_path / "m.json").write_text('{"audio_filepath": "x.wav", "text": "hello", "speaker": "s"}\n')
+    with pytest.raises(InputError, match=r"m\.json, line 1: expected digits"):
+        make_digits(tmp_path, DigitOptions(recordings=tmp_path / "m.json"))
+    assert WORDS[7] == "seven"
