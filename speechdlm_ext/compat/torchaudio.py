@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .repair import Repair, at_least, replace
+from .repair import Repair, at_least, installed_version, replace
 
 
 def _make_extension_optional(module: Any) -> None:
@@ -59,6 +59,33 @@ def _do_without_sox(module: Any) -> None:
     replace(module, "convert_waveform")(_convert_waveform)
 
 
+def _load_by_soundfile(
+    uri: Any, frame_offset: int = 0, num_frames: int = -1, channels_first: bool = True, **others: Any
+) -> tuple[Any, int]:
+    """What torchaudio.load gives: samples (C, N), or (N, C), float32, and their rate in Hz."""
+    import soundfile
+    import torch
+
+    samples, rate = soundfile.read(uri, num_frames, frame_offset, dtype="float32", always_2d=True)
+    wave = torch.from_numpy(samples)
+    return (wave.T.contiguous() if channels_first else wave), rate
+
+
+def _save_by_soundfile(
+    uri: Any, src: Any, sample_rate: int, channels_first: bool = True, format: str | None = None, **others: Any
+) -> None:
+    """What torchaudio.save does, with the precision that soundfile takes by default for the format."""
+    import soundfile
+
+    samples = src.detach().cpu().float()
+    soundfile.write(uri, (samples.T if channels_first else samples).numpy(), sample_rate, format=format)
+
+
+def _do_without_torchcodec(module: Any) -> None:
+    replace(module, "load_with_torchcodec")(_load_by_soundfile)
+    replace(module, "save_with_torchcodec")(_save_by_soundfile)
+
+
 REPAIRS = [
     Repair(
         name="torchaudio-extension",
@@ -76,5 +103,13 @@ REPAIRS = [
         versions="torchaudio ≥ 2.9",
         needed=lambda: at_least("torchaudio", 2, 9),
         changes={"fairseq.data.audio.audio_utils": _do_without_sox},
+    ),
+    Repair(
+        name="torchaudio-load",
+        package="torchaudio",
+        fault="ImportError: TorchCodec is required for load_with_torchcodec (torchaudio.load and save)",
+        versions="torchaudio ≥ 2.9, without torchcodec",
+        needed=lambda: at_least("torchaudio", 2, 9) and installed_version("torchcodec") is None,
+        changes={"torchaudio": _do_without_torchcodec},
     ),
 ]

@@ -1,5 +1,13 @@
 """Trained models for use from Python and from the scripts."""
 
+from speechdlm_ext.hub.dpslm import (
+    codebook,
+    dpdp_quantizer_from_codebook,
+    ellav_units_to_wavtokenizer,
+    small_320_24k_4096,
+    small_600_24k_4096,
+    wavlm_large,
+)
 from speechdlm_ext.hub.load import load_model, load_speech_dlm, load_unit_lm
 from speechdlm_ext.hub.model import DialogueModel
 from speechdlm_ext.hub.scoring import DialogueScore
@@ -21,4 +29,10 @@ __all__ = [
     "load_model",
     "load_speech_dlm",
     "load_unit_lm",
+    "codebook",
+    "dpdp_quantizer_from_codebook",
+    "ellav_units_to_wavtokenizer",
+    "small_320_24k_4096",
+    "small_600_24k_4096",
+    "wavlm_large",
 ]

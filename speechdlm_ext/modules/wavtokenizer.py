@@ -18,6 +18,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 GROUPS = 32
 EPS = 1e-6
+# Codes (30 s at 40 Hz) that are decoded at once, how many of them two pieces have in common, and how many around a
+# piece the encoder's convolutions look at.
+PIECE, OVERLAP, AROUND = 1200, 80, 4
 KEPT = ("backbone.", "head.", "feature_extractor.encodec.encoder.", "feature_extractor.encodec.quantizer.")
 
 
@@ -131,12 +134,35 @@ class WavTokenizerModel(nn.Module):
         return distances.argmin(-1)
 
     def decode(self, codes: Tensor, lengths: Tensor | None = None, bandwidth: int = 0) -> Tensor:
-        """Codes ``(B, L)``, of which each row has ``lengths``, to sound ``(B, L · hop)``, silent beyond its end."""
+        """Codes ``(B, L)``, of which each row has ``lengths``, to sound ``(B, L · hop)``, silent beyond its end.
+
+        The decoder's attention and norms go over the whole row, and were trained on 3 s. A row of more than
+        :data:`PIECE` codes is decoded in pieces of so many, which is no longer the sound of the whole: two pieces fade
+        into one another over half of the :data:`OVERLAP` codes that they have in common.
+        """
         lengths = _full(codes) if lengths is None else lengths
+        if codes.size(1) > PIECE:
+            rows = [self._decode_long(row[:size], bandwidth) for row, size in zip(codes, lengths.tolist(), strict=True)]
+            sound = rows[0].new_zeros(len(rows), codes.size(1) * self.config.hop)
+            for row, one in zip(sound, rows, strict=True):
+                row[: len(one)] = one
+            return sound
         features = F.embedding(codes, self.codebook).transpose(1, 2)
         mask = _mask(lengths, codes.size(1)).to(features.dtype)
         sound = self.head(self.backbone(features, mask, bandwidth), mask)
         return sound * mask.repeat_interleave(self.config.hop, -1)[:, 0]
+
+    def _decode_long(self, codes: Tensor, bandwidth: int) -> Tensor:
+        """Codes ``(L,)`` to sound ``(L · hop,)``, in pieces where there are many."""
+        hop = self.config.hop
+        sound = self.decode(codes[None, :PIECE], bandwidth=bandwidth)[0]
+        fade = torch.linspace(0, 1, OVERLAP // 2 * hop, device=sound.device)
+        for begin in range(PIECE - OVERLAP, len(codes) - OVERLAP, PIECE - OVERLAP):
+            piece = self.decode(codes[None, begin : begin + PIECE], bandwidth=bandwidth)[0, OVERLAP // 4 * hop :]
+            begin = (begin + OVERLAP // 4) * hop
+            mixed = sound[begin : begin + len(fade)].lerp(piece[: len(fade)], fade)
+            sound = torch.cat([sound[:begin], mixed, piece[len(fade) :]])
+        return sound
 
 
 def _full(rows: Tensor) -> Tensor:
@@ -164,6 +190,7 @@ class SEANetEncoder(nn.Module):
 
     def __init__(self, config: WavTokenizerConfig) -> None:
         super().__init__()
+        self.hop = config.hop
         width = config.filters
         layers: list[nn.Module] = [Convolution(1, width, 7)]
         for ratio in reversed(config.ratios):
@@ -173,8 +200,17 @@ class SEANetEncoder(nn.Module):
         self.model = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Sound ``(B, 1, N)`` to ``(B, D, L)``."""
-        for layer in self.model:
+        """Sound ``(B, 1, N)`` to ``(B, D, L)``; long sound in pieces up to the LSTM, which gives the same."""
+        frames, parts = -(-x.size(-1) // self.hop), []
+        for begin in range(0, frames, PIECE):
+            first = max(0, begin - AROUND)
+            part = x[..., first * self.hop : (begin + PIECE + AROUND) * self.hop]
+            sizes = (lengths - first * self.hop).clamp(1, part.size(-1))
+            for layer in self.model[:-3]:
+                part, sizes = layer(part, sizes)
+            parts.append(part[..., begin - first : begin - first + PIECE])
+        x, lengths = torch.cat(parts, -1), (lengths + self.hop - 1) // self.hop
+        for layer in self.model[-3:]:
             x, lengths = layer(x, lengths)
         return x
 

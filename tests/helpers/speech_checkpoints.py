@@ -113,8 +113,8 @@ WAVLM_CFG = {
 _SMALL = {512: 24, 1024: 32, 4096: 48, 128: 16, 64: 2}
 
 
-def wavlm_weights(listing: Path, seed: int) -> dict[str, torch.Tensor]:
-    """Random weights under the names of WavLM-Large, with its first three blocks, scaled down."""
+def wavlm_weights(listing: Path, seed: int, layers: int = 3) -> dict[str, torch.Tensor]:
+    """Random weights under the names of WavLM-Large, with its first blocks, scaled down."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for line in listing.read_text().splitlines():
@@ -122,7 +122,7 @@ def wavlm_weights(listing: Path, seed: int) -> dict[str, torch.Tensor]:
             continue
         name, shape, _ = line.split("\t")
         block = name.split(".")[2] if name.startswith("encoder.layers.") else "0"
-        if int(block) < WAVLM_CFG["encoder_layers"]:
+        if int(block) < layers:
             sizes = [int(size) for size in shape.strip("(),").split(",")]
             weight = torch.randn([_SMALL.get(size, size) for size in sizes], generator=generator)
             weights[name] = 1 + 0.3 * weight if "norm" in name or "grep_a" in name else weight * 0.3
