@@ -132,8 +132,7 @@ class UnitCodecDictionary:
         Raises:
             InputError: one that is not in the dictionary, if ``strict``; else it becomes UNK, as published.
         """
-        given = (name if name in self._units else f"u{name}" for name in map(str, units))
-        names = [name for name, _ in groupby(given)]
+        names = [name for name, _ in groupby(self._names(units))]
         unknown = [name for name in names if name not in self._units]
         if unknown and strict:
             if unknown[0][1:].isdecimal():
@@ -160,15 +159,17 @@ class UnitCodecDictionary:
 
     def codec_counts(self, units: Iterable[str | int]) -> list[int]:
         """How many codec tokens begin during each run of units, one per frame; runs as in :meth:`unit_ids`."""
-        names = (name if name in self._units else f"u{name}" for name in map(str, units))
         counts, frames, taken = [], 0, 0
-        for name, run in groupby(names):
+        for name, run in groupby(self._names(units)):
             frames += len(list(run))
             if name not in self.skipped:
                 end = self._tokens_before(frames)
                 counts.append(end - taken)
                 taken = end
         return counts
+
+    def _names(self, units: Iterable[str | int]) -> Iterable[str]:
+        return (f"u{name}" if name.isdecimal() and name not in self._units else name for name in map(str, units))
 
     def _tokens_before(self, frames: int) -> int:
         """How many codec tokens begin before the end of so many frames: token j begins at j / codec_rate."""

@@ -68,12 +68,12 @@ class _Row:
             read,
             first + self.place - begin,
             None if prompt.counts is None else prompt.counts[self.place - first : end - first],
-            self.left,
+            self.left - bool(self.answer.ids),  # the unit that the window begins with counts, as it does within one
         )
 
     def take(self, found: CodecHypothesis, windows: Windows) -> None:
         """Add what a window gave."""
-        between = [self.prompt.units[self.place]] if self.answer.ids else []
+        between = [self.prompt.units[self.place]] if self.answer.ids and self.left else []
         self.answer.ids += between + found.ids
         self.answer.codec += found.codec
         self.answer.codec_per_unit += found.codec_per_unit

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from speechdlm_ext.checkpoints.ellav import locate_unit_to_codec
@@ -132,14 +134,14 @@ class CodecVocoder:
             if not made.finished:
                 say(
                     f"row {one.name}: ended early, at --max-tokens {self.options.max_tokens}, after "
-                    f"{len(made.codec_per_unit)} of {len(units)} units"
+                    f"{len(made.codec_per_unit)} of {sum(1 for _ in groupby(units))} units"
                 )
             codec = [*(voice.codec if voice and voice.continued else ()), *made.codec]
             if not codec:
                 say(f"row {one.name}: the acoustic model gives its units no codec tokens: a moment of silence")
             sound = self._sound(codec)
-            if one.framed:  # up to a codec token more than the frames
-                sound = sound[: round(len(units) * self.sample_rate / self.frame_rate)]
+            if one.framed:  # up to a codec token more than the frames, or less where it ended early
+                sound = F.pad(sound, (0, round(len(units) * self.sample_rate / self.frame_rate) - len(sound)))
             sounds.setdefault(id(one), []).append(sound)
         return [torch.nn.utils.rnn.pad_sequence(sounds[id(one)], batch_first=True) for one in utterances]
 
