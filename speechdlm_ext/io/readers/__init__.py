@@ -6,20 +6,39 @@ import os
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.readers.base import AudioReader
+from speechdlm_ext.io.readers.ffmpeg import FfmpegReader, find_ffmpeg
 from speechdlm_ext.io.readers.libsndfile import SndfileReader
+from speechdlm_ext.io.readers.sphere import SphereReader
 
 # The first whose ``opens`` is true opens a file.
-READERS: tuple[type[AudioReader], ...] = (SndfileReader,)
-# By which a folder is searched for recordings.
+READERS: tuple[type[AudioReader], ...] = (SphereReader, FfmpegReader, SndfileReader)
+# Of sound and video, by which a folder is searched for recordings.
 SUFFIXES: tuple[str, ...] = tuple(dict.fromkeys(suffix for reader in READERS for suffix in reader.suffixes))
 _HEAD_BYTES = 1024
+_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"NIST_1A", b"caff", b".snd", b"ID3", b"riff\x2e\x91")
+
+
+def is_audio(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is sound or video by its name, or else by its first bytes."""
+    if os.fspath(path).lower().endswith(SUFFIXES):
+        return True
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] not in (b"WAVE", b"AVI "):
+        return False
+    if head[:4] == b"FORM" and head[8:11] != b"AIF":
+        return False
+    return head.startswith(_MAGIC) or head[4:8] == b"ftyp"
 
 
 def open_audio(path: str | os.PathLike[str]) -> AudioReader:
     """Open an audio file; a context manager.
 
     Raises:
-        InputError: the file is missing, a folder, unreadable, not audio, cut off, or has no samples.
+        InputError: the file is missing, a folder, unreadable, not audio, or has no samples.
     """
     if not os.path.exists(path):
         raise InputError(f"{path}: no such file")
@@ -31,7 +50,14 @@ def open_audio(path: str | os.PathLike[str]) -> AudioReader:
         head = file.read(_HEAD_BYTES)
     if not head:
         raise InputError(f"{path} is empty (0 bytes)")
-    for reader in READERS:
-        if reader.opens(path, head):
-            return reader(path)
-    raise InputError(f"{path} is not audio that can be read")
+    kind = next(reader for reader in READERS if reader.opens(path, head))
+    try:
+        return kind(path)
+    except InputError:
+        if kind is not SndfileReader or find_ffmpeg() is None or not head.startswith(_MAGIC):
+            raise
+        try:  # what libsndfile does not know within formats that it does
+            return FfmpegReader(path)
+        except InputError:
+            pass
+        raise

@@ -18,16 +18,19 @@ class AudioReader(ABC):
         path: the file.
 
     Attributes:
+        formats: what it reads, in words.
         suffixes: of file names that a folder is searched for, in lower case.
         path: as given.
         sample_rate: in Hz.
         channels: number of channels.
-        frames: samples per channel.
+        frames: samples per channel that there are, whatever the header says.
+        notes: where the header says something else, what it says; empty otherwise.
 
     Raises:
-        InputError: the file is not audio, cut off, or has no samples.
+        InputError: the file is not audio, or has no samples.
     """
 
+    formats: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     sample_rate: int
     channels: int
@@ -35,6 +38,7 @@ class AudioReader(ABC):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
+        self.notes: list[str] = []
 
     @classmethod
     @abstractmethod
@@ -52,6 +56,20 @@ class AudioReader(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the file."""
+
+    def note_length(self, stated: int | None) -> None:
+        """Note that the header states another number of samples than there are; None or 0 is none."""
+        if stated == self.frames:
+            return
+        there = f"{self.frames / self.sample_rate:.2f} s"
+        if not stated:
+            self.notes.append(f"its header says no length, {there} are there")
+        elif stated > self.frames:
+            self.notes.append(
+                f"cut off: {there} of the {stated / self.sample_rate:.2f} s that its header says are there"
+            )
+        else:
+            self.notes.append(f"its header says {stated / self.sample_rate:.2f} s, {there} are there")
 
     def __enter__(self) -> AudioReader:
         return self
