@@ -20,25 +20,30 @@ if TYPE_CHECKING:  # torch is imported where it is needed, so that a command's -
 RESAMPLER = "soxr-hq"  # part of what units depend on
 RESAMPLER_REACH = 100  # half length of its filter, in periods of the slower of the two rates, generously
 BLOCK_SECONDS = 30.0
+MIN_DC = 1e-3  # of full scale: the mean of a channel that is DC; of recorded speech it is below 0.0005
+_CHANCE = 5.0  # standard deviations of the mean of as much noise
+_LEEWAY = 0.1  # seconds
 _BLOCK_SAMPLES = 1 << 20  # of each channel, written at a time
 _LARGEST_WAV = (1 << 32) - 1 - 44  # bytes of samples: sizes in the header have 32 bits
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What the header of an audio file says.
+    """What is in an audio file.
 
     Attributes:
         path: the file.
         sample_rate: in Hz.
         channels: number of channels.
-        frames: samples per channel.
+        frames: samples per channel that there are, whatever the header says.
+        notes: what the header says of the length that is not so.
     """
 
     path: Path
     sample_rate: int
     channels: int
     frames: int
+    notes: tuple[str, ...] = ()
 
     @property
     def duration(self) -> float:
@@ -47,13 +52,13 @@ class AudioInfo:
 
 
 def audio_info(path: str | os.PathLike[str]) -> AudioInfo:
-    """Read the header of an audio file.
+    """What is in an audio file; see :class:`AudioInfo`.
 
     Raises:
-        InputError: the file is missing, a folder, unreadable, not audio, cut off, or has no samples.
+        InputError: the file is missing, a folder, unreadable, not audio, or has no samples.
     """
     with open_audio(path) as file:
-        return AudioInfo(Path(path), file.sample_rate, file.channels, file.frames)
+        return AudioInfo(Path(path), file.sample_rate, file.channels, file.frames, tuple(file.notes))
 
 
 def read_audio(
@@ -114,6 +119,32 @@ def read_blocks(
             yield from blocks
         else:
             yield from resample_blocks(blocks, file.sample_rate, sample_rate)
+
+
+def dc_of(means: torch.Tensor, powers: torch.Tensor, frames: int, sample_rate: int) -> torch.Tensor:
+    """The DC of channels (C,): their means, and 0 where a mean may be chance: small, or of little or of loud sound.
+
+    Args:
+        means, powers: mean and mean square of each channel (C,).
+        frames: samples that they are of.
+        sample_rate: in Hz.
+    """
+    chance = _CHANCE * ((powers - means.square()).clamp_min(0) / frames).sqrt()
+    return means * (means.abs() >= chance.clamp_min(MIN_DC / min(1.0, frames / sample_rate)))
+
+
+def without_dc(blocks: Iterable[torch.Tensor], sample_rate: int) -> Iterator[torch.Tensor]:
+    """Blocks (C, n) without the DC of their channels, by the mean of the first block that is not silent.
+
+    Channels whose mean is below ``MIN_DC``, as nearly all are, stay as they are to the last bit.
+    """
+    dc = None
+    for block in blocks:
+        if dc is None and block.any():
+            exact = block.double()
+            means, powers = exact.mean(dim=1), exact.square().mean(dim=1)
+            dc = dc_of(means, powers, block.shape[1], sample_rate).float()[:, None]
+        yield block if dc is None or not dc.any() else block - dc
 
 
 def resampled_length(frames: int, from_hz: int, to_hz: int) -> int:
@@ -217,9 +248,11 @@ def _file_blocks(file: AudioReader, start: int, stop: int, size: int) -> Iterato
     while start < stop:
         block = file.read(start, min(start + size, stop))
         if not len(block):
+            if (file.frames - start) / file.sample_rate < _LEEWAY:  # a last frame that the decoder does not give
+                return
             raise InputError(
-                f"{file.path} is cut off: {start / file.sample_rate:.2f} s of "
-                f"{file.frames / file.sample_rate:.2f} s can be read; copy it again"
+                f"{file.path} is damaged after {start / file.sample_rate:.2f} s of "
+                f"{file.frames / file.sample_rate:.2f} s; copy it again"
             )
         if not np.isfinite(block).all():
             first = int(np.argmin(np.isfinite(block).all(axis=1))) + start

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, overload
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
+
+_ROWS_AT_ONCE = 1000  # whose places are fetched together
 
 
 class Line(NamedTuple):
@@ -43,6 +46,73 @@ def iter_jsonl(path: str | os.PathLike[str]) -> Iterator[Line]:
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The rows of :func:`iter_jsonl`."""
     return [line.row for line in iter_jsonl(path)]
+
+
+class JsonlRows(Sequence[dict[str, Any]]):
+    """The rows of a file of JSON lines, read again whenever they are asked for: memory holds none of them.
+
+    Where each begins is in a table on disk. A slice is such a sequence, too.
+
+    Args:
+        path: the file, which must stay as it is.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._table = temporary_tables("rows (place INTEGER PRIMARY KEY, offset INTEGER, id TEXT)")
+        self._table.executemany("INSERT INTO rows VALUES (?, ?, ?)", self._scan())
+        count = self._table.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
+        self._range = range(count)
+        self._file = open(path, "rb")  # noqa: SIM115 - closed with the object
+
+    def _scan(self) -> Iterator[tuple[int, int, str | None]]:
+        """Place, first byte and name of each row."""
+        for place, line in enumerate(iter_jsonl(self._path)):
+            yield place, line.offset, None
+
+    def _finish(self, row: dict[str, Any], name: str | None) -> dict[str, Any]:
+        """The row as it is given out."""
+        return row
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, place: slice) -> JsonlRows: ...
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | JsonlRows:
+        if isinstance(place, slice):
+            part = copy.copy(self)
+            part._range = self._range[place]
+            part._file = open(self._path, "rb")  # noqa: SIM115 - closed with the object
+            return part
+        found = self._table.execute("SELECT offset, id FROM rows WHERE place = ?", (self._range[place],)).fetchone()
+        return self._finish(row_at(self._file, found[0]), found[1])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        chosen = self._range
+        with open(self._path, "rb") as file:
+            for start in range(0, len(chosen), _ROWS_AT_ONCE):
+                part = chosen[start : start + _ROWS_AT_ONCE]
+                low, high = min(part[0], part[-1]), max(part[0], part[-1])
+                found = self._table.execute(
+                    "SELECT offset, id FROM rows WHERE place BETWEEN ? AND ? AND (place - ?) % ? = 0 ORDER BY place",
+                    (low, high, low, abs(part.step)),
+                ).fetchall()
+                for offset, name in found if part.step > 0 else reversed(found):
+                    yield self._finish(row_at(file, offset), name)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(other) != len(self):
+            return NotImplemented if not isinstance(other, Sequence) else False
+        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
 
 
 def row_at(file: IO[bytes], offset: int) -> dict[str, Any]:

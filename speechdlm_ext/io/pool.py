@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -60,22 +60,42 @@ def run_in_processes(
 
     workers = max(1, num_workers)
     pool: Executor = ThreadPoolExecutor(workers) if fresh else ProcessPoolExecutor(workers, context, _prepare)
+    try:
+        yield from _results(pool, run_alone if fresh else function, items, workers)
+    except BrokenProcessPool:
+        raise InputError(
+            "a worker process was killed, perhaps because memory ran out: run again with a smaller --num-workers; "
+            "finished work is kept"
+        ) from None
+
+
+def run_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], num_workers: int = 0
+) -> Generator[Result, None, None]:
+    """As :func:`run_in_processes`, in threads: for work that waits for disks, or for libraries that let others run.
+
+    Args:
+        function, items: as there.
+        num_workers: threads; 0 for one for each core.
+    """
+    workers = num_workers or available_cores()
+    yield from _results(ThreadPoolExecutor(workers), function, items, workers)
+
+
+def _results(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    pending: set[Future[Result]] = set()
     with pool:
-        pending: set[Future[Result]] = set()
         try:
             for item in items:
-                pending.add(pool.submit(run_alone if fresh else function, item))
+                pending.add(pool.submit(function, item))
                 if len(pending) >= _AHEAD * workers:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
-        except BrokenProcessPool:
-            raise InputError(
-                "a worker process was killed, perhaps because memory ran out: run again with a smaller --num-workers; "
-                "finished work is kept"
-            ) from None
         finally:
             for future in pending:
                 future.cancel()

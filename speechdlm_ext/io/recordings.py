@@ -6,32 +6,56 @@ import math
 import os
 import re
 import sqlite3
-import unicodedata
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.audio import AudioInfo, audio_info, read_blocks, resampled_length
-from speechdlm_ext.io.manifest import Line, iter_jsonl, temporary_tables
+from speechdlm_ext.io.audio import AudioInfo, audio_info, read_blocks, resampled_length, without_dc
+from speechdlm_ext.io.manifest import JsonlRows, Line, iter_jsonl, temporary_tables
+from speechdlm_ext.io.naming import NameTable
 
 if TYPE_CHECKING:
     import torch
 
-# A file name may have 255 bytes; suffixes and numbers come after the id.
-_ID_BYTES = 160
 PART_FIELDS = ("offset", "channel_selector")  # fields that make a row a part of its recording
+_LINES_AT_ONCE = 1000  # put into a table together
+_said: set[str] = set()  # manifests whose relative paths have been said
 _ROUNDING = 0.1  # seconds by which a duration that people wrote may be off
 
 
-def read_manifest(path: str | os.PathLike[str], excerpts: bool = True) -> list[dict[str, Any]]:
+class Manifest(JsonlRows):
+    """The rows of a manifest of recordings, checked, with absolute paths and ids; see :func:`read_manifest`."""
+
+    def __init__(self, path: str | os.PathLike[str], excerpts: bool = True) -> None:
+        self._folder = os.path.dirname(os.path.abspath(path))
+        self._excerpts = excerpts
+        self._names = NameTable()
+        super().__init__(path)
+        self._table.executemany("UPDATE rows SET id = ? WHERE place = ?", self._names.finish())
+        del self._names
+
+    def _scan(self) -> Iterator[tuple[int, int, str | None]]:
+        for place, line in enumerate(checked_lines(self._path, self._excerpts)):
+            if "id" in line.row:
+                self._names.take(line.row["id"])
+            else:
+                self._names.add(place, audio_paths(line.row)[0])
+            yield place, line.offset, None
+
+    def _finish(self, row: dict[str, Any], name: str | None) -> dict[str, Any]:
+        row = with_absolute_paths(row, self._folder)
+        return row if name is None else {**row, "id": name}
+
+
+def read_manifest(path: str | os.PathLike[str], excerpts: bool = True) -> Manifest:
     """Read a manifest of recordings; audio paths in it that are relative are taken from the manifest's folder.
 
     ``audio_filepath`` is one recording with all channels, or a list of mono recordings, one for each channel. What
     ``offset``, ``duration``, ``sample_rate``, ``channels`` and ``channel_selector`` mean, see :func:`recording_blocks`.
 
-    Rows without an ``id`` are named after their files (``make_ids``).
+    Rows without an ``id`` are named after their files (``make_ids``). Every line is checked, and none is kept in
+    memory: a row is read when it is asked for.
 
     Args:
         path: the manifest.
@@ -42,56 +66,60 @@ def read_manifest(path: str | os.PathLike[str], excerpts: bool = True) -> list[d
         InputError: the file is missing, has no rows, or a row lacks its audio file, is doubled, has a name that cannot
             be a file's, or a value that cannot be; the message names the line.
     """
-    rows = [line.row for line in checked_lines(path, excerpts)]
-    _name(rows)
-    return rows
-
-
-def iter_manifest(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """The rows of :func:`read_manifest`, one at a time where all have an ``id``, so that memory holds one of them.
-
-    Raises:
-        InputError: as :func:`read_manifest`, when the row in question is reached.
-    """
-    if all("id" in line.row for line in iter_jsonl(path)):
-        yield from (line.row for line in checked_lines(path))
-    else:
-        yield from read_manifest(path)
+    return Manifest(path, excerpts)
 
 
 def checked_lines(path: str | os.PathLike[str], excerpts: bool = True) -> Iterator[Line]:
     """The rows of :func:`read_manifest`, one at a time, still without ids where they have none.
 
     Raises:
-        InputError: as :func:`read_manifest`, when the row in question is reached.
+        InputError: as :func:`read_manifest`, when the row in question is reached; at the end where two are the same.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    lines = temporary_tables("lines (name TEXT PRIMARY KEY, number INTEGER)")
-    number = 0
+    seen = temporary_tables("lines (name TEXT, number INTEGER)")
+    batch: list[tuple[str, int]] = []
+    relative = number = 0
     for number, offset, row in iter_jsonl(path):
         where = f"{path}, line {number}"
         audio = row.get("audio_filepath")
         files = [file for file in (audio if isinstance(audio, list) else [audio]) if isinstance(file, str) and file]
         if not files or isinstance(audio, list) and len(files) < len(audio):
             raise InputError(f"{where}: audio_filepath is missing")
+        relative += not all(map(os.path.isabs, files))
         row = with_absolute_paths(row, folder)
-        files = audio_paths(row)
         if "id" in row:
-            name = check_name(row["id"], f"{where}: the id")
-        else:
-            name = recording_key(row)
-        try:
-            lines.execute("INSERT INTO lines VALUES (?, ?)", (name, number))
-        except sqlite3.IntegrityError:
-            what = f"the id {name!r}" if "id" in row else f"the recording {files[0]}"
-            (other,) = lines.execute("SELECT number FROM lines WHERE name = ?", (name,)).fetchone()
-            raise InputError(f"{where}: {what} is that of line {other}, too") from None
+            check_name(row["id"], f"{where}: the id")
+        batch.append((recording_key(row), number))
+        if len(batch) == _LINES_AT_ONCE:
+            seen.executemany("INSERT INTO lines VALUES (?, ?)", batch)
+            batch = []
         _check_values(row, where)
         if not excerpts and (part := next((key for key in PART_FIELDS if row.get(key) is not None), None)):
             raise InputError(f'{where}: "{part}": expected whole recordings: write the part to a file of its own')
         yield Line(number, offset, row)
     if not number:
         raise InputError(f"{path} has no rows")
+    seen.executemany("INSERT INTO lines VALUES (?, ?)", batch)
+    _refuse_doubled(seen, path)
+    if relative and (key := os.path.abspath(path)) not in _said:
+        _said.add(key)
+        print(f"note: {path}: {relative} relative paths are taken from {folder}", file=sys.stderr)
+
+
+def _refuse_doubled(seen: sqlite3.Connection, path: str | os.PathLike[str]) -> None:
+    """Raise an InputError where two rows have one id, or are the same part of one recording."""
+    seen.execute("CREATE INDEX by_name ON lines (name, number)")  # sorted at once, as a unique column would not be
+    doubled = seen.execute(
+        "SELECT MIN(number), name FROM lines GROUP BY name HAVING COUNT(*) > 1 ORDER BY 1 LIMIT 1"
+    ).fetchone()
+    if doubled is None:
+        return
+    first, name = doubled
+    (second,) = seen.execute("SELECT MIN(number) FROM lines WHERE name = ? AND number > ?", (name, first)).fetchone()
+    what = f"the id {name!r}"
+    if name.startswith("\n"):
+        what = f"the recording {name.strip().partition(']')[0].strip('[').split(', ')[0]}"
+    raise InputError(f"{path}, line {second}: {what} is that of line {first}, too")
 
 
 def with_absolute_paths(row: Mapping[str, Any], folder: str) -> dict[str, Any]:
@@ -137,36 +165,6 @@ def _check_values(row: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _name(rows: list[dict[str, Any]]) -> None:
-    """Give an id to each row that has none."""
-    nameless = [row for row in rows if "id" not in row]
-    taken = [row["id"] for row in rows if "id" in row]
-    for row, name in zip(nameless, make_ids([Path(audio_paths(row)[0]) for row in nameless], taken), strict=True):
-        row["id"] = name
-
-
-def make_ids(paths: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
-    """A name for each file that can be a file name anywhere and is like no other, nor like one of ``taken``.
-
-    It is the file's stem with all but letters, digits, ``.``, ``_`` and ``-`` replaced by ``_``. Where several files
-    have the same, the folders below their common one are put before it, and then, if need be, a number after it.
-    """
-    ids = [safe_id(path.stem) for path in paths]
-    counts = Counter(name.casefold() for name in ids)
-    root = os.path.commonpath([path.parent for path in paths]) if paths else ""
-    for place, path in enumerate(paths):
-        if counts[ids[place].casefold()] > 1:
-            ids[place] = safe_id("-".join(path.relative_to(root).with_suffix("").parts))
-    used = {name.casefold() for name in taken}
-    for place, name in enumerate(ids):
-        number = 1
-        while ids[place].casefold() in used:
-            number += 1
-            ids[place] = f"{name}-{number}"
-        used.add(ids[place].casefold())
-    return ids
-
-
 def audio_paths(row: Mapping[str, Any]) -> list[str]:
     """The audio files of a manifest's row: one recording with all channels, or a mono one for each."""
     audio = row["audio_filepath"]
@@ -179,7 +177,7 @@ def recording_blocks(row: Mapping[str, Any], sample_rate: int) -> Iterator[torch
     With an ``offset`` (seconds) the row is the part of the recording that begins there and lasts for its ``duration``,
     or to the end. Without, ``duration`` is that of the recording, as ``sample_rate`` and ``channels`` are the file's:
     where the file has others, the row is of another file, and refused. ``channel_selector`` (as in NeMo) is the number
-    of the channel to read, counted from 0, a list of such, or ``"average"``.
+    of the channel to read, counted from 0, a list of such, or ``"average"``. DC is taken out (:func:`without_dc`).
 
     Raises:
         InputError: as :func:`speechdlm_ext.io.audio.read_blocks`, the file has not what the row says, or the files of
@@ -191,10 +189,13 @@ def recording_blocks(row: Mapping[str, Any], sample_rate: int) -> Iterator[torch
     infos = [audio_info(path) for path in paths]
     for info in infos:
         _check_file(row, info)
+        if info.notes and "notes" not in row:  # a manifest that make_manifest.py did not write
+            print(f"note: {info.path}: {'; '.join(info.notes)}", file=sys.stderr)
     start, stop = _part_of(row)
     if len(paths) == 1:
         pick = _picked(row, infos[0].channels)
-        for block in read_blocks(paths[0], sample_rate, row.get("channels"), start=start, stop=stop):
+        blocks = read_blocks(paths[0], sample_rate, row.get("channels"), start=start, stop=stop)
+        for block in without_dc(blocks, sample_rate):
             block = block if pick is None else block[pick]
             yield block.mean(0, keepdim=True) if row.get("channel_selector") == "average" else block
         return
@@ -203,11 +204,10 @@ def recording_blocks(row: Mapping[str, Any], sample_rate: int) -> Iterator[torch
     if len(set(lengths)) > 1 and stop is None:
         found = ", ".join(f"{path}: {length / sample_rate:.3f} s" for path, length in zip(paths, lengths, strict=True))
         raise InputError(f"channels of unequal length ({found}): cut them to the same part of the conversation")
-    streams = [
-        _even_blocks(read_blocks(path, sample_rate, channels=1, start=start, stop=stop), sample_rate) for path in paths
-    ]
-    for blocks in zip(*streams, strict=stop is None):
-        yield torch.cat(blocks)
+    mono = [read_blocks(path, sample_rate, channels=1, start=start, stop=stop) for path in paths]
+    streams = [_even_blocks(without_dc(blocks, sample_rate), sample_rate) for blocks in mono]
+    for together in zip(*streams, strict=stop is None):
+        yield torch.cat(together)
 
 
 def _part_of(row: Mapping[str, Any]) -> tuple[float, float | None]:
@@ -218,9 +218,7 @@ def _part_of(row: Mapping[str, Any]) -> tuple[float, float | None]:
 
 def _part_key(row: Mapping[str, Any]) -> list[Any]:
     """What tells parts of one file apart; nothing for a whole recording."""
-    return (
-        [[*_part_of(row), row.get("channel_selector")]] if any(row.get(key) is not None for key in PART_FIELDS) else []
-    )
+    return [[*_part_of(row), row.get("channel_selector")]] if any(row.get(key) is not None for key in PART_FIELDS) else []
 
 
 def _check_file(row: Mapping[str, Any], info: AudioInfo) -> None:
@@ -306,9 +304,3 @@ def stamp(path: str) -> list[int]:
         return []
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns]
-
-
-def safe_id(text: str) -> str:
-    """The text with all but letters, digits, ``.``, ``_`` and ``-`` replaced, short enough for a file name."""
-    text = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("._-")
-    return text.encode()[:_ID_BYTES].decode(errors="ignore") or "recording"

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from speechdlm_ext.io.locking import open_locked
 from speechdlm_ext.io.manifest import temporary_tables
+from speechdlm_ext.io.naming import storable
 
 _SYNC_EVERY = 1.0  # seconds
 
@@ -50,7 +51,7 @@ class LoggedResults(Mapping[str, Any]):
         """Note that the result of ``key`` is in the line that begins at ``offset``."""
         self._table.execute(
             "INSERT INTO results (key, offset) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET offset = excluded.offset",
-            (_storable(key), offset),
+            (storable(key), offset),
         )
 
     def clear(self) -> None:
@@ -58,7 +59,7 @@ class LoggedResults(Mapping[str, Any]):
         self._table.execute("DELETE FROM results")
 
     def __getitem__(self, key: str) -> Any:
-        found = self._table.execute("SELECT offset FROM results WHERE key = ?", (_storable(key),)).fetchone()
+        found = self._table.execute("SELECT offset FROM results WHERE key = ?", (storable(key),)).fetchone()
         if found is None or self._file is None:
             raise KeyError(key)
         self._file.seek(found[0])
@@ -169,11 +170,6 @@ def read_resume_log(path: str | os.PathLike[str]) -> tuple[Any, LoggedResults]:
     except (FileNotFoundError, IsADirectoryError):
         results = LoggedResults(None)
     return results.settings, results
-
-
-def _storable(key: str) -> str:
-    """The key as the database can keep it, also where it has halves of surrogate pairs."""
-    return key.encode("utf-8", "backslashreplace").decode()
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -2,52 +2,92 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.audio import audio_info, check_channels, read_blocks
 from speechdlm_ext.io.locking import exclusive
-from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
-from speechdlm_ext.io.pool import available_cores
-from speechdlm_ext.io.readers import SUFFIXES
-from speechdlm_ext.io.recordings import make_ids, stamp
+from speechdlm_ext.io.manifest import JsonlRows, errors_path, format_row, iter_jsonl, temporary_tables
+from speechdlm_ext.io.naming import NameTable
+from speechdlm_ext.io.pool import run_in_threads
+from speechdlm_ext.io.readers import SUFFIXES, is_audio
+from speechdlm_ext.io.recordings import stamp
 from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.io.sharding import Shard
+from speechdlm_ext.io.sound_check import SoundCheck
 
 FRAME_SECONDS = 0.02  # of units: a recording that is shorter gives none
 
 
-def find_audio(folder: str | os.PathLike[str]) -> list[Path]:
-    """All wav, flac, ogg and mp3 files below a folder, absolute and in order of their names (:func:`file_order`).
+class AudioFiles(Sequence[Path]):
+    """All sound and video files below a folder, absolute and in order of their names (:func:`file_order`).
+
+    They are known by their names, or by their first bytes. Memory holds none of them: they are in a table on disk.
 
     Raises:
         InputError: the folder is missing, is none, cannot be read, or has no such file.
     """
-    root = Path(folder)
-    if not root.exists():
-        raise InputError(f"{folder}: no such folder")
-    if not root.is_dir():
-        raise InputError(f"{folder} is not a folder; a folder of recordings is expected")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise InputError(f"{folder}: no permission to read it")
-    root = Path(os.path.abspath(root))
-    paths, seen = [], set()
-    for place, folders, names in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link back up would never end
-            folders.clear()
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        root = Path(folder)
+        if not root.exists():
+            raise InputError(f"{folder}: no such folder")
+        if not root.is_dir():
+            raise InputError(f"{folder} is not a folder; a folder of recordings is expected")
+        if not os.access(root, os.R_OK | os.X_OK):
+            raise InputError(f"{folder}: no permission to read it")
+        self.table = temporary_tables("found (sorted BLOB, path BLOB)", "files (place INTEGER PRIMARY KEY, path BLOB)")
+        files = ((shown(path).replace("/", "\0").encode(), os.fsencode(path)) for path in _walk(os.path.abspath(root)))
+        self.table.executemany("INSERT INTO found VALUES (?, ?)", files)
+        self.table.execute("INSERT INTO files (path) SELECT path FROM found ORDER BY sorted, path")  # from 1 on
+        self.table.execute("DROP TABLE found")
+        self._count = int(self.table.execute("SELECT COUNT(*) FROM files").fetchone()[0])
+        if not self._count:
+            raise InputError(f"{folder} has no audio files ({', '.join(SUFFIXES[:12])}, …), nor have the folders in it")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Path]:
+        for (path,) in self.table.execute("SELECT path FROM files ORDER BY place"):
+            yield Path(os.fsdecode(path))
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        found = self.table.execute("SELECT path FROM files WHERE place = ?", (range(len(self))[place] + 1,)).fetchone()
+        return Path(os.fsdecode(found[0]))
+
+
+def find_audio(folder: str | os.PathLike[str]) -> AudioFiles:
+    """See :class:`AudioFiles`."""
+    return AudioFiles(folder)
+
+
+def _walk(root: str) -> Iterator[str]:
+    """The sound and video files below a folder; only names of folders are held in memory."""
+    seen, folders = set(), [root]
+    while folders:
+        folder = folders.pop()
+        if (real := os.path.realpath(folder)) in seen:  # a link back up would never end
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += [Path(place, name) for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-    paths.sort(key=lambda path: (file_order(shown(path)), path))
-    if not paths:
-        raise InputError(f"{folder} has no audio files ({', '.join(SUFFIXES)}), nor have the folders in it")
-    return paths
+        below = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    below.append(entry.path)
+                elif is_audio(entry.path):
+                    yield entry.path
+        folders += sorted(below, reverse=True)
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -61,8 +101,8 @@ def file_order(path: str) -> Path:
 
 
 def scan_recordings(
-    paths: Sequence[Path],
-    ids: Sequence[str],
+    paths: Iterable[Path],
+    ids: Iterable[str],
     channels: int | None = None,
     min_seconds: float = FRAME_SECONDS,
     workers: int = 0,
@@ -76,24 +116,20 @@ def scan_recordings(
         channels: number of channels that a recording must have; None for any number.
         min_seconds: shorter recordings are skipped.
         workers: files read at a time; 0 is one for each core.
-        check: ``"full"`` reads each file through, which finds damage, silence and clipping; ``"header"`` does not.
+        check: ``"full"`` reads each file through, which finds damage, silence, clipping, DC and channels that are the
+            same sound; ``"header"`` does not.
 
     Yields:
         The file's place in ``paths``, with a manifest row ``{"id", "audio_filepath", "duration" (s), "channels",
         "sample_rate"}``, with ``"notes"`` where something is odd but harmless; or with ``{"audio_filepath", "error"}``
         for a file that is of no use.
     """
-    with ThreadPoolExecutor(workers or available_cores()) as pool:
-        try:
-            places = {
-                pool.submit(_scan, name, path, channels, min_seconds, check): place
-                for place, (name, path) in enumerate(zip(ids, paths, strict=True))
-            }
-            for done in as_completed(places):
-                yield places.pop(done), done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+    def scan(item: tuple[int, tuple[str, Path]]) -> tuple[int, dict[str, Any]]:
+        place, (name, path) = item
+        return place, _scan(name, path, channels, min_seconds, check)
+
+    yield from run_in_threads(scan, enumerate(zip(ids, paths, strict=True)), workers)
 
 
 def make_manifest(
@@ -107,7 +143,7 @@ def make_manifest(
     say: Callable[[str], object] = print,
     shard: Shard | None = None,
     check: str = "full",
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[JsonlRows, int]:
     """Scan a folder and write its manifest; ``PATH.partial`` keeps what was read, should it be stopped.
 
     Args:
@@ -125,42 +161,69 @@ def make_manifest(
         InputError: as :func:`find_audio` and :func:`write_manifest`.
     """
     path, paths = Path(path), find_audio(folder)
-    ids = make_ids(paths)
-    if shard is not None:
-        path, paths, ids = shard.path(path), shard.take(paths), shard.take(ids)
+    names = NameTable()
+    for place, file in enumerate(paths):
+        names.add(place, file)
+    index, count = (shard.index, shard.count) if shard is not None else (0, 1)
+    path = shard.path(path) if shard is not None else path
+    todo = temporary_tables("todo (place INTEGER PRIMARY KEY, path BLOB)")
+
+    def mine() -> Iterator[Path]:
+        return itertools.islice(paths, index, None, count)
+
     partial = path.with_name(path.name + ".partial")
     with ResumeLog(partial, {"channels": channels, "min_seconds": min_seconds, "check": check}) as journal:
-        stamps = [stamp(os.fspath(file)) for file in paths]
-        names = [os.fsencode(file).decode(errors="backslashreplace") for file in paths]
-        known = [journal.entries.get(name, {}).get("stamp") == own for name, own in zip(names, stamps, strict=True)]
-        to_do = [place for place, done in enumerate(known) if not done]
-        if len(to_do) < len(paths):
-            say(f"{len(paths) - len(to_do)} of {len(paths)} files were read before")
-        scanned = scan_recordings(
-            [paths[place] for place in to_do], [ids[place] for place in to_do], channels, min_seconds, workers, check
-        )
-        with closing(scanned):
-            for number, row in progress(scanned, len(to_do)):
-                place = to_do[number]
-                journal.add(names[place], {"stamp": stamps[place], "row": row})
-        rows = [dict(journal.entries[name]["row"]) for name in names]
-        for name, row in zip(ids, rows, strict=True):
-            if "error" not in row:
-                row["id"] = name
-        if all("error" in row for row in rows):
+        files = 0
+        for file in mine():
+            files += 1
+            if journal.entries.get(_key(file), {}).get("stamp") != stamp(os.fspath(file)):
+                todo.execute("INSERT INTO todo (path) VALUES (?)", (os.fsencode(file),))
+        left = int(todo.execute("SELECT COUNT(*) FROM todo").fetchone()[0])
+        if left < files:
+            say(f"{files - left} of {files} files were read before")
+        work = (Path(os.fsdecode(file)) for (file,) in todo.execute("SELECT path FROM todo ORDER BY place"))
+        stamps: dict[str, list[int]] = {}
+
+        def stamped() -> Iterator[Path]:
+            for file in work:
+                stamps[_key(file)] = stamp(os.fspath(file))
+                yield file
+
+        def scan(file: Path) -> tuple[Path, dict[str, Any]]:
+            return file, _scan("", file, channels, min_seconds, check)
+
+        with closing(run_in_threads(scan, stamped(), workers)) as scanned:
+            for file, row in progress(scanned, left):
+                journal.add(_key(file), {"stamp": stamps.pop(_key(file)), "row": row})
+
+        def rows() -> Iterator[dict[str, Any]]:
+            ids = itertools.islice(names.finish(), index, None, count)
+            for file, (name, _) in zip(mine(), ids, strict=True):
+                row = dict(journal.entries[_key(file)]["row"])
+                if "error" not in row:
+                    row["id"] = name
+                yield row
+
+        try:
+            write_manifest(path, rows(), overwrite, say, may_be_empty=shard is not None)
+        except NoneUsable:
             journal.remove()  # there is nothing to go on with
-        used = write_manifest(path, rows, overwrite, say, may_be_empty=shard is not None)
+            raise
         journal.remove()
-    return used, len(paths)
+    return JsonlRows(path), files
+
+
+class NoneUsable(InputError):
+    """No recording can be used."""
 
 
 def write_manifest(
     path: str | os.PathLike[str],
-    rows: Sequence[dict[str, Any]],
+    rows: Iterable[dict[str, Any]],
     overwrite: bool = False,
     say: Callable[[str], object] = print,
     may_be_empty: bool = False,
-) -> list[dict[str, Any]]:
+) -> JsonlRows:
     """Write what :func:`scan_recordings` found: usable recordings to ``path``, the others to ``path.errors``.
 
     Args:
@@ -176,29 +239,38 @@ def write_manifest(
     Raises:
         InputError: there is no usable recording, another manifest is there, or another run is at work on it.
     """
-    path = Path(path)
-    used = [row for row in rows if "error" not in row]
-    left_out = [row for row in rows if "error" in row]
-    for row in left_out:
-        say(f"skipped: {row['error']}")
-    for row in used:
-        for note in row.get("notes", ()):
-            say(f"note: {row['audio_filepath']}: {note}")
-    rates = sorted({row["sample_rate"] for row in used} - {16000})
-    if rates:
-        say(f"note: recordings at {', '.join(map(str, rates))} Hz will be resampled by the encoder to its own rate")
-    if not used and not may_be_empty:
-        raise InputError(f"none of {len(rows)} audio files can be used; the first: {left_out[0]['error']}")
-    with exclusive(path):
-        if path.exists() and not overwrite and read_jsonl(path) != used:
+    path, errors = Path(path), errors_path(path)
+    used = skipped = 0
+    first, rates = "", set()
+    known, same = iter_jsonl(path) if path.exists() and not overwrite else iter(()), True
+    with exclusive(path), atomic_write(path) as good, atomic_write(errors) as bad:
+        for row in rows:
+            if "error" in row:
+                say(f"skipped: {row['error']}")
+                first, skipped = first or row["error"], skipped + 1
+                bad.write(format_row(row))
+                continue
+            for note in row.get("notes", ()):
+                say(f"note: {row['audio_filepath']}: {note}")
+            rates.add(row["sample_rate"])
+            used += 1
+            same = same and getattr(next(known, None), "row", None) == row
+            good.write(format_row(row))
+        if others := sorted(rates - {16000}):
+            say(
+                f"note: recordings at {', '.join(map(str, others))} Hz will be resampled by the encoder to its own rate"
+            )
+        if not used and not may_be_empty:
+            raise NoneUsable(f"none of {skipped} audio files can be used; the first: {first}")
+        if not overwrite and path.exists() and (not same or next(known, None)):
             raise InputError(f"{path} is there already and says something else: pass --overwrite to replace it")
-        errors = errors_path(path)
-        if left_out:
-            write_jsonl(errors, left_out)
-        else:
-            errors.unlink(missing_ok=True)
-        write_jsonl(path, used)
-    return used
+    if not skipped:
+        errors.unlink(missing_ok=True)
+    return JsonlRows(path)
+
+
+def _key(file: Path) -> str:
+    return os.fsencode(file).decode(errors="backslashreplace")
 
 
 def _scan(name: str, path: Path, channels: int | None, min_seconds: float, check: str) -> dict[str, Any]:
@@ -208,29 +280,25 @@ def _scan(name: str, path: Path, channels: int | None, min_seconds: float, check
         return {"audio_filepath": shown(path), "error": f"{shown(path)}: a file name that is not UTF-8; rename it"}
     try:
         info = audio_info(path)
-        peaks, clipped = [float(check == "header")] * info.channels, 0
-        if check == "header":
-            check_channels(path, info.channels, channels)
-        for block in read_blocks(path, channels=channels) if check == "full" else ():
-            magnitudes = block.abs()
-            peaks = [max(pair) for pair in zip(peaks, magnitudes.amax(dim=1).tolist(), strict=True)]
-            clipped += int((magnitudes >= 0.9999).sum())
-        if info.duration < min_seconds:
-            raise InputError(f"{path} is {info.duration:.3f} s long, at least {min_seconds:g} s are needed")
-        if not any(peaks):
+        check_channels(path, info.channels, channels)
+        sound = SoundCheck(info.sample_rate)
+        for block in read_blocks(path) if check == "full" else ():
+            sound.add(block)
+        frames = sound.frames if check == "full" else info.frames
+        if frames / info.sample_rate < min_seconds:
+            seconds = frames / info.sample_rate
+            raise InputError(f"{path} is {seconds:.3f} s long, at least {min_seconds:g} s are needed")
+        if check == "full" and not any(sound.peaks):
             raise InputError(f"{path} is silent: every sample is zero")
     except (InputError, OSError) as error:
         return {"audio_filepath": str(path), "error": one_line(error)}
     row: dict[str, Any] = {
         "id": name,
         "audio_filepath": str(path),
-        "duration": round(info.duration, 6),
+        "duration": round(frames / info.sample_rate, 6),
         "channels": info.channels,
         "sample_rate": info.sample_rate,
     }
-    notes = [f"channel {number} is silent" for number, peak in enumerate(peaks, 1) if not peak]
-    if clipped > 1e-3 * info.frames:
-        notes.append(f"clipped: {clipped} samples at full scale")
-    if notes:
+    if notes := [*info.notes, *sound.notes()]:
         row["notes"] = notes
     return row

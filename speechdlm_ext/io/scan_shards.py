@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import errors_path, read_jsonl
+from speechdlm_ext.io.manifest import JsonlRows, errors_path, iter_jsonl, temporary_tables
 from speechdlm_ext.io.scan import file_order, write_manifest
 from speechdlm_ext.io.sharding import Shard, shard_of
 
@@ -21,7 +23,7 @@ def join_listings(
     allow_missing: bool = False,
     overwrite: bool = False,
     say: Callable[[str], object] = print,
-) -> list[Row]:
+) -> JsonlRows:
     """Write the manifest of which ``paths`` are the shards, and its ``.errors``: byte by byte those of one run.
 
     Args:
@@ -49,42 +51,46 @@ def join_listings(
         if not allow_missing:
             raise InputError(f"{output} lacks the shards {listed}: run --shard {missing[0]}, or pass --allow-missing")
         say(f"without the shards {listed}")
-    rows = [_rows(shards[shard]) if shard in shards else [] for shard in every]
-    if missing:
-        joined = sorted((row for part in rows for row in part), key=_order)
-    else:
-        joined = list(_in_turns(rows, [shards[shard] for shard in every]))
-    left_out = sum("error" in row for row in joined)
-    if left_out:
-        say(f"{left_out} of {len(joined)} files were skipped: {errors_path(output)}")
-    return write_manifest(output, joined, overwrite, say=lambda line: None)
+    parts = [_rows(shards[shard]) for shard in every if shard in shards]
+    in_turns = _in_turns(parts, [shards[shard] for shard in every if shard in shards])
+    joined = heapq.merge(*parts, key=_order) if missing else in_turns
+    made = write_manifest(output, joined, overwrite, say=lambda line: None)
+    skipped = sum(1 for _ in iter_jsonl(errors_path(output))) if errors_path(output).is_file() else 0
+    if skipped:
+        say(f"{skipped} of {skipped + len(made)} files were skipped: {errors_path(output)}")
+    return made
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path) -> Iterator[Row]:
     """All files of a shard, usable or not, in order."""
-    errors = read_jsonl(errors_path(path)) if errors_path(path).is_file() else []
-    return sorted([*read_jsonl(path), *errors], key=_order)
+    files = [file for file in (path, errors_path(path)) if file.is_file()]
+    return heapq.merge(*((line.row for line in iter_jsonl(file)) for file in files), key=_order)
 
 
 def _order(row: Mapping[str, Any]) -> Path:
     return file_order(row["audio_filepath"])
 
 
-def _in_turns(parts: Sequence[Sequence[Row]], paths: Sequence[Path]) -> Iterator[Row]:
+def _in_turns(parts: Sequence[Iterator[Row]], paths: Sequence[Path]) -> Iterator[Row]:
     """One file of each shard after the other, which is their order if all have seen the same folder."""
-    rests = [iter(part) for part in parts]
     before: Row | None = None
-    ids: set[str] = set()
-    for place in range(sum(map(len, parts))):
-        row = next(rests[place % len(parts)], None)
-        if row is None or (before and not _follows(row, before)) or row.get("id") in ids:
-            odd = row or before or {}
+    ids = temporary_tables("ids (id TEXT PRIMARY KEY) WITHOUT ROWID")
+    ended: int | None = None  # the first shard without a further file; those after it must have none either
+    for place in itertools.cycle(range(len(parts))):
+        row = next(parts[place], None)
+        if place == ended:
+            return
+        if row is None:
+            ended = place if ended is None else ended
+            continue
+        fits = ended is None and (before is None or _follows(row, before))
+        if fits and "id" in row:
+            fits = bool(ids.execute("INSERT OR IGNORE INTO ids VALUES (?)", (row["id"],)).rowcount)
+        if not fits:
             raise InputError(
-                f"{paths[place % len(paths)]} and the other shards are not of the same files (at "
-                f"{odd.get('audio_filepath')}): the folder has changed in between; list it again with --overwrite"
+                f"{paths[place]} and the other shards are not of the same files (at {row['audio_filepath']}): the "
+                "folder has changed in between; list it again with --overwrite"
             )
-        if "id" in row:
-            ids.add(row["id"])
         before = row
         yield row
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.locking import exclusive
 from speechdlm_ext.io.manifest import Line, errors_path, iter_jsonl, row_at, temporary_tables, write_jsonl
-from speechdlm_ext.io.recordings import audio_paths, iter_manifest, recording_key, with_absolute_paths
+from speechdlm_ext.io.recordings import audio_paths, read_manifest, recording_key, with_absolute_paths
 from speechdlm_ext.io.scan_shards import join_listings
 from speechdlm_ext.io.sharding import shard_paths
 from speechdlm_ext.units.files import DURATIONS
@@ -121,7 +121,7 @@ class _Results:
             "PRIMARY KEY (name, error))",
         )
         self._by_audio = False
-        for place, row in enumerate(iter_manifest(manifest)):
+        for place, row in enumerate(read_manifest(manifest)):
             self._table.execute("INSERT INTO items VALUES (?, ?)", (row["id"], place))
 
     def read(self, say: Callable[[str], object]) -> None:
@@ -186,7 +186,7 @@ class _Results:
             raise InputError(f'{where}: expected "id" or "audio_filepath", to tell whose result it is')
         if not self._by_audio:
             self._by_audio = True
-            for item in iter_manifest(self.manifest):
+            for item in read_manifest(self.manifest):
                 for file in (_part_name(item, self._folder), *map(os.path.normpath, audio_paths(item))):
                     self._table.execute(
                         "INSERT INTO audio VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET id = NULL", (file, item["id"])

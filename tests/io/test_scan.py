@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.manifest import read_jsonl
-from speechdlm_ext.io.recordings import make_ids, read_manifest
+from speechdlm_ext.io.naming import make_ids
+from speechdlm_ext.io.recordings import read_manifest
 from speechdlm_ext.io.scan import find_audio, make_manifest, scan_recordings, write_manifest
 
 

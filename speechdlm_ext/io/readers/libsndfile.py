@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _MOST_FRAMES = 1 << 48  # what libsndfile says where it does not know the length is more
+_RUN_IN = 1 << 13  # samples decoded before those that are asked for; Vorbis' largest block
 _COUNTED_AT_ONCE = 1 << 16
 
 
@@ -53,7 +54,11 @@ class SndfileReader(AudioReader):
 
         try:
             if start != self._file.tell():
-                self._file.seek(start)
+                # Behind a seek, Vorbis is decoded wrongly where blocks of two sizes meet, and at the end.
+                before = min(start, _RUN_IN) if self._file.subtype == "VORBIS" else 0
+                self._file.seek(start - before)
+                if before:
+                    self._file.read(before, dtype="float32")
             return self._file.read(stop - start, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise InputError(
