@@ -118,7 +118,8 @@ def _refuse_doubled(seen: sqlite3.Connection, path: str | os.PathLike[str]) -> N
     (second,) = seen.execute("SELECT MIN(number) FROM lines WHERE name = ? AND number > ?", (name, first)).fetchone()
     what = f"the id {name!r}"
     if name.startswith("\n"):
-        what = f"the recording {name.strip().partition(']')[0].strip('[').split(', ')[0]}"
+        row = next(line.row for line in iter_jsonl(path) if line.number == second)
+        what = f"the recording {audio_paths(with_absolute_paths(row, os.path.dirname(os.path.abspath(path))))[0]}"
     raise InputError(f"{path}, line {second}: {what} is that of line {first}, too")
 
 
@@ -218,7 +219,9 @@ def _part_of(row: Mapping[str, Any]) -> tuple[float, float | None]:
 
 def _part_key(row: Mapping[str, Any]) -> list[Any]:
     """What tells parts of one file apart; nothing for a whole recording."""
-    return [[*_part_of(row), row.get("channel_selector")]] if any(row.get(key) is not None for key in PART_FIELDS) else []
+    return (
+        [[*_part_of(row), row.get("channel_selector")]] if any(row.get(key) is not None for key in PART_FIELDS) else []
+    )
 
 
 def _check_file(row: Mapping[str, Any], info: AudioInfo) -> None:
