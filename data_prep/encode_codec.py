@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ def main() -> None:
     from speechdlm_ext.io.progress import count
     from speechdlm_ext.io.recordings import read_manifest
 
-    rows, output = read_manifest(options.manifest), options.output
+    rows: Sequence[dict[str, Any]] = read_manifest(options.manifest)
+    output = options.output
     if shard is not None:
         rows, output = shard.take(rows), shard.path(output)
         print(f"shard {shard}: {len(rows)} recordings", flush=True)

@@ -71,7 +71,7 @@ def score_unit_file(
     rows = read_unit_file(units)
     keys = row_keys(rows, os.fspath(units))
     if shard is not None:
-        rows, keys = shard.take(rows), shard.take(keys)
+        rows, keys = list(shard.take(rows)), list(shard.take(keys))
     if isinstance(model, DialogueModel):
         if channel or deduplicate:
             raise InputError("--channel and --deduplicate are for models of one channel; this one is of dialogues")

@@ -44,9 +44,9 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
-    def take(self, items: Sequence[Item]) -> list[Item]:
+    def take(self, items: Sequence[Item]) -> Sequence[Item]:
         """The items of this shard, in their order."""
-        return list(items[self.index :: self.count])
+        return items[self.index :: self.count]
 
     def path(self, output: str | os.PathLike[str]) -> Path:
         """Where the results of this shard go: ``<output>.shard-<index>-of-<count>``."""

@@ -8,7 +8,7 @@ from typing import Any
 from speechdlm_ext.errors import InputError
 
 
-def with_speeds(rows: Sequence[Mapping[str, Any]], speeds: Sequence[float]) -> list[dict[str, Any]]:
+def with_speeds(rows: Sequence[Mapping[str, Any]], speeds: Sequence[float]) -> Sequence[Mapping[str, Any]]:
     """The rows of a manifest, and after them copies that are to be heard faster or slower.
 
     Speed perturbation (Ko et al. 2015, Audio Augmentation for Speech Recognition): tempo and pitch change together, so
@@ -27,6 +27,8 @@ def with_speeds(rows: Sequence[Mapping[str, Any]], speeds: Sequence[float]) -> l
     for speed in speeds:
         if not 0.5 <= speed <= 2:
             raise InputError(f"--speeds {speed:g}: factors between 0.5 and 2 are expected, for example 0.9 1.1")
+    if not set(speeds) - {1}:
+        return rows
     copies = [
         {**row, "id": f"{row['id']}-speed{speed:g}", "copy_of": row["id"], "speed": speed}
         for speed in dict.fromkeys(speeds)

@@ -66,7 +66,7 @@ def dump_features(
     settings |= {"share": share, "seed": seed, "rows": digest}
     places = list(enumerate(rows))
     if shard is not None:
-        path, places = shard.path(path), shard.take(places)
+        path, places = shard.path(path), list(shard.take(places))
     with ResumeLog(path.with_name(path.name + ".partial"), settings) as journal:
         done = _resume(path, encoder.dim, journal)
         to_do = places[done:]
