@@ -40,7 +40,7 @@ def main() -> None:
         raise InputError("--vocab-size is for --kind bpe and unigram: characters are as many as the texts have")
     if (options.folder / "dict.ltr.txt").exists() and not options.overwrite:
         raise InputError(f"{options.folder / 'dict.ltr.txt'} exists already: pass --overwrite to replace it")
-    from speechdlm_ext.data.text_tokenizer import manifest_texts, train_tokenizer
+    from speechdlm_ext.asr.text_tokenizer import manifest_texts, train_tokenizer
 
     texts = manifest_texts(options.manifest)
     tokenizer, counts = train_tokenizer(texts, options.kind, options.vocab_size, options.normalisation)

@@ -11,6 +11,7 @@ for _kind, _name in (("task", "speech_dlm_task"), ("model", "speech_dlm"), ("cri
 from speechdlm_ext.checkpoints import formats, speech_dlm_release  # noqa: E402
 from speechdlm_ext.criterions import (  # noqa: E402, F401
     salm_criterion,
+    speech_criterion,
     speech_dlm_criterion,
     unit_hifigan_criterion,
     unit_lm_criterion,
@@ -30,6 +31,7 @@ from speechdlm_ext.optim import novograd, schedules  # noqa: E402, F401
 from speechdlm_ext.tasks import (  # noqa: E402, F401
     salm_task,
     speech_dlm_task,
+    speech_recognition,
     unit_hifigan_task,
     unit_language_modeling,
     unit_to_codec_task,

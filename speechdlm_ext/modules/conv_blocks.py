@@ -46,12 +46,16 @@ class MaskedConv(nn.Module):
         self.conv = nn.Conv1d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
         self.stride, self.span = stride, dilation * (kernel - 1) - 2 * padding
 
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Valid frames of the output for so many of the input."""
+        return (lengths - self.span - 1) // self.stride + 1
+
     def forward(self, x: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
         """(B, C, T) to (B, C', T'), with the valid frames of the output."""
         y: Tensor = self.conv(x.masked_fill(rows.padding, 0.0))
         if self.stride == 1 and not self.span:
             return y, rows
-        return y, Rows.of((rows.lengths - self.span - 1) // self.stride + 1, y.shape[2])
+        return y, Rows.of(self.output_lengths(rows.lengths), y.shape[2])
 
 
 class SqueezeExcite(nn.Module):
@@ -188,6 +192,14 @@ class ConvEncoder(nn.Module):
             self.stride *= _first(block["stride"]) ** (1 if last else int(block["repeat"]))
         self.encoder = nn.ModuleList(layers)
         self.apply(initialize)
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Valid frames of the output for so many of the input."""
+        for block in self.encoder:
+            for layer in block.mconv:  # type: ignore[union-attr]
+                if isinstance(layer, MaskedConv):
+                    lengths = layer.output_lengths(lengths)
+        return lengths
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, D, T) with valid frames (B,) to (B, C, T'), not masked, and its valid frames (B,)."""

@@ -13,8 +13,8 @@ import torch
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.io.nemo import read_nemo
-from speechdlm_ext.models.conv_speech import ConvSpeechModel, configuration
-from speechdlm_ext.models.conv_speech_configs import CONFIGURATIONS
+from speechdlm_ext.modules.conv_speech import ConvSpeech, configuration
+from speechdlm_ext.modules.conv_speech_configs import CONFIGURATIONS
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
@@ -41,7 +41,7 @@ def parameters(model: torch.nn.Module) -> int:
 )
 def test_published_numbers_of_parameters(family: str, name: str, target: str, symbols: int, count: int) -> None:
     with torch.device("meta" if family in ("jasper", "citrinet") else "cpu"):
-        model = ConvSpeechModel(CONFIGURATIONS[family][name](), target, symbols)
+        model = ConvSpeech(CONFIGURATIONS[family][name](), target, symbols)
     assert parameters(model) == count
 
 
@@ -60,14 +60,14 @@ def test_names_and_shapes_of_weights_are_nemos(
 ) -> None:
     wanted = json.loads((shared / f"reference/nemo/{file}_keys.json").read_text())["state_dict"]
     wanted.pop("loss.weight", None)  # of the loss alone
-    model = ConvSpeechModel(CONFIGURATIONS[family][name](), target, symbols)
+    model = ConvSpeech(CONFIGURATIONS[family][name](), target, symbols)
     assert {key: [list(value.shape), str(value.dtype)[6:]] for key, value in model.state_dict().items()} == wanted
 
 
-def loaded(path: Path, target: str) -> tuple[ConvSpeechModel, dict[str, Any]]:
+def loaded(path: Path, target: str) -> tuple[ConvSpeech, dict[str, Any]]:
     file = read_nemo(path)
     symbols = len(file.config.get("labels") or file.config["decoder"]["vocabulary"])
-    model = ConvSpeechModel({**file.config, "reflect": file.old_front_end}, target, symbols)
+    model = ConvSpeech({**file.config, "reflect": file.old_front_end}, target, symbols)
     model.load_state_dict({key: value for key, value in file.weights.items() if key != "loss.weight"})
     return model.eval(), file.config
 
@@ -105,12 +105,12 @@ def test_nemos_numbers_of_a_batch(shared: Path, name: str) -> None:
     torch.testing.assert_close(scores, torch.from_numpy(reference["train_log_probs"]), atol=1e-3, rtol=1e-3)
 
 
-def tiny(family: str) -> ConvSpeechModel:
+def tiny(family: str) -> ConvSpeech:
     """A published configuration with few channels; BatchNorm's statistics as after training."""
     torch.manual_seed(1)
     config = configuration("", family, width=0.05)
     target = {"matchboxnet": "label", "marblenet": "label"}.get(family, "text")
-    model = ConvSpeechModel(config, target, 5).eval()
+    model = ConvSpeech(config, target, 5).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm1d):
             module.running_mean.normal_(0, 0.1)
@@ -147,7 +147,7 @@ def test_a_row_alone_is_the_row_in_a_batch(data: Path, family: str) -> None:
 )
 def test_wrong_configurations_are_named(given: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ConvSpeechModel(configuration(given, "quartznet"), "text", 28)
+        ConvSpeech(configuration(given, "quartznet"), "text", 28)
 
 
 @pytest.mark.parametrize("option", [{"groups": 2}, {"kernel": [3, 5]}, {"residual_mode": "x"}, {"typo": 1}])
@@ -155,4 +155,4 @@ def test_blocks_that_are_not_supported_are_named(option: dict[str, Any]) -> None
     config = configuration("5x5", "quartznet")
     config["encoder"]["jasper"][1].update(option)
     with pytest.raises(InputError, match=next(iter(option)) if "kernel" not in option else "a number from 1 up"):
-        ConvSpeechModel(config, "text", 28)
+        ConvSpeech(config, "text", 28)

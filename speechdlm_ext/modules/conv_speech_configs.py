@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from speechdlm_ext.modules.spec_augment import PUBLISHED
+
 _LOG_MEL = "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor"
 _MFCC = "nemo.collections.asr.modules.AudioToMFCCPreprocessor"
 _ENCODER = "nemo.collections.asr.modules.ConvASREncoder"
@@ -32,9 +34,11 @@ def _block(filters: int, kernel: int, repeat: int = 1, stride: int = 1, **more: 
     }  # fmt: skip
 
 
-def _model(preprocessor: dict[str, Any], features: int, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+def _model(
+    preprocessor: dict[str, Any], features: int, blocks: list[dict[str, Any]], augmentation: str
+) -> dict[str, Any]:
     encoder = {"_target_": _ENCODER, "feat_in": features, "activation": "relu", "conv_mask": True, "jasper": blocks}
-    return {"preprocessor": preprocessor, "encoder": encoder}
+    return {"preprocessor": preprocessor, "spec_augment": dict(PUBLISHED[augmentation]), "encoder": encoder}
 
 
 def quartznet(copies: int) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def quartznet(copies: int) -> dict[str, Any]:
         _block(width, kernel, 5, residual=True, separable=True) for width, kernel in groups for _ in range(copies)
     ]
     blocks += [_block(512, 87, dilation=2, separable=True), _block(1024, 1)]
-    return _model(_log_mel(64, 0.02), 64, blocks)
+    return _model(_log_mel(64, 0.02), 64, blocks, "quartznet")
 
 
 def jasper() -> dict[str, Any]:
@@ -58,7 +62,7 @@ def jasper() -> dict[str, Any]:
         for _ in range(2)
     ]
     blocks += [_block(896, 29, dilation=2, dropout=0.4), _block(1024, 1, dropout=0.4)]
-    return _model(_log_mel(64, 0.02), 64, blocks)
+    return _model(_log_mel(64, 0.02), 64, blocks, "quartznet")
 
 
 def citrinet(width: int) -> dict[str, Any]:
@@ -70,12 +74,12 @@ def citrinet(width: int) -> dict[str, Any]:
             strided: dict[str, Any] = {} if place else {"stride": 2, "stride_last": True, "residual_mode": "stride_add"}
             blocks.append(_block(width, kernel, 5, dropout=0.1, residual=True, **se, **strided))
     blocks.append(_block(640, 41, **se))
-    return _model(_log_mel(80, 0.025), 80, blocks)
+    return _model(_log_mel(80, 0.025), 80, blocks, "marblenet_20ms")  # the same masks
 
 
 def matchboxnet(repeat: int, width: int = 64) -> dict[str, Any]:
     """Majumdar and Ginsburg 2020: three blocks (3 x ``repeat`` x ``width``) on MFCC."""
-    return _model(_mfcc(), 64, _small_blocks(repeat, width, stride=1))
+    return _model(_mfcc(), 64, _small_blocks(repeat, width, stride=1), "matchboxnet")
 
 
 def marblenet_segments() -> dict[str, Any]:
@@ -85,7 +89,8 @@ def marblenet_segments() -> dict[str, Any]:
 
 def marblenet_frames() -> dict[str, Any]:
     """The same on log-mel bands, one decision every 20 ms."""
-    return _model(_log_mel(80, 0.025, normalize="None", pad_to=2), 80, _small_blocks(2, 64, stride=2))
+    features = _log_mel(80, 0.025, normalize="None", pad_to=2)
+    return _model(features, 80, _small_blocks(2, 64, stride=2), "marblenet_20ms")
 
 
 def _small_blocks(repeat: int, width: int, stride: int) -> list[dict[str, Any]]:

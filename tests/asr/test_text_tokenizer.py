@@ -15,7 +15,7 @@ from fairseq.data import Dictionary
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speechdlm_ext.data.text_tokenizer import CharacterTokenizer, load_tokenizer, train_tokenizer
+from speechdlm_ext.asr.text_tokenizer import CharacterTokenizer, load_tokenizer, train_tokenizer
 from speechdlm_ext.errors import InputError
 
 TEXTS = ["one two three", "four  five", "six seven eight nine", "zero oh no", "Ünder the weather, they'd said"] * 3

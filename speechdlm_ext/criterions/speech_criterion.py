@@ -1,0 +1,207 @@
+"""Losses of speech recognition: CTC, and cross entropy of labels of clips or frames."""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import torch
+import torch.nn.functional as F
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from torch import Tensor
+
+from speechdlm_ext.asr.ctc_decoding import greedy
+from speechdlm_ext.criterions.unit_lm_criterion import log_means, precise
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.metrics.words import count_errors
+from speechdlm_ext.modules.conv_speech import FRAMES, TEXT
+from speechdlm_ext.modules.speech_features import frame_mask
+
+REDUCTIONS = ("mean_batch", "mean_volume", "mean", "sum")
+
+
+@dataclass
+class CTCCriterionConfig(FairseqDataclass):
+    """Options of the loss."""
+
+    ctc_reduction: ChoiceEnum(list(REDUCTIONS)) = field(  # type: ignore[valid-type]
+        default="mean_batch",
+        metadata={
+            "help": "mean_batch: mean over utterances of their negative log-likelihoods; mean_volume: their sum over "
+            "the number of target symbols; mean: mean of each divided by its target's length; sum"
+        },
+    )
+    zero_infinity: bool = field(
+        default=True, metadata={"help": "a text that is longer than its frames has loss 0, not infinity"}
+    )
+
+
+@register_criterion("speech_ctc", dataclass=CTCCriterionConfig)
+class CTCCriterion(FairseqCriterion):
+    """Connectionist temporal classification (Graves et al. 2006); the blank is the last symbol, as in NeMo.
+
+    In the logs, in nats: ``loss``, by the reduction; ``nll_loss`` by symbol. In validation ``wer`` and ``cer`` of the
+    greedy text, in percent. ``impossible``: percent of utterances whose text is longer than their frames.
+    """
+
+    def __init__(self, task: Any, ctc_reduction: str, zero_infinity: bool) -> None:
+        super().__init__(task)
+        if task.target != TEXT:
+            raise InputError(f"criterion speech_ctc is for --target {TEXT}, found {task.target}: use speech_labels")
+        self.reduction, self.zero_infinity = str(getattr(ctc_reduction, "value", ctc_reduction)), zero_infinity
+        self.dictionary = task.target_dictionary
+
+    def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
+        """The loss of a batch, the sample size by which gradients are divided, and the sums for the logs."""
+        log_probs, lengths = model(**sample["net_input"])
+        targets, rows = sample["target"], sample["nsentences"]
+        sizes = torch.tensor(sample["target_lengths"])
+        frames = model.output_frames(torch.tensor(sample["samples"]))  # on the CPU: the loss does not wait for a device
+        losses = F.ctc_loss(
+            precise(log_probs).transpose(0, 1),
+            targets,
+            frames,
+            sizes,
+            self.dictionary.pad(),
+            "none",
+            self.zero_infinity,
+        )
+        symbols = int(sizes.sum())
+        nll = losses.detach().sum()
+        scaled = losses / sizes.clamp(min=1).to(losses) if self.reduction == "mean" else losses
+        loss = scaled.sum()
+        size = {"mean_volume": max(1, symbols), "sum": 1}.get(self.reduction, rows)
+        logs: dict[str, Any] = {
+            "loss": loss.detach(), "nll_loss": nll, "impossible": losses.detach().le(0).sum() if symbols else 0,
+            "ntokens": symbols, "nsentences": rows, "sample_size": size,
+        }  # fmt: skip
+        if not model.training:
+            logs.update(self._errors(log_probs.detach(), lengths, sample))
+        return loss, size, logs
+
+    def _errors(self, log_probs: Tensor, lengths: Tensor, sample: dict[str, Any]) -> dict[str, int]:
+        """Edit distances of the greedy texts, by words and by characters."""
+        sums = {"word_errors": 0, "words": 0, "character_errors": 0, "characters": 0}
+        for found, target, size in zip(
+            greedy(log_probs, lengths), sample["target"].tolist(), sample["target_lengths"], strict=True
+        ):
+            wanted, text = self.dictionary.text(target[:size]), self.dictionary.text(found.symbols)
+            for name, count in count_errors(wanted, text)._asdict().items():
+                sums[name] += count
+        return sums
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+        """Log means over all that was seen since the last log; see the class."""
+        log_means(
+            logging_outputs,
+            ("loss", "loss", "sample_size", "as it is"),
+            ("nll_loss", "nll_loss", "ntokens", "as it is"),
+            ("impossible", "impossible", "nsentences", "percent"),
+            ("wer", "word_errors", "words", "percent"),
+            ("cer", "character_errors", "characters", "percent"),
+        )
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Every logged value is a sum."""
+        return True
+
+
+@dataclass
+class LabelCriterionConfig(FairseqDataclass):
+    """Options of the loss."""
+
+    label_weights: Optional[str] = field(
+        default=None, metadata={"help": "weights of the labels in order, separated by commas (default: 1 each)"}
+    )
+
+
+@register_criterion("speech_labels", dataclass=LabelCriterionConfig)
+class LabelCriterion(FairseqCriterion):
+    """Mean cross entropy of the labels of clips, or of frames, in nats.
+
+    In the logs: ``loss``, ``accuracy`` in percent; with two labels also ``precision``, ``recall`` and ``f1`` in percent
+    of the second one (speech, of a detector).
+    """
+
+    def __init__(self, task: Any, label_weights: Optional[str]) -> None:
+        super().__init__(task)
+        if task.target == TEXT:
+            raise InputError("criterion speech_labels is for --target label or frame_labels: use speech_ctc for text")
+        self.frames, self.labels = task.target == FRAMES, len(task.symbols)
+        self.weights: Optional[Tensor] = None
+        if label_weights:
+            try:
+                self.weights = torch.tensor([float(word) for word in label_weights.split(",")])
+            except ValueError:
+                raise InputError(f"--label-weights {label_weights}: numbers are expected") from None
+            if len(self.weights) != self.labels:
+                raise InputError(f"--label-weights {label_weights}: {self.labels} are expected, one a label")
+
+    def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, Any, dict[str, Any]]:
+        """The loss of a batch, the sample size by which gradients are divided, and the sums for the logs."""
+        logits, lengths = model(**sample["net_input"])
+        target = sample["target"][:, 0]
+        if self.frames:
+            target = frames_labels(sample["target"], sample["target_lengths"], lengths, logits.shape[1])
+        logits, target = precise(logits).flatten(0, -2), target.flatten()
+        weights = None if self.weights is None else self.weights.to(logits)
+        loss = F.cross_entropy(logits, target, weights, ignore_index=IGNORED, reduction="sum")
+        valid, best = target.ne(IGNORED), logits.argmax(-1)
+        size = valid.sum() if weights is None else weights[target.clamp(min=0)].where(valid, 0.0).sum()
+        logs: dict[str, Any] = {
+            "loss": loss.detach(), "correct": (best.eq(target) & valid).sum(), "labels": valid.sum(),
+            "ntokens": sample["ntokens"], "nsentences": sample["nsentences"], "sample_size": size,
+        }  # fmt: skip
+        if self.labels == 2:
+            found, true = best.eq(1) & valid, target.eq(1)
+            logs.update(
+                hits=(found & true).sum(), found=found.sum(), true=true.sum(), f1_count=(found.sum() + true.sum()) / 2
+            )
+        return loss, size, logs
+
+    @staticmethod
+    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
+        """Log means over all that was seen since the last log; see the class."""
+        log_means(
+            logging_outputs,
+            ("loss", "loss", "sample_size", "as it is"),
+            ("accuracy", "correct", "labels", "percent"),
+            ("precision", "hits", "found", "percent"),
+            ("recall", "hits", "true", "percent"),
+            ("f1", "hits", "f1_count", "percent"),
+        )
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        """Every logged value is a sum."""
+        return True
+
+
+IGNORED = -100
+
+
+def frames_labels(labels: Tensor, sizes: list[int], lengths: Tensor, frames: int) -> Tensor:
+    """Labels (B, L) of another frame rate as labels (B, frames) of the model's: repeated, or the maximum of a group.
+
+    Args:
+        sizes: labels of each row.
+        lengths: valid frames of each row (B,).
+
+    Returns:
+        Labels, ``IGNORED`` where there is no label or no frame.
+    """
+    count = torch.tensor(sizes, device=labels.device)
+    labels = labels.masked_fill(~frame_mask(count, labels.shape[1]), 0)
+    times = max(1, frames // labels.shape[1])
+    group = max(1, round(labels.shape[1] / frames))
+    if group > 1:
+        labels = F.pad(labels, (0, -labels.shape[1] % group)).unflatten(1, (-1, group)).amax(-1)
+        count = -(-count // group)
+    labels = labels.repeat_interleave(times, 1)[:, :frames]
+    labels = F.pad(labels.float(), (0, frames - labels.shape[1]), "replicate").long()
+    # A row's last label lasts to its end, by less than one of its own labels.
+    end = torch.where(lengths - count * times < times, lengths, count * times).minimum(lengths)
+    last = labels.gather(1, (count * times - 1).clamp(0, frames - 1)[:, None])
+    labels = torch.where(frame_mask(count * times, frames), labels, last)
+    return labels.masked_fill(~frame_mask(end, frames), IGNORED)

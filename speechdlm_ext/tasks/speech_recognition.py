@@ -1,0 +1,259 @@
+"""The task of recognising speech: its text by CTC, the label of a clip, or labels of frames."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from fairseq import utils
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II
+
+from speechdlm_ext.asr.ctc_decoding import greedy
+from speechdlm_ext.asr.speech_model import STATE, describe, vocabulary_of
+from speechdlm_ext.asr.text_tokenizer import CharacterTokenizer, TextTokenizer, load_tokenizer
+from speechdlm_ext.data.speech_dataset import (
+    SpeechDataset,
+    encode_labels,
+    encode_texts,
+    find_split,
+    needed_frames,
+    read_utterances,
+    within,
+)
+from speechdlm_ext.data.symbol_dictionary import SymbolDictionary
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.conv_speech import FRAMES, LABEL, TARGETS, TEXT
+
+logger = logging.getLogger(__name__)
+_LABELS = "labels.txt"
+
+
+@dataclass
+class SpeechRecognitionConfig(FairseqDataclass):
+    """Where recordings and texts are, and which of them are used."""
+
+    data: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder with train.jsonl and valid.jsonl (or .json; or fairseq's .tsv and .ltr)"},
+    )
+    target: ChoiceEnum(list(TARGETS)) = field(  # type: ignore[valid-type]
+        default=TEXT, metadata={"help": "what is recognised"}
+    )
+    tokenizer: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder of data_prep/train_tokenizer.py, NeMo or fairseq (default: the data folder)"},
+    )
+    labels: Optional[str] = field(
+        default=None,
+        metadata={"help": f"labels in order, separated by commas (default: the lines of {_LABELS} in the data folder)"},
+    )
+    sample_rate: int = field(default=16000, metadata={"help": "of the sound, in Hz; other files are resampled"})
+    channel: Optional[int] = field(
+        default=None, metadata={"help": "channel from 0 of files with several, where a line of the manifest has none"}
+    )
+    min_duration: float = field(default=0.1, metadata={"help": "shorter training utterances are skipped, in seconds"})
+    max_duration: float = field(default=16.7, metadata={"help": "longer training utterances are skipped, in seconds"})
+    speeds: str = field(
+        default="1.0",
+        metadata={"help": "factors of the training utterances' speed, one drawn for each in each epoch: 0.9,1.0,1.1"},
+    )
+    unknown_characters: ChoiceEnum(["refuse", "drop"]) = field(  # type: ignore[valid-type]
+        default="refuse", metadata={"help": "what to do with characters outside the vocabulary"}
+    )
+    seed: int = II("common.seed")
+
+
+@register_task("speech_recognition", dataclass=SpeechRecognitionConfig)
+class SpeechRecognitionTask(FairseqTask):
+    """Speech recognition (``--target text``), commands (``label``) and voice activity (``label``, ``frame_labels``).
+
+    Attributes:
+        target: what is recognised.
+        tokenizer: of texts; None where none is known yet, or for labels.
+        network: the configuration of the model that was built; None before.
+    """
+
+    cfg: SpeechRecognitionConfig
+
+    def __init__(
+        self, cfg: SpeechRecognitionConfig, symbols: tuple[str, ...], tokenizer: Optional[TextTokenizer]
+    ) -> None:
+        super().__init__(cfg)
+        self.target, self.sample_rate = str(getattr(cfg.target, "value", cfg.target)), cfg.sample_rate
+        self._symbols, self.tokenizer = symbols, tokenizer
+        self.network: Optional[dict[str, Any]] = None
+        self.frame_rate: Optional[float] = None
+        self.speeds = _speeds(cfg.speeds)
+
+    @classmethod
+    def setup_task(cls, cfg: SpeechRecognitionConfig, **kwargs: Any) -> "SpeechRecognitionTask":
+        """Read the vocabulary, where there is one; a checkpoint brings its own.
+
+        Raises:
+            InputError: an option is out of range, or the vocabulary is damaged.
+        """
+        if not cfg.data:
+            raise InputError("no folder with train.jsonl and valid.jsonl was named")
+        folder = Path(utils.split_paths(cfg.data)[0])
+        if not 0 <= cfg.min_duration < cfg.max_duration:
+            raise InputError(
+                f"--min-duration {cfg.min_duration}, --max-duration {cfg.max_duration}: expected 0 ≤ min < max"
+            )
+        if str(getattr(cfg.target, "value", cfg.target)) == TEXT:
+            if cfg.tokenizer or any((folder / name).is_file() for name in ("tokenizer.model", "dict.ltr.txt")):
+                tokenizer = load_tokenizer(Path(cfg.tokenizer) if cfg.tokenizer else folder)
+                return cls(cfg, tokenizer.symbols, tokenizer)
+            return cls(cfg, (), None)
+        if cfg.labels:
+            labels = [label.strip() for label in cfg.labels.split(",")]
+        elif (folder / _LABELS).is_file():
+            labels = (folder / _LABELS).read_text(encoding="utf-8").split("\n")
+        else:
+            return cls(cfg, (), None)
+        labels = [label for label in labels if label]
+        if len(set(labels)) < max(2, len(labels)):
+            raise InputError(f"labels {', '.join(labels)}: two or more, each once, are expected")
+        return cls(cfg, tuple(labels), None)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Of the vocabulary; raises :class:`InputError` where none is known."""
+        if not self._symbols:
+            wanted = "--tokenizer, see data_prep/train_tokenizer.py" if self.target == TEXT else "--labels"
+            raise InputError(f"no vocabulary in {self.cfg.data}: pass {wanted}")
+        return self._symbols
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """The model for the vocabulary; its configuration goes into checkpoints."""
+        model = super().build_model(cfg, from_checkpoint)
+        self.network, self.frame_rate = getattr(model, "config", None), getattr(model, "frame_rate", None)
+        return model
+
+    def load_dataset(self, split: str, combine: bool = False, epoch: int = 1, **kwargs: Any) -> None:
+        """Open a split; raises :class:`InputError` for what is wrong in its manifest."""
+        folders = utils.split_paths(self.cfg.data)
+        path = find_split(folders[(epoch - 1) % len(folders)], split)
+        rows = read_utterances(path, self.target, self.cfg.channel)
+        training = split.startswith("train")
+        if training:
+            rows = within(rows, self.cfg.min_duration, self.cfg.max_duration, str(path))
+        if self.target == TEXT:
+            drop = str(getattr(self.cfg.unknown_characters, "value", self.cfg.unknown_characters)) == "drop"
+            tokenizer = self.tokenizer or CharacterTokenizer(self.symbols)
+            targets = encode_texts(rows, tokenizer, drop, needed=split.startswith(("train", "valid")))
+            rows, targets = self._possible(rows, targets, training, str(path))
+        else:
+            targets = encode_labels(rows, self.symbols, self.target == FRAMES)
+        speeds = self.speeds if training else (1.0,)
+        dataset = SpeechDataset(
+            rows, targets, self.target_dictionary.pad(), self.sample_rate, speeds, training, self.cfg.seed
+        )
+        hours = sum(row.duration for row in rows) / 3600
+        logger.info("%s: %d utterances, %.2f h", path, len(rows), hours)
+        self.datasets[split] = dataset
+
+    def _possible(self, rows: list[Any], targets: list[Any], training: bool, where: str) -> tuple[list[Any], list[Any]]:
+        """Without the training utterances whose text is longer than CTC can align with their frames."""
+        if not training or self.frame_rate is None:
+            return rows, targets
+        fastest = max(self.speeds)
+        fits = [
+            needed_frames(target) <= int(row.duration / fastest * self.frame_rate)
+            for row, target in zip(rows, targets, strict=True)
+        ]
+        if not all(fits):
+            first = rows[fits.index(False)]
+            logger.warning(
+                "%s: %d utterances skipped, their texts are longer than their frames, which CTC cannot align; first %s "
+                "(%.2f s: %r)", where, fits.count(False), first.where, first.duration, first.target,
+            )  # fmt: skip
+        if not any(fits):
+            raise InputError(f"{where}: every text is longer than its recording's frames, which CTC cannot align")
+        return [row for row, fit in zip(rows, fits, strict=True) if fit], [
+            target for target, fit in zip(targets, fits, strict=True) if fit
+        ]
+
+    def build_generator(self, models: Any, args: Any, *rest: Any, **kwargs: Any) -> "GreedyDecoder":
+        """What ``fairseq-generate`` decodes with."""
+        if len(models) != 1:
+            raise InputError(f"{len(models)} checkpoints: one is expected, ensembles are not supported")
+        return GreedyDecoder(self.target)
+
+    def inference_step(self, generator: Any, models: Any, sample: dict[str, Any], *rest: Any, **kwargs: Any) -> Any:
+        """Hypotheses of a batch."""
+        with torch.no_grad():
+            return generator(models[0], sample)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep of the task: all that :func:`load_speech_model` needs beside the weights."""
+        return {STATE: {**describe(self.target, self.symbols, self.tokenizer), "config": self.network}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a checkpoint's vocabulary; raises :class:`InputError` where another one was given."""
+        about = state_dict.get(STATE)
+        if not about:
+            return
+        symbols, tokenizer = vocabulary_of(about, "the checkpoint")
+        if about["target"] != self.target or self._symbols and symbols != self._symbols:
+            raise InputError(
+                f"the checkpoint recognises {about['target']} with {len(symbols)} symbols, --target {self.target} and "
+                f"another vocabulary ({len(self._symbols)} symbols) were given"
+            )
+        self._symbols, self.tokenizer = symbols, tokenizer
+
+    @property
+    def target_dictionary(self) -> SymbolDictionary:
+        """The vocabulary."""
+        return SymbolDictionary(self.symbols, self.tokenizer)
+
+    @property
+    def source_dictionary(self) -> None:
+        """None: sound has no words."""
+        return None
+
+    def max_positions(self) -> None:
+        """There is no longest recording."""
+        return None
+
+
+class GreedyDecoder:
+    """The most likely label of each frame, or of a clip, as fairseq's commands want hypotheses."""
+
+    symbols_to_strip_from_output: frozenset[int] = frozenset()
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def __call__(self, model: Any, sample: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        """One hypothesis for each row: ``tokens``, ``score``, ``positional_scores``."""
+        scores, lengths = model(**sample["net_input"])
+        if self.target == TEXT:
+            found = greedy(scores, lengths)
+            return [[_hypothesis(row.symbols, row.score)] for row in found]
+        best, labels = scores.float().log_softmax(-1).max(-1)
+        if self.target == LABEL:
+            return [[_hypothesis((int(label),), float(score))] for label, score in zip(labels, best, strict=True)]
+        return [
+            [_hypothesis(label[:length].tolist(), float(score[:length].mean()))]
+            for label, score, length in zip(labels, best, lengths.tolist(), strict=True)
+        ]
+
+
+def _hypothesis(tokens: Any, score: float) -> dict[str, Any]:
+    return {
+        "tokens": torch.tensor(tokens, dtype=torch.long), "score": score, "alignment": None, "attention": None,
+        "positional_scores": torch.full((max(1, len(tokens)),), score / max(1, len(tokens))),
+    }  # fmt: skip
+
+
+def _speeds(text: str) -> tuple[float, ...]:
+    try:
+        speeds = tuple(float(word) for word in str(text).split(","))
+    except ValueError:
+        speeds = ()
+    if not speeds or not all(0.25 <= speed <= 4 for speed in speeds):
+        raise InputError(f"--speeds {text}: factors from 0.25 to 4, separated by commas, are expected")
+    return speeds
