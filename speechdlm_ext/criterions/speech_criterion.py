@@ -39,7 +39,7 @@ class CTCCriterionConfig(FairseqDataclass):
 class CTCCriterion(FairseqCriterion):
     """Connectionist temporal classification (Graves et al. 2006); the blank is the last symbol, as in NeMo.
 
-    In the logs, in nats: ``loss``, by the reduction; ``nll_loss`` by symbol. In validation ``wer`` and ``cer`` of the
+    In the logs: ``loss`` by the reduction, in nats; ``nll_loss`` by symbol, in bits. In validation ``wer`` and ``cer`` of the
     greedy text, in percent. ``impossible``: percent of utterances whose text is longer than their frames.
     """
 
@@ -95,7 +95,7 @@ class CTCCriterion(FairseqCriterion):
         log_means(
             logging_outputs,
             ("loss", "loss", "sample_size", "as it is"),
-            ("nll_loss", "nll_loss", "ntokens", "as it is"),
+            ("nll_loss", "nll_loss", "ntokens", "bits"),
             ("impossible", "impossible", "nsentences", "percent"),
             ("wer", "word_errors", "words", "percent"),
             ("cer", "character_errors", "characters", "percent"),
@@ -118,9 +118,9 @@ class LabelCriterionConfig(FairseqDataclass):
 
 @register_criterion("speech_labels", dataclass=LabelCriterionConfig)
 class LabelCriterion(FairseqCriterion):
-    """Mean cross entropy of the labels of clips, or of frames, in nats.
+    """Mean cross entropy of the labels of clips, or of frames.
 
-    In the logs: ``loss``, ``accuracy`` in percent; with two labels also ``precision``, ``recall`` and ``f1`` in percent
+    In the logs: ``loss`` in nats, ``nll_loss`` in bits; ``accuracy`` in percent; with two labels also ``precision``, ``recall`` and ``f1`` in percent
     of the second one (speech, of a detector).
     """
 
@@ -166,6 +166,7 @@ class LabelCriterion(FairseqCriterion):
         log_means(
             logging_outputs,
             ("loss", "loss", "sample_size", "as it is"),
+            ("nll_loss", "loss", "sample_size", "bits"),
             ("accuracy", "correct", "labels", "percent"),
             ("precision", "hits", "found", "percent"),
             ("recall", "hits", "true", "percent"),

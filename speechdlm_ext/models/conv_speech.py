@@ -52,9 +52,10 @@ class ConvSpeechModel(ConvSpeech, BaseFairseqModel):
         return None
 
 
-def _register(family: str, paper: str) -> type[ConvSpeechModel]:
+def _register(title: str, paper: str) -> type[ConvSpeechModel]:
     """Register a model of this family and its published configurations as architectures ``<family>_<name>``."""
-    kind = type(family.title(), (ConvSpeechModel,), {"family": family, "__doc__": paper, "__module__": __name__})
+    family, about = title.lower(), f"{title} ({paper})."
+    kind = type(title, (ConvSpeechModel,), {"family": family, "__doc__": about, "__module__": __name__})
     register_model(family, dataclass=ConvSpeechConfig)(kind)
     for name in CONFIGURATIONS[family]:
 
@@ -65,9 +66,9 @@ def _register(family: str, paper: str) -> type[ConvSpeechModel]:
     return kind
 
 
-QuartzNet = _register("quartznet", "QuartzNet (Kriman et al. 2020).")
-Jasper = _register("jasper", "Jasper (Li et al. 2019).")
-Citrinet = _register("citrinet", "Citrinet (Majumdar et al. 2021).")
-MatchboxNet = _register("matchboxnet", "MatchboxNet (Majumdar and Ginsburg 2020).")
-MarbleNet = _register("marblenet", "MarbleNet (Jia et al. 2021).")
+QuartzNet = _register("QuartzNet", "Kriman et al. 2020")
+Jasper = _register("Jasper", "Li et al. 2019")
+Citrinet = _register("Citrinet", "Majumdar et al. 2021")
+MatchboxNet = _register("MatchboxNet", "Majumdar and Ginsburg 2020")
+MarbleNet = _register("MarbleNet", "Jia et al. 2021")
 MODELS = {kind.family: kind for kind in (QuartzNet, Jasper, Citrinet, MatchboxNet, MarbleNet)}
