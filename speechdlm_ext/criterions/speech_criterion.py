@@ -39,8 +39,8 @@ class CTCCriterionConfig(FairseqDataclass):
 class CTCCriterion(FairseqCriterion):
     """Connectionist temporal classification (Graves et al. 2006); the blank is the last symbol, as in NeMo.
 
-    In the logs: ``loss`` by the reduction, in nats; ``nll_loss`` by symbol, in bits. In validation ``wer`` and ``cer`` of the
-    greedy text, in percent. ``impossible``: percent of utterances whose text is longer than their frames.
+    In the logs: ``loss`` by the reduction, in nats; ``nll_loss`` by symbol, in bits. In validation ``wer`` and ``cer``
+    of the greedy text, in percent. ``impossible``: percent of utterances whose text is longer than their frames.
     """
 
     def __init__(self, task: Any, ctc_reduction: str, zero_infinity: bool) -> None:
@@ -120,8 +120,8 @@ class LabelCriterionConfig(FairseqDataclass):
 class LabelCriterion(FairseqCriterion):
     """Mean cross entropy of the labels of clips, or of frames.
 
-    In the logs: ``loss`` in nats, ``nll_loss`` in bits; ``accuracy`` in percent; with two labels also ``precision``, ``recall`` and ``f1`` in percent
-    of the second one (speech, of a detector).
+    In the logs: ``loss`` in nats, ``nll_loss`` in bits; ``accuracy`` in percent; with two labels also ``precision``,
+    ``recall`` and ``f1`` in percent of the second one (speech, of a detector).
     """
 
     def __init__(self, task: Any, label_weights: Optional[str]) -> None:
