@@ -16,7 +16,7 @@ GROUPS = (
     ("models",),
     ("criterions", "tasks", "optim", "checkpoints"),
     ("hub",),
-    ("evaluation", "report", "synthetic", "demo", "commands"),
+    ("evaluation", "report", "synthetic", "demo", "commands", "cluster"),
     ("plugin", "__main__", "__init__"),
     ("data_prep", "scripts"),
 )

@@ -1,0 +1,152 @@
+"""The sbatch files of scripts/slurm on a real SLURM: arrays, parts of them, kills, requeues, merges, two-node training."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from speechdlm_ext.asr import RecogniserOptions
+from speechdlm_ext.asr.manifest_text import TextOptions, transcribe_manifest
+from speechdlm_ext.io.audio import write_audio
+from speechdlm_ext.io.manifest import read_jsonl
+from tests.helpers.binarized import write_corpus
+from tests.helpers.commands import CHECKOUT
+from tests.helpers.ctc_checkpoints import small_recogniser
+from tests.helpers.slurm import Cluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
+
+def until(done: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def sbatch(cluster: Cluster, place: Path, *words: object) -> str:
+    return cluster.run("sbatch", "--parsable", *words, cwd=place, OMP_NUM_THREADS="1").strip()
+
+
+def ended(cluster: Cluster, job: str, seconds: float = 240) -> dict[int, str]:
+    """The states of an array's tasks, when none is in the queue any more."""
+    until(lambda: not cluster.run("squeue", "-h", "-j", job, check=False).strip(), seconds)
+    return cluster.states(job)
+
+
+def corpus(place: Path, count: int) -> tuple[Path, list[str]]:
+    """A manifest in the place, and the options of its recogniser."""
+    rows = []
+    for number in range(count):
+        path = place / "sound" / f"{number}.wav"
+        wave = 0.3 * torch.randn(1, 8000 + 2000 * number, generator=torch.Generator().manual_seed(number))
+        write_audio(path, wave.clamp(-1, 1), 16000)
+        rows.append({"audio_filepath": str(path), "duration": wave.shape[1] / 16000})
+    (place / "metadata").mkdir()
+    manifest = place / "metadata" / "input.json"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest, ["--asr", small_recogniser(place / "model"), "--device", "cpu"]
+
+
+def test_transcription_in_an_array_with_a_kill_a_requeue_and_a_merge(cluster: Cluster, place: Path) -> None:
+    manifest, asr = corpus(place, 12)
+    one = place / "one.json"
+    transcribe_manifest(manifest, one, TextOptions(RecogniserOptions(asr[1], device="cpu")))
+    script = "scripts/slurm/asr.sbatch"
+    # A part of an array does not say how many shards there are, and three of four must not do the work of three of three.
+    part = sbatch(cluster, place, "--array=1,3", script, manifest, *asr)
+    job = sbatch(cluster, place, "--array=0-3%2", script, manifest, *asr)
+    merge = sbatch(
+        cluster, place, f"--dependency=afterok:{job}", "--kill-on-invalid-dep=yes", "--output=logs/merge.out",
+        f"--wrap=.venv/bin/python data_prep/merge_manifest.py {manifest} --in-place",
+    )  # fmt: skip
+    log = place / "logs" / f"asr_{job}_1.out"
+    until(log.exists)
+    cluster.run("scontrol", "requeue", f"{job}_1")  # wherever it is
+    until(lambda: any(state == "COMPLETED" for state in cluster.states(job).values()))
+    states = ended(cluster, job)
+    assert set(states.values()) == {"COMPLETED"} and sorted(states) == [0, 1, 2, 3]
+    until(lambda: not cluster.run("squeue", "-h", "-j", merge, check=False).strip())
+    assert manifest.read_bytes() == one.read_bytes(), (place / "logs/merge.out").read_text()
+    assert not list(manifest.parent.glob("*.text*"))
+    assert set(ended(cluster, part).values()) == {"FAILED"}
+    assert "give the number of shards, slurm:N" in (place / "logs" / f"asr_{part}_1.out").read_text()
+
+
+def test_a_task_near_its_time_limit_is_queued_again_and_one_that_was_killed_is_redone(
+    cluster: Cluster, place: Path
+) -> None:
+    manifest, asr = corpus(place, 6)
+    slow = place / "sound" / "4.wav"  # of shard 0/2: reading it waits
+    sound = slow.read_bytes()
+    slow.unlink()
+    cluster.run("mkfifo", slow)
+    script = "scripts/slurm/asr.sbatch"
+    job = sbatch(cluster, place, "--array=0-1", script, manifest, *asr)
+    partial = place / "metadata" / "input.json.text.shard-0-of-2.partial"
+    until(lambda: partial.exists() and partial.read_bytes().count(b"\n") == 3)  # settings, 0, 2
+    cluster.run("scancel", "--batch", "--signal=USR1", f"{job}_0")
+    log = place / "logs" / f"asr_{job}_0.out"
+    until(lambda: "is queued again" in log.read_text())
+    assert "stopped by SIGTERM: the same command continues" in log.read_text()
+    slow.unlink()
+    slow.write_bytes(sound)
+    assert ended(cluster, job) == {0: "COMPLETED", 1: "COMPLETED"}
+    assert "2 of 3 recordings have a text already" in log.read_text()
+    for path in (place / "metadata").glob("*.shard-1-of-2"):  # as if its task had been lost
+        path.unlink()
+    again = sbatch(cluster, place, "--array=1", script, manifest, *asr, "--shard", "slurm:2")
+    assert ended(cluster, again) == {1: "COMPLETED"}
+    merged = cluster.run(".venv/bin/python", "data_prep/merge_manifest.py", manifest, "--in-place", cwd=place)
+    assert "6 rows" in merged and all("text" in row for row in read_jsonl(manifest))
+
+
+def train_words(data: Path, save_dir: Path) -> list[object]:
+    return [
+        "fairseq-train", data, "--user-dir", CHECKOUT / "speechdlm_ext", "--task", "unit_language_modeling",
+        "--arch", "unit_lm_small", "--decoder-embed-dim", 16, "--decoder-ffn-embed-dim", 32, "--decoder-layers", 1,
+        "--decoder-attention-heads", 2, "--criterion", "unit_lm_criterion", "--batch-size", 2, "--optimizer", "adam",
+        "--lr", 0.01, "--max-update", 300, "--save-interval-updates", 10, "--keep-interval-updates", 2,
+        "--no-epoch-checkpoints", "--disable-validation", "--save-dir", save_dir, "--cpu", "--log-format", "json",
+        "--num-workers", 0, "--seed", 3,
+    ]  # fmt: skip
+
+
+def test_training_on_two_nodes_requeued_ends_as_an_undisturbed_one(cluster: Cluster, place: Path) -> None:
+    data = write_corpus(place / "data", [[3, 0, 1, 4, 4, 5, 1][: 2 + i % 6] for i in range(12)])
+    options = ["--nodes=2", "--gres=none", "--export=ALL,PROCESSES=1", "scripts/slurm/train.sbatch"]
+    calm = sbatch(cluster, place, *options, *train_words(data, place / "calm"))
+    disturbed = sbatch(cluster, place, *options, *train_words(data, place / "disturbed"))
+    until(lambda: list((place / "disturbed").glob("checkpoint_*_*.pt")), 200)
+    cluster.run("scontrol", "requeue", disturbed)
+    for job in (calm, disturbed):
+        until(lambda job=job: not cluster.run("squeue", "-h", "-j", job, check=False).strip(), 400)
+        log = (place / "logs" / f"train_{job}.out").read_text()
+        assert "JobState=COMPLETED" in cluster.run("scontrol", "show", "job", job), log[-2000:]
+        assert '"num_updates": "300"' in log or "num_updates" in log
+    assert "Loaded checkpoint" in log
+    weights = [torch.load(place / name / "checkpoint_last.pt", weights_only=False) for name in ("calm", "disturbed")]
+    assert all(torch.equal(weights[0]["model"][key], weights[1]["model"][key]) for key in weights[0]["model"])
+    assert [one["optimizer_history"][-1]["num_updates"] for one in weights] == [300, 300]
+
+
+def test_training_nothing_is_never_a_success(cluster: Cluster, place: Path) -> None:
+    """fairseq's own ways to start processes under srun, with other numbers of tasks than they expect."""
+    data = write_corpus(place / "data", [[3, 0, 1], [4, 4, 5]])
+    words = [str(word) for word in train_words(data, place / "none")]
+    words[0] = str(place / ".venv/bin/fairseq-train")
+    port = ["--distributed-port", "23461"]
+    for name, tasks in (("alone", ["-n1"]), ("two", ["-n2", "-N2"])):
+        job = sbatch(
+            cluster, place, *tasks, f"--output=logs/{name}.out", f"--wrap=srun {' '.join([*words, *port])}"
+        )  # fmt: skip
+        until(lambda job=job: not cluster.run("squeue", "-h", "-j", job, check=False).strip(), 200)
+        log = (place / "logs" / f"{name}.out").read_text()
+        assert "JobState=FAILED" in cluster.run("scontrol", "show", "job", job), log
+        assert "torchrun --nnodes" in log and "Traceback" not in log
+    assert not list((place / "none").glob("*.pt"))
