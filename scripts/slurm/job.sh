@@ -8,13 +8,13 @@ shard=(${SLURM_ARRAY_TASK_ID:+--shard slurm})
 task=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 
 # run COMMAND…: under srun. SIGUSR1, which SLURM sends before the time limit (--signal=B:USR1@SECONDS), ends the command
-# with its work kept, and queues the job again, which continues.
+# with its work kept, and queues the job again, which continues. (srun passes USR1 on; at SIGTERM it would kill at once.)
 run() {
     local step again="" status=0
     srun "$@" &
     step=$!
-    trap 'again=1; kill -TERM $step' USR1
-    trap 'kill -TERM $step' TERM
+    trap 'again=1; kill -USR1 $step' USR1
+    trap 'kill -USR1 $step' TERM
     while kill -0 "$step" 2>/dev/null; do
         status=0
         wait "$step" || status=$?

@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.published import CODEBOOKS
 from speechdlm_ext.units.published_pairs import PUBLISHED
 
 Defaults = dict[str, Any]
@@ -50,8 +52,35 @@ def _names_its_encoder(codebook: str) -> bool:
     return bool(load_codebook(codebook).encoder)
 
 
-# To add a preset, write a function like the one above, and name it here.
-PRESETS = {"dpslm": Preset("DP-SLM's WavLM, units of --k and --lmbda, ELLA-V and WavTokenizer", _dpslm)}
+_MHUBERT = "mhubert-base-vp_mls_cv_8lang"
+_AMELA = f"{_MHUBERT}-kmeans-2000"
+
+
+def _amela(given: argparse.Namespace) -> Defaults:
+    """AMELA: mHuBERT's layer 12, k-means of 2000, the unit HiFi-GAN of Expresso; a unit a frame, so that time is kept."""
+    if given.k not in (None, 2000) or given.lmbda:
+        raise InputError("--preset amela: 2000 units, no duration penalty: leave --k and --lmbda out")
+    from speechdlm_ext.vocoders.hifigan_files import PUBLISHED as VOCODER_FILES
+
+    codebook = _AMELA if given.codebook is None else str(given.codebook)
+    defaults: Defaults = {"codebook": codebook, "vocoder": "hifigan"}
+    if codebook in CODEBOOKS or not _names_its_encoder(codebook):
+        defaults |= {"encoder": "hubert", "encoder_checkpoint": _MHUBERT, "layer": 12}
+    if f"{codebook}-hifigan" in VOCODER_FILES:
+        defaults["vocoder_checkpoint"] = f"{codebook}-hifigan"
+    elif given.vocoder_checkpoint is None:
+        raise InputError(
+            f"--codebook {codebook}: pass the --vocoder-checkpoint that belongs to it; the two published codebooks, "
+            f"{_AMELA} and {_MHUBERT}-kmeans-expresso-2000, have one each"
+        )
+    return defaults
+
+
+# To add a preset, write a function like those above, and name it here.
+PRESETS = {
+    "dpslm": Preset("DP-SLM's WavLM, units of --k and --lmbda, ELLA-V and WavTokenizer", _dpslm),
+    "amela": Preset("AMELA's mHuBERT, 2000 units and Expresso's unit HiFi-GAN", _amela),
+}
 
 
 def add_preset_options(parser: argparse.ArgumentParser) -> None:

@@ -44,16 +44,27 @@ HUBERT = {
     ),
 }
 WAVLM = {"wavlm-large": Published(f"{_WAVLM}/wavlm-large-6fb4b3c3.pt", "6fb4b3c3")}
-# DP-SLM's, of K centroids of WavLM-Large's layer 11.
 CODEBOOKS = {
-    f"wavlm-large-l11-k{units}": Published(f"{_WAVLM}/codebook-layer-11-k-{units}-{digest}.pt", digest)
-    for units, digest in (
-        (100, "8b2b254e"),
-        (200, "55b06314"),
-        (500, "2c2dee95"),
-        (1000, "db31d361"),
-        (2000, "af7a6260"),
-    )
+    # DP-SLM's, of K centroids of WavLM-Large's layer 11.
+    **{
+        f"wavlm-large-l11-k{units}": Published(f"{_WAVLM}/codebook-layer-11-k-{units}-{digest}.pt", digest)
+        for units, digest in (
+            (100, "8b2b254e"),
+            (200, "55b06314"),
+            (500, "2c2dee95"),
+            (1000, "db31d361"),
+            (2000, "af7a6260"),
+        )
+    },
+    # AMELA's, of layer 12 of mhubert-base-vp_mls_cv_8lang: of the same size, and not interchangeable.
+    "mhubert-base-vp_mls_cv_8lang-kmeans-2000": Published(
+        f"{_META}/hubert/mhubert_base_vp_mls_cv_8lang_it3_L12_km2000.bin",
+        "05de230870427dcdce334d29922ccce354c7e7d0574edc645f5daed47b1ccc18",
+    ),
+    "mhubert-base-vp_mls_cv_8lang-kmeans-expresso-2000": Published(
+        f"{_META}/textless_nlp/expresso/checkpoints/mhubert_base_vp_mls_cv_8lang_it3_L12_km2000_expresso.bin",
+        "bda2dbf5fe42bf59359799b281498a9d7fd0a9ec703d6dc54a4a4a0ff70a4e22",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The sbatch files of scripts/slurm on a real SLURM: arrays, parts of them, kills, requeues, merges, two-node training."""
+"""The sbatch files of scripts/slurm on a real SLURM: arrays, parts of them, requeues, merges, two-node training."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_transcription_in_an_array_with_a_kill_a_requeue_and_a_merge(cluster: Cl
     one = place / "one.json"
     transcribe_manifest(manifest, one, TextOptions(RecogniserOptions(asr[1], device="cpu")))
     script = "scripts/slurm/asr.sbatch"
-    # A part of an array does not say how many shards there are, and three of four must not do the work of three of three.
+    # A part of an array does not say how many shards there are: two of four must not do all.
     part = sbatch(cluster, place, "--array=1,3", script, manifest, *asr)
     job = sbatch(cluster, place, "--array=0-3%2", script, manifest, *asr)
     merge = sbatch(
@@ -93,7 +93,7 @@ def test_a_task_near_its_time_limit_is_queued_again_and_one_that_was_killed_is_r
     cluster.run("scancel", "--batch", "--signal=USR1", f"{job}_0")
     log = place / "logs" / f"asr_{job}_0.out"
     until(lambda: "is queued again" in log.read_text())
-    assert "stopped by SIGTERM: the same command continues" in log.read_text()
+    assert "stopped by SIGUSR1: the same command continues" in log.read_text()
     slow.unlink()
     slow.write_bytes(sound)
     assert ended(cluster, job) == {0: "COMPLETED", 1: "COMPLETED"}
