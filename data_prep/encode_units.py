@@ -8,7 +8,7 @@ from pathlib import Path
 
 from speechdlm_ext.commands.units import add_unit_options, add_worker_option, load_pipeline
 from speechdlm_ext.errors import InputError, run_command
-from speechdlm_ext.io.sharding import add_shard_option, find_shard
+from speechdlm_ext.io.sharding import add_shard_option, check_division, find_shard
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -55,13 +55,14 @@ def main() -> None:
 
     from speechdlm_ext.io.manifest import errors_path
     from speechdlm_ext.io.progress import follow
-    from speechdlm_ext.io.recordings import read_manifest
+    from speechdlm_ext.io.recordings import digest_recordings, read_manifest
     from speechdlm_ext.io.speeds import with_speeds
     from speechdlm_ext.units.encoding import encode_recordings
     from speechdlm_ext.units.summary import summarize
 
     rows = with_speeds(read_manifest(options.manifest), options.speeds)
     output = options.units
+    check_division(output, shard, digest_recordings(rows), options.manifest, options.overwrite)
     if shard is not None:
         rows, output = shard.take(rows), shard.path(output)
         print(f"shard {shard}: {len(rows)} recordings", flush=True)

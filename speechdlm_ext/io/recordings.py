@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -134,6 +135,14 @@ def with_absolute_paths(row: Mapping[str, Any], folder: str) -> dict[str, Any]:
 def recording_key(row: Mapping[str, Any]) -> str:
     """What tells the rows of a manifest apart: the id, or else what is read of which files."""
     return str(row["id"]) if "id" in row else f"\n{audio_paths(row)} {_part_key(row)}"
+
+
+def digest_recordings(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What tells whether two lists are of the same recordings in the same order, whatever else the rows say."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(recording_key(row).encode("utf-8", "backslashreplace") + b"\0")
+    return digest.hexdigest()
 
 
 def check_name(name: object, where: str) -> str:
