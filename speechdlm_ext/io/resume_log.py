@@ -107,9 +107,9 @@ class ResumeLog:
         try:
             self.entries = LoggedResults(open(self.path, "rb"))  # noqa: SIM115 - closed with the results
             found = self.entries.settings
-            if same := bool(self.entries.size) and found == settings:
-                self._size = self.entries.size
-                self._file.truncate(self._size)
+            same = bool(self.entries.size) and found == settings
+            if same and os.fstat(self._file.fileno()).st_size > self.entries.size:
+                self._file.truncate(self.entries.size)
             self.dropped = not same and found is not None
             if not same:
                 self.clear()
@@ -125,7 +125,6 @@ class ResumeLog:
         """Forget all results."""
         self.entries.clear()
         self._file.truncate(0)
-        self._size = 0
         self._append({"settings": self._settings})
 
     def remove(self) -> None:
@@ -147,7 +146,6 @@ class ResumeLog:
     def _append(self, entry: dict[str, Any]) -> int:
         """Write a line; returns the byte where it begins."""
         line = json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-        start = self._size
         try:
             self._file.write(line)
             self._file.flush()
@@ -156,8 +154,8 @@ class ResumeLog:
                 self._synced = time.monotonic()
         except OSError as error:  # the system does not say which disk is full
             raise OSError(error.errno, error.strerror, str(self.path)) from None
-        self._size += len(line)
-        return start
+        # Where the line is, not where it should be: without file locks another process may write here, too.
+        return os.lseek(self._file.fileno(), 0, os.SEEK_CUR) - len(line)
 
 
 def read_resume_log(path: str | os.PathLike[str]) -> tuple[Any, LoggedResults]:

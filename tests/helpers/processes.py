@@ -80,12 +80,7 @@ def run_loaded(
     if os.sep not in words[0]:
         words[0] = str(Path(sys.executable).parent / words[0])
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "in").write_text(input or "", encoding="utf-8")
-        place = os.getcwd() if cwd is None else os.fspath(cwd)
-        process = _CONTEXT.Process(target=_run_program, args=(words, dict(env), folder, place))
-        # Starting looks at all processes, and only one thread may read how one has ended.
-        with _guard:
-            process.start()
+        process = start_loaded(words, folder, cwd, env, input)
         end = time.monotonic() + timeout
         while (status := _status(process)) is None:
             if time.monotonic() > end:
@@ -97,6 +92,23 @@ def run_loaded(
             with suppress(FileNotFoundError):  # it did not get that far
                 said[number] = Path(folder, name).read_text(encoding="utf-8", errors="replace")
         return CompletedProcess(words, status, *said)
+
+
+def start_loaded(
+    words: Sequence[str],
+    folder: str,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] = os.environ,
+    input: str | None = None,
+) -> BaseProcess:
+    """A program of :func:`run_loaded`, just started; what it says goes to ``out`` and ``err`` in a folder."""
+    Path(folder, "in").write_text(input or "", encoding="utf-8")
+    place = os.getcwd() if cwd is None else os.fspath(cwd)
+    process = _CONTEXT.Process(target=_run_program, args=(list(words), dict(env), folder, place))
+    # Starting looks at all processes, and only one thread may read how one has ended.
+    with _guard:
+        process.start()
+    return process
 
 
 def _status(process: BaseProcess) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,24 @@ def test_a_log_is_a_dictionary_that_survives(
             ResumeLog(path, {"a": 2})
         log.remove()
     assert read_resume_log(path) == (None, {})
+
+
+def test_two_processes_without_file_locks_keep_what_both_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As two tasks that were given the same shard, on a file system that has no locks to tell them apart."""
+
+    def refuse(file: Any, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "none")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / "log"
+    with ResumeLog(path, {"a": 1}) as one, ResumeLog(path, {"a": 1}) as other:
+        for number in range(5):
+            for log in (one, other):
+                log.add(f"{number}", {"value": number})
+            one.add(f"only {number}", number)
+        assert dict(other.entries) == {f"{number}": {"value": number} for number in range(5)}
+        assert dict(one.entries) == {**other.entries, **{f"only {number}": number for number in range(5)}}
+    assert read_resume_log(path)[1] == one.entries
 
 
 MEMORY = """
