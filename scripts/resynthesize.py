@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from speechdlm_ext.commands.old_names import add_renamed
+from speechdlm_ext.commands.page import add_page_options, check_page_options, spread
 from speechdlm_ext.commands.presets import add_preset_options, parse_with_preset
 from speechdlm_ext.commands.units import add_unit_options, add_worker_option, load_pipeline
 from speechdlm_ext.commands.vocoder import add_vocoder_options, vocoder_from
-from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.errors import run_command
 from speechdlm_ext.io.sharding import add_shard_option, find_shard
 
 
@@ -40,22 +41,7 @@ def get_parser() -> argparse.ArgumentParser:
     add_vocoder_options(parser, device=False)
     add_shard_option(parser)
     add_worker_option(parser)
-    add_renamed(
-        parser,
-        "--html",
-        "--page",
-        type=Path,
-        metavar="FILE",
-        help="write a page with recordings beside their resynthesis",
-    )
-    add_renamed(
-        parser,
-        "--html-items",
-        "--page-items",
-        type=int,
-        default=6,
-        help="recordings on the page (default: %(default)s)",
-    )
+    add_page_options(parser, "write a page with recordings beside their resynthesis")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace existing wav files of other recordings or settings"
     )
@@ -66,8 +52,7 @@ def main() -> None:
     """Run the command."""
     options = parse_with_preset(get_parser())
     shard = find_shard(options.shard)
-    if options.html_items < 1:
-        raise InputError(f"--html-items {options.html_items}: 1 or more is expected")
+    check_page_options(options)
     from tqdm import tqdm
 
     from speechdlm_ext.io.progress import follow
@@ -100,8 +85,7 @@ def main() -> None:
         from speechdlm_ext.report.listening import write_listening_page
 
         there = [row for row in rows if row["id"] in made.paths]
-        count = min(options.html_items, len(there))
-        shown = [there[number * len(there) // count] for number in range(count)]
+        shown = spread(there, options.html_items)
         lead = (
             f"{pipeline.codebook.num_units} units at {pipeline.codebook.frame_rate:g} Hz, duration penalty "
             f"{options.duration_penalty}, vocoder {options.vocoder}. The first 20 s of each recording."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -27,7 +28,9 @@ def get_parser() -> argparse.ArgumentParser:
         epilog="Stopped anywhere and started again, it goes on. scripts/synthesize.py speaks what it writes.",
     )
     parser.add_argument("units", type=Path, help="unit file of prompts; a row without units begins an utterance")
-    parser.add_argument("out", type=Path, help="unit file to write: prompts with their continuations")
+    parser.add_argument(
+        "out", type=Path, help="unit file to write: prompts with their continuations; - for standard output"
+    )
     add_model_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     prompts = parser.add_argument_group("prompts")
@@ -65,6 +68,18 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     args = get_parser().parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        piped = str(args.out) == "-"
+        if piped:
+            args.out = Path(folder, "samples.jsonl")
+        count = sample(args)
+        if piped:
+            sys.stdout.write(args.out.read_text(encoding="utf-8"))
+    print(f"{'standard output' if piped else args.out}: {count} continued", file=sys.stderr if piped else sys.stdout)
+
+
+def sample(args: argparse.Namespace) -> int:
+    """Continue the rows; returns how many there are."""
     if args.out.exists() and not args.overwrite:  # told before a model is loaded
         raise InputError(f"{args.out} is there already: pass --overwrite to replace it")
 
@@ -99,9 +114,10 @@ def main() -> None:
             made_by=made_by(checkpoint_files(args.checkpoint), device, args.dtype),
             overwrite=args.overwrite,
             progress=bar.update,
+            say=lambda line: tqdm.write(line, file=sys.stderr),
             channel=args.channel,
         )
-    print(f"{args.out}: {len(rows)} continued")
+    return len(rows)
 
 
 if __name__ == "__main__":

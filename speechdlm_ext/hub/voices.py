@@ -53,13 +53,21 @@ class Voices:
         self.settings = [recording_stamp(row) for row in rows]
         self._last: tuple[str, list[int], list[int]] | None = None
 
+    def recording(self, name: str) -> list[str]:
+        """The audio files of the recording whose speaker a row gets; none where there is no such recording."""
+        whose = self._whose(name)
+        return [] if whose is None else audio_paths(self._rows[whose])
+
+    def _whose(self, name: str) -> str | None:
+        return next((one for one in ("", name, name.rpartition("-s")[0]) if one in self._rows), None)
+
     def of(self, name: str, row: Mapping[str, Any], units: list[int]) -> Voice:
         """The voice of a row of deduplicated ``units``.
 
         Raises:
             InputError: there is no recording of its name, or it cannot be read, or has several channels.
         """
-        whose = next((one for one in ("", name, name.rpartition("-s")[0]) if one in self._rows), None)
+        whose = self._whose(name)
         if whose is None:
             raise InputError(f"row {name}: no recording of this id among those of --voice")
         frames, codec = self._tokens(whose)

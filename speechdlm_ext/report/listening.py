@@ -16,6 +16,7 @@ from speechdlm_ext.report.player import Player
 from speechdlm_ext.vad.energy import Energy
 
 _SECONDS = 20.0  # of each recording: the audio is in the page itself
+_COMPARABLE = 0.5  # seconds by which a synthesis with the recording's durations may be longer or shorter
 
 
 def write_listening_page(
@@ -26,13 +27,14 @@ def write_listening_page(
     sample_rate: int,
     seconds: float = _SECONDS,
 ) -> None:
-    """Write a page with two players for each pair, source and resynthesis, on the same time axis.
+    """Write a page with two players for each pair, source and resynthesis, on the same time axis if both are as long.
 
     Args:
         path: HTML file to write.
         title: plain text.
         lead: plain text under it.
-        pairs: name, audio files of the source (one with all channels, or one for each), audio file of the resynthesis.
+        pairs: name, audio files of the source (one with all channels, or one for each, or none), audio file of the
+            synthesis.
         sample_rate: of the audio in the page, in Hz.
         seconds: of the start of each.
 
@@ -48,21 +50,23 @@ def _section(
     number: int,
     name: str,
     sources: Sequence[str],
-    resynthesis: str | os.PathLike[str],
+    synthesis: str | os.PathLike[str],
     sample_rate: int,
     seconds: float,
 ) -> Section:
-    waves = [torch.cat([read_audio(source, sample_rate, stop=seconds)[0] for source in sources])]
-    waves.append(read_audio(resynthesis, sample_rate, stop=seconds)[0])
-    length = min(wave.shape[1] for wave in waves)
+    waves = [torch.cat([read_audio(source, sample_rate, stop=seconds)[0] for source in sources])] if sources else []
+    waves.append(read_audio(synthesis, sample_rate, stop=seconds)[0])
+    labels = ("Recording", "Resynthesis") if sources else ("Synthesis",)
+    shortest = min(wave.shape[1] for wave in waves)
+    comparable = sources and max(wave.shape[1] for wave in waves) < shortest + _COMPARABLE * sample_rate
     players, speech = [], []
-    for label, wave, note in zip(
-        ("Recording", "Resynthesis"), waves, (Path(sources[0]).name, Path(resynthesis).name), strict=True
-    ):
-        samples = wave[:, :length].numpy()
+    for label, wave, file in zip(labels, waves, (*sources[:1], synthesis), strict=True):
+        samples = wave[:, : shortest if comparable else None].numpy()
         speech.append(Energy().detect(samples, sample_rate))
-        players.append(Player.of_wave(label, samples, sample_rate, speech[-1], note=note).render())
-    shares = [speech_agreement(one, other, length / sample_rate) for one, other in zip(*speech, strict=True)]
-    agreement = ", ".join(f"{100 * share:.1f} %" for share in shares)
-    lead = f"Speech activity agrees in {agreement} of frames" + (" of the channels." if len(shares) > 1 else ".")
+        players.append(Player.of_wave(label, samples, sample_rate, speech[-1], note=Path(file).name).render())
+    lead = ""
+    if comparable:
+        shares = [speech_agreement(one, other, shortest / sample_rate) for one, other in zip(*speech, strict=True)]
+        agreement = ", ".join(f"{100 * share:.1f} %" for share in shares)
+        lead = f"Speech activity agrees in {agreement} of frames" + (" of the channels." if len(shares) > 1 else ".")
     return Section(f"item-{number}", name, f'<div class="samples">{"".join(players)}</div>', lead)

@@ -20,12 +20,13 @@ from speechdlm_ext.hub.voices import Voices
 from speechdlm_ext.io.audio import audio_info, read_audio, write_audio
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.codebook import Codebook
-from speechdlm_ext.units.encoding import runs
+from speechdlm_ext.units.encoding import encode_recordings, runs
 from speechdlm_ext.units.files import write_unit_file
 from speechdlm_ext.units.pipeline import UnitPipeline
 from speechdlm_ext.vocoders.resynthesize import resynthesize
 from speechdlm_ext.vocoders.synthesize import synthesize_rows
 from tests.helpers.dpslm import acoustic_model, write_codec
+from tests.helpers.unit_checkpoints import dpslm_file
 
 UNITS = 12
 
@@ -204,3 +205,24 @@ def test_the_commands_with_files_at_hand(
     done = run_loaded(command, check=False)
     assert done.returncode == 2
     assert "row x, unitA: unit 13 is not among those of the vocoder, which has 0 to 11" in done.stderr
+
+
+def test_continuations_are_piped_to_sound_and_a_page(
+    models: Path, pipeline: UnitPipeline, rows: list[dict[str, Any]], tmp_path: Path, checkout: Path, run_command: Any
+) -> None:
+    pipeline.codebook.save(tmp_path / "codebook.safetensors")
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    dpslm_file(tmp_path / "lm.pt", UNITS)
+    encode_recordings(rows[:2], pipeline.codebook, tmp_path / "prompts.jsonl", deduplicate=True, say=lambda line: None)
+    sample = ["python", checkout / "scripts/sample_units.py", tmp_path / "prompts.jsonl", "-", "--checkpoint",
+              tmp_path / "lm.pt", "--prompt-units", "3", "--max-len-b", "6", "--samples", "2"]  # fmt: skip
+    units = run_command(sample).stdout
+    assert [json.loads(line)["audio"] for line in units.splitlines()] == ["a-s1", "a-s2", "b-s1", "b-s2"]
+    speak = ["python", checkout / "scripts/synthesize.py", "-", tmp_path / "sound", "--vocoder", "wavtokenizer",
+             "--acoustic", models / "acoustic.pt", "--codec-checkpoint", models / "codec.ckpt", "--voice",
+             tmp_path / "m.jsonl", "--codebook", tmp_path / "codebook.safetensors", "--html",
+             tmp_path / "listen.html"]  # fmt: skip
+    done = run_command(speak, input=units)
+    assert "4 wav files" in done.stdout and "4 rows are deduplicated" not in done.stderr
+    page = (tmp_path / "listen.html").read_text(encoding="utf-8")
+    assert page.count("data:audio/") == 8 and "a-s2" in page and "b.wav" in page
