@@ -11,14 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from speechdlm_ext.modules import wavtokenizer
 from speechdlm_ext.modules.wavtokenizer import WavTokenizerConfig, WavTokenizerModel, published_weights
 
 REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "wavtokenizer"
-pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/wavtokenizer")
 
 
 def load(name: str) -> tuple[WavTokenizerModel, dict[str, Tensor]]:
     """A model of the reference, and its arrays."""
+    if not REFERENCE.is_dir():
+        pytest.skip("needs ../shared/reference/wavtokenizer")
     state = torch.load(REFERENCE / name / "model.ckpt", weights_only=True)["state_dict"]
     weights = published_weights(state)
     model = WavTokenizerModel(WavTokenizerConfig.of_weights(weights))
@@ -78,4 +80,54 @@ def test_rows_of_a_batch_are_what_they_are_alone(name: str) -> None:
     sounds = model.decode(*padded(codes))
     for row, own in zip(sounds, codes, strict=True):
         alone = model.decode(own.unsqueeze(0))[0]
+        assert (row[: len(alone)] - alone).abs().max() < 1e-4 and not row[len(alone) :].any()
+
+
+@pytest.fixture(scope="module")
+def small() -> WavTokenizerModel:
+    torch.manual_seed(1)
+    model = WavTokenizerModel(WavTokenizerConfig((2, 2, 3, 2), 4, 8, 32, 32, 48, 2))
+    torch.nn.init.normal_(model.codebook)
+    return model.eval()
+
+
+@torch.no_grad()
+def test_long_sound_is_encoded_in_pieces_to_the_codes_of_the_whole(
+    small: WavTokenizerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hop = small.config.hop
+    waves = [torch.randn(50 * hop + 7), torch.randn(20 * hop + 1), torch.randn(5)]
+    whole = [small.encode(wave.unsqueeze(0))[0] for wave in waves]
+    embedded = small.embed(waves[0].unsqueeze(0), torch.tensor([len(waves[0])]))
+    monkeypatch.setattr(wavtokenizer, "PIECE", 10)
+    for wave, codes in zip(waves, whole, strict=True):
+        assert torch.equal(small.encode(wave.unsqueeze(0))[0], codes)
+    for row, codes in zip(small.encode(*padded(waves)), whole, strict=True):
+        assert torch.equal(row[: len(codes)], codes)
+    again = small.embed(waves[0].unsqueeze(0), torch.tensor([len(waves[0])]))
+    assert torch.allclose(again, embedded, atol=1e-5)
+
+
+@torch.no_grad()
+def test_long_codes_are_decoded_in_pieces_that_fade_into_one_another(
+    small: WavTokenizerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wavtokenizer, "PIECE", 60)
+    monkeypatch.setattr(wavtokenizer, "OVERLAP", 20)
+    hop, codes = small.config.hop, torch.randint(0, 32, (150,))
+    made = small.decode(codes.unsqueeze(0))[0]
+    assert made.shape == (150 * hop,)
+    starts = (0, 40, 80, 120)
+    pieces = [small.decode(codes[None, start : start + 60])[0] for start in starts]
+    for start, piece in zip(starts, pieces, strict=True):  # alone in its middle
+        begin, end = (start + 15 * (start > 0)) * hop, min(start + 45, 150) * hop
+        assert torch.equal(made[begin:end], piece[begin - start * hop : end - start * hop])
+    for start, one, other in zip(starts[1:], pieces, pieces[1:], strict=False):  # between both where they fade
+        mixed, a, b = made[(start + 5) * hop : (start + 15) * hop], one[45 * hop : 55 * hop], other[5 * hop : 15 * hop]
+        assert bool(((mixed >= torch.minimum(a, b) - 1e-5) & (mixed <= torch.maximum(a, b) + 1e-5)).all())
+    # Rows of a batch are what they are alone, long or not.
+    rows = [codes, codes[:70], codes[:31]]
+    sounds = small.decode(*padded(rows))
+    for row, own in zip(sounds, rows, strict=True):
+        alone = small.decode(own.unsqueeze(0))[0]
         assert (row[: len(alone)] - alone).abs().max() < 1e-4 and not row[len(alone) :].any()
