@@ -12,7 +12,9 @@ def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "folder", type=Path, help="gets audio/, train.json, valid.json, test.json (strings) and *_labels.json (digits)"
+        "folder",
+        type=Path,
+        help="gets audio/, train.json, valid.json, test.json (strings), and labels/ with the same of digits",
     )
     parser.add_argument("--strings", type=int, default=1000, help="of training (default: %(default)s)")
     parser.add_argument(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.audio import read_audio, resample, write_audio
 from speechdlm_ext.io.manifest import iter_jsonl, write_jsonl
 from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, Wave, energy_segments, make_noise
@@ -59,7 +60,7 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
 
     Args:
         folder: gets ``audio/``, ``train.json``, ``valid.json`` and, with recordings, ``test.json`` (strings as they
-            were recorded); ``train_labels.json`` and so on have single digits.
+            were recorded); ``labels/`` has the same of single digits, and ``labels.txt``.
         options: see :class:`DigitOptions`.
         progress: shown around the strings.
 
@@ -97,6 +98,8 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
             )
     for name, found in rows.items():
         write_jsonl(folder / f"{name}.json", found)
+    with atomic_write(folder / "labels" / "labels.txt") as file:
+        file.writelines(f"{word}\n" for word in WORDS)
     return {name: len(found) for name, found in rows.items()}
 
 
@@ -162,7 +165,7 @@ def _add(
     for (digit, _), (first, last) in zip(pairs, places, strict=True):
         part = {"offset": first / SAMPLE_RATE, "duration": (last - first) / SAMPLE_RATE}
         label = {"label": WORDS[digit], "speaker": speaker}
-        rows.setdefault(f"{split}_labels", []).append({"audio_filepath": str(path.absolute()), **part, **label})
+        rows.setdefault(f"labels/{split}", []).append({"audio_filepath": str(path.absolute()), **part, **label})
 
 
 def _joined(pieces: list[Wave], rng: np.random.Generator) -> tuple[Wave, list[tuple[int, int]]]:

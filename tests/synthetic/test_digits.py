@@ -26,13 +26,13 @@ def corpus(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
     (folder / "recordings.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
     held_out = (rows[-1]["speaker"],)
     make_digits(folder, DigitOptions(8, 2, folder / "recordings.json", held_out))
-    paths = folder.glob("*.json")
-    return {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in paths}
+    names = [f"{place}{split}" for place in ("", "labels/") for split in ("train", "valid", "test")]
+    return {name: [json.loads(line) for line in (folder / f"{name}.json").read_text().splitlines()] for name in names}
 
 
 def test_labels_are_the_words_of_the_strings_where_they_are_spoken(corpus: dict[str, list[dict[str, Any]]]) -> None:
     for split in ("train", "valid", "test"):
-        labels = corpus[f"{split}_labels"]
+        labels = corpus[f"labels/{split}"]
         for row in corpus[split]:
             wave, rate = soundfile.read(row["audio_filepath"])
             assert rate == 16000 and len(wave) == round(row["duration"] * rate)

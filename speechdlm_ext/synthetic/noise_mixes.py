@@ -1,0 +1,141 @@
+"""Speech among noises, with a label for every frame: a small corpus on which detectors of speech are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.audio import read_audio, resample, write_audio
+from speechdlm_ext.io.manifest import iter_jsonl, write_jsonl
+from speechdlm_ext.metrics.intervals import intervals_to_frames
+from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, Wave, energy_segments, make_noise
+from speechdlm_ext.synthetic.espeak import VOICES, EspeakSource, make_sentence
+
+FRAME = 0.02  # seconds of a label
+LABELS = ("0", "1")  # background, speech
+_KINDS = ("statement", "question", "answer", "backchannel")
+
+
+@dataclass(frozen=True)
+class MixOptions:
+    """Size and content of the corpus.
+
+    Attributes:
+        mixes: of training.
+        valid_mixes: for validation, with a speaker of its own.
+        seconds: of each.
+        recordings: manifest of clean speech (``audio_filepath``, ``speaker``), mixed in beside synthetic speech.
+        lowest_snr: dB of the speech over the noise; up to 35.
+        seed: of everything that is sampled.
+    """
+
+    mixes: int = 400
+    valid_mixes: int = 40
+    seconds: float = 6.0
+    recordings: Path | None = None
+    lowest_snr: float = 0.0
+    seed: int = 1
+
+
+def make_mixes(folder: Path, options: MixOptions, progress: Callable[[Any], Any] = iter) -> dict[str, int]:
+    """Write ``audio/``, ``train.json`` and ``valid.json`` with a label every 20 ms, and ``labels.txt``.
+
+    Returns:
+        Number of mixes of each manifest.
+
+    Raises:
+        InputError: an option is invalid, or a recording cannot be read.
+    """
+    if options.mixes < 1 or options.valid_mixes < 1 or not 1 <= options.seconds <= 60:
+        raise InputError("--mixes, --valid-mixes: 1 or more; --seconds: 1 to 60 is expected")
+    source, names = EspeakSource(), list(VOICES)
+    recorded: dict[str, list[Wave]] = {}
+    for line in iter_jsonl(options.recordings) if options.recordings else ():
+        wave, rate = read_audio(line.row["audio_filepath"])
+        clips = recorded.setdefault(str(line.row.get("speaker", "")), [])
+        clips.append(resample(wave.mean(0), rate, SAMPLE_RATE).numpy())
+    people = sorted(recorded)
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "valid": []}
+    plans = [("train", n) for n in range(options.mixes)] + [("valid", n) for n in range(options.valid_mixes)]
+    for split, number in progress(plans):
+        rng = np.random.default_rng(np.random.SeedSequence((options.seed, split == "valid", number)))
+        chosen = people[1:] if split == "train" else people[:1]
+        if chosen and rng.random() < 0.7:
+            clips = recorded[chosen[int(rng.integers(len(chosen)))]]
+            wave = clips[int(rng.integers(len(clips)))]
+        else:
+            voice = VOICES[names[int(rng.integers(1, len(names))) if split == "train" else 0]]
+            wave = source.synthesize(make_sentence(_KINDS[int(rng.integers(len(_KINDS)))], rng) + ".", voice)
+        mixed, labels = mix(wave, rng, options)
+        path = folder / "audio" / f"{split}-{number:05d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(path, torch.from_numpy(mixed), SAMPLE_RATE)
+        label = " ".join(LABELS[int(value)] for value in labels)
+        rows[split].append(
+            {"audio_filepath": str(path.absolute()), "duration": len(mixed) / SAMPLE_RATE, "label": label}
+        )
+    for split, found in rows.items():
+        write_jsonl(folder / f"{split}.json", found)
+    with atomic_write(folder / "labels.txt") as file:
+        file.writelines(f"{label}\n" for label in LABELS)
+    return {split: len(found) for split, found in rows.items()}
+
+
+def mix(speech: Wave, rng: np.random.Generator, options: MixOptions) -> tuple[Wave, np.ndarray]:
+    """Place a part of the speech within noise.
+
+    Returns:
+        Samples (N,) of ``options.seconds``, and whether each frame of 20 ms has speech.
+    """
+    total = round(options.seconds * SAMPLE_RATE)
+    longest = round(total * float(rng.uniform(0.3, 0.95)))
+    first = int(rng.integers(0, max(1, len(speech) - longest)))
+    clip = speech[first : first + longest]
+    place = int(rng.integers(0, total - len(clip) + 1))
+    clean = np.zeros(total, np.float32)
+    clean[place : place + len(clip)] = clip
+    segments = energy_segments(clean, depth=38.0, bridge=0.15)
+    labels = intervals_to_frames(segments, round(options.seconds / FRAME), FRAME)
+    inside = np.repeat(labels, round(FRAME * SAMPLE_RATE))[:total]
+    power = float(np.mean(clean[: len(inside)][inside] ** 2)) if labels.any() else 1e-4
+    level = 10 ** (float(rng.uniform(-38, -18)) / 20)
+    clean *= np.float32(level / np.sqrt(max(power, 1e-12)))
+    noise = np.zeros(total, np.float32)
+    for _ in range(int(rng.integers(1, 4))):
+        noise += _noise(total, rng)
+    snr = float(rng.uniform(options.lowest_snr, 35))
+    noise *= np.float32(level * 10 ** (-snr / 20) / max(float(np.sqrt(np.mean(noise**2))), 1e-9))
+    mixed = clean + noise
+    return mixed * np.float32(min(1.0, 0.95 / max(float(np.abs(mixed).max()), 1e-9))), labels
+
+
+def _noise(total: int, rng: np.random.Generator) -> Wave:
+    """One of: steady noise, noise that swells, hum with harmonics, chords, clicks and taps; of RMS near 1."""
+    kind, time = int(rng.integers(5)), np.arange(total) / SAMPLE_RATE
+    noise: Any = make_noise(total, 0.0, float(rng.uniform(0, 0.98)), rng)
+    if kind == 1:
+        swell = np.sin(2 * np.pi * rng.uniform(0.1, 3) * time + rng.uniform(0, 6)) + rng.uniform(0.5, 1.5)
+        noise = noise * swell.clip(0)
+    elif kind == 2:
+        pitch = rng.uniform(45, 400)
+        noise = np.sum([rng.uniform(0.1, 1) / n * np.sin(2 * np.pi * n * pitch * time) for n in range(1, 9)], axis=0)
+    elif kind == 3:
+        noise = np.zeros(total)
+        for start in range(0, total, round(rng.uniform(0.15, 0.8) * SAMPLE_RATE)):
+            part = time[: total - start][: round(0.8 * SAMPLE_RATE)]
+            for pitch in 110 * 2 ** (rng.integers(0, 36, 3) / 12):
+                noise[start : start + len(part)] += np.exp(-3 * part) * np.sin(2 * np.pi * pitch * part)
+    elif kind == 4:
+        taps = np.zeros(total)
+        taps[rng.integers(0, total, int(rng.integers(3, 40)))] = rng.uniform(0.3, 1)
+        decay = np.exp(-np.arange(2000) / rng.uniform(20, 400)) * rng.standard_normal(2000)
+        noise = np.convolve(taps, decay)[:total]
+    made: Wave = np.asarray(noise / max(float(np.sqrt(np.mean(noise**2))), 1e-9), np.float32)
+    return made

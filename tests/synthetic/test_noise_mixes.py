@@ -1,0 +1,39 @@
+"""Mixes of speech and noise: labels say where the speech is, and speakers of validation are not trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.synthetic.noise_mixes import MixOptions, make_mixes, mix
+
+
+def test_labels_are_where_the_speech_is() -> None:
+    burst = np.sin(np.arange(24000) / 6).astype(np.float32)
+    for seed in range(12):
+        mixed, labels = mix(burst, np.random.default_rng(seed), MixOptions(seconds=4, lowest_snr=20))
+        assert len(labels) == 200 and len(mixed) == 64000 and np.abs(mixed).max() <= 1
+        assert 55 <= labels.sum() <= 76  # 1.5 s, or what is cut of it
+        power = np.square(mixed).reshape(200, 320).mean(1)
+        assert power[labels].min() > power[~labels].max() / 10
+
+
+def test_rows_fit_their_files(data: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "clean.json"
+    files = sorted((data / "speech" / "librispeech_test_other").iterdir())[:2]
+    rows = [{"audio_filepath": str(path), "speaker": str(number)} for number, path in enumerate(files)]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert make_mixes(tmp_path / "out", MixOptions(3, 2, 2.0, manifest)) == {"train": 3, "valid": 2}
+    assert (tmp_path / "out" / "labels.txt").read_text() == "0\n1\n"
+    for split in ("train", "valid"):
+        for line in (tmp_path / "out" / f"{split}.json").read_text().splitlines():
+            row = json.loads(line)
+            assert soundfile.info(row["audio_filepath"]).frames == 32000 == row["duration"] * 16000
+            assert len(row["label"].split()) == 100 and set(row["label"].split()) == {"0", "1"}
+    with pytest.raises(InputError, match="--seconds"):
+        make_mixes(tmp_path, MixOptions(seconds=0))
