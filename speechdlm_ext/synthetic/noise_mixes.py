@@ -58,9 +58,9 @@ def make_mixes(folder: Path, options: MixOptions, progress: Callable[[Any], Any]
     source, names = EspeakSource(), list(VOICES)
     recorded: dict[str, list[Wave]] = {}
     for line in iter_jsonl(options.recordings) if options.recordings else ():
-        wave, rate = read_audio(line.row["audio_filepath"])
+        found, rate = read_audio(line.row["audio_filepath"])
         clips = recorded.setdefault(str(line.row.get("speaker", "")), [])
-        clips.append(resample(wave.mean(0), rate, SAMPLE_RATE).numpy())
+        clips.append(resample(found.mean(0), rate, SAMPLE_RATE).numpy())
     people = sorted(recorded)
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "valid": []}
     plans = [("train", n) for n in range(options.mixes)] + [("valid", n) for n in range(options.valid_mixes)]
@@ -81,11 +81,11 @@ def make_mixes(folder: Path, options: MixOptions, progress: Callable[[Any], Any]
         rows[split].append(
             {"audio_filepath": str(path.absolute()), "duration": len(mixed) / SAMPLE_RATE, "label": label}
         )
-    for split, found in rows.items():
-        write_jsonl(folder / f"{split}.json", found)
+    for split, made in rows.items():
+        write_jsonl(folder / f"{split}.json", made)
     with atomic_write(folder / "labels.txt") as file:
         file.writelines(f"{label}\n" for label in LABELS)
-    return {split: len(found) for split, found in rows.items()}
+    return {split: len(made) for split, made in rows.items()}
 
 
 def mix(speech: Wave, rng: np.random.Generator, options: MixOptions) -> tuple[Wave, np.ndarray]:
