@@ -59,7 +59,7 @@ def training_section(out: Path) -> Section:
     from speechdlm_ext.report.charts import Level, line_chart
     from speechdlm_ext.report.page import Section
 
-    bits = _curves(out, "edge_token_loss")
+    bits = curves(out, "edge_token_loss")
     unigram, bigram = ngram_bits(out / "split")
     best = min((value for _, value in bits[1].points), default=float("nan"))
     finding = (
@@ -68,7 +68,7 @@ def training_section(out: Path) -> Section:
     )
     levels = [Level("bigram", bigram), Level("unigram", unigram)]
     charts = line_chart(bits, "updates", "Bits per edge unit", levels)
-    charts += line_chart(_curves(out, "edge_duration_loss"), "updates", "Duration error, frames of 20 ms")
+    charts += line_chart(curves(out, "edge_duration_loss"), "updates", "Duration error, frames of 20 ms")
     body = f'<p class="finding">{escape(finding)}</p><div class="pair">{charts}</div>'
     lead = (
         "The n-grams (Kneser-Ney) are of the same training segments. Model size and training options were chosen on "
@@ -77,19 +77,19 @@ def training_section(out: Path) -> Section:
     return Section("training", "Training", body, lead)
 
 
-def _curves(out: Path, figure: str) -> list[Curve]:
-    """A figure by update, in training and on held-out segments; of an update that was made twice, the later one."""
+def curves(out: Path, figure: str) -> list[Curve]:
+    """A figure by update, in training and on held-out data; of an update that was made twice, the later one."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from speechdlm_ext.report.charts import Curve
 
-    curves = []
+    found = []
     for folder, name in (("train_inner", "training"), ("valid", "held out")):
         events = EventAccumulator(str(out / "checkpoints" / "tensorboard" / folder), {"scalars": 0})
         events.Reload()
         known = events.Scalars(figure) if figure in events.Tags()["scalars"] else []
-        curves.append(Curve(name, sorted({event.step: event.value for event in known}.items()), folder == "valid"))
-    return curves
+        found.append(Curve(name, sorted({event.step: event.value for event in known}.items()), folder == "valid"))
+    return found
 
 
 def ngram_bits(split: Path) -> tuple[float, float]:

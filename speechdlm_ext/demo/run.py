@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -187,20 +187,40 @@ def run_demo(options: argparse.Namespace) -> Path:
     if options.audio is not None and not list_recordings(options.audio):
         raise InputError(f"{options.audio} is empty; expected two-channel recordings (wav, flac, ogg, mp3)")
     start, out, page = time.monotonic(), options.output, options.output / "report.html"
+    source = "your recordings" if options.audio else f"{options.minutes:g} minutes of synthetic dialogue"
+    print(f"From {source} to a model that continues a dialogue: about 10 minutes on two cores by default.")
+    print(f"Results in {out}/. It can be stopped at any time; started again, it resumes.", flush=True)
+    run_steps(steps(options), out, lambda done: write_report(options, done, page))
+    print(f"\n{time.monotonic() - start:.0f} s. Open {page.resolve().as_uri()} in a browser.", flush=True)
+    return page
+
+
+def run_steps(
+    wanted: Iterator[Step], out: Path, report: Callable[[list[tuple[Step, float]]], None]
+) -> list[tuple[Step, float]]:
+    """Run steps in order, each unless its results exist, then make the report of them.
+
+    Args:
+        wanted: the steps.
+        out: folder of the demo, which is locked meanwhile.
+        report: writes the report, given the steps, each with its seconds.
+
+    Returns:
+        What the report was given.
+
+    Raises:
+        InputError: a command failed.
+    """
     with exclusive(out) as lock:
-        source = "your recordings" if options.audio else f"{options.minutes:g} minutes of synthetic dialogue"
-        print(f"From {source} to a model that continues a dialogue: about 10 minutes on two cores by default.")
-        print(f"Results in {out}/. It can be stopped at any time; started again, it resumes.", flush=True)
         chain, done = "", []
-        for number, step in enumerate(steps(options), 1):
+        for number, step in enumerate(wanted, 1):
             command = [word.replace(str(out), "OUT") for word in step.command[1:]]
             content = [chain, Path(step.command[0]).name, command, ENVIRONMENT, step.depends]
             chain = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
             print(f"\n[{number}] {step.title}\n$ {step.shell_line()}", flush=True)
             done.append((step, run_step(step, chain, out, lock)))
-        write_report(options, done, page)
-    print(f"\n{time.monotonic() - start:.0f} s. Open {page.resolve().as_uri()} in a browser.", flush=True)
-    return page
+        report(done)
+    return done
 
 
 def run_step(step: Step, fingerprint: str, out: Path, lock: int) -> float:
