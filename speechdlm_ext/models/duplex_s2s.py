@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq.models import BaseFairseqModel
 from torch import Tensor, nn
 
-from speechdlm_ext.modules.backbone import config_of, make_cache, run_backbone
+from speechdlm_ext.codecs import CODECS, build_codec
+from speechdlm_ext.codecs.base import Codec
+from speechdlm_ext.data.duplex_dataset import text_pad_id
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.backbone import (
+    add_lora,
+    config_of,
+    decoder_of,
+    find_folder,
+    freeze_parameters,
+    load_backbone,
+    make_cache,
+    run_backbone,
+    take_embeddings,
+)
 from speechdlm_ext.modules.duplex_frames import ChannelIds, DuplexFrames, align_channels, stack_codes
+from speechdlm_ext.modules.perception import Perception
 from speechdlm_ext.modules.speech_decoder import SpeechDecoder, SpeechDecoderOptions, SpeechDecoderState
 
 
@@ -125,8 +141,6 @@ class DuplexS2SSpeechDecoder(DuplexS2S):
         super().__init__(*args, **kwargs)
         dim = config_of(self.llm).hidden_size
         self.speech_generation = SpeechDecoder(speech_decoder, dim, self.codebooks, self.ids.all_codes)
-        for unused in (self.embed_audio_tokens, self.audio_head):  # in published weights, and never read
-            unused.requires_grad_(False)
 
     def embed(self, user: Tensor, text: Tensor, codes: Tensor) -> Tensor:
         """What the language model reads: no codes."""
@@ -143,3 +157,106 @@ class DuplexS2SSpeechDecoder(DuplexS2S):
         state = super().make_state(rows, capacity, rolling)
         state.decoder = self.speech_generation.make_state(capacity, self._control_codes.device, rolling)
         return state
+
+
+@dataclass(frozen=True)
+class DuplexParts:
+    """What a duplex model is built of and used with.
+
+    Attributes:
+        config: the section ``model`` of a published configuration.
+        tokenizer: of the language model.
+        codec: of the agent's sound.
+        perception: of the user's sound.
+        beside: folder from which relative paths in ``config`` are looked for, after the working directory.
+    """
+
+    config: Mapping[str, Any]
+    tokenizer: Any
+    codec: Codec
+    perception: Perception
+    beside: Path | None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], beside: Path | None = None) -> DuplexParts:
+        """Load what a configuration names.
+
+        Args:
+            config: ``pretrained_llm`` (of which the tokenizer is taken, too, unless there is ``tokenizer``),
+                ``pretrained_audio_codec`` (a ``.nemo`` file, or ``KIND:MODEL`` of :func:`.build_codec`) and
+                ``perception``.
+
+        Raises:
+            InputError: a part is missing or cannot be loaded, or frame rates do not fit.
+        """
+        for name in ("pretrained_llm", "pretrained_audio_codec", "perception"):
+            if not config.get(name):
+                raise InputError(f"the configuration of the model has no {name}")
+        tokenizer = load_tokenizer(config.get("tokenizer") or config["pretrained_llm"], beside)
+        codec = _codec(str(config["pretrained_audio_codec"]), beside)
+        perception = Perception(config["perception"])
+        ratio = codec.frame_rate / perception.frame_rate
+        if abs(ratio - round(ratio)) > 1e-6 or ratio < 0.5:
+            raise InputError(
+                f"the codec has {codec.frame_rate:g} frames per second, the perception {perception.frame_rate:g}: the "
+                "former has to be a multiple of the latter"
+            )
+        return cls(config, tokenizer, codec, perception, beside)
+
+    @property
+    def ids(self) -> ChannelIds:
+        """Ids of control."""
+        tokenizer = self.tokenizer
+        return ChannelIds(tokenizer.bos_id, tokenizer.eos_id, text_pad_id(tokenizer), self.codec.codebook_size)
+
+    @property
+    def per_frame(self) -> int:
+        """Frames of the codec in one of the model."""
+        return round(self.codec.frame_rate / self.perception.frame_rate)
+
+
+def _codec(spec: str, beside: Path | None) -> Codec:
+    kind, _, model = spec.partition(":")
+    if kind not in CODECS:
+        kind, model = "nemo", spec
+    path = find_folder(model, beside)
+    return build_codec(f"{kind}:{path or model}")
+
+
+def build_duplex(parts: DuplexParts) -> DuplexS2S:
+    """Make a model.
+
+    Of its configuration are read: ``pretrained_llm`` (see :func:`.load_backbone`), ``pretrained_weights``, ``lora``,
+    ``duplex_user_channel_weight``, ``freeze_params``, ``prevent_freeze_params``, and ``speech_decoder``, which makes
+    it a :class:`DuplexS2SSpeechDecoder`.
+
+    Raises:
+        InputError: parts do not fit.
+    """
+    config, ids = parts.config, parts.ids
+    llm = load_backbone(config["pretrained_llm"], bool(config.get("pretrained_weights", True)), parts.beside)
+    embeddings, head = take_embeddings(llm), llm.lm_head
+    if embeddings.num_embeddings <= max(ids.text_bos, ids.text_eos, ids.text_pad):
+        raise InputError(
+            f"the tokenizer has ids up to {max(ids.text_bos, ids.text_eos, ids.text_pad)}, the language model "
+            f"{embeddings.num_embeddings} embeddings: they do not belong together"
+        )
+    decoder: nn.Module = decoder_of(llm)
+    if config.get("lora"):
+        decoder = add_lora(decoder, config["lora"])
+    width = config_of(decoder).hidden_size
+    if parts.perception.output_dim != width:
+        raise InputError(f"perception: output_dim {parts.perception.output_dim}, the language model's width is {width}")
+    codebooks, weight = parts.codec.num_codebooks * parts.per_frame, float(config.get("duplex_user_channel_weight", 1))
+    modules = (decoder, embeddings, head, parts.perception, ids, codebooks, weight)
+    model: DuplexS2S
+    if config.get("speech_decoder"):
+        options = SpeechDecoderOptions.of(config["speech_decoder"])
+        model = DuplexS2SSpeechDecoder(*modules, speech_decoder=options)
+    else:
+        model = DuplexS2S(*modules)
+    # The codec is not among the parameters; what a speech decoder replaces is in published weights and never read.
+    freeze = [pattern for pattern in config.get("freeze_params") or () if not pattern.startswith("^audio_codec")]
+    freeze += ["^embed_audio_tokens", "^audio_head"] if config.get("speech_decoder") else []
+    freeze_parameters(model, freeze, config.get("prevent_freeze_params") or ())
+    return model

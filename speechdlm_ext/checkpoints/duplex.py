@@ -1,0 +1,100 @@
+"""Duplex models from published folders (config.json, model.safetensors) and checkpoints of fairseq-train, and back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from speechdlm_ext.codecs.nemo import NemoCodec
+from speechdlm_ext.compat.checkpoints import load_checkpoint
+from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.models.duplex_s2s import DuplexParts, DuplexS2S, build_duplex
+from speechdlm_ext.modules.backbone import read_safetensors
+from speechdlm_ext.modules.weights import check_finite, check_weights
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+TASK_STATE = "duplex_config"  # where the task's part of a fairseq checkpoint has the configuration
+_CODEC = "audio_codec."
+_MASK = ".self_attention.causal_mask"  # a triangle in each layer of published speech decoders
+_KIND = {"model_type": "nemo_speechlm", "architectures": ["NeMoSpeechLMForConditionalGeneration"]}
+
+
+def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tuple[DuplexS2S, DuplexParts]:
+    """Read a published folder, or a checkpoint of fairseq-train.
+
+    Args:
+        trust: whether loading may run code that is in a checkpoint, see :func:`load_checkpoint`.
+
+    Returns:
+        The model in evaluation mode, and what it was built of.
+
+    Raises:
+        InputError: a file is missing or damaged, weights are missing, unknown, of another shape or no numbers.
+    """
+    path = Path(path)
+    config, weights = _folder(path) if path.is_dir() else _checkpoint(path, trust)
+    where = path / WEIGHTS if path.is_dir() else path
+    beside = path if path.is_dir() else path.parent
+    parts = DuplexParts.of(config, beside)
+    model = build_duplex(DuplexParts(**{**vars(parts), "config": {**config, "pretrained_weights": False}}))
+    of_codec = {name.removeprefix(_CODEC): value for name, value in weights.items() if name.startswith(_CODEC)}
+    own = {name: value for name, value in weights.items() if not name.startswith(_CODEC) and not name.endswith(_MASK)}
+    if of_codec and isinstance(parts.codec, NemoCodec):
+        parts.codec.load_nemo(of_codec, str(where))
+    check_weights(model, own, str(where))
+    kinds = {tensor.dtype for tensor in own.values() if tensor.is_floating_point()}
+    if len(kinds) == 1:
+        model.to(dtype=kinds.pop())
+    nn.Module.load_state_dict(model, own)
+    check_finite(model, str(where))
+    return model.eval(), parts
+
+
+def write_duplex(
+    folder: str | os.PathLike[str], model: DuplexS2S, parts: DuplexParts, overwrite: bool = False
+) -> None:
+    """Write the published form. What follows from the configuration (causal masks, losses of the codec) is left out.
+
+    Raises:
+        InputError: there is a model already, and not ``overwrite``.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if (folder / name).exists() and not overwrite:
+            raise InputError(f"{folder / name} is there already: pass overwrite=True, or choose another folder")
+    (folder / CONFIG).unlink(missing_ok=True)
+    weights = dict(nn.Module.state_dict(model))
+    if isinstance(parts.codec, NemoCodec):
+        weights |= {_CODEC + name: value for name, value in parts.codec.state_dict().items()}
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
+    with atomic_write(folder / WEIGHTS, "wb") as file:
+        file.write(safetensors.torch.save(tensors, {"format": "pt"}))
+    with atomic_write(folder / CONFIG) as file:
+        json.dump({**parts.config, **_KIND}, file, indent=2, sort_keys=True)
+
+
+def _folder(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    if not (path / CONFIG).is_file():
+        raise InputError(f"{path}: no {CONFIG} in it: not the folder of a saved model, or saving was interrupted")
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path / CONFIG}: not JSON ({one_line(error)})") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path / CONFIG}: {type(config).__name__}, an object is expected")
+    return config, read_safetensors(path / WEIGHTS)
+
+
+def _checkpoint(path: Path, trust: bool | None) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    state = load_checkpoint(path, trust=trust)
+    task_state = state.get("task_state") if isinstance(state, Mapping) else None
+    if not task_state or TASK_STATE not in task_state or not isinstance(state.get("model"), Mapping):
+        raise InputError(f"{path}: neither a checkpoint of a duplex model nor a folder with {CONFIG}")
+    return json.loads(task_state[TASK_STATE]), state["model"]
