@@ -10,6 +10,7 @@ for _kind, _name in (("task", "speech_dlm_task"), ("model", "speech_dlm"), ("cri
 
 from speechdlm_ext.checkpoints import formats, speech_dlm_release  # noqa: E402
 from speechdlm_ext.criterions import (  # noqa: E402, F401
+    duplex_criterion,
     salm_criterion,
     speech_criterion,
     speech_dlm_criterion,
@@ -20,6 +21,7 @@ from speechdlm_ext.criterions import (  # noqa: E402, F401
 from speechdlm_ext.evaluation.training_runs import write_results  # noqa: E402
 from speechdlm_ext.models import (  # noqa: E402, F401
     conv_speech,
+    duplex_s2s,
     salm,
     speech_dlm,
     unit_hifigan,
@@ -29,6 +31,7 @@ from speechdlm_ext.models import (  # noqa: E402, F401
 )
 from speechdlm_ext.optim import novograd, schedules  # noqa: E402, F401
 from speechdlm_ext.tasks import (  # noqa: E402, F401
+    duplex_s2s_task,
     salm_task,
     speech_dlm_task,
     speech_recognition,

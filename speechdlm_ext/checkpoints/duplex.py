@@ -57,9 +57,7 @@ def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tupl
     return model.eval(), parts
 
 
-def write_duplex(
-    folder: str | os.PathLike[str], model: DuplexS2S, parts: DuplexParts, overwrite: bool = False
-) -> None:
+def write_duplex(folder: str | os.PathLike[str], model: DuplexS2S, parts: DuplexParts, overwrite: bool = False) -> None:
     """Write the published form. What follows from the configuration (causal masks, losses of the codec) is left out.
 
     Raises:

@@ -12,6 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from speechdlm_ext.codecs.base import Codec
 from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.duplex_cuts import DuplexCut, cut_of_row, read_cuts, read_sound
 from speechdlm_ext.data.text_channel import (
@@ -43,6 +44,7 @@ class DuplexS2SDataset(Dataset):
         output_roles: the speakers whose turns the model learns to say.
         cut_at_turn_end: see :func:`.build_token_channel`.
         needs_target: whether a cut without the agent's sound or codes is refused, as for training.
+        codec: makes codes of the agent's sound where a cut has none; ``None`` leaves them to the model.
     """
 
     def __init__(
@@ -55,12 +57,13 @@ class DuplexS2SDataset(Dataset):
         output_roles: Sequence[str] | None = None,
         cut_at_turn_end: bool = False,
         needs_target: bool = True,
+        codec: Codec | None = None,
     ) -> None:
         self.tokenizer, self.frame_length = tokenizer, frame_length
         self.source_sample_rate, self.target_sample_rate = source_sample_rate, target_sample_rate
         self.input_roles, self.output_roles = set(input_roles or ["user"]), set(output_roles or ["agent"])
-        self.cut_at_turn_end, self.needs_target = cut_at_turn_end, needs_target
-        self.ids = TextIds(self._encode, tokenizer.bos_id, tokenizer.eos_id, text_pad_id(tokenizer))
+        self.cut_at_turn_end, self.needs_target, self.codec = cut_at_turn_end, needs_target, codec
+        self.ids = TextIds(self._encode, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
 
     def __getitem__(self, cuts: Sequence[DuplexCut | Mapping[str, Any]]) -> dict[str, Any]:
         """The batch of some cuts; see :meth:`collate`."""
@@ -79,10 +82,22 @@ class DuplexS2SDataset(Dataset):
     def check(self, cut: DuplexCut) -> None:
         """Raise :class:`InputError` where a cut cannot be trained on."""
         check_turns(cut.turns, cut.duration, self.output_roles, cut.where, self.frame_length)
+        if cut.codes is not None and self.codec is not None:
+            self._check_codes(cut, self.codec)
         if cut.target is None and cut.codes is None and self.needs_target:
             raise InputError(
                 f"{cut.where}: no sound of the agent: expected custom.target_audio of a lhotse cut, a second channel, "
                 "target_audio_filepath, or codec"
+            )
+
+    def _check_codes(self, cut: DuplexCut, codec: Codec) -> None:
+        """Raise :class:`InputError` unless codes are those of the codec."""
+        assert cut.codes is not None
+        found = (cut.codes.size(1), cut.codec_rate, int(cut.codes.max()) if cut.codes.numel() else 0)
+        if found[0] != codec.num_codebooks or found[1] != codec.frame_rate or found[2] >= codec.codebook_size:
+            raise InputError(
+                f"{cut.where}: codec has {found[0]} codebooks at {found[1]:g} Hz with codes up to {found[2]}, the "
+                f"model's has {codec.num_codebooks} at {codec.frame_rate:g} Hz with codes below {codec.codebook_size}"
             )
 
     def load(self, cut: DuplexCut | Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +118,11 @@ class DuplexS2SDataset(Dataset):
         if cut.codes is not None:
             item["target_codes"] = cut.codes
         elif cut.target is not None:
-            item["target_audio"] = read_sound(cut.target, self.target_sample_rate)
+            sound = read_sound(cut.target, self.target_sample_rate)
+            if self.codec is None:
+                item["target_audio"] = sound
+            else:
+                item["target_codes"] = self.codec.encode(sound.unsqueeze(0))[0].T
         return item
 
     def collate(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -180,12 +199,3 @@ class DuplexCuts(TokenDataset):
             "target_texts": batch.pop("target_texts"),
             "net_input": {"batch": batch},
         }
-
-
-def text_pad_id(tokenizer: Any) -> int:
-    """The id of frames without text: the tokenizer's padding, else its unknown token, else 0."""
-    for name in ("pad_id", "unk_id"):
-        value = getattr(tokenizer, name, None)
-        if value is not None and value >= 0:
-            return int(value)
-    return 0

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq.models import BaseFairseqModel
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
 from speechdlm_ext.codecs import CODECS, build_codec
 from speechdlm_ext.codecs.base import Codec
-from speechdlm_ext.data.duplex_dataset import text_pad_id
+from speechdlm_ext.data.llm_tokenizer import LLMTokenizer, load_tokenizer
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.backbone import (
     add_lora,
@@ -48,6 +49,12 @@ class DuplexState:
     decoder: SpeechDecoderState | None = None
 
 
+@dataclass
+class DuplexConfig(FairseqDataclass):
+    """Options of the model: none; its shape is the task's ``--model-config``."""
+
+
+@register_model("duplex_s2s", dataclass=DuplexConfig)
 class DuplexS2S(BaseFairseqModel):
     """At frame t the model has read text t, the user's frame t and codes t - 1; it predicts text t + 1 and codes t.
 
@@ -62,6 +69,10 @@ class DuplexS2S(BaseFairseqModel):
         codebooks: K, codes of a frame.
         user_weight: factor of the user's embeddings.
     """
+
+    _control_codes: Tensor
+    perception: Any
+    llm: nn.Module
 
     def __init__(
         self,
@@ -80,6 +91,25 @@ class DuplexS2S(BaseFairseqModel):
         self.embed_audio_tokens = nn.ModuleList(nn.Embedding(ids.all_codes, dim) for _ in range(codebooks))
         self.audio_head = nn.Linear(dim, codebooks * ids.all_codes)
         self.register_buffer("_control_codes", torch.tensor([ids.speech_bos, ids.speech_eos, ids.speech_delay]))
+
+    @classmethod
+    def build_model(cls, cfg: DuplexConfig, task: Any) -> DuplexS2S:
+        """Build the model of a task's configuration (fairseq's entry).
+
+        Raises:
+            InputError: as :func:`build_duplex`, or it is the configuration of the other model.
+        """
+        model = build_duplex(task.parts)
+        if type(model) is not cls:
+            raise InputError(
+                "--arch duplex_s2s_speech_decoder is for configurations with speech_decoder, and only those"
+            )
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self._control_codes.device
 
     def prepare(self, batch: Mapping[str, Tensor]) -> DuplexFrames:
         """The channels of a batch of :class:`.DuplexS2SDataset` with codes, in step."""
@@ -120,7 +150,7 @@ class DuplexS2S(BaseFairseqModel):
             capacity: frames that are remembered.
             rolling: the oldest frames are forgotten where there are more.
         """
-        device = self._control_codes.device
+        device = self.device
         text = torch.full((rows,), self.ids.text_pad, device=device)
         codes = torch.full((rows, self.codebooks), self.ids.speech_delay, device=device)
         return DuplexState(make_cache(self.llm, capacity, rolling), text, codes)
@@ -134,6 +164,7 @@ class DuplexS2S(BaseFairseqModel):
         return text[:, 0], codes[:, 0]
 
 
+@register_model("duplex_s2s_speech_decoder", dataclass=DuplexConfig)
 class DuplexS2SSpeechDecoder(DuplexS2S):
     """The same with a speech decoder of its own: the language model reads text and user, the decoder the codes."""
 
@@ -155,7 +186,7 @@ class DuplexS2SSpeechDecoder(DuplexS2S):
     def make_state(self, rows: int, capacity: int, rolling: bool = False) -> DuplexState:
         """See :meth:`DuplexS2S.make_state`."""
         state = super().make_state(rows, capacity, rolling)
-        state.decoder = self.speech_generation.make_state(capacity, self._control_codes.device, rolling)
+        state.decoder = self.speech_generation.make_state(capacity, self.device, rolling)
         return state
 
 
@@ -172,7 +203,7 @@ class DuplexParts:
     """
 
     config: Mapping[str, Any]
-    tokenizer: Any
+    tokenizer: LLMTokenizer
     codec: Codec
     perception: Perception
     beside: Path | None
@@ -192,7 +223,12 @@ class DuplexParts:
         for name in ("pretrained_llm", "pretrained_audio_codec", "perception"):
             if not config.get(name):
                 raise InputError(f"the configuration of the model has no {name}")
-        tokenizer = load_tokenizer(config.get("tokenizer") or config["pretrained_llm"], beside)
+        source = config.get("tokenizer") or config["pretrained_llm"]
+        if isinstance(source, Mapping):
+            raise InputError("pretrained_llm is a configuration: name a tokenizer beside it (tokenizer: FOLDER)")
+        tokenizer = load_tokenizer(find_folder(source, beside) or source)
+        if tokenizer.bos_id is None or tokenizer.eos_id is None:
+            raise InputError(f"{source}: the tokenizer has no BOS or no EOS, which mark the agent's turns")
         codec = _codec(str(config["pretrained_audio_codec"]), beside)
         perception = Perception(config["perception"])
         ratio = codec.frame_rate / perception.frame_rate
@@ -206,8 +242,9 @@ class DuplexParts:
     @property
     def ids(self) -> ChannelIds:
         """Ids of control."""
-        tokenizer = self.tokenizer
-        return ChannelIds(tokenizer.bos_id, tokenizer.eos_id, text_pad_id(tokenizer), self.codec.codebook_size)
+        bos, eos = self.tokenizer.bos_id, self.tokenizer.eos_id
+        assert bos is not None and eos is not None
+        return ChannelIds(bos, eos, self.tokenizer.pad_id, self.codec.codebook_size)
 
     @property
     def per_frame(self) -> int:
@@ -235,7 +272,8 @@ def build_duplex(parts: DuplexParts) -> DuplexS2S:
     """
     config, ids = parts.config, parts.ids
     llm = load_backbone(config["pretrained_llm"], bool(config.get("pretrained_weights", True)), parts.beside)
-    embeddings, head = take_embeddings(llm), llm.lm_head
+    embeddings: Any = take_embeddings(llm)
+    head: Any = llm.lm_head
     if embeddings.num_embeddings <= max(ids.text_bos, ids.text_eos, ids.text_pad):
         raise InputError(
             f"the tokenizer has ids up to {max(ids.text_bos, ids.text_eos, ids.text_pad)}, the language model "

@@ -1,0 +1,131 @@
+"""The task of duplex speech-to-speech models: conversations of a user and an agent, with what the agent says."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+from fairseq import utils
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II
+
+from speechdlm_ext.checkpoints.duplex import TASK_STATE
+from speechdlm_ext.data.duplex_dataset import DuplexCuts, DuplexS2SDataset
+from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.models.duplex_s2s import DuplexParts
+from speechdlm_ext.modules.duplex_frames import ChannelIds
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class DuplexS2STaskConfig(FairseqDataclass):
+    """Options of the task."""
+
+    data: Optional[str] = field(
+        default=None, metadata={"help": "folder with train.jsonl, valid.jsonl, …: conversations or lhotse cuts"}
+    )
+    model_config: Optional[str] = field(
+        default=None,
+        metadata={"help": "YAML or JSON file of the model, as published: pretrained_llm, pretrained_audio_codec, …"},
+    )
+    input_roles: str = field(default="user,User", metadata={"help": "speakers of the user's side, separated by commas"})
+    output_roles: str = field(
+        default="agent,Assistant", metadata={"help": "speakers whose turns are learnt, separated by commas"}
+    )
+    text_overflow: ChoiceEnum(["published", "turn"]) = field(  # type: ignore[valid-type]
+        default="published",
+        metadata={
+            "help": "text for which a turn has no frames: published writes it on behind the turn's EOS, turn leaves it "
+            "out; how much is lost is logged"
+        },
+    )
+    seed: int = II("common.seed")
+
+
+@register_task("duplex_s2s_task", dataclass=DuplexS2STaskConfig)
+class DuplexS2STask(FairseqTask):
+    """Duplex speech-to-speech."""
+
+    cfg: DuplexS2STaskConfig
+
+    def __init__(self, cfg: DuplexS2STaskConfig, parts: DuplexParts) -> None:
+        super().__init__(cfg)
+        self.parts = parts
+        frame_length = 1 / parts.perception.frame_rate
+        self.maker = DuplexS2SDataset(
+            parts.tokenizer,
+            frame_length,
+            parts.perception.sample_rate,
+            parts.codec.sample_rate,
+            cfg.input_roles.split(","),
+            cfg.output_roles.split(","),
+            cut_at_turn_end=str(cfg.text_overflow) == "turn",
+            codec=parts.codec,
+        )
+
+    @classmethod
+    def setup_task(cls, cfg: DuplexS2STaskConfig, **kwargs: Any) -> "DuplexS2STask":
+        """Load tokenizer, perception and codec; raises :class:`InputError` where the configuration is not whole."""
+        if not cfg.model_config:
+            raise InputError(
+                "--model-config FILE is missing: the configuration of the model, see docs/duplex_models.md"
+            )
+        path = Path(cfg.model_config)
+        return cls(cfg, DuplexParts.of(read_model_config(path), path.parent))
+
+    @property
+    def ids(self) -> ChannelIds:
+        """Ids of control."""
+        return self.parts.ids
+
+    def load_dataset(self, split: str, combine: bool = False, epoch: int = 1, **kwargs: Any) -> None:
+        """Open a split; of several data folders, the one for this epoch."""
+        if not self.cfg.data:
+            raise InputError("no folder with train.jsonl and valid.jsonl was named")
+        paths = utils.split_paths(self.cfg.data)
+        path = os.path.join(paths[(epoch - 1) % len(paths)], f"{split}.jsonl")
+        dataset = DuplexCuts(path, self.maker, split.startswith("train"), self.cfg.seed)
+        logger.info("%s: %s frames in %s conversations", path, f"{int(dataset.sizes.sum()):,}", f"{len(dataset):,}")
+        self.datasets[split] = dataset
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep of the task: the configuration of the model."""
+        return {TASK_STATE: json.dumps(self.parts.config)}
+
+    @property
+    def source_dictionary(self) -> None:
+        """There is none."""
+        return None
+
+    @property
+    def target_dictionary(self) -> None:
+        """There is none."""
+        return None
+
+    def max_positions(self) -> None:
+        """There is no greatest number of positions."""
+        return None
+
+
+def read_model_config(path: Path) -> dict[str, Any]:
+    """The configuration of a model: a YAML or JSON file, or its section ``model``.
+
+    Raises:
+        InputError: the file is missing, or no mapping.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(f"--model-config {path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--model-config {path}: neither YAML nor JSON ({one_line(error)[:200]})") from None
+    config = config.get("model", config) if isinstance(config, Mapping) else None
+    if not isinstance(config, Mapping):
+        raise InputError(f"--model-config {path}: a mapping of the model's options is expected")
+    return dict(config)
