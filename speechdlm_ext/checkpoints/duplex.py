@@ -15,8 +15,8 @@ from speechdlm_ext.codecs.nemo import NemoCodec
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.atomic import atomic_write
-from speechdlm_ext.models.duplex_s2s import DuplexParts, DuplexS2S, build_duplex
-from speechdlm_ext.modules.backbone import read_safetensors
+from speechdlm_ext.models.duplex_s2s import OWN_LLM, DuplexParts, DuplexS2S, build_duplex
+from speechdlm_ext.modules.backbone import config_of, read_safetensors
 from speechdlm_ext.modules.weights import check_finite, check_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -58,7 +58,9 @@ def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tupl
 
 
 def write_duplex(folder: str | os.PathLike[str], model: DuplexS2S, parts: DuplexParts, overwrite: bool = False) -> None:
-    """Write the published form. What follows from the configuration (causal masks, losses of the codec) is left out.
+    """Write the published form, with the tokenizer and the language model's configuration.
+
+    What follows from the configuration (causal masks, losses of the codec) is left out.
 
     Raises:
         InputError: there is a model already, and not ``overwrite``.
@@ -67,6 +69,7 @@ def write_duplex(folder: str | os.PathLike[str], model: DuplexS2S, parts: Duplex
     for name in (CONFIG, WEIGHTS):
         if (folder / name).exists() and not overwrite:
             raise InputError(f"{folder / name} is there already: pass overwrite=True, or choose another folder")
+    (folder / OWN_LLM).mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     weights = dict(nn.Module.state_dict(model))
     if isinstance(parts.codec, NemoCodec):
@@ -74,6 +77,9 @@ def write_duplex(folder: str | os.PathLike[str], model: DuplexS2S, parts: Duplex
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
     with atomic_write(folder / WEIGHTS, "wb") as file:
         file.write(safetensors.torch.save(tensors, {"format": "pt"}))
+    parts.tokenizer.save(folder)
+    with atomic_write(folder / OWN_LLM / CONFIG) as file:
+        json.dump(json.loads(json.dumps(config_of(model.llm).to_dict(), default=str)), file, indent=2, sort_keys=True)
     with atomic_write(folder / CONFIG) as file:
         json.dump({**parts.config, **_KIND}, file, indent=2, sort_keys=True)
 

@@ -82,9 +82,7 @@ def cut_conversation(row: Mapping[str, Any], seconds: float) -> Iterator[dict[st
         start, number = stop, number + 1
 
 
-def split_conversations(
-    rows: Sequence[Mapping[str, Any]], valid: float, seed: int
-) -> dict[str, list[Mapping[str, Any]]]:
+def split_conversations(rows: Sequence[dict[str, Any]], valid: float, seed: int) -> dict[str, list[dict[str, Any]]]:
     """``train`` and ``valid`` rows; whole recordings are held out, about a share ``valid`` of the time."""
     if not 0 <= valid < 1:
         raise InputError(f"--valid {valid}: a share from 0 on, below 1, is expected")
@@ -98,7 +96,7 @@ def split_conversations(
         if sum(seconds[name] for name in held) >= valid * sum(seconds.values()):
             break
         held.add(files[place])
-    split: dict[str, list[Mapping[str, Any]]] = {"train": [], "valid": []}
+    split: dict[str, list[dict[str, Any]]] = {"train": [], "valid": []}
     for row in rows:
         split["valid" if json.dumps(row["audio_filepath"]) in held else "train"].append(row)
     return split

@@ -138,8 +138,9 @@ class DuplexS2SModel(nn.Module):
         beyond = torch.arange(user.size(1), device=user.device) >= lengths.unsqueeze(1)
         tokens = tokens.masked_fill(beyond, core.ids.text_pad)
         codes = codes.masked_fill(beyond.unsqueeze(2), core.ids.speech_delay)
+        rows = zip(tokens.tolist(), lengths.tolist(), strict=True)
         said: dict[str, Any] = {
-            "text": [self._spell(row[:size]) for row, size in zip(tokens.tolist(), lengths.tolist(), strict=True)],
+            "text": [self.tokenizer.ids_to_text(self.parts.words(row[:size])) for row, size in rows],
             "tokens_text": tokens,
             "tokens_audio": codes,
             "tokens_len": lengths,
@@ -162,13 +163,6 @@ class DuplexS2SModel(nn.Module):
     ) -> DuplexStream:
         """A conversation that is still going on; the arguments are those of :class:`.DuplexStream`."""
         return DuplexStream(self, batch, options, context_seconds, force_turn_taking, is_speech)
-
-    def _spell(self, tokens: list[int]) -> str:
-        """The text of a row of the text channel."""
-        ids = self.model.ids
-        return self.tokenizer.ids_to_text(
-            [one for one in tokens if one not in (ids.text_pad, ids.text_bos, ids.text_eos)]
-        )
 
 
 class DuplexS2SSpeechDecoderModel(DuplexS2SModel):

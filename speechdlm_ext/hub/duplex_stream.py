@@ -119,11 +119,11 @@ class DuplexStream:
 
     def _spell(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text that new ids add to what was said before."""
-        ids, text = self.core.ids, []
+        text = []
         tokenizer = self.parts.tokenizer
         for row, new in enumerate(tokens):
             before = self.ids[row]
-            now = [*before, *(token for token in new if token not in (ids.text_pad, ids.text_bos, ids.text_eos))]
+            now = [*before, *self.parts.words(new)]
             known = tokenizer.ids_to_text(before) if before else ""
             text.append(tokenizer.ids_to_text(now)[len(known) :] if len(now) > len(before) else "")
             self.ids[row] = now[-_TEXT_CONTEXT:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from speechdlm_ext.modules.backbone import (
 from speechdlm_ext.modules.duplex_frames import ChannelIds, DuplexFrames, align_channels, stack_codes
 from speechdlm_ext.modules.perception import Perception
 from speechdlm_ext.modules.speech_decoder import SpeechDecoder, SpeechDecoderOptions, SpeechDecoderState
+
+OWN_LLM = "llm_backbone"  # the configuration of the language model in a model's folder
 
 
 @dataclass
@@ -196,6 +198,7 @@ class DuplexParts:
 
     Attributes:
         config: the section ``model`` of a published configuration.
+        llm: the language model, as :func:`.load_backbone` takes it.
         tokenizer: of the language model.
         codec: of the agent's sound.
         perception: of the user's sound.
@@ -203,6 +206,7 @@ class DuplexParts:
     """
 
     config: Mapping[str, Any]
+    llm: Any
     tokenizer: LLMTokenizer
     codec: Codec
     perception: Perception
@@ -223,7 +227,9 @@ class DuplexParts:
         for name in ("pretrained_llm", "pretrained_audio_codec", "perception"):
             if not config.get(name):
                 raise InputError(f"the configuration of the model has no {name}")
-        source = config.get("tokenizer") or config["pretrained_llm"]
+        llm, source = config["pretrained_llm"], config.get("tokenizer") or config["pretrained_llm"]
+        if beside is not None and (beside / OWN_LLM).is_dir():
+            llm, source = beside / OWN_LLM, beside
         if isinstance(source, Mapping):
             raise InputError("pretrained_llm is a configuration: name a tokenizer beside it (tokenizer: FOLDER)")
         tokenizer = load_tokenizer(find_folder(source, beside) or source)
@@ -237,7 +243,7 @@ class DuplexParts:
                 f"the codec has {codec.frame_rate:g} frames per second, the perception {perception.frame_rate:g}: the "
                 "former has to be a multiple of the latter"
             )
-        return cls(config, tokenizer, codec, perception, beside)
+        return cls(config, llm, tokenizer, codec, perception, beside)
 
     @property
     def ids(self) -> ChannelIds:
@@ -250,6 +256,11 @@ class DuplexParts:
     def per_frame(self) -> int:
         """Frames of the codec in one of the model."""
         return round(self.codec.frame_rate / self.perception.frame_rate)
+
+    def words(self, tokens: Iterable[int]) -> list[int]:
+        """The ids of a text channel that are text: no padding, BOS or EOS, nor what the tokenizer does not know."""
+        ids, size = self.ids, len(self.tokenizer)
+        return [one for one in tokens if one < size and one not in (ids.text_pad, ids.text_bos, ids.text_eos)]
 
 
 def _codec(spec: str, beside: Path | None) -> Codec:
@@ -271,7 +282,7 @@ def build_duplex(parts: DuplexParts) -> DuplexS2S:
         InputError: parts do not fit.
     """
     config, ids = parts.config, parts.ids
-    llm = load_backbone(config["pretrained_llm"], bool(config.get("pretrained_weights", True)), parts.beside)
+    llm = load_backbone(parts.llm, bool(config.get("pretrained_weights", True)), parts.beside)
     embeddings: Any = take_embeddings(llm)
     head: Any = llm.lm_head
     if embeddings.num_embeddings <= max(ids.text_bos, ids.text_eos, ids.text_pad):
