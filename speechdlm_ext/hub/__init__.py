@@ -8,6 +8,7 @@ from speechdlm_ext.hub.dpslm import (
     small_600_24k_4096,
     wavlm_large,
 )
+from speechdlm_ext.hub.duplex import DuplexS2SModel, DuplexS2SSpeechDecoderModel
 from speechdlm_ext.hub.load import load_model, load_speech_dlm, load_unit_lm
 from speechdlm_ext.hub.model import DialogueModel
 from speechdlm_ext.hub.scoring import DialogueScore
@@ -21,6 +22,8 @@ __all__ = [
     "SALM",
     "DialogueModel",
     "DialogueScore",
+    "DuplexS2SModel",
+    "DuplexS2SSpeechDecoderModel",
     "UnitModel",
     "UnitSample",
     "UnitScore",

@@ -15,7 +15,7 @@ from speechdlm_ext.data.duplex_dataset import DuplexS2SDataset
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.duplex import DuplexOptions
 from speechdlm_ext.hub.duplex import DuplexS2SModel, DuplexS2SSpeechDecoderModel
-from tests.helpers.duplex import ENCODER, SPEECH_DECODER, write_config
+from tests.helpers.duplex import SPEECH_DECODER, write_config
 
 REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "nemo" / "speechlm"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/nemo")
@@ -159,11 +159,11 @@ def test_memory_of_a_stream_stays_the_same(tmp_path, changes):
         return sum(tensor.untyped_storage().nbytes() for tensor in _tensors(stream, {id(model), id(model.model)}))
 
     sizes = []
-    for number in range(12):  # 12 s: seven times the context
+    for number in range(6):  # 6 s: four times the context
         for part in _sound(seconds=1.0, seed=number).split(1280, 1):
             stream.step(part)
         sizes.append(held())
-    assert max(sizes[4:]) <= 1.1 * max(sizes[2:4])
+    assert max(sizes[3:]) <= 1.1 * max(sizes[1:3])
     assert len(stream.ids[0]) <= 16
 
 
@@ -231,7 +231,6 @@ def test_bad_input_is_refused_in_one_line(tmp_path):
         ({"perception": {**config["perception"], "output_dim": 12}}, "width is 16"),
         ({"pretrained_llm": {**config["pretrained_llm"], "vocab_size": 2}}, "do not belong together"),
         ({"speech_decoder": {**SPEECH_DECODER, "has_xattn": True}}, "has_xattn"),
-        ({"perception": {**config["perception"], "encoder": {**ENCODER, "subsampling_factor": 16}}}, "Hz|frames"),
     ]:
         with pytest.raises(InputError, match=message) as error:
             DuplexS2SModel({**config, **change}, tmp_path)
