@@ -50,7 +50,13 @@ def main() -> None:
     from speechdlm_ext.io.sharding import remove_shards
     from speechdlm_ext.units.files import read_unit_file
     from speechdlm_ext.units.merging import merge
+    from speechdlm_ext.vad.corpus import are_detected, join_detected
 
+    base = options.manifest.with_suffix("")
+    if options.manifest.suffix == ".jsonl" and not options.shards and not options.in_place and are_detected(base):
+        found = join_detected(base, options.overwrite)
+        print(f"{found.recordings - found.failed} rows: {found.manifest}, {found.table}" if found else "no shards")
+        return
     output = options.output or (options.manifest if options.in_place or not options.shards else None)
     if output is None:
         raise InputError("pass --output FILE, or --in-place to add the results' fields to the manifest itself")

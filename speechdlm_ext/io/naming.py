@@ -43,6 +43,15 @@ class NameTable:
 
     def finish(self) -> Iterator[tuple[str, int]]:
         """The name of each file, and its place."""
+        self.settle()
+        yield from self.names()
+
+    def names(self) -> Iterator[tuple[str, int]]:
+        """The name of each file, and its place, once they are settled."""
+        yield from self._table.execute("SELECT id, place FROM names WHERE id IS NOT NULL ORDER BY place")
+
+    def settle(self) -> None:
+        """Tell the names apart."""
         self._flush()
         run = self._table.execute
         run("CREATE INDEX by_fold ON names (fold)")
@@ -60,7 +69,6 @@ class NameTable:
                 made = f"{name}-{number}".casefold()
             if number > 1:
                 run("UPDATE names SET id = ?, fold = ? WHERE place = ?", (f"{name}-{number}", made, place))
-        yield from self._table.execute("SELECT id, place FROM names WHERE id IS NOT NULL ORDER BY place")
 
     def _is_there(self, fold: str) -> bool:
         return self._table.execute("SELECT 1 FROM names WHERE fold = ? LIMIT 1", (fold,)).fetchone() is not None

@@ -30,7 +30,7 @@ def run_in_processes(
     num_workers: int,
     fresh: bool = False,
     preload: Sequence[str] = (),
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Apply a function to each item, in processes with one thread each.
 
     Args:

@@ -1,7 +1,8 @@
-"""Speech detection by ten-vad (github.com/TEN-framework/ten-vad), as published."""
+"""Speech detection by ten-vad (github.com/TEN-framework/ten-vad; Apache-2.0 with conditions against competing use)."""
 
 from __future__ import annotations
 
+from ctypes import byref, c_size_t
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,12 +13,12 @@ from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.vad.base import Detector, Speech, speech_intervals
 
 SAMPLE_RATE = 16000  # Hz
-HOP = 256  # samples of a decision
+HOP = 256  # samples of a decision, as published; 160 is the other one
 
 
 @dataclass(frozen=True)
 class Ten(Detector):
-    """ten-vad's decisions of 16 ms (extra; on Linux it needs libc++.so.1).
+    """ten-vad's decisions of 16 ms, or 10 ms with hop=160 (extra; on Linux it needs libc++.so.1).
 
     The package itself neither drops short speech nor bridges short silences: ``min_speech``, ``min_silence`` and
     ``pad`` (seconds) are 0 by default.
@@ -30,31 +31,56 @@ class Ten(Detector):
     min_speech: float = 0.0
     min_silence: float = 0.0
     pad: float = 0.0
+    hop: int = HOP
+
+    def __post_init__(self) -> None:
+        if self.hop not in (160, 256):
+            raise InputError(f"--vad ten:hop={self.hop}: 160 or 256 samples expected")
+        object.__setattr__(self, "frame_shift", self.hop / SAMPLE_RATE)
 
     def detect(self, wave: NDArray[np.float32], sample_rate: int) -> Speech:
-        """See :meth:`Detector.detect`; the last, incomplete 16 ms are not judged."""
+        """See :meth:`Detector.detect`; the last, incomplete frame is not judged."""
         import torch
 
         from speechdlm_ext.io.audio import resample
 
+        audio = resample(torch.as_tensor(wave), sample_rate, SAMPLE_RATE).numpy()
+        samples = np.rint(np.clip(audio, -1, 1) * 32767).astype(np.int16)
+        at = np.nextafter(self.threshold, 0)  # the package's own flag is: probability ≥ threshold
+        return [
+            speech_intervals(
+                self.probabilities(channel),
+                self.frame_shift or 0.0,
+                at,
+                at,
+                self.min_speech,
+                self.min_silence,
+                self.pad,
+            )
+            for channel in samples
+        ]
+
+    def probabilities(self, samples: NDArray[np.int16]) -> NDArray[np.float32]:
+        """Probability of speech in each whole frame of a channel (N,) at 16 kHz.
+
+        The package's C function is called as the package itself does, without checking each frame anew.
+        """
         try:
             from ten_vad import TenVad
         except ImportError:
             raise InputError(
                 "ten-vad is not installed: pip install 'speechdlm_ext[eval]', or pass --vad silero"
             ) from None
-        audio = resample(torch.as_tensor(wave), sample_rate, SAMPLE_RATE).numpy()
-        samples = np.rint(np.clip(audio, -1, 1) * 32767).astype(np.int16)
-        speech = []
-        for channel in samples:
-            try:
-                network = TenVad(HOP, self.threshold)
-            except OSError as error:
-                raise InputError(f"ten-vad cannot be loaded ({one_line(error)}): install libc++ (libc++1)") from None
-            hops = channel[: len(channel) // HOP * HOP].reshape(-1, HOP)
-            values = [network.process(hop)[0] for hop in hops]
-            at = np.nextafter(self.threshold, 0)  # the package's own flag is: probability ≥ threshold
-            speech.append(
-                speech_intervals(values, self.frame_shift, at, at, self.min_speech, self.min_silence, self.pad)
-            )
-        return speech
+        try:
+            network = TenVad(self.hop, self.threshold)  # a new one each time: it has a state
+        except OSError as error:
+            raise InputError(f"ten-vad cannot be loaded ({one_line(error)}): install libc++ (libc++1)") from None
+        samples = np.ascontiguousarray(samples)
+        values = np.empty(len(samples) // self.hop, np.float32)
+        process, handle, size = network.vad_library.ten_vad_process, network.vad_handler, c_size_t(self.hop)
+        probability, flag = network.out_probability, byref(network.out_flags)
+        place, first, width = byref(probability), samples.ctypes.data, 2 * self.hop
+        for number in range(len(values)):
+            process(handle, first + number * width, size, place, flag)
+            values[number] = probability.value
+        return values
