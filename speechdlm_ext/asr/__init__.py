@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any
 
 from speechdlm_ext.asr.base import Recogniser, Transcript, Word, transcribe_intervals
+from speechdlm_ext.asr.conv_ctc import ConvCTC
 from speechdlm_ext.asr.ctc import FairseqCTC, TorchaudioCTC
 from speechdlm_ext.asr.pocketsphinx import Pocketsphinx
 from speechdlm_ext.asr.transformers import TransformersASR
@@ -19,7 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 RECOGNISERS: dict[str, type[Recogniser]] = {
-    kind.kind: kind for kind in (TransformersASR, TorchaudioCTC, FairseqCTC, Pocketsphinx)
+    kind.kind: kind for kind in (TransformersASR, TorchaudioCTC, FairseqCTC, ConvCTC, Pocketsphinx)
 }
 USAGE = ", ".join(kind.usage for kind in RECOGNISERS.values())
 

@@ -148,7 +148,12 @@ class PieceTokenizer(TextTokenizer):
         with atomic_write(folder / "tokenizer.vocab") as file:
             file.writelines(f"{s}\t{self._model.get_score(i):.6g}\n" for i, s in enumerate(self.symbols))
         with atomic_write(folder / "vocab.txt") as file:
-            file.writelines(f"{_word_piece(symbol)}\n" for symbol in self.symbols if symbol != _UNKNOWN)
+            file.write(word_pieces(self.symbols))
+
+
+def word_pieces(symbols: Sequence[str]) -> str:
+    """The lines of NeMo's ``vocab.txt``."""
+    return "".join(f"{_word_piece(symbol)}\n" for symbol in symbols if symbol != _UNKNOWN)
 
 
 def _word_piece(symbol: str) -> str:

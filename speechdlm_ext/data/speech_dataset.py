@@ -291,7 +291,8 @@ def read_utterance(row: Utterance, sample_rate: int) -> Tensor:
     Raises:
         InputError: the file cannot be read, or has several channels and none is named.
     """
-    wave, _ = read_audio(row.path, sample_rate, start=row.start, stop=row.start + row.duration)
+    stop = row.start + row.duration if row.duration < float("inf") else None
+    wave, _ = read_audio(row.path, sample_rate, start=row.start, stop=stop)
     if row.channel is None and len(wave) > 1:
         raise InputError(f'{row.where}: {row.path} has {len(wave)} channels; add "channel", or pass --channel')
     if (row.channel or 0) >= len(wave):

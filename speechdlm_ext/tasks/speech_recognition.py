@@ -12,7 +12,7 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
 from speechdlm_ext.asr.ctc_decoding import greedy
-from speechdlm_ext.asr.speech_model import STATE, describe, vocabulary_of
+from speechdlm_ext.asr.speech_model import describe, vocabulary_of
 from speechdlm_ext.asr.text_tokenizer import CharacterTokenizer, TextTokenizer, load_tokenizer
 from speechdlm_ext.data.speech_dataset import (
     SpeechDataset,
@@ -26,6 +26,7 @@ from speechdlm_ext.data.speech_dataset import (
 from speechdlm_ext.data.symbol_dictionary import SymbolDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.conv_speech import FRAMES, LABEL, TARGETS, TEXT
+from speechdlm_ext.modules.conv_speech_files import STATE
 
 logger = logging.getLogger(__name__)
 _LABELS = "labels.txt"
@@ -188,7 +189,7 @@ class SpeechRecognitionTask(FairseqTask):
             return generator(models[0], sample)
 
     def state_dict(self) -> dict[str, Any]:
-        """What checkpoints keep of the task: all that :func:`load_speech_model` needs beside the weights."""
+        """What checkpoints keep of the task: all that :func:`load_network` needs beside the weights."""
         return {STATE: {**describe(self.target, self.symbols, self.tokenizer), "config": self.network}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.vad.base import Annotation, Detector, Speech, with_options
 from speechdlm_ext.vad.energy import Energy
 from speechdlm_ext.vad.field import Field
+from speechdlm_ext.vad.marblenet import MarbleNet
 from speechdlm_ext.vad.pyannote import Pyannote
 from speechdlm_ext.vad.rttm import RTTM
 from speechdlm_ext.vad.silero import Silero
@@ -16,7 +17,9 @@ from speechdlm_ext.vad.units import Units
 
 __all__ = ["DETECTORS", "Annotation", "Detector", "Speech", "build_detector", "detector_help"]
 
-DETECTORS: dict[str, type[Detector]] = {kind.name: kind for kind in (Silero, Energy, Ten, Pyannote, Units, RTTM, Field)}
+DETECTORS: dict[str, type[Detector]] = {
+    kind.name: kind for kind in (Silero, Energy, Ten, Pyannote, MarbleNet, Units, RTTM, Field)
+}
 
 
 def build_detector(spec: str) -> Detector:

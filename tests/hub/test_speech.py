@@ -1,0 +1,229 @@
+"""``transcribe`` and ``classify``: NeMo's texts, one text for one sound, files in both directions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from speechdlm_ext.asr import RecogniserOptions, build_recogniser
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.hub import CTCModel, SpeechClassifier
+from speechdlm_ext.io.audio import read_audio, write_audio
+from speechdlm_ext.vad import build_detector
+
+
+@pytest.fixture(scope="module")
+def folder(data: Path) -> Path:
+    return data / "reference/nemo"
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> CTCModel:
+    return CTCModel.from_pretrained(folder / "ctc_char.nemo")
+
+
+@pytest.fixture(scope="module")
+def sentence(data: Path) -> Path:
+    return data / "speech/ljspeech/LJ001-0002.flac"
+
+
+def test_the_text_is_nemos(model: CTCModel, folder: Path, sentence: Path) -> None:
+    wanted = json.loads((folder / "ctc_char.json").read_text())
+    (found,) = model.transcribe([str(sentence)], return_hypotheses=True)
+    assert found == found.text == wanted["text"]
+    assert found.score == pytest.approx(wanted["score"], rel=1e-5)
+    log_probs = torch.from_numpy(np.load(folder / "ctc_char.npz")["log_probs"])
+    assert found.y_sequence is not None and found.length == len(log_probs)
+    torch.testing.assert_close(found.y_sequence, log_probs, atol=1e-4, rtol=1e-4)
+
+
+def test_one_sound_has_one_text(model: CTCModel, data: Path, sentence: Path, tmp_path: Path) -> None:
+    other = data / "speech/ljspeech/LJ001-0008.flac"
+    wave = read_audio(sentence)[0][0]
+    (text,) = model.transcribe(sentence)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"audio_filepath": str(sentence), "duration": 30393 / 16000}) + "\n")
+    short = wave[:6400]  # shorter than a second: not padded
+    stereo = torch.stack([torch.zeros_like(wave), wave])
+    for audio in ([sentence], str(sentence), wave, wave.numpy(), [wave.numpy()], (wave * 32768).to(torch.int16),
+                  manifest, str(manifest)):  # fmt: skip
+        assert model.transcribe(audio) == [text]
+    assert model.transcribe(paths2audio_files=[str(sentence)]) == [text]
+    assert model.transcribe(stereo, channel_selector=1) == [text]
+    together = model.transcribe([other, sentence, short, wave], batch_size=4)
+    assert together[1] == together[3] == text and together[0] == model.transcribe(other)[0]
+    assert together[2] == model.transcribe(short)[0] != ""
+
+
+def test_times(model: CTCModel, sentence: Path) -> None:
+    (found,) = model.transcribe(sentence, timestamps=True)
+    items = found.timestamp["word"]
+    assert [item["word"] for item in items] == [word.text for word in found.words] == found.split()
+    assert all(item["start"] < item["end"] <= 1.9 for item in items)
+    characters = found.timestamp["char"]
+    assert "".join(item["char"] for item in characters).split() == found.split()
+    assert all(item["start"] == pytest.approx(item["start_offset"] * 0.02) for item in characters)
+    assert model.transcribe(sentence)[0].timestamp == {}
+
+
+def test_long_recordings_are_cut(model: CTCModel, data: Path, tmp_path: Path) -> None:
+    words = read_audio(data / "speech/ljspeech/LJ001-0008.flac")[0][0]
+    gap = torch.zeros(16000)
+    long = torch.cat([torch.cat([words, gap]) for _ in range(12)])
+    (text,) = model.transcribe(long, timestamps=True)
+    assert len(long) > 25 * 16000 and text.length > 12 * 50
+    ends = [item["end"] for item in text.timestamp["word"]]
+    assert ends == sorted(ends) and ends[-1] > 25
+    write_audio(tmp_path / "long.wav", long, 16000)
+    spec = f"ctc:{data / 'reference/nemo/ctc_char.nemo'}"
+    recogniser = build_recogniser(RecogniserOptions(spec, chunk_seconds=25))
+    assert recogniser.recognise(long.numpy()).text == text.text
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        ([], "the list of audio is empty"),
+        (None, "no audio was given"),
+        (["none.wav"], "none.wav: no such file"),
+        (np.zeros((2, 100), np.float32), "expected finite samples"),
+        (np.full(100, np.nan, np.float32), "expected finite samples"),
+        (np.zeros(0, np.float32), "expected finite samples"),
+    ],
+)
+def test_bad_input(model: CTCModel, audio: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        model.transcribe(audio)  # type: ignore[arg-type]
+
+
+def test_several_channels_need_a_choice(model: CTCModel, data: Path) -> None:
+    call = data / "speech/calls/google_two_channel.flac"
+    with pytest.raises(InputError, match="has 2 channels"):
+        model.transcribe(call)
+    left, right = (model.transcribe(call, channel_selector=channel)[0] for channel in (0, 1))
+    assert left != right
+    with pytest.raises(InputError, match="channel 2"):
+        model.transcribe(call, channel_selector=2)
+
+
+def test_clips_alone_and_together(folder: Path) -> None:
+    model = SpeechClassifier.from_pretrained(folder / "commands.nemo")
+    reference = np.load(folder / "commands.npz")
+    clips = [audio[:count] for audio, count in zip(reference["audio"], reference["audio_len"], strict=True)]
+    found = model.classify(clips)
+    for one, logits in zip(found, reference["logits"], strict=True):
+        np.testing.assert_allclose(one.logits, logits, atol=1e-4)
+        assert one.label == model.labels[int(logits.argmax())] and 0 < one.probability < 1
+    assert [model.classify(clip)[0].label for clip in clips] == [one.label for one in found]
+
+
+def test_frames(folder: Path, sentence: Path) -> None:
+    (found,) = SpeechClassifier.from_pretrained(folder / "frame_vad.nemo").classify(sentence)
+    logits = np.load(folder / "frame_vad.npz")["logits"]
+    np.testing.assert_allclose(found.logits, logits[: len(found.logits)], atol=1e-4)
+    assert found.frames == tuple("01"[best] for best in logits[: len(found.logits)].argmax(1))
+
+
+def test_a_detector(folder: Path, data: Path, sentence: Path) -> None:
+    """Of a long recording, piece by piece, the decisions of the whole at once; a random model's, to be sure."""
+    wave = torch.cat([read_audio(sentence)[0][0]] * 40)
+    detector = build_detector(f"marblenet:model={folder / 'frame_vad.nemo'}")
+    (speech,) = detector.detect(wave[None].numpy(), 16000)
+    (whole,) = SpeechClassifier.from_pretrained(folder / "frame_vad.nemo").classify(wave)
+    frames = np.array([label == "1" for label in whole.frames])
+    wanted = np.flatnonzero(np.diff(np.concatenate(([0], frames, [0])))).reshape(-1, 2) * 0.02
+    np.testing.assert_allclose(np.array(speech), wanted, atol=1e-3)
+    windows = build_detector(f"marblenet:model={folder / 'commands.nemo'}")
+    with pytest.raises(InputError, match="5 labels; a detector has two"):
+        windows.detect(wave[None].numpy(), 16000)
+
+
+def test_a_detector_of_windows(shared: Path, sentence: Path) -> None:
+    file = shared / "reference/nemo/classification/vad.nemo"
+    wave = read_audio(sentence)[0]
+    (speech,) = build_detector(f"marblenet:model={file},shift=0.1").detect(wave.numpy(), 16000)
+    model = SpeechClassifier.from_pretrained(file)
+    padded = torch.nn.functional.pad(wave[0], (5040, 10080))
+    labels = [model.classify(padded[1600 * i : 1600 * i + 10080])[0].label for i in range(len(wave[0]) // 1600)]
+    wanted = np.flatnonzero(np.diff(np.array([0, *(label == "speech" for label in labels), 0]))).reshape(-1, 2) * 0.1
+    np.testing.assert_allclose(np.array(speech).reshape(-1, 2), np.minimum(wanted, wave.shape[1] / 16000), atol=1e-3)
+
+
+def test_files_in_both_directions(model: CTCModel, folder: Path, sentence: Path, tmp_path: Path) -> None:
+    from speechdlm_ext.asr.speech_model import load_speech_model
+    from speechdlm_ext.checkpoints.conv_speech import write_speech_checkpoint
+
+    for name in ("ctc_char", "commands", "frame_vad"):
+        first = load_speech_model(folder / f"{name}.nemo")
+        write_speech_checkpoint(first, tmp_path / f"{name}.pt")
+        kind = CTCModel if name == "ctc_char" else SpeechClassifier
+        kind.from_pretrained(tmp_path / f"{name}.pt").save_to(tmp_path / f"{name}.nemo")
+        again = load_speech_model(tmp_path / f"{name}.nemo")
+        assert again.symbols == first.symbols and again.network.config == first.network.config
+        wanted = first.network.state_dict()
+        assert all(torch.equal(value, wanted[key]) for key, value in again.network.state_dict().items())
+    with pytest.raises(InputError, match="exists: pass --overwrite"):
+        model.save_to(tmp_path / "ctc_char.nemo")
+    assert CTCModel.from_pretrained(tmp_path / "ctc_char.pt").transcribe(sentence) == model.transcribe(sentence)
+
+
+def test_a_nemo_file_of_ours_is_as_nemos(shared: Path, tmp_path: Path) -> None:
+    """Members, keys, shapes and the sections that NeMo reads are those of NeMo's own file."""
+    from speechdlm_ext.io.nemo import read_nemo
+
+    for name in ("asr/ctc_char", "asr/ctc_bpe", "classification/commands", "classification/frame_vad"):
+        path = shared / f"reference/nemo/{name}.nemo"
+        kind = CTCModel if "ctc" in name else SpeechClassifier
+        kind.from_pretrained(path).save_to(tmp_path / "a.nemo", overwrite=True)
+        ours, theirs = read_nemo(tmp_path / "a.nemo"), read_nemo(path)
+        for section in ("target", "preprocessor", "encoder", "decoder", "labels"):
+            assert ours.config.get(section) == theirs.config.get(section), section
+        assert ours.weights.keys() == theirs.weights.keys()
+        assert all(torch.equal(value, theirs.weights[key]) for key, value in ours.weights.items())
+        if "bpe" in name:
+            for key in ("model_path", "vocab_path"):
+                assert ours.file(ours.config["tokenizer"][key]) == theirs.file(theirs.config["tokenizer"][key])
+
+
+def test_other_files_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a model of label, text is expected"):
+        CTCModel.from_pretrained(folder / "commands.nemo")
+    with pytest.raises(InputError, match="no such file, nor the name of a published one"):
+        CTCModel.from_pretrained("QuartzNet20x5")
+    with pytest.raises(InputError, match="neither checkpoint_best.pt"):
+        CTCModel.from_pretrained(tmp_path)
+    torch.save({"model": {}}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="neither a .nemo file nor a checkpoint of the task"):
+        CTCModel.from_pretrained(tmp_path / "a.pt")
+
+
+def changed(folder: Path, path: Path, change: object) -> Path:
+    from speechdlm_ext.io.nemo import read_nemo, write_nemo
+
+    file = read_nemo(folder / "ctc_char.nemo")
+    change(file)  # type: ignore[operator]
+    write_nemo(path, file.config, file.weights)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.weights["decoder.decoder_layers.0.bias"].fill_(torch.nan), "not numbers"),
+        (lambda f: f.weights.pop("encoder.encoder.1.mconv.0.conv.weight"), "has no weights encoder.encoder.1"),
+        (lambda f: f.config["decoder"]["vocabulary"].pop(), "29 outputs, 27 symbols"),
+        (lambda f: f.config["decoder"]["vocabulary"].__setitem__(1, "ab"), "one character a symbol"),
+        (lambda f: f.config.update(target="nemo.x.EncDecRNNTModel"), "a model EncDecRNNTModel"),
+        (lambda f: f.config["encoder"]["jasper"][0].update(filters=40), "is of another model"),
+        (lambda f: f.config["preprocessor"].update(_target_="os.system"), "preprocessor system"),
+        (lambda f: f.config.pop("encoder"), "no section encoder"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, change: object, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        CTCModel.from_pretrained(changed(folder, tmp_path / "a.nemo", change))
+    assert "\n" not in str(caught.value)
