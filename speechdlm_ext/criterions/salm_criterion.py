@@ -1,15 +1,17 @@
 """The loss of SALM: cross entropy of the assistant's tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechdlm_ext.criterions.unit_lm_criterion import log_means, precise
+from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.salm import IGNORED
 
 
@@ -18,37 +20,73 @@ class SALMCriterionConfig(FairseqDataclass):
     """Options of the loss."""
 
     sentence_avg: bool = II("optimization.sentence_avg")
+    ctc_weight: float = field(
+        default=0.0,
+        metadata={"help": "weight of a CTC loss that brings embeddings of audio near those of the answer's tokens"},
+    )
+    ctc_updates: int = field(
+        default=0, metadata={"help": "train with the CTC loss alone for so many updates, without the language model"}
+    )
 
 
 @register_criterion("salm_criterion", dataclass=SALMCriterionConfig)
 class SALMCriterion(FairseqCriterion):
     """Cross entropy of the assistant's tokens, divided by their number over the whole update.
 
-    In the logs: ``loss`` and ``nll_loss`` in bits per token, ``ppl``, and ``accuracy`` in percent of tokens.
+    With ``ctc_weight`` a CTC loss is added, for conversations of one audio and one answer: the symbols are the answers'
+    tokens in the batch, scored by the cosine of audio embeddings with the language model's token embeddings (times a
+    learned scale), and a learned blank. What the audio says then looks to a frozen language model like text.
+
+    In the logs: ``loss`` and ``nll_loss`` in bits per token, ``ppl``, ``accuracy`` in percent of tokens, ``ctc_loss``
+    in nats per token.
     """
 
-    def __init__(self, task: Any, sentence_avg: bool) -> None:
+    def __init__(self, task: Any, sentence_avg: bool, ctc_weight: float, ctc_updates: int) -> None:
         super().__init__(task)
-        self.sentence_avg = sentence_avg
+        if ctc_weight < 0 or ctc_updates < 0 or (ctc_updates and not ctc_weight):
+            raise InputError(f"--ctc-weight {ctc_weight} --ctc-updates {ctc_updates}: 0 or more, and a weight with it")
+        self.sentence_avg, self.ctc_weight, self.ctc_updates = sentence_avg, ctc_weight, ctc_updates
+        if ctc_weight:
+            self.blank = nn.Parameter(torch.randn(task.model.perception.output_dim))
+            self.scale = nn.Parameter(torch.tensor(2.5))  # logarithm
 
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
         """The loss of a batch, the sample size by which gradients are divided, and the sums for the logs."""
-        logits, extra = model(**sample["net_input"])
+        aligned_only = self.ctc_weight and model.training and self.task.model.num_updates < self.ctc_updates
+        logits, extra = model(**sample["net_input"], predict=not aligned_only)
+        size = sample["nsentences"] if self.sentence_avg else sample["ntokens"]
+        logs: dict[str, Any] = {"ntokens": sample["ntokens"], "nsentences": sample["nsentences"], "sample_size": size}
+        loss = 0.0
+        if self.ctc_weight and "words" in sample:
+            ctc = self._align(extra["audio"], sample)
+            loss = self.ctc_weight * ctc
+            logs["ctc_loss"] = ctc.detach()
+        if aligned_only:
+            return loss, size, {**logs, "loss": loss.detach()}
         target = extra["target"].flatten()
         # Rows of logits that are not trained on are most of them: they are not made precise.
         trained = target.ne(IGNORED)
         logits, target = precise(logits.flatten(0, 1)[trained]), target[trained]
-        loss = F.cross_entropy(logits, target, reduction="sum")
-        size = sample["nsentences"] if self.sentence_avg else sample["ntokens"]
-        logs = {
-            "loss": loss.detach(),
-            "nll_loss": loss.detach(),
-            "correct": logits.argmax(-1).eq(target).sum(),
-            "ntokens": sample["ntokens"],
-            "nsentences": sample["nsentences"],
-            "sample_size": size,
-        }
-        return loss, size, logs
+        nll = F.cross_entropy(logits, target, reduction="sum")
+        loss = loss + nll
+        logs |= {"loss": loss.detach(), "nll_loss": nll.detach(), "correct": logits.argmax(-1).eq(target).sum()}
+        return loss, size, {**logs, "predicted": sample["ntokens"]}
+
+    def _align(self, audio: Any, sample: dict[str, Any]) -> Tensor:
+        """The CTC loss (Graves et al. 2006) of audio embeddings (A, F, H) and the answers' tokens, summed."""
+        embeddings, frames = audio
+        words = self.task.model.embed_tokens(sample["words"])
+        symbols = F.normalize(torch.cat([self.blank.unsqueeze(0).to(words.dtype), words]).float(), dim=-1)
+        scores = F.normalize(embeddings.float(), dim=-1) @ symbols.T * self.scale.float().exp()
+        lengths = sample["answer_lens"]
+        return F.ctc_loss(
+            scores.log_softmax(-1).transpose(0, 1),
+            sample["answers"],
+            frames,
+            lengths,
+            reduction="sum",
+            zero_infinity=True,
+        )
 
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
@@ -56,8 +94,9 @@ class SALMCriterion(FairseqCriterion):
         log_means(
             logging_outputs,
             ("loss", "loss", "sample_size", "bits"),
-            ("nll_loss", "nll_loss", "ntokens", "bits"),
-            ("accuracy", "correct", "ntokens", "percent"),
+            ("nll_loss", "nll_loss", "predicted", "bits"),
+            ("accuracy", "correct", "predicted", "percent"),
+            ("ctc_loss", "ctc_loss", "ntokens", "as it is"),
         )
 
     @staticmethod

@@ -128,7 +128,7 @@ def log_means(logging_outputs: list[dict[str, Any]], *figures: tuple[str, str, s
     if on_device:
         sums.update(zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True))
     for name, total, count, unit in figures:
-        if sums.get(count):
+        if sums.get(count) and total in sums:
             metrics.log_scalar(name, sums[total] / sums[count] * SCALES[unit], sums[count], round=6)
-    if sums.get("ntokens"):
+    if any(name == "nll_loss" and sums.get(count) for name, _, count, _ in figures):
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))

@@ -138,6 +138,25 @@ class ConversationDataset(TokenDataset):
             "nsentences": len(samples),
             "ntokens": int(batch["loss_mask"].sum()),
             "net_input": inputs,
+            **self._answers([sample["conversation"] for sample in samples]),
+        }
+
+    def _answers(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+        """The answers' words as what an alignment of audio and text needs, where each conversation is one audio's.
+
+        Returns:
+            ``words`` (U,), the different ids in them; ``answers`` (A, L), numbers of these from 1 on; ``answer_lens``.
+        """
+        if any(len(one.audios) != 1 or not one.answer for one in conversations):
+            return {}
+        ids = [self.collate.tokenizer.text_to_ids(one.answer) for one in conversations]
+        words = sorted(set().union(*ids))
+        number = {word: at for at, word in enumerate(words, 1)}
+        rows = [torch.tensor([number[word] for word in row]) for row in ids]
+        return {
+            "words": torch.tensor(words),
+            "answers": nn.utils.rnn.pad_sequence(rows, batch_first=True),
+            "answer_lens": torch.tensor([len(row) for row in rows]),
         }
 
     def batch_by_size(

@@ -54,11 +54,13 @@ class SALMInputs(NamedTuple):
         embeddings: ``(B, T, H)``.
         mask: what is no padding, bool ``(B, T)``.
         targets: the token at each position, ``(B, T)``; :data:`IGNORED` at audio, padding, and outside the loss mask.
+        audio: embeddings of audio ``(A, F, H)`` and their valid frames ``(A,)``.
     """
 
     embeddings: Tensor
     mask: Tensor
     targets: Tensor
+    audio: Optional[tuple[Tensor, Tensor]] = None
 
 
 @dataclass
@@ -116,6 +118,7 @@ class SALM(BaseFairseqModel):
         super().__init__()
         self.cfg: dict[str, Any] = {**DEFAULTS, **deepcopy(dict(cfg))}
         self.folder, self.save_trained_only = folder, False
+        self.num_updates = 0
         self.start: Optional[str] = None  # the model that training began with
         for name in ("pretrained_llm", "perception"):
             if not self.cfg.get(name):
@@ -268,7 +271,8 @@ class SALM(BaseFairseqModel):
         audios: Optional[Tensor] = None,
         audio_lens: Optional[Tensor] = None,
         loss_mask: Optional[Tensor] = None,
-    ) -> tuple[Tensor, dict[str, Any]]:
+        predict: bool = True,
+    ) -> tuple[Optional[Tensor], dict[str, Any]]:
         """Predict each next token.
 
         Args:
@@ -277,14 +281,22 @@ class SALM(BaseFairseqModel):
                 fairseq does not round when it trains in half precision.
             audio_lens: samples of each, ``(A,)``.
             loss_mask: which tokens are trained on, bool ``(B, T)``.
+            predict: False does not run the language model.
 
         Returns:
-            Logits ``(B, T' - 1, V)`` and ``{"target": (B, T' - 1)}`` with :data:`IGNORED`, T' being the positions after
-            audio has taken its place.
+            Logits ``(B, T' - 1, V)`` or None, and ``{"target": (B, T' - 1)}`` with :data:`IGNORED`, T' being the
+            positions after audio has taken its place; ``"audio"`` as in :class:`SALMInputs`.
         """
         inputs = self.prepare(input_ids, audios, audio_lens, loss_mask)
-        logits = predict_tokens(self.llm, inputs.embeddings[:, :-1], inputs.mask[:, :-1])
-        return logits, {"target": inputs.targets[:, 1:]}
+        extra = {"target": inputs.targets[:, 1:], "audio": inputs.audio}
+        if not predict:
+            return None, extra
+        return predict_tokens(self.llm, inputs.embeddings[:, :-1], inputs.mask[:, :-1]), extra
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """How many updates there were (called by fairseq)."""
+        super().set_num_updates(num_updates)
+        self.num_updates = num_updates
 
     def prepare(
         self,
@@ -336,7 +348,9 @@ class SALM(BaseFairseqModel):
         shape = (len(input_ids), length)
         mask = torch.arange(length, device=input_ids.device) >= length - ends[:, -1:]
         zeros = ~mask.unsqueeze(-1)
-        return SALMInputs(embeddings[:-1].view(*shape, -1).masked_fill(zeros, 0.0), mask, targets[:-1].view(shape))
+        audio = None if found is None or frames is None else (found, frames)
+        embeddings = embeddings[:-1].view(*shape, -1).masked_fill(zeros, 0.0)
+        return SALMInputs(embeddings, mask, targets[:-1].view(shape), audio)
 
     @torch.no_grad()
     def generate(

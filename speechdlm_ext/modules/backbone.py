@@ -355,7 +355,11 @@ def _from_transformers(path: str | None, config: Mapping[str, Any] | None, weigh
             options["gguf_file"] = os.path.basename(path)
             path = os.path.dirname(os.path.abspath(path))
         if weights:  # no code of the repository is run, and pickles are read without running them
-            return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options).eval()
+            llm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options).eval()
+            if "gguf_file" in options:  # in fp32 now, and can be saved
+                llm.hf_quantizer = None
+                vars(llm.config).pop("quantization_config", None)
+            return llm
         found = AutoConfig.from_pretrained(path, **options)
         return AutoModelForCausalLM.from_config(found, dtype=torch.float32).eval()
     except (OSError, ValueError, KeyError, ImportError, safetensors.SafetensorError) as error:

@@ -1,0 +1,112 @@
+"""SALM's folders, .nemo files and checkpoints: strict, written back, frozen weights where they came from."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.hub import SALM
+from speechdlm_ext.models.salm import read_model_config
+from speechdlm_ext.modules.backbone import read_safetensors
+from tests.helpers.salm_models import TAG, write_config
+
+REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "nemo" / "speechlm" / "salm" / "model"
+PROMPT = [[{"role": "user", "content": f"repeat {TAG}"}]]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    path = write_config(tmp_path_factory.mktemp("salm"), lora={"r": 2})
+    torch.manual_seed(2)
+    model = SALM(read_model_config(path), path.parent).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # which begin as zeros
+            torch.nn.init.normal_(parameter)
+    return model
+
+
+def answer(model):
+    torch.manual_seed(4)
+    return model.generate(PROMPT, torch.randn(1, 6000), torch.tensor([6000]), max_new_tokens=6).tolist()
+
+
+def test_a_folder_needs_nothing_else(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path / "saved")
+    assert answer(SALM.from_pretrained(tmp_path / "saved")) == answer(tiny)
+    moved = shutil.move(tmp_path / "saved", tmp_path / "elsewhere")
+    assert answer(SALM.from_pretrained(moved)) == answer(tiny)
+    with pytest.raises(InputError, match="overwrite=True"):
+        tiny.save_pretrained(moved)
+
+
+def test_a_nemo_file_is_read_back(tiny, tmp_path):
+    tiny.save_to(tmp_path / "model.nemo")
+    assert answer(SALM.from_pretrained(tmp_path / "model.nemo")) == answer(tiny)
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/nemo")
+def test_a_published_folder_is_written_back_as_it_was(tmp_path):
+    model = SALM.from_pretrained(REFERENCE)
+    model.save_pretrained(tmp_path)
+    config = json.loads((REFERENCE / "config.json").read_text())
+    assert json.loads((tmp_path / "config.json").read_text()) == config
+    before, after = read_safetensors(REFERENCE / "model.safetensors"), read_safetensors(tmp_path / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_tied_weights_are_kept_once(tmp_path):
+    path = write_config(tmp_path)
+    tied = {"model_type": "llama", "vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    tied |= {"num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    config = {**read_model_config(path), "pretrained_llm": tied, "tokenizer": "llm"}
+    model = SALM(config, tmp_path).eval()
+    model.save_pretrained(tmp_path / "saved")
+    names = read_safetensors(tmp_path / "saved" / "model.safetensors").keys()
+    assert "embed_tokens.weight" in names and "llm.lm_head.weight" not in names
+    again = SALM.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again.llm.lm_head.weight, model.embed_tokens.weight)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda weights: weights.pop("perception.proj.bias"), "no weights perception.proj.bias"),
+        (lambda weights: weights.update(extra=torch.zeros(1)), "has weights extra"),
+        (lambda weights: weights.update({"embed_tokens.weight": torch.zeros(3, 16)}), "embed_tokens.weight is 3 × 16"),
+    ],
+)
+def test_loading_is_strict(tiny, tmp_path, damage, message):
+    tiny.save_pretrained(tmp_path)
+    weights = read_safetensors(tmp_path / "model.safetensors")
+    damage(weights)
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=message):
+        SALM.from_pretrained(tmp_path)
+
+
+def test_hostile_files_are_one_line(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
+    with pytest.raises(InputError, match="cannot be read"):
+        SALM.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(InputError, match="expected a mapping"):
+        SALM.from_pretrained(tmp_path)
+
+
+def test_only_trained_weights_are_kept(tiny):
+    tiny.save_trained_only = True
+    try:
+        kept = set(tiny.state_dict())
+        assert kept and not any(name.startswith("embed_tokens") or "base_layer" in name for name in kept)
+        assert any("running_mean" in name for name in kept)
+        tiny.load_state_dict(tiny.state_dict())
+        with pytest.raises(InputError, match="has no weights"):
+            tiny.load_state_dict({name: value for name, value in tiny.state_dict().items() if "proj.bias" not in name})
+    finally:
+        tiny.save_trained_only = False
