@@ -10,6 +10,7 @@ from speechdlm_ext.asr.base import Recogniser, Transcript, Word, transcribe_inte
 from speechdlm_ext.asr.conv_ctc import ConvCTC
 from speechdlm_ext.asr.ctc import FairseqCTC, TorchaudioCTC
 from speechdlm_ext.asr.pocketsphinx import Pocketsphinx
+from speechdlm_ext.asr.salm import SALMRecogniser
 from speechdlm_ext.asr.transformers import TransformersASR
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.recordings import stamp
@@ -20,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 RECOGNISERS: dict[str, type[Recogniser]] = {
-    kind.kind: kind for kind in (TransformersASR, TorchaudioCTC, FairseqCTC, ConvCTC, Pocketsphinx)
+    kind.kind: kind for kind in (TransformersASR, TorchaudioCTC, FairseqCTC, ConvCTC, SALMRecogniser, Pocketsphinx)
 }
 USAGE = ", ".join(kind.usage for kind in RECOGNISERS.values())
 

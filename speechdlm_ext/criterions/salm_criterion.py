@@ -56,7 +56,7 @@ class SALMCriterion(FairseqCriterion):
         logits, extra = model(**sample["net_input"], predict=not aligned_only)
         size = sample["nsentences"] if self.sentence_avg else sample["ntokens"]
         logs: dict[str, Any] = {"ntokens": sample["ntokens"], "nsentences": sample["nsentences"], "sample_size": size}
-        loss = 0.0
+        loss: Any = 0.0
         if self.ctc_weight and "words" in sample:
             ctc = self._align(extra["audio"], sample)
             loss = self.ctc_weight * ctc

@@ -28,6 +28,7 @@ from speechdlm_ext.modules.backbone import (
     config_of,
     find_folder,
     freeze_parameters,
+    lend_embeddings,
     load_backbone,
     predict_tokens,
     take_embeddings,
@@ -130,7 +131,8 @@ class SALM(BaseFairseqModel):
         self.embed_tokens: Any = take_embeddings(self.llm)
         self._load_tokenizer()
         if "lora" in self.cfg and self.cfg["lora"]:
-            self.llm = add_lora(self.llm, {"task_type": "CAUSAL_LM", **self.cfg["lora"]})
+            with lend_embeddings(self.llm, self.embed_tokens):  # peft looks for tied ones
+                self.llm = add_lora(self.llm, {"task_type": "CAUSAL_LM", **self.cfg["lora"]})
             if LORA not in self.cfg["prevent_freeze_params"]:
                 self.cfg["prevent_freeze_params"] = [*self.cfg["prevent_freeze_params"], LORA]
         self.perception = _build_perception(self.cfg["perception"])

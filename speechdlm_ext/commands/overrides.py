@@ -1,0 +1,42 @@
+"""Options given as ``name=value``, as hydra's commands take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from speechdlm_ext.errors import InputError, one_line
+
+
+def read_overrides(kind: Any, words: Sequence[str], usage: str) -> Any:
+    """Options of a dataclass from the words of a command line.
+
+    Args:
+        kind: the dataclass; what has no default is needed.
+        usage: printed for ``--help``.
+
+    Returns:
+        The options; None where help was asked for.
+
+    Raises:
+        InputError: a word is no ``name=value``, a name is unknown, a value is of another type, or one is missing.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if any(word in ("-h", "--help") for word in words):
+        print(usage)
+        return None
+    names = [field.name for field in fields(kind)]
+    for word in words:
+        name, sign, _ = word.partition("=")
+        if not sign or name not in names:
+            raise InputError(f"{word}: expected name=value, with a name of {', '.join(names)}")
+    try:
+        options = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.from_dotlist(list(words)))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise InputError(one_line(error).split(" full_key:")[0]) from None
+    if missing := [name for name in names if OmegaConf.is_missing(options, name)]:
+        raise InputError(f"{missing[0]}= is needed; --help lists all options")
+    return options
