@@ -22,21 +22,24 @@ def read_overrides(kind: Any, words: Sequence[str], usage: str) -> Any:
     Raises:
         InputError: a word is no ``name=value``, a name is unknown, a value is of another type, or one is missing.
     """
+    import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     if any(word in ("-h", "--help") for word in words):
         print(usage)
         return None
-    names = [field.name for field in fields(kind)]
+    kinds = {field.name: field.type for field in fields(kind)}
+    given = {}
     for word in words:
-        name, sign, _ = word.partition("=")
-        if not sign or name not in names:
-            raise InputError(f"{word}: expected name=value, with a name of {', '.join(names)}")
+        name, sign, value = word.partition("=")
+        if not sign or name not in kinds:
+            raise InputError(f"{word}: expected name=value, with a name of {', '.join(kinds)}")
+        given[name] = value if kinds[name] is str else yaml.safe_load(value)  # of texts, colons are not YAML's
     try:
-        options = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.from_dotlist(list(words)))
-    except (OmegaConfBaseException, ValueError) as error:
+        options = OmegaConf.merge(OmegaConf.structured(kind), given)
+    except (OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
         raise InputError(one_line(error).split(" full_key:")[0]) from None
-    if missing := [name for name in names if OmegaConf.is_missing(options, name)]:
+    if missing := [name for name in kinds if OmegaConf.is_missing(options, name)]:
         raise InputError(f"{missing[0]}= is needed; --help lists all options")
     return options

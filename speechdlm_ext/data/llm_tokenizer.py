@@ -156,8 +156,9 @@ class SentencePieceTokenizer(LLMTokenizer):
 
     def ids_to_text(self, ids: Sequence[int] | Tensor) -> str:
         """See :class:`LLMTokenizer`."""
-        dropped = {*self.special.values(), self.pad_id}
-        text: str = self.model.decode([one for one in _plain(ids) if one not in dropped])
+        dropped, pieces = {*self.special.values(), self.pad_id}, self.model.vocab_size()
+        # A language model may have more rows than there are tokens.
+        text: str = self.model.decode([one for one in _plain(ids) if one not in dropped and one < pieces])
         return text
 
     def add_special_token(self, token: str) -> int:
