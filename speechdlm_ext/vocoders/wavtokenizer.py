@@ -87,7 +87,11 @@ class WavTokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> tuple[Tensor, int]:
-        """Codes ``(1, B, L)`` or ``(B, L)`` to sound ``(B, L · hop)``, and its sample rate."""
+        """Codes ``(1, B, L)`` or ``(B, L)`` to sound ``(B, L · hop)``, and its sample rate.
+
+        The decoder was trained on 3 s. More than 30 s at 40 Hz are decoded in pieces, which gives another sound than
+        the whole would; see :meth:`.WavTokenizerModel.decode`.
+        """
         rows = codes[0] if codes.dim() == 3 and codes.size(0) == 1 else codes
         if rows.dim() != 2 or not rows.size(1):
             raise InputError(f"codes of shape {tuple(codes.shape)}: (1, B, L) with one code or more is expected")
