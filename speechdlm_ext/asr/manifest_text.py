@@ -154,7 +154,7 @@ def transcribe_manifest(
             if _state(manifest) != before:
                 raise InputError(f"{manifest} was changed meanwhile: run the same command again; no text is lost")
             if log.entries or target != Path(manifest):
-                write_jsonl(target, _written(manifest, shard, log.entries, say))
+                write_jsonl(target, _written(manifest, shard, log.entries))
         if failed:
             write_jsonl(errors_path(results), _errors(manifest, failed))
         else:
@@ -215,22 +215,17 @@ def _transcribed(
                 yield from found
 
 
-def _written(
-    manifest: str | os.PathLike[str], shard: Shard | None, known: LoggedResults, say: Callable[[str], object]
-) -> Iterator[dict[str, Any]]:
-    """The rows with what was found; of a shard those for which something was found."""
-    folder, relative = os.path.dirname(os.path.abspath(manifest)), 0
+def _written(manifest: str | os.PathLike[str], shard: Shard | None, known: LoggedResults) -> Iterator[dict[str, Any]]:
+    """The rows with what was found, and absolute paths; of a shard those for which something was found."""
+    folder = os.path.dirname(os.path.abspath(manifest))
     for place, line in enumerate(iter_jsonl(manifest)):
         if shard is not None and place % shard.count != shard.index:
             continue
         row = with_absolute_paths(line.row, folder)
-        relative += row["audio_filepath"] != line.row["audio_filepath"]
         if not has_text(row):
             row = {**row, **known.get(recording_key(row), {}).get("fields", {})}
         if shard is None or has_text(row):
             yield row
-    if relative:
-        say(f"{relative} relative paths were taken from {folder or '.'}, and are absolute now")
 
 
 def _errors(manifest: str | os.PathLike[str], failed: Mapping[str, str]) -> Iterator[dict[str, Any]]:

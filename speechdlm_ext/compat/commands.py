@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import io
 import re
 import site
 import sys
@@ -51,7 +52,11 @@ def end_in_one_line(error: BaseException) -> None:
 
 def _end(name: str, said: str, status: int) -> NoReturn:
     sys.stdout.flush()
-    print(f"{name}: {said}", file=sys.stderr, flush=True)
+    # While processes work together, torch holds back what an excepthook prints, and would lose it at the end; fairseq
+    # takes print away from processes other than the first.
+    stream = sys.__stderr__ if type(sys.stderr) is io.StringIO and sys.__stderr__ is not None else sys.stderr
+    stream.write(f"{name}: {said}\n")
+    stream.flush()
     raise SystemExit(status)
 
 

@@ -228,9 +228,9 @@ def _part_of(row: Mapping[str, Any]) -> tuple[float, float | None]:
 
 def _part_key(row: Mapping[str, Any]) -> list[Any]:
     """What tells parts of one file apart; nothing for a whole recording."""
-    return (
-        [[*_part_of(row), row.get("channel_selector")]] if any(row.get(key) is not None for key in PART_FIELDS) else []
-    )
+    if row.get("offset") is None and row.get("channel_selector") is None:
+        return []
+    return [[*_part_of(row), row.get("channel_selector")]]
 
 
 def _check_file(row: Mapping[str, Any], info: AudioInfo) -> None:

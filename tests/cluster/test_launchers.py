@@ -12,6 +12,7 @@ import torch
 
 from speechdlm_ext.asr import RecogniserOptions
 from speechdlm_ext.asr.manifest_text import TextOptions, transcribe_manifest
+from speechdlm_ext.evaluation.training_runs import read_runs
 from speechdlm_ext.io.audio import write_audio
 from speechdlm_ext.io.manifest import read_jsonl
 from tests.helpers.binarized import write_corpus
@@ -106,6 +107,13 @@ def test_a_task_near_its_time_limit_is_queued_again_and_one_that_was_killed_is_r
     assert "6 rows" in merged and all("text" in row for row in read_jsonl(manifest))
 
 
+def units(place: Path) -> Path:
+    data = write_corpus(place / "data", [[3, 0, 1, 4, 4, 5, 1][: 2 + i % 6] for i in range(12)])
+    for ending in ("bin", "idx"):
+        (data / f"valid.{ending}").write_bytes((data / f"train.{ending}").read_bytes())
+    return data
+
+
 def train_words(data: Path, save_dir: Path) -> list[object]:
     return [
         "fairseq-train", data, "--user-dir", CHECKOUT / "speechdlm_ext", "--task", "unit_language_modeling",
@@ -118,7 +126,7 @@ def train_words(data: Path, save_dir: Path) -> list[object]:
 
 
 def test_training_on_two_nodes_requeued_ends_as_an_undisturbed_one(cluster: Cluster, place: Path) -> None:
-    data = write_corpus(place / "data", [[3, 0, 1, 4, 4, 5, 1][: 2 + i % 6] for i in range(12)])
+    data = units(place)
     options = ["--nodes=2", "--gres=none", "--export=ALL,PROCESSES=1", "scripts/slurm/train.sbatch"]
     calm = sbatch(cluster, place, *options, *train_words(data, place / "calm"))
     disturbed = sbatch(cluster, place, *options, *train_words(data, place / "disturbed"))
@@ -137,7 +145,7 @@ def test_training_on_two_nodes_requeued_ends_as_an_undisturbed_one(cluster: Clus
 
 def test_training_nothing_is_never_a_success(cluster: Cluster, place: Path) -> None:
     """fairseq's own ways to start processes under srun, with other numbers of tasks than they expect."""
-    data = write_corpus(place / "data", [[3, 0, 1], [4, 4, 5]])
+    data = units(place)
     words = [str(word) for word in train_words(data, place / "none")]
     words[0] = str(place / ".venv/bin/fairseq-train")
     port = ["--distributed-port", "23461"]
@@ -150,3 +158,28 @@ def test_training_nothing_is_never_a_success(cluster: Cluster, place: Path) -> N
         assert "JobState=FAILED" in cluster.run("scontrol", "show", "job", job), log
         assert "torchrun --nnodes" in log and "Traceback" not in log
     assert not list((place / "none").glob("*.pt"))
+    # What is wrong is said in one line by processes that work together, too.
+    (data / "valid.bin").unlink()
+    job = sbatch(cluster, place, "--gres=none", "--export=ALL,PROCESSES=1", "scripts/slurm/train.sbatch", *words)
+    until(lambda: not cluster.run("squeue", "-h", "-j", job, check=False).strip(), 200)
+    assert "fairseq-train: error: " in (log := (place / "logs" / f"train_{job}.out").read_text()), log
+
+
+def test_a_grid_as_an_array_and_as_a_multirun_that_submits_its_jobs(cluster: Cluster, place: Path) -> None:
+    tiny = [
+        f"task.data={units(place)}", "model.decoder_embed_dim=4,8", "model.decoder_hidden_size=6",
+        "optimization.max_epoch=2", "dataset.num_workers=0", "common.cpu=true",
+    ]  # fmt: skip
+    job = sbatch(cluster, place, "--array=0-1", "--gres=none", "scripts/slurm/grid.sbatch", "unit_lstm", "array", *tiny)
+    hydra = cluster.run(
+        ".venv/bin/fairseq-hydra-train", "--multirun", "--config-dir", place / "configs", "--config-name", "unit_lstm",
+        "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=30", "hydra.launcher.tasks_per_node=1",
+        "hydra.launcher.nodes=1", "hydra.sweep.dir=multirun", *tiny, cwd=place, timeout=500, OMP_NUM_THREADS="1",
+        SPEECHDLM_USER_DIR=str(CHECKOUT / "speechdlm_ext"),
+    )  # fmt: skip
+    assert set(ended(cluster, job).values()) == {"COMPLETED"}, (place / "logs" / f"grid_{job}_0.out").read_text()[
+        -2000:
+    ]
+    found = {folder: read_runs(place / folder) for folder in ("array", "multirun")}
+    assert sorted(run.name for run in found["array"]) == ["decoder_embed_dim_4", "decoder_embed_dim_8"]
+    assert [run.best for run in found["array"]] == [run.best for run in found["multirun"]], hydra
