@@ -83,7 +83,7 @@ class TransformersASR(Recogniser):
 
 def _transcript(found: Mapping[str, Any], seconds: float) -> Transcript:
     words = [
-        Word(chunk["text"].strip(), start, seconds if end is None else end)
+        Word(chunk["text"].strip(), min(start, seconds), seconds if end is None else min(end, seconds))
         for chunk in found.get("chunks", ())
         for start, end in [chunk["timestamp"]]
         if start is not None and chunk["text"].strip()

@@ -12,9 +12,11 @@ import torch
 
 from speechdlm_ext.asr import RecogniserOptions
 from speechdlm_ext.asr.manifest_text import TextOptions, transcribe_manifest
+from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.evaluation.training_runs import read_runs
 from speechdlm_ext.io.audio import write_audio
 from speechdlm_ext.io.manifest import read_jsonl
+from speechdlm_ext.units.codebook import Codebook
 from tests.helpers.binarized import write_corpus
 from tests.helpers.commands import CHECKOUT
 from tests.helpers.ctc_checkpoints import small_recogniser
@@ -77,6 +79,32 @@ def test_transcription_in_an_array_with_a_kill_a_requeue_and_a_merge(cluster: Cl
     assert not list(manifest.parent.glob("*.text*"))
     assert set(ended(cluster, part).values()) == {"FAILED"}
     assert "give the number of shards, slurm:N" in (place / "logs" / f"asr_{part}_1.out").read_text()
+
+
+def test_a_new_dataset_from_scratch(cluster: Cluster, place: Path) -> None:
+    """docs/cluster.md: speech and silence, resynthesis, text, each as an array of which two tasks run at once."""
+    _, asr = corpus(place, 6)
+    encoder = LogMelEncoder()
+    centroids = torch.randn(20, encoder.dim, generator=torch.Generator().manual_seed(1))
+    Codebook(centroids).for_encoder(encoder).save(place / "codebook.safetensors")
+    python, merge = ".venv/bin/python", "data_prep/merge_manifest.py"
+    job = sbatch(cluster, place, "--array=0-1", "scripts/slurm/vad.sbatch", "sound", "metadata/all", "--vad", "energy",
+                 "--num-workers", 1)  # fmt: skip
+    assert set(ended(cluster, job).values()) == {"COMPLETED"}, (place / f"logs/vad_{job}_0.out").read_text()
+    cluster.run(python, merge, "metadata/all.jsonl", cwd=place)
+    rows = read_jsonl(place / "metadata" / "all.jsonl")
+    assert [row["audio_filepath"] for row in rows] == [str(place / "sound" / f"{number}.wav") for number in range(6)]
+    sts = sbatch(cluster, place, "--array=0-1", "scripts/slurm/sts.sbatch", "metadata/all.jsonl", "sound", "--device",
+                 "cpu", "--codebook", "codebook.safetensors")  # fmt: skip
+    job = sbatch(cluster, place, "--array=0-1", "scripts/slurm/asr.sbatch", "metadata/all.jsonl", *asr)
+    assert set(ended(cluster, job).values()) == {"COMPLETED"}, (place / f"logs/asr_{job}_0.out").read_text()
+    cluster.run(python, merge, "metadata/all.jsonl", "--in-place", cwd=place)
+    cluster.run(python, "scripts/transcribe.py", "metadata/all.jsonl", "--check", cwd=place)
+    assert set(ended(cluster, sts).values()) == {"COMPLETED"}, (place / f"logs/sts_{sts}_0.out").read_text()
+    assert sorted(path.name for path in (place / "output/sound").glob("*.wav")) == [f"{n}.wav" for n in range(6)]
+    after = read_jsonl(place / "metadata" / "all.jsonl")
+    assert [{**row, **{key: new[key] for key in ("text", "words") if key in new}} for row, new in
+            zip(rows, after, strict=True)] == after and all("text" in row for row in after)  # fmt: skip
 
 
 def test_a_task_near_its_time_limit_is_queued_again_and_one_that_was_killed_is_redone(
