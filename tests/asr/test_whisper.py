@@ -1,4 +1,4 @@
-"""Whisper by transformers' pipeline: a small random model; language and prompt reach it, rows do not see one another."""
+"""Whisper by transformers, a small random model: language and prompt reach it, rows do not see one another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = [chr(byte) for byte in printable] + [chr(256 + number) for number in range(256 - len(printable))]
     vocabulary = {letter: number for number, letter in enumerate([*letters, "<|endoftext|>"])}
-    tokenizer = transformers.WhisperTokenizer(vocab=vocabulary, merges=[])
+    tokenizer = transformers.WhisperTokenizer(vocab=vocabulary, merges=[], pad_token="<|endoftext|>")
     tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{name}|>" for name in SPECIAL]})
 
     def number(name: str) -> int:
