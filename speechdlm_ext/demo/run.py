@@ -15,9 +15,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Step:
         makes: files and folders that nothing else writes.
         resumes: it continues by itself where it was stopped; else what it left is removed first.
         depends: what the result depends on beside the command and the steps before it.
+        environment: variables that the command gets.
     """
 
     name: str
@@ -56,10 +57,13 @@ class Step:
     makes: Sequence[Path]
     resumes: bool = False
     depends: Any = None
+    environment: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)
 
     def shell_line(self) -> str:
         """The command as it can be pasted into a shell."""
-        return " ".join([*(f"{key}={value}" for key, value in ENVIRONMENT.items()), *map(shlex.quote, self.command)])
+        return " ".join(
+            [*(f"{key}={value}" for key, value in self.environment.items()), *map(shlex.quote, self.command)]
+        )
 
 
 def steps(options: argparse.Namespace) -> Iterator[Step]:
@@ -266,7 +270,7 @@ def execute(step: Step, log: Path, lock: int) -> None:
         InputError: it failed; the message is its last line, or says where the log is.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, **ENVIRONMENT, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, **step.environment, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
     last, rest, shown_at, terminal = "", b"", 0.0, sys.stdout.isatty()
     with open(log, "ab") as file:
         process = subprocess.Popen(

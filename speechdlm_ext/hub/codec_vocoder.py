@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechdlm_ext.checkpoints.ellav import locate_unit_to_codec
+from speechdlm_ext.codecs.base import Codec
+from speechdlm_ext.codecs.registry import CODECS, build_codec
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.unit_to_codec import CodecOptions
 from speechdlm_ext.hub.unit_to_codec import UnitToCodec
 from speechdlm_ext.hub.voices import Voice, Voices
 from speechdlm_ext.io.recordings import stamp
 from speechdlm_ext.vocoders.base import Utterance
-from speechdlm_ext.vocoders.wavtokenizer import WavTokenizer, locate_wavtokenizer
 
 if TYPE_CHECKING:
     from speechdlm_ext.units.codebook import Codebook
@@ -51,7 +52,7 @@ class CodecVocoder:
     def __init__(
         self,
         acoustic: UnitToCodec,
-        codec: WavTokenizer,
+        codec: Codec,
         options: CodecOptions,
         seed: int = 1,
         batch_size: int = 8,
@@ -63,9 +64,11 @@ class CodecVocoder:
                 f"the acoustic model makes {known.codec_rate} codec tokens per second, the codec has "
                 f"{codec.frame_rate:g}: take the codec that it was trained with (--codec-checkpoint)"
             )
-        if known.codec_types != len(codec.model.codebook):
+        if codec.num_codebooks != 1:
+            raise InputError(f"a codec of {codec.num_codebooks} codebooks: 1 is expected (--codec-checkpoint)")
+        if known.codec_types != codec.codebook_size:
             raise InputError(
-                f"the acoustic model knows {known.codec_types} codec tokens, the codec {len(codec.model.codebook)}: "
+                f"the acoustic model knows {known.codec_types} codec tokens, the codec {codec.codebook_size}: "
                 "take the codec that it was trained with (--codec-checkpoint)"
             )
         if batch_size < 1:
@@ -94,9 +97,11 @@ class CodecVocoder:
             raise InputError("--vocoder wavtokenizer needs an acoustic model: --acoustic FILE, or ellav-k500-l4500")
         decoding = CodecOptions(max_tokens, **options)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        paths = locate_unit_to_codec(acoustic), locate_wavtokenizer(codec_checkpoint)
-        models = UnitToCodec.from_pretrained(paths[0]).to(place), WavTokenizer.from_pretrained(paths[1]).to(place)
-        return cls(*models, decoding, seed, batch_size, [[path.name, *stamp(os.fspath(path))] for path in paths])
+        path = locate_unit_to_codec(acoustic)
+        named = codec_checkpoint.partition(":")[0] in CODECS
+        codec = build_codec(codec_checkpoint if named else f"wavtokenizer:{codec_checkpoint}", 1, place)
+        made_by = [[path.name, *stamp(os.fspath(path))], codec.identity]
+        return cls(UnitToCodec.from_pretrained(path).to(place), codec, decoding, seed, batch_size, made_by)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -148,7 +153,7 @@ class CodecVocoder:
     def _sound(self, codec: Sequence[int]) -> Tensor:
         if not codec:
             return torch.zeros(round(self.sample_rate / self.codec.frame_rate))
-        return self.codec.decode(torch.tensor([codec]))[0][0].float().cpu()
+        return self.codec.decode(torch.tensor([[codec]], device=self.codec.device))[0].float().cpu()
 
     def _voice(self, one: Utterance, units: list[int]) -> Voice | None:
         return None if self.voices is None else self.voices.of(one.name, {} if one.framed else one.row, units)

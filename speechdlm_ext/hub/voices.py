@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from speechdlm_ext.codecs.base import Codec
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.recordings import audio_paths, read_manifest, recording_blocks, recording_stamp
 from speechdlm_ext.units.pipeline import UnitPipeline
-from speechdlm_ext.vocoders.wavtokenizer import WavTokenizer
 
 
 class Voice(NamedTuple):
@@ -45,7 +45,7 @@ class Voices:
         InputError: the file is missing or cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], pipeline: UnitPipeline, codec: WavTokenizer) -> None:
+    def __init__(self, path: str | os.PathLike[str], pipeline: UnitPipeline, codec: Codec) -> None:
         self._pipeline, self._codec = pipeline, codec
         self._by_id = Path(path).suffix == ".jsonl"
         rows = read_manifest(path) if self._by_id else [{"id": "", "audio_filepath": os.path.abspath(path)}]
@@ -94,5 +94,5 @@ class Voices:
             quantizer = self._pipeline.quantizer or self._pipeline.codebook
             sound = torch.cat(list(recording_blocks(row, encoder.sample_rate)), 1)[0]
             units = quantizer.quantize(encoder.encode(sound, encoder.sample_rate)).tolist()
-            self._last = whose, units, self._codec.encode(wave, self._codec.sample_rate)[0, 0].tolist()
+            self._last = whose, units, self._codec.encode(wave.to(self._codec.device))[0, 0].tolist()
         return self._last[1], self._last[2]

@@ -139,7 +139,10 @@ VOCODERS = {
         "codec tokens of an acoustic model (ELLA-V), decoded by WavTokenizer",
         (
             Option("acoustic", "the acoustic model, or the name of a published one, ellav-k500-l4500"),
-            Option("codec-checkpoint", "the codec, or the name of a published one (default: small_600_24k_4096)"),
+            Option(
+                "codec-checkpoint",
+                "WavTokenizer or a published one's name, or KIND:MODEL of another codec (default: small_600_24k_4096)",
+            ),
             Option("temperature", "divides the logits; 0 is greedy (default: 1)", {"type": float}),
             Option("top-p", "sample from the likeliest tokens of this probability (default: 0.8)", {"type": float}),
             Option(

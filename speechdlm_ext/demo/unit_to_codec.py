@@ -1,0 +1,182 @@
+"""DP-SLM's chain trained on minutes of speech: units, an acoustic model, a codec, and what a recogniser makes of it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from speechdlm_ext.demo.run import (
+    ENVIRONMENT,
+    ROOT,
+    Step,
+    exclusive,
+    fairseq,
+    partial,
+    run_step,
+    script,
+    shown,
+    versions,
+)
+from speechdlm_ext.evaluation.wer_bitrate import Pair
+
+ONE_THREAD = {**ENVIRONMENT, "OMP_NUM_THREADS": "1"}  # the number of threads is part of the result
+RATE = "50"  # of the codec, which is a fine codebook of log-mel spectra, Hz
+
+
+def steps(options: argparse.Namespace) -> Iterator[Step]:
+    """The commands in order."""
+    out, seed = options.output, str(options.seed)
+    codec, rows = out / "codec.safetensors", out / "codec.jsonl"
+    train = [*script("data_prep/train_codebook.py"), str(options.speaker)]
+    command = [*train, str(codec), "--units", str(options.codes), "--seed", seed]
+    yield Step("1-codec", f"Train a codec of {options.codes} log-mel spectra", command, [codec], depends=versions())
+
+    command = [*script("data_prep/encode_codec.py"), str(options.train), str(rows), "--codec", "units"]
+    yield Step(
+        "2-tokens", "Encode as codec tokens", [*command, "--checkpoint", str(codec)], [rows, partial(rows)], True
+    )
+
+    for k in sorted({pair.k for pair in options.pairs}):
+        book = out / f"k{k}.safetensors"
+        command = [*train, str(book), "--units", str(k), "--seed", seed]
+        yield Step(f"3-codebook-k{k}", f"Train a codebook of {k} units", command, [book])
+
+    for pair in options.pairs:
+        yield from acoustic_steps(options, pair, rows)
+
+    pairs = [pair.name for pair in options.pairs]
+    roads = {
+        "codec": ["--pairs", f"k{options.codes}-l0", "--codebook", str(codec)],
+        "inversion": ["--pairs", *pairs, "--codebook", str(out / "k{k}.safetensors")],
+        "acoustic": [
+            "--pairs", *pairs, "--codebook", str(out / "k{k}.safetensors"), "--vocoder", "wavtokenizer",
+            "--acoustic", str(out / "k{k}-l{l}" / "checkpoints" / "checkpoint_best.pt"),
+            "--codec-checkpoint", f"units:{codec}", "--temperature", "0", "--predict-durations", "--seed", seed,
+        ],
+    }  # fmt: skip
+    if options.hifigan_updates:
+        yield from hifigan_steps(options)
+        roads["hifigan"] = ["--pairs", *pairs, "--codebook", str(out / "k{k}.safetensors"), "--vocoder", "hifigan"]
+        roads["hifigan"] += ["--vocoder-checkpoint", str(out / "hifigan-k{k}" / "vocoder")]
+    for name, road in roads.items():
+        folder = out / "recognised" / name
+        command = [*script("scripts/plot_wer_bitrate.py"), str(options.test), str(folder), "--asr", options.asr, *road]
+        command += ["--num-neighbors", "0", "--corpus", "--no-published", "--device", "cpu"]
+        yield Step(f"6-{name}", f"Resynthesize and recognise: {name}", command, [folder], resumes=True)
+    text = out / "recognised" / "original.jsonl"
+    untold = out / "recognised" / "untold.jsonl"
+    write_untold(options.test, untold)
+    command = [*script("scripts/transcribe.py"), str(untold), str(text), "--asr", options.asr, "--device", "cpu"]
+    yield Step("7-original", "Recognise the recordings", command, [text, partial(text)], resumes=True)
+
+
+def acoustic_steps(options: argparse.Namespace, pair: Pair, rows: Path) -> Iterator[Step]:
+    """Units of one pair, and the acoustic model that makes codec tokens of them."""
+    out = options.output / pair.name
+    units, joined, split, checkpoints = out / "units.jsonl", out / "rows.jsonl", out / "split", out / "checkpoints"
+    book = str(options.output / f"k{pair.k}.safetensors")
+    command = [*script("data_prep/encode_units.py"), str(options.train), str(units), "--codebook", book]
+    command += ["--duration-penalty", f"{pair.penalty:g}", "--deduplicate"]
+    yield Step(f"4-units-{pair.name}", f"Encode as units, {pair.name}", command, [units, partial(units)], resumes=True)
+
+    command = [
+        *script("data_prep/merge_manifest.py"),
+        str(rows),
+        str(units),
+        "--kind",
+        "fields",
+        "--output",
+        str(joined),
+    ]
+    yield Step(f"4-join-{pair.name}", "Join units and codec tokens", command, [joined])
+
+    command = [*script("data_prep/split_units.py"), str(joined), str(split), "--valid", "0.08", "--jsonl-only"]
+    yield Step(f"4-split-{pair.name}", "Hold out recordings", [*command, "--seed", str(options.seed)], [split])
+
+    updates = str(options.updates)
+    command = [fairseq("fairseq-train"), str(split), "--user-dir", shown(ROOT / "speechdlm_ext")]
+    command += ["--task", "unit_to_codec_task", "--units", str(pair.k), "--codec-types", str(options.codes)]
+    command += ["--codec-rate", RATE, "--arch", "ellav_small", "--decoder-embed-dim", "128", "--decoder-layers", "3"]
+    command += ["--decoder-ffn-embed-dim", "384", "--decoder-attention-heads", "4", "--dropout", "0.2"]
+    command += ["--criterion", "unit_to_codec_criterion", "--max-tokens", "3000", "--optimizer", "adam"]
+    command += ["--lr", "0.003", "--lr-scheduler", "cosine", "--warmup-updates", "30", "--max-update", updates]
+    command += ["--weight-decay", "0.1", "--clip-norm", "1.0", "--save-dir", str(checkpoints), "--no-epoch-checkpoints"]
+    command += ["--save-interval-updates", "50", "--keep-interval-updates", "1", "--validate-interval-updates", "50"]
+    command += ["--save-interval", "1000000", "--validate-interval", "1000000", "--log-format", "simple"]
+    command += ["--log-interval", "10", "--num-workers", "0", "--cpu", "--seed", str(options.seed)]
+    title = f"Train an acoustic model, {pair.name}, {updates} updates"
+    yield Step(f"5-train-{pair.name}", title, command, [checkpoints], resumes=True)
+
+
+def hifigan_steps(options: argparse.Namespace) -> Iterator[Step]:
+    """A unit HiFi-GAN for each K, of units without a penalty."""
+    for k in sorted({pair.k for pair in options.pairs}):
+        out, book = options.output / f"hifigan-k{k}", str(options.output / f"k{k}.safetensors")
+        units, split, checkpoints, vocoder = (out / name for name in ("units.jsonl", "split", "checkpoints", "vocoder"))
+        command = [*script("data_prep/encode_units.py"), str(options.speaker), str(units), "--codebook", book]
+        yield Step(f"5-units-hifigan-k{k}", "Encode as units", command, [units, partial(units)], resumes=True)
+        command = [*script("data_prep/split_units.py"), str(units), str(split), "--jsonl-only", "--seed", "1"]
+        yield Step(f"5-split-hifigan-k{k}", "Hold out recordings", command, [split])
+        command = [fairseq("fairseq-train"), str(split), "--user-dir", shown(ROOT / "speechdlm_ext")]
+        command += ["--task", "unit_hifigan_task", "--manifest", str(options.speaker), "--codebook", book]
+        command += ["--arch", "unit_hifigan_small", "--criterion", "unit_hifigan_criterion", "--batch-size", "8"]
+        command += ["--upsample-initial-channel", "64", "--resblock-kernel-sizes", "3,7", "--crop-frames", "16"]
+        command += ["--optimizer", "adam", "--adam-betas", "(0.8, 0.99)", "--lr", "0.001", "--num-workers", "0"]
+        command += ["--max-update", str(options.hifigan_updates), "--save-dir", str(checkpoints), "--cpu"]
+        command += ["--no-epoch-checkpoints", "--best-checkpoint-metric", "mel_loss", "--log-format", "simple"]
+        command += ["--save-interval", "1000000", "--validate-interval", "1000000", "--seed", str(options.seed)]
+        yield Step(f"5-train-hifigan-k{k}", f"Train a unit HiFi-GAN, K = {k}", command, [checkpoints], resumes=True)
+        command = [*script("scripts/export_vocoder.py"), str(checkpoints / "checkpoint_last.pt"), str(vocoder)]
+        yield Step(f"5-export-hifigan-k{k}", "Export it", command, [vocoder])
+
+
+def write_untold(test: Path, path: Path) -> None:
+    """The test set without its texts, for a recogniser."""
+    from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(path, [{name: value for name, value in row.items() if name != "text"} for row in read_jsonl(test)])
+
+
+def summary(options: argparse.Namespace) -> str:
+    """Word and character error rates of all roads, as a table in Markdown."""
+    import csv
+
+    from speechdlm_ext.io.manifest import read_jsonl
+    from speechdlm_ext.metrics.words import error_rates
+
+    said = {row["id"]: row["text"] for row in read_jsonl(options.test)}
+    found = {row["id"]: row.get("text", "") for row in read_jsonl(options.output / "recognised" / "original.jsonl")}
+    rates = error_rates(list(said.values()), [found.get(name, "") for name in said])
+    lines = ["| road | K | λ | bit/s | WER | CER |", "|---|---|---|---|---|---|"]
+    lines.append(f"| recordings | | | | {rates['words']['corpus']:.1%} | {rates['characters']['corpus']:.1%} |")
+    for table in sorted((options.output / "recognised").glob("*/wer_bitrate.csv")):
+        with open(table, encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                numbers = f"{row['k']} | {float(row['lambda']):g} | {float(row['bitrate']):.0f}"
+                lines.append(f"| {table.parent.name} | {numbers} | {float(row['wer']):.1%} | {float(row['cer']):.1%} |")
+    return "\n".join(lines)
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """Run the commands, or what remains of them, and print the table.
+
+    Raises:
+        InputError: a command failed.
+    """
+    start, out = time.monotonic(), options.output
+    with exclusive(out) as lock:
+        chain = ""
+        for number, step in enumerate(steps(options), 1):
+            step = replace(step, environment=ONE_THREAD)
+            command = [word.replace(str(out), "OUT") for word in step.command[1:]]
+            content = [chain, Path(step.command[0]).name, command, ONE_THREAD, step.depends]
+            chain = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+            print(f"\n[{number}] {step.title}\n$ {step.shell_line()}", flush=True)
+            run_step(step, chain, out, lock)
+    print(f"\n{summary(options)}\n\n{time.monotonic() - start:.0f} s")
