@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def of_pair(options: argparse.Namespace, k: int, penalty: float) -> argparse.Nam
     return own
 
 
-def measure(pair: Any, rows: list[Any], options: argparse.Namespace) -> dict[str, Any]:
+def measure(pair: Any, rows: Sequence[Any], options: argparse.Namespace) -> dict[str, Any]:
     """Figures of one pair, from its folder or made now."""
     from tqdm import tqdm
 
