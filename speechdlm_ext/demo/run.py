@@ -219,7 +219,7 @@ def run_steps(
         chain, done = "", []
         for number, step in enumerate(wanted, 1):
             command = [word.replace(str(out), "OUT") for word in step.command[1:]]
-            content = [chain, Path(step.command[0]).name, command, ENVIRONMENT, step.depends]
+            content = [chain, Path(step.command[0]).name, command, dict(step.environment), step.depends]
             chain = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
             print(f"\n[{number}] {step.title}\n$ {step.shell_line()}", flush=True)
             done.append((step, run_step(step, chain, out, lock)))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,10 +12,9 @@ from speechdlm_ext.demo.run import (
     ENVIRONMENT,
     ROOT,
     Step,
-    exclusive,
     fairseq,
     partial,
-    run_step,
+    run_steps,
     script,
     shown,
     versions,
@@ -103,7 +100,7 @@ def acoustic_steps(options: argparse.Namespace, pair: Pair, rows: Path) -> Itera
     command += ["--task", "unit_to_codec_task", "--units", str(pair.k), "--codec-types", str(options.codes)]
     command += ["--codec-rate", RATE, "--arch", "ellav_small", "--decoder-embed-dim", "128", "--decoder-layers", "3"]
     command += ["--decoder-ffn-embed-dim", "384", "--decoder-attention-heads", "4", "--dropout", "0.2"]
-    command += ["--criterion", "unit_to_codec_criterion", "--max-tokens", "3000", "--optimizer", "adam"]
+    command += ["--criterion", "unit_to_codec_criterion", "--max-tokens", "2000", "--optimizer", "adam"]
     command += ["--lr", "0.003", "--lr-scheduler", "cosine", "--warmup-updates", "30", "--max-update", updates]
     command += ["--weight-decay", "0.1", "--clip-norm", "1.0", "--save-dir", str(checkpoints), "--no-epoch-checkpoints"]
     command += ["--save-interval-updates", "50", "--keep-interval-updates", "1", "--validate-interval-updates", "50"]
@@ -124,8 +121,8 @@ def hifigan_steps(options: argparse.Namespace) -> Iterator[Step]:
         yield Step(f"5-split-hifigan-k{k}", "Hold out recordings", command, [split])
         command = [fairseq("fairseq-train"), str(split), "--user-dir", shown(ROOT / "speechdlm_ext")]
         command += ["--task", "unit_hifigan_task", "--manifest", str(options.speaker), "--codebook", book]
-        command += ["--arch", "unit_hifigan_small", "--criterion", "unit_hifigan_criterion", "--batch-size", "8"]
-        command += ["--upsample-initial-channel", "64", "--resblock-kernel-sizes", "3,7", "--crop-frames", "16"]
+        command += ["--arch", "unit_hifigan_small", "--criterion", "unit_hifigan_criterion", "--batch-size", "4"]
+        command += ["--upsample-initial-channel", "64", "--resblock-kernel-sizes", "3,7", "--crop-frames", "8"]
         command += ["--optimizer", "adam", "--adam-betas", "(0.8, 0.99)", "--lr", "0.001", "--num-workers", "0"]
         command += ["--max-update", str(options.hifigan_updates), "--save-dir", str(checkpoints), "--cpu"]
         command += ["--no-epoch-checkpoints", "--best-checkpoint-metric", "mel_loss", "--log-format", "simple"]
@@ -169,14 +166,6 @@ def run_demo(options: argparse.Namespace) -> None:
     Raises:
         InputError: a command failed.
     """
-    start, out = time.monotonic(), options.output
-    with exclusive(out) as lock:
-        chain = ""
-        for number, step in enumerate(steps(options), 1):
-            step = replace(step, environment=ONE_THREAD)
-            command = [word.replace(str(out), "OUT") for word in step.command[1:]]
-            content = [chain, Path(step.command[0]).name, command, ONE_THREAD, step.depends]
-            chain = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
-            print(f"\n[{number}] {step.title}\n$ {step.shell_line()}", flush=True)
-            run_step(step, chain, out, lock)
+    start = time.monotonic()
+    run_steps((replace(step, environment=ONE_THREAD) for step in steps(options)), options.output, lambda done: None)
     print(f"\n{summary(options)}\n\n{time.monotonic() - start:.0f} s")
