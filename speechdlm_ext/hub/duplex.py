@@ -71,7 +71,7 @@ class DuplexS2SModel(nn.Module):
         return self.model.device
 
     @property
-    def perception(self) -> nn.Module:
+    def perception(self) -> Any:
         """From the user's sound to embeddings."""
         return self.model.perception
 
@@ -169,3 +169,12 @@ class DuplexS2SSpeechDecoderModel(DuplexS2SModel):
     """The same with an autoregressive speech decoder, and classifier-free guidance where it was trained for it."""
 
     kind = DuplexS2SSpeechDecoder
+
+
+def load_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> DuplexS2SModel:
+    """Load a duplex model of either class; arguments and errors as :meth:`DuplexS2SModel.from_pretrained`."""
+    core, parts = read_duplex(path, trust)
+    kind = DuplexS2SSpeechDecoderModel if isinstance(core, DuplexS2SSpeechDecoder) else DuplexS2SModel
+    model = kind.__new__(kind)
+    model._set(core, parts)
+    return model.eval()
