@@ -18,13 +18,14 @@ OLD := import sys; v = sys.version_info; print("fits" if v >= (3, 10) else "too 
 FOUND = $(or $(shell "$(PYTHON)" -c '$(OLD)' 2>/dev/null),not to be found)
 CHECK_PYTHON = $(if $(filter fits,$(FOUND)),,$(error PYTHON=$(PYTHON) is $(FOUND); 3.10 or newer is needed, for example: PYTHON=python3.12 make $(MAKECMDGOALS)))
 
-.PHONY: help setup demo demo-asr test test-long lint bench test-all test-fairseq clean
+.PHONY: help setup demo demo-asr demo-duplex test test-long lint bench test-all test-fairseq clean
 
 help:
 	@echo "make setup     the environment $(VENV), with everything in it (the other commands make it, too)"
 	@echo "make demo      from raw audio to a dialogue that a model continues: demo/report.html"
 	@echo "make demo AUDIO=FOLDER   the same on your own two-channel recordings"
 	@echo "make demo-asr  from spoken digits to a recogniser of them: demo/asr/report.html"
+	@echo "make demo-duplex   a model that hears and answers at the same time: demo/duplex/report.html"
 	@echo "make test      the tests: unit, then commands, then browser (GROUP=unit, ARGS='-k units' choose)"
 	@echo "make test-long some more, which take minutes"
 	@echo "make test-all  the battery of fairseq commands on each Python 3.10 to 3.13 that is installed"
@@ -43,6 +44,9 @@ demo: setup
 
 demo-asr: setup
 	@$(RUN) scripts/demo_asr.py $(ARGS)
+
+demo-duplex: setup
+	@$(RUN) scripts/demo_duplex.py $(ARGS)
 
 GROUP ?= unit commands browser
 PYTEST := $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

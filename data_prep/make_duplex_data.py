@@ -37,6 +37,12 @@ def get_parser() -> argparse.ArgumentParser:
         help="add the agent's sound as its codes, as units:exp/codebook.safetensors; must be the model's "
         "pretrained_audio_codec (default: the sound is encoded while training)",
     )
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        metavar="N",
+        help="make a tokenizer of N pieces of the agent's texts, tokenizer.model, for a language model of our own",
+    )
     parser.add_argument("--valid", type=float, default=0.1, help="share of the time to hold out (default: 0.1)")
     parser.add_argument("--segment-seconds", type=float, default=30, help="longest segment (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the choice of recordings (default: %(default)s)")
@@ -58,6 +64,7 @@ def main() -> None:
         cut_conversation,
         read_transcripts,
         split_conversations,
+        train_tokenizer,
     )
     from speechdlm_ext.io.manifest import write_jsonl
 
@@ -68,6 +75,8 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     if options.codec:
         rows = _with_codes(rows, options)
+    if options.vocab_size:
+        train_tokenizer(rows, options.vocab_size, options.output / "tokenizer.model")
     for name, part in split_conversations(rows, options.valid, options.seed).items():
         write_jsonl(parts[name], part)
         print(f"{parts[name]}: {len(part)} segments, {sum(row['duration'] for row in part):.1f} s")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from speechdlm_ext.data.duplex_cuts import DuplexCut, cut_of_row
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.manifest import iter_jsonl
 
 USER, AGENT = "user", "agent"
@@ -105,6 +106,29 @@ def split_conversations(rows: Sequence[dict[str, Any]], valid: float, seed: int)
 def target_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The agent's side of each row, as :func:`.encode_codec` reads it."""
     return [{"id": row["id"], **(cut_of_row(row).target or {})} for row in rows]
+
+
+def train_tokenizer(rows: Iterable[Mapping[str, Any]], size: int, path: Path) -> None:
+    """Write a sentencepiece model of the agent's texts, with BOS, EOS and padding, for a language model that has none.
+
+    Raises:
+        InputError: there are not so many pieces in the texts.
+    """
+    import io
+
+    import sentencepiece
+
+    texts = [turn["text"] for row in rows for turn in row["supervisions"] if turn["speaker"] == AGENT and turn["text"]]
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts), model_writer=model, model_type="bpe", vocab_size=size, unk_id=0, bos_id=1,
+            eos_id=2, pad_id=3, minloglevel=2,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"--vocab-size {size}: sentencepiece refuses it ({one_line(error)[-200:]})") from None
+    with atomic_write(path, "wb") as file:
+        file.write(model.getvalue())
 
 
 def _turns_in(row: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:

@@ -34,7 +34,10 @@ def test_a_trained_model_answers_each_tone_with_its_word(tmp_path: Path, run_loa
     write_config(tmp_path)
     write_conversations(tmp_path, "train", 12)
     write_conversations(tmp_path, "valid", 3, codes=False)  # encoded as they are read
-    options = "--optimizer adam --lr 0.01 --max-tokens 240 --max-update 150 --clip-norm 1 --validate-interval 50"
+    options = (
+        "--optimizer adam --lr 0.005 --lr-scheduler polynomial_decay --total-num-update 300 --warmup-updates 20 "
+        "--max-tokens 240 --max-update 300 --clip-norm 1 --validate-interval 100 --save-interval 1000"
+    )
     user_dir = ["--user-dir", str(checkout / "speechdlm_ext")]
     done = run_loaded(_words(tmp_path, "run", *user_dir, *shlex.split(options)), env={"OMP_NUM_THREADS": "1"})
     logged = json.loads(re.findall(r"\| train \| (\{.*\})", done.stdout + done.stderr)[-1])
