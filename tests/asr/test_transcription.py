@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from speechdlm_ext.asr import Recogniser, RecogniserOptions, Transcript, Word
 from speechdlm_ext.asr.base import SAMPLE_RATE
 from speechdlm_ext.asr.chunks import cut_at_silences
 from speechdlm_ext.asr.manifest_text import TextOptions, transcribe_manifest, without_text
-from speechdlm_ext.asr.transcription import BatchSize, transcribe_rows
+from speechdlm_ext.asr.transcription import BatchSize, Transcribed, transcribe_rows
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import write_audio
 from speechdlm_ext.io.manifest import read_jsonl
@@ -132,6 +132,25 @@ def test_another_manifest_for_another_shard_is_refused(corpus: Path, tmp_path: P
     ]
     manifest.write_text("".join(lines))
     transcribe_manifest(manifest, None, options(corpus), Shard(1, 3))
+
+
+def test_a_manifest_that_changes_and_a_second_run_cost_no_text(corpus: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    lines = (corpus / "manifest.json").read_text().splitlines(keepends=True)
+    manifest.write_text("".join(lines[:4]))
+
+    def meddle(items: Iterable[Transcribed], seconds: float) -> Iterator[Transcribed]:
+        for item in items:
+            with pytest.raises(InputError, match=r"text.partial: another run is at work on it"):
+                transcribe_manifest(manifest, None, options(corpus))
+            yield item
+        manifest.write_text("".join(lines[:5]))
+
+    with pytest.raises(InputError, match="was changed meanwhile: run the same command again; no text is lost"):
+        transcribe_manifest(manifest, None, options(corpus), progress=meddle)
+    said: list[str] = []
+    transcribe_manifest(manifest, None, options(corpus), say=said.append)
+    assert said == ["4 of 5 recordings have a text already"] and not list(without_text(manifest))
 
 
 def test_lines_that_are_wrong_are_named(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
