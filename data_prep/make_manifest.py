@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.io.corpora import CORPORA
 from speechdlm_ext.io.sharding import add_shard_option, find_shard
 
 
@@ -16,7 +17,7 @@ def get_parser() -> argparse.ArgumentParser:
         epilog="Stopped anywhere and started again, it goes on with the files not read yet. Shards are joined by "
         "data_prep/merge_manifest.py MANIFEST.",
     )
-    parser.add_argument("folder", type=Path, help="recordings: wav, flac, ogg, mp3 and the like, at any depth")
+    parser.add_argument("folder", type=Path, help="recordings at any depth, of any sound or video format")
     parser.add_argument(
         "manifest",
         type=Path,
@@ -29,13 +30,17 @@ def get_parser() -> argparse.ArgumentParser:
         default=0.02,
         help="shorter recordings are skipped (default: %(default)s, a frame of units)",
     )
+    known = "; ".join(f"{name}: {corpus.help}" for name, corpus in CORPORA.items())
+    parser.add_argument(
+        "--corpus", choices=tuple(CORPORA), metavar="NAME", help=f"{known} (default: every file is a recording)"
+    )
     add_shard_option(parser)
     parser.add_argument(
         "--check",
         choices=("header", "full"),
         default="full",
-        help="read each file through, which finds damage, silence and clipping, or only its header, which is quick "
-        "(default: %(default)s)",
+        help="read each file through, which finds damage, silence, clipping, DC and equal channels, or only "
+        "its header, which is quick (default: %(default)s)",
     )
     parser.add_argument("--num-workers", type=int, default=0, help="files read at a time (default: one for each core)")
     parser.add_argument("--workers", dest="num_workers", type=int, default=0, help=argparse.SUPPRESS)
@@ -53,11 +58,11 @@ def main() -> None:
         raise InputError(f"--min-seconds {options.min_seconds:g}: 0 or more is expected")
     from tqdm import tqdm
 
-    from speechdlm_ext.io.manifest import errors_path
+    from speechdlm_ext.io.manifest import errors_path, iter_jsonl
     from speechdlm_ext.io.progress import count
     from speechdlm_ext.io.scan import make_manifest
 
-    used, files = make_manifest(
+    used, _ = make_manifest(
         options.folder,
         options.manifest,
         options.channels,
@@ -68,15 +73,20 @@ def main() -> None:
         say=tqdm.write,
         shard=shard,
         check=options.check,
+        corpus=CORPORA[options.corpus] if options.corpus else None,
     )
     hours = sum(row["duration"] for row in used) / 3600
     channels = sum(row["channels"] * row["duration"] for row in used) / 3600
     manifest, which = options.manifest, ""
     if shard is not None:
         manifest, which = shard.path(manifest), f"shard {shard}: "
-    print(f"{which}{len(used)} of {files} recordings, {hours:.3f} h, {channels:.3f} h of channels: {manifest}")
-    if len(used) < files:
-        print(f"{files - len(used)} others, and why: {errors_path(manifest)}")
+    skipped = sum(1 for _ in iter_jsonl(errors_path(manifest))) if errors_path(manifest).is_file() else 0
+    print(
+        f"{which}{len(used)} of {len(used) + skipped} recordings, {hours:.3f} h, {channels:.3f} h of channels: "
+        f"{manifest}"
+    )
+    if skipped:
+        print(f"{skipped} others, and why: {errors_path(manifest)}")
 
 
 if __name__ == "__main__":

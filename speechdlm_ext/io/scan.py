@@ -12,6 +12,7 @@ from typing import Any
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.audio import audio_info, check_channels, read_blocks
+from speechdlm_ext.io.corpora import Corpus
 from speechdlm_ext.io.locking import exclusive
 from speechdlm_ext.io.manifest import JsonlRows, errors_path, format_row, iter_jsonl, temporary_tables
 from speechdlm_ext.io.naming import NameTable
@@ -30,11 +31,15 @@ class AudioFiles(Sequence[Path]):
 
     They are known by their names, or by their first bytes. Memory holds none of them: they are in a table on disk.
 
+    Args:
+        folder: searched to its depths.
+        chosen: which of them count.
+
     Raises:
         InputError: the folder is missing, is none, cannot be read, or has no such file.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], chosen: Callable[[Path], object] = lambda path: True) -> None:
         root = Path(folder)
         if not root.exists():
             raise InputError(f"{folder}: no such folder")
@@ -43,7 +48,8 @@ class AudioFiles(Sequence[Path]):
         if not os.access(root, os.R_OK | os.X_OK):
             raise InputError(f"{folder}: no permission to read it")
         self.table = temporary_tables("found (sorted BLOB, path BLOB)", "files (place INTEGER PRIMARY KEY, path BLOB)")
-        files = ((shown(path).replace("/", "\0").encode(), os.fsencode(path)) for path in _walk(os.path.abspath(root)))
+        every = (path for path in _walk(os.path.abspath(root)) if chosen(Path(path)))
+        files = ((shown(path).replace("/", "\0").encode(), os.fsencode(path)) for path in every)
         self.table.executemany("INSERT INTO found VALUES (?, ?)", files)
         self.table.execute("INSERT INTO files (path) SELECT path FROM found ORDER BY sorted, path")  # from 1 on
         self.table.execute("DROP TABLE found")
@@ -65,9 +71,9 @@ class AudioFiles(Sequence[Path]):
         return Path(os.fsdecode(found[0]))
 
 
-def find_audio(folder: str | os.PathLike[str]) -> AudioFiles:
+def find_audio(folder: str | os.PathLike[str], chosen: Callable[[Path], object] = lambda path: True) -> AudioFiles:
     """See :class:`AudioFiles`."""
-    return AudioFiles(folder)
+    return AudioFiles(folder, chosen)
 
 
 def _walk(root: str) -> Iterator[str]:
@@ -143,6 +149,7 @@ def make_manifest(
     say: Callable[[str], object] = print,
     shard: Shard | None = None,
     check: str = "full",
+    corpus: Corpus | None = None,
 ) -> tuple[JsonlRows, int]:
     """Scan a folder and write its manifest; ``PATH.partial`` keeps what was read, should it be stopped.
 
@@ -153,6 +160,7 @@ def make_manifest(
         overwrite, say: as :func:`write_manifest` has them.
         progress: wraps what :func:`scan_recordings` gives, and is told how many files there are still to read.
         shard: the part of the files to read, by their order; ids are those of one run.
+        corpus: a published layout, which says which files are recordings, and their names.
 
     Returns:
         The rows of the manifest, and the number of audio files.
@@ -160,7 +168,11 @@ def make_manifest(
     Raises:
         InputError: as :func:`find_audio` and :func:`write_manifest`.
     """
-    path, paths = Path(path), find_audio(folder)
+    if corpus is not None and corpus.files_of_channels and shard is not None:
+        raise InputError("--shard: channels that are files of their own stay together: list this corpus in one run")
+    path, paths = Path(path), find_audio(folder) if corpus is None else find_audio(folder, corpus.id_of)
+    of_files = corpus is not None and corpus.files_of_channels
+    scanned_channels = (1 if of_files else corpus.channels) if corpus is not None else channels
     names = NameTable()
     for place, file in enumerate(paths):
         names.add(place, file)
@@ -172,7 +184,8 @@ def make_manifest(
         return itertools.islice(paths, index, None, count)
 
     partial = path.with_name(path.name + ".partial")
-    with ResumeLog(partial, {"channels": channels, "min_seconds": min_seconds, "check": check}) as journal:
+    settings = {"channels": scanned_channels, "min_seconds": min_seconds, "check": check}
+    with ResumeLog(partial, settings) as journal:
         files = 0
         for file in mine():
             files += 1
@@ -190,7 +203,7 @@ def make_manifest(
                 yield file
 
         def scan(file: Path) -> tuple[Path, dict[str, Any]]:
-            return file, _scan("", file, channels, min_seconds, check)
+            return file, _scan("", file, scanned_channels, min_seconds, check)
 
         with closing(run_in_threads(scan, stamped(), workers)) as scanned:
             for file, row in progress(scanned, left):
@@ -204,8 +217,10 @@ def make_manifest(
                     row["id"] = name
                 yield row
 
+        listed = rows() if corpus is None else corpus.rows(rows(), Path(folder), channels)
+
         try:
-            write_manifest(path, rows(), overwrite, say, may_be_empty=shard is not None)
+            write_manifest(path, listed, overwrite, say, may_be_empty=shard is not None)
         except NoneUsable:
             journal.remove()  # there is nothing to go on with
             raise
