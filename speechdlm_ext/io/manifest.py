@@ -35,7 +35,7 @@ def iter_jsonl(path: str | os.PathLike[str]) -> Iterator[Line]:
             offset = 0
             for number, line in enumerate(file, 1):
                 if text := decode_line(line, number, path).strip():
-                    yield Line(number, offset, _parse(text, f"{path}, line {number}"))
+                    yield Line(number, offset, _parse(text, path, number))
                 offset += len(line)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -133,12 +133,14 @@ def decode_line(line: bytes, number: int, path: str | os.PathLike[str]) -> str:
         raise InputError(f"{path}, line {number}: not UTF-8 text; expected one JSON object a line") from None
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
+def _parse(text: str, path: str | os.PathLike[str], number: int = 0) -> dict[str, Any]:
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:
+        where = f"{path}, line {number}" if number else path
         raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
     if not isinstance(row, dict):
+        where = f"{path}, line {number}" if number else path
         raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
     return row
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PART_FIELDS = ("offset", "channel_selector")  # fields that make a row a part of its recording
 _LINES_AT_ONCE = 1000  # put into a table together
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}").fullmatch
+_SIMPLE = {"id", "audio_filepath", "duration", "text"}  # rows of these need few checks
 _said: set[str] = set()  # manifests whose relative paths have been said
 _ROUNDING = 0.1  # seconds by which a duration that people wrote may be off
 
@@ -32,14 +34,20 @@ class Manifest(JsonlRows):
         self._folder = os.path.dirname(os.path.abspath(path))
         self._excerpts = excerpts
         self._names = NameTable()
+        self._named = 0
         super().__init__(path)
-        self._table.executemany("UPDATE rows SET id = ? WHERE place = ?", self._names.finish())
+        if self._named < len(self):
+            if self._named:  # names that the others must not have
+                for line in iter_jsonl(path):
+                    if "id" in line.row:
+                        self._names.take(line.row["id"])
+            self._table.executemany("UPDATE rows SET id = ? WHERE place = ?", self._names.finish())
         del self._names
 
     def _scan(self) -> Iterator[tuple[int, int, str | None]]:
         for place, line in enumerate(checked_lines(self._path, self._excerpts)):
             if "id" in line.row:
-                self._names.take(line.row["id"])
+                self._named += 1
             else:
                 self._names.add(place, audio_paths(line.row)[0])
             yield place, line.offset, None
@@ -81,22 +89,29 @@ def checked_lines(path: str | os.PathLike[str], excerpts: bool = True) -> Iterat
     batch: list[tuple[str, int]] = []
     relative = number = 0
     for number, offset, row in iter_jsonl(path):
-        where = f"{path}, line {number}"
         audio = row.get("audio_filepath")
-        files = [file for file in (audio if isinstance(audio, list) else [audio]) if isinstance(file, str) and file]
-        if not files or isinstance(audio, list) and len(files) < len(audio):
-            raise InputError(f"{where}: audio_filepath is missing")
-        relative += not all(map(os.path.isabs, files))
-        row = with_absolute_paths(row, folder)
+        if type(audio) is not str or not audio or audio[0] != "/":
+            files = audio if isinstance(audio, list) and audio else [audio]
+            if not all(isinstance(file, str) and file for file in files):
+                raise InputError(f"{path}, line {number}: audio_filepath is missing")
+            relative += not all(map(os.path.isabs, files))
+            row = with_absolute_paths(row, folder)
         if "id" in row:
-            check_name(row["id"], f"{where}: the id")
+            name = row["id"]
+            if type(name) is not str or not _PLAIN_NAME(name):
+                check_name(name, f"{path}, line {number}: the id")
         batch.append((recording_key(row), number))
         if len(batch) == _LINES_AT_ONCE:
             seen.executemany("INSERT INTO lines VALUES (?, ?)", batch)
             batch = []
-        _check_values(row, where)
+        if _SIMPLE.issuperset(row) and type(row.get("duration", 0.0)) is float and 0 <= row.get("duration", 0.0) < 1e9:
+            pass  # nothing that could be wrong
+        else:
+            _check_values(row, f"{path}, line {number}")
         if not excerpts and (part := next((key for key in PART_FIELDS if row.get(key) is not None), None)):
-            raise InputError(f'{where}: "{part}": expected whole recordings: write the part to a file of its own')
+            raise InputError(
+                f'{path}, line {number}: "{part}": expected whole recordings: write the part to a file of its own'
+            )
         yield Line(number, offset, row)
     if not number:
         raise InputError(f"{path} has no rows")
@@ -134,7 +149,10 @@ def with_absolute_paths(row: Mapping[str, Any], folder: str) -> dict[str, Any]:
 
 def recording_key(row: Mapping[str, Any]) -> str:
     """What tells the rows of a manifest apart: the id, or else what is read of which files."""
-    return str(row["id"]) if "id" in row else f"\n{audio_paths(row)} {_part_key(row)}"
+    if "id" in row:
+        return str(row["id"])
+    part, audio = _part_key(row), row["audio_filepath"]
+    return f"\n{audio}" if isinstance(audio, str) and not part else f"\n{audio_paths(row)} {part}"
 
 
 def digest_recordings(rows: Iterable[Mapping[str, Any]]) -> str:
