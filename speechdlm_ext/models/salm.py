@@ -215,7 +215,9 @@ class SALM(BaseFairseqModel):
     def from_origin(cls, origin: Mapping[str, Any], frozen: bool) -> "SALM":
         """Build a model from :meth:`origin`; with ``frozen`` its frozen weights are read where they came from."""
         if frozen and origin["start"]:
-            return cls.from_pretrained(origin["start"])
+            model = cls.from_pretrained(origin["start"])
+            model.start = origin["start"]
+            return model
         return cls({**origin["config"], "pretrained_weights": frozen}, origin["folder"])
 
     @classmethod
