@@ -267,3 +267,19 @@ def test_weights_of_another_model_and_no_numbers_are_refused(tmp_path):
     (tmp_path / "b/config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="no weights perception"):
         DuplexS2SModel.from_pretrained(tmp_path / "b")
+
+
+def test_code_of_the_documentation_runs(tmp_path, checkout):
+    """The Python of docs/duplex_models.md, as it stands, on a tiny model."""
+    text = (checkout / "docs/duplex_models.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    model = _tiny(tmp_path)
+    model.save_pretrained(tmp_path / "saved")
+    (tmp_path / "saved/codebook.safetensors").write_bytes((tmp_path / "codebook.safetensors").read_bytes())
+    wave = _sound()
+    names = {
+        "input_signal": wave, "input_signal_lens": torch.tensor([wave.size(1)]), "microphone": wave.split(2000, 1),
+    }  # fmt: skip
+    exec(compile(code.replace("path/to/folder", str(tmp_path / "saved")), "docs/duplex_models.md", "exec"), names)
+    assert set(names["said"]) == {"text", "tokens_text", "tokens_audio", "tokens_len", "audio", "audio_len"}
+    assert names["rest"].codes.size(1) >= 0 and names["step"].codes.size(2) == 4
