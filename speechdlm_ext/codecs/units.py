@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from speechdlm_ext.codecs.base import Codec
+from speechdlm_ext.codecs.streaming import Stage
 from speechdlm_ext.encoders.base import Encoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.codebook import Codebook, Quantizer, quantize_batch
 from speechdlm_ext.units.codebook_files import load_codebook
 from speechdlm_ext.vocoders.base import Vocoder, build_vocoder, check_codebook
+from speechdlm_ext.vocoders.codebook_inversion import CodebookVocoder, PieceStream
 
 # Seconds that a stream sees before and after, where a part of it sees everything.
 _BEFORE, _AFTER = 1.0, 0.24
+_PIECE_SECONDS = 0.1  # of log-mel sound, at least
 
 
 class UnitsCodec(Codec):
@@ -71,6 +76,10 @@ class UnitsCodec(Codec):
             return cls(codebook, build_vocoder("hifigan", codebook, "cpu", vocoder_checkpoint=checkpoint))
         return cls(codebook, build_vocoder("codebook", codebook))
 
+    def decode_stages(self) -> Sequence[Stage]:
+        """See :meth:`Codec.decode_stages`."""
+        return [_Pieces(self.vocoder)] if isinstance(self.vocoder, CodebookVocoder) else super().decode_stages()
+
     def to(self, device: torch.device | str) -> UnitsCodec:  # type: ignore[override]
         """Compute there, as far as the parts can."""
         self.encoder.to(device)
@@ -96,3 +105,28 @@ class UnitsCodec(Codec):
             for made in self.vocoder.decode(row[None, 0, :length, None])[0]
         ]
         return torch.stack(sound).to(codes.device)
+
+
+class _Pieces:
+    """A stage that keeps a stream of a log-mel vocoder for each row; pieces of less than 0.1 s wait for more."""
+
+    def __init__(self, vocoder: CodebookVocoder) -> None:
+        self._vocoder = vocoder
+        self._least = round(_PIECE_SECONDS * vocoder.frame_rate)
+        self._streams: list[PieceStream] = []
+        self._waiting: Tensor | None = None
+
+    def push(self, x: Tensor | None, last: bool) -> Tensor | None:
+        """See :class:`.Stage`."""
+        if x is not None:
+            self._waiting = x if self._waiting is None else torch.cat((self._waiting, x), -1)
+            self._streams = self._streams or [self._vocoder.streaming() for _ in x]
+        sounds = None
+        if self._waiting is not None and (last or self._waiting.size(-1) >= self._least):
+            rows = self._waiting[:, 0].cpu()
+            sounds = torch.stack([stream.push(row) for stream, row in zip(self._streams, rows, strict=True)])
+            self._waiting = None
+        if last and self._streams:
+            rest = torch.stack([stream.finish() for stream in self._streams])
+            sounds = rest if sounds is None else torch.cat((sounds, rest), 1)
+        return sounds

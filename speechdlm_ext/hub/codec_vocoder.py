@@ -14,12 +14,14 @@ from torch import Tensor
 from speechdlm_ext.checkpoints.ellav import locate_unit_to_codec
 from speechdlm_ext.codecs.base import Codec
 from speechdlm_ext.codecs.registry import CODECS, build_codec
+from speechdlm_ext.codecs.wavtokenizer import WavTokenizerCodec
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.unit_to_codec import CodecOptions
 from speechdlm_ext.hub.unit_to_codec import UnitToCodec
 from speechdlm_ext.hub.voices import Voice, Voices
 from speechdlm_ext.io.recordings import stamp
 from speechdlm_ext.vocoders.base import Utterance
+from speechdlm_ext.vocoders.wavtokenizer import WavTokenizer
 
 if TYPE_CHECKING:
     from speechdlm_ext.units.codebook import Codebook
@@ -52,12 +54,13 @@ class CodecVocoder:
     def __init__(
         self,
         acoustic: UnitToCodec,
-        codec: Codec,
+        codec: Codec | WavTokenizer,
         options: CodecOptions,
         seed: int = 1,
         batch_size: int = 8,
         made_by: Sequence[Any] = (),
     ) -> None:
+        codec = WavTokenizerCodec(codec) if isinstance(codec, WavTokenizer) else codec
         known = acoustic.dictionary
         if codec.frame_rate != known.codec_rate:
             raise InputError(

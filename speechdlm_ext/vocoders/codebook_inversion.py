@@ -136,25 +136,18 @@ class CodebookVocoder:
                 self._decode(item[:, channel], channel, made[channel])
         return sound
 
+    def streaming(self, channel: int = 0) -> PieceStream:
+        """Sound of one channel's units as they come."""
+        return PieceStream(self, channel)
+
     def _decode(self, units: torch.Tensor, channel: int, sound: torch.Tensor) -> None:
         """Sound of one channel (T,) into ``sound`` (N,), piece by piece: memory for spectra does not grow with T."""
-        size, fade = int(_PIECE_SECONDS * self.frame_rate), int(_FADE_SECONDS * self.frame_rate)
-        ramp = torch.linspace(0, 1, fade * self.samples_per_frame)
-        if self.iterations:
-            ramp = ramp.sqrt()  # phases of their own make unlike sounds: powers add
-        phase, tail = 0.0, torch.zeros(0)
-        for start in range(0, len(units), size):
-            first, last = max(0, start - fade), min(len(units), start + size)
-            # Every channel has noise of its own, the same whatever batch it is in, and the same where pieces overlap.
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + channel) * 1_000_003 + start)
-            noise = torch.cat((tail, torch.randn((last - start) * self.samples_per_frame, generator=generator)))
-            piece, phase = self._decode_piece(units[first:last], channel, noise, phase, len(ramp))
-            tail = noise[-len(ramp) :]
-            begin = first * self.samples_per_frame
-            if first < start:
-                piece[: len(ramp)] *= ramp
-                sound[begin : begin + len(ramp)] *= ramp.flip(0)
-            sound[begin : begin + len(piece)] += piece
+        stream, done = self.streaming(channel), 0
+        for piece in units.split(int(_PIECE_SECONDS * self.frame_rate)):
+            made = stream.push(piece)
+            sound[done : done + len(made)] = made
+            done += len(made)
+        sound[done:] = stream.finish()
 
     def _decode_piece(
         self, units: torch.Tensor, channel: int, noise: torch.Tensor, phase: float, overlap: int
@@ -231,6 +224,47 @@ class CodebookVocoder:
     @cached_property
     def _window(self) -> torch.Tensor:
         return torch.hann_window(self.n_fft)
+
+
+class PieceStream:
+    """Sound of one channel in pieces that fade into one another; pulses and noise go on from piece to piece.
+
+    Args:
+        vocoder: makes the pieces.
+        channel: whose pitch and noise they have.
+    """
+
+    def __init__(self, vocoder: CodebookVocoder, channel: int) -> None:
+        self._vocoder, self._channel = vocoder, channel
+        self._fade = int(_FADE_SECONDS * vocoder.frame_rate)
+        self._units = torch.zeros(0, dtype=torch.long)  # the last of the piece before, which the next begins with
+        self._noise, self._pending = torch.zeros(0), torch.zeros(0)
+        self._phase, self._start = 0.0, 0
+
+    def push(self, units: torch.Tensor) -> torch.Tensor:
+        """The units (T,) that follow, to the sound (N,) that is final: all but the last 0.1 s."""
+        vocoder, held = self._vocoder, self._fade * self._vocoder.samples_per_frame
+        # Every channel has noise of its own, the same whatever batch it is in, and the same where pieces overlap.
+        seed = (vocoder.seed * 1_000_003 + self._channel) * 1_000_003 + self._start
+        fresh = torch.randn(len(units) * vocoder.samples_per_frame, generator=torch.Generator().manual_seed(seed))
+        noise, window = torch.cat((self._noise, fresh)), torch.cat((self._units, units))
+        piece, self._phase = vocoder._decode_piece(window, self._channel, noise, self._phase, held)
+        overlap = len(self._pending)
+        if overlap:
+            ramp = torch.linspace(0, 1, overlap)
+            if vocoder.iterations:
+                ramp = ramp.sqrt()  # phases of their own make unlike sounds: powers add
+            piece[:overlap] *= ramp
+            piece[:overlap] += self._pending * ramp.flip(0)
+        self._units, self._noise = window[-self._fade :], noise[-held:]
+        self._start += len(units)
+        final = max(0, len(piece) - held)
+        self._pending = piece[final:]
+        return piece[:final]
+
+    def finish(self) -> torch.Tensor:
+        """The rest (N,)."""
+        return self._pending
 
 
 def voicing(features: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:

@@ -108,6 +108,23 @@ def test_a_stream_gives_what_the_whole_gives(codec: Codec, frames: int) -> None:
         assert (found == codes).float().mean() > 0.9
 
 
+def test_a_stream_of_log_mel_units_has_no_seams() -> None:
+    """A held vowel: its pulses go on where pieces join, so that samples change no more there than anywhere."""
+    codec = build("units")
+    assert isinstance(codec, UnitsCodec)
+    envelope = torch.cat((torch.full((20,), 5.0), torch.full((20,), -25.0)))
+    book = Codebook(envelope[None], "logmel", codec.encoder.options, 50.0)
+    vowel = UnitsCodec(book, CodebookVocoder(book))
+    stream, codes = vowel.streaming(), torch.zeros(1, 1, 100, dtype=torch.long)
+    made = torch.cat([*(stream.decode(part) for part in codes.split(4, -1)), stream.decode(None, last=True)], 1)[0]
+    assert made.shape == (32000,)
+    steps = made[3200:-3200].diff().abs()
+    whole = vowel.decode(codes)[0, 3200:-3200].diff().abs()
+    assert steps.max() < 1.5 * whole.max()
+    levels = made[3200:28800].view(-1, 640).square().mean(1)
+    assert levels.min() > 0.3 * levels.median()
+
+
 def test_bad_input_is_named(codec: Codec) -> None:
     for wave in (torch.zeros(3), torch.zeros(2, 2, 9), torch.zeros(0, 5), torch.zeros(1, 9, dtype=torch.long)):
         with pytest.raises(InputError, match=r"\(B, N\)"):

@@ -142,7 +142,7 @@ def test_a_continuation_goes_on_from_the_recordings_own_tokens(
     line = {"audio": "a-s2", "unitA": " ".join(map(str, [*units[:kept], *more(units[kept - 1])])), "prompt_units": kept,
             "deduplicated": True}  # fmt: skip
     vocoder = CodecVocoder(*parts, CodecOptions(10**6, temperature=0.0))
-    vocoder.voices = Voices(manifest, pipeline, parts[1])
+    vocoder.voices = Voices(manifest, pipeline, vocoder.codec)
     synthesize_rows([line], vocoder, tmp_path / "out", say=lambda text: None)
     heard = parts[1].encode(wave, 16000)[0, 0, : -(-sum(lengths[:kept]) * 40 // 50)]
     spoken = frames[: sum(lengths[:kept])].tolist()
