@@ -17,10 +17,8 @@ def test_the_demo_trains_resynthesizes_and_recognises(
     pytest.importorskip("pocketsphinx")
     speech = data / "speech" / "ljspeech"
     said = {"LJ001-0002": "in being comparatively modern.", "LJ001-0008": "has never been surpassed."}
-    rows = [
-        {"id": name, "audio_filepath": str(speech / f"{name}.flac"), "duration": 1.7, "text": text}
-        for name, text in said.items()
-    ]
+    paths = {name: str(speech / f"{name}.flac") for name in said}
+    rows = [{"id": name, "audio_filepath": paths[name], "duration": 1.7, "text": said[name]} for name in said]
     for name, chosen in (("speaker", rows), ("test", rows[:1])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
     command = [
