@@ -22,7 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("demo-unit-to-codec"), help="folder (default: %(default)s)")
     parser.add_argument("--pairs", nargs="+", default=["k100-l0", "k100-l1000", "k100-l3000"], help="of K and λ")
     parser.add_argument("--codes", type=int, default=1500, help="of the codec (default: %(default)s)")
-    parser.add_argument("--updates", type=int, default=300, help="of each acoustic model (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=250, help="of each acoustic model (default: %(default)s)")
     parser.add_argument("--hifigan-updates", type=int, default=400, help="of a unit HiFi-GAN; 0: none (default: 400)")
     parser.add_argument(
         "--asr", default="pocketsphinx", metavar="KIND:MODEL", help="recogniser (default: pocketsphinx)"

@@ -53,7 +53,7 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
         "acoustic": [
             "--pairs", *pairs, "--codebook", str(out / "k{k}.safetensors"), "--vocoder", "wavtokenizer",
             "--acoustic", str(out / "k{k}-l{l}" / "checkpoints" / "checkpoint_best.pt"),
-            "--codec-checkpoint", f"units:{codec}", "--temperature", "0", "--predict-durations", "--seed", seed,
+            "--codec-checkpoint", f"units:{codec}", "--temperature", "0", "--seed", seed,
         ],
     }  # fmt: skip
     if options.hifigan_updates:
