@@ -23,6 +23,7 @@ from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.encoding import encode_recordings, runs
 from speechdlm_ext.units.files import write_unit_file
 from speechdlm_ext.units.pipeline import UnitPipeline
+from speechdlm_ext.vocoders.base import build_vocoder
 from speechdlm_ext.vocoders.resynthesize import resynthesize
 from speechdlm_ext.vocoders.synthesize import synthesize_rows
 from tests.helpers.dpslm import acoustic_model, write_codec
@@ -183,6 +184,17 @@ def test_models_that_do_not_belong_together_are_refused(parts: Any, models: Path
         resynthesize([], "d", None, None, tmp_path, samples=2)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--vocoder wavtokenizer needs an acoustic model"):
         CodecVocoder.build(None)
+    files = {"acoustic": str(models / "acoustic.pt"), "codec_checkpoint": str(models / "codec.ckpt")}
+    with pytest.raises(InputError, match="the codebook has 13 units, the vocoder 12"):
+        build_vocoder("wavtokenizer", Codebook(torch.randn(13, 4), "logmel", {}, 50.0), "cpu", **files)
+    with pytest.raises(InputError, match="the codebook's units come at 100 Hz, the vocoder takes 50 Hz"):
+        build_vocoder("wavtokenizer", Codebook(torch.randn(12, 4), "logmel", {}, 100.0), "cpu", **files)
+    vocoder = CodecVocoder(acoustic, codec, CodecOptions())
+    with pytest.raises(InputError, match="row x has no units"):
+        synthesize_rows([{"audio": "x", "unitA": "", "deduplicated": True}], vocoder, tmp_path / "none")
+    with pytest.raises(InputError, match="row x, unitA: 2 units, but 1 durations"):
+        row = {"audio": "x", "unitA": "1 2", "unitA.durations": "3", "deduplicated": True}
+        synthesize_rows([row], vocoder, tmp_path / "none")
     weights = torch.load(models / "acoustic.pt", weights_only=True)
     weights["model_state"]["output.bias"][3] = torch.nan
     torch.save(weights, tmp_path / "nan.pt")

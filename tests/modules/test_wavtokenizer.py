@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from speechdlm_ext.modules import wavtokenizer
@@ -112,11 +113,13 @@ def test_long_sound_is_encoded_in_pieces_to_the_codes_of_the_whole(
 def test_long_codes_are_decoded_in_pieces_that_fade_into_one_another(
     small: WavTokenizerModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hop, codes = small.config.hop, torch.randint(0, 32, (150,))
+    whole = small.decode(codes.unsqueeze(0))[0]
     monkeypatch.setattr(wavtokenizer, "PIECE", 60)
     monkeypatch.setattr(wavtokenizer, "OVERLAP", 20)
-    hop, codes = small.config.hop, torch.randint(0, 32, (150,))
     made = small.decode(codes.unsqueeze(0))[0]
     assert made.shape == (150 * hop,)
+    assert (made - whole).norm() / whole.norm() < 0.9  # what docs/unit_to_codec.md says of random weights
     starts = (0, 40, 80, 120)
     pieces = [small.decode(codes[None, start : start + 60])[0] for start in starts]
     for start, piece in zip(starts, pieces, strict=True):  # alone in its middle
@@ -131,3 +134,38 @@ def test_long_codes_are_decoded_in_pieces_that_fade_into_one_another(
     for row, own in zip(sounds, rows, strict=True):
         alone = small.decode(own.unsqueeze(0))[0]
         assert (row[: len(alone)] - alone).abs().max() < 1e-4 and not row[len(alone) :].any()
+
+
+@torch.no_grad()
+def test_codes_and_sound_are_those_of_transformers(small: WavTokenizerModel) -> None:
+    """Another implementation of the same codec, which needs no files."""
+    config = small.config
+    other = transformers.WavTokenizerModel(
+        transformers.WavTokenizerConfig(
+            codebook_dim=config.code_dim,
+            codebook_size=config.codes,
+            hidden_size=config.code_dim,
+            num_filters=config.filters,
+            upsampling_ratios=list(config.ratios),
+            decoder_hidden_size=config.dim,
+            decoder_intermediate_size=config.inner_dim,
+            decoder_num_layers=config.layers,
+            adanorm_num_embeddings=config.bandwidths,
+        )
+    ).eval()
+    names = {
+        "feature_extractor.encodec.encoder.model.": "encoder_model.encoder.layers.",
+        wavtokenizer.QUANTIZER: "encoder_model.quantizer.codebook.",
+        ".conv.conv.": ".conv.",
+        "head.out.": "head.linear.",
+    }
+    weights = small.state_dict()
+    del weights["head.istft.window"]
+    for ours, theirs in names.items():
+        weights = {name.replace(ours, theirs): tensor for name, tensor in weights.items()}
+    other.load_state_dict(weights, strict=True)
+    wave = torch.randn(1, 3001)
+    codes = small.encode(wave)
+    assert torch.equal(other.encode(wave.unsqueeze(1)).audio_codes.flatten(), codes.flatten())
+    wanted = other.decode(codes.view(1, 1, -1)).audio_values.flatten()
+    assert (small.decode(codes)[0] - wanted).abs().max() < 1e-4
