@@ -30,8 +30,8 @@ class CTCCriterionConfig(FairseqDataclass):
             "the number of target symbols; mean: mean of each divided by its target's length; sum"
         },
     )
-    zero_infinity: bool = field(
-        default=True, metadata={"help": "a text that is longer than its frames has loss 0, not infinity"}
+    no_zero_infinity: bool = field(
+        default=False, metadata={"help": "a text that is longer than its frames has an infinite loss, not 0"}
     )
 
 
@@ -43,11 +43,11 @@ class CTCCriterion(FairseqCriterion):
     of the greedy text, in percent. ``impossible``: percent of utterances whose text is longer than their frames.
     """
 
-    def __init__(self, task: Any, ctc_reduction: str, zero_infinity: bool) -> None:
+    def __init__(self, task: Any, ctc_reduction: str, no_zero_infinity: bool) -> None:
         super().__init__(task)
         if task.target != TEXT:
             raise InputError(f"criterion speech_ctc is for --target {TEXT}, found {task.target}: use speech_labels")
-        self.reduction, self.zero_infinity = str(getattr(ctc_reduction, "value", ctc_reduction)), zero_infinity
+        self.reduction, self.zero_infinity = str(getattr(ctc_reduction, "value", ctc_reduction)), not no_zero_infinity
         self.dictionary = task.target_dictionary
 
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:

@@ -99,9 +99,14 @@ class _Model(nn.Module):
         """Where the weights are."""
         return next(self.network.parameters()).device
 
-    def forward(self, wave: Tensor, lengths: Tensor) -> Any:
-        """Scores of sound (B, N) with valid samples (B,); see :class:`SpeechScores`."""
-        return self.network(wave, lengths)
+    def forward(self, input_signal: Tensor, input_signal_length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of sound (B, N) with valid samples (B,), as NeMo's models give them.
+
+        Returns:
+            Scores (see ``SpeechScores``), valid frames (B,), and the most likely symbol or label of each frame or clip.
+        """
+        scores, lengths = self.network(input_signal, input_signal_length)
+        return scores, lengths, scores.argmax(-1)
 
     def _waves(self, audio: Sound | Sequence[Sound] | None, channel: int | None) -> list[Tensor]:
         """Each recording's samples (N,) at the network's rate."""

@@ -26,7 +26,7 @@ class ConvSpeechConfig(FairseqDataclass):
     dropout: Optional[float] = field(
         default=None, metadata={"help": "dropout probability of all blocks (default: the configuration's)"}
     )
-    spec_augment: bool = field(default=True, metadata={"help": "mask spectrograms in training, as published"})
+    no_spec_augment: bool = field(default=False, metadata={"help": "do not mask spectrograms in training"})
 
 
 class ConvSpeechModel(ConvSpeech, BaseFairseqModel):
@@ -41,7 +41,7 @@ class ConvSpeechModel(ConvSpeech, BaseFairseqModel):
     @classmethod
     def build_model(cls, cfg: Any, task: Any) -> "ConvSpeechModel":
         """The model for a task's target and symbols; raises :class:`InputError` for options that are invalid."""
-        config = configuration(cfg.configuration, cls.family, cfg.width, cfg.dropout, cfg.spec_augment)
+        config = configuration(cfg.configuration, cls.family, cfg.width, cfg.dropout, not cfg.no_spec_augment)
         model = cls(config, task.target, len(task.symbols))
         if model.sample_rate != task.sample_rate:
             raise InputError(f"the model takes sound at {model.sample_rate} Hz, --sample-rate is {task.sample_rate}")

@@ -43,7 +43,7 @@ class SpeechRecognitionConfig(FairseqDataclass):
     target: ChoiceEnum(list(TARGETS)) = field(  # type: ignore[valid-type]
         default=TEXT, metadata={"help": "what is recognised"}
     )
-    tokenizer: Optional[str] = field(
+    vocabulary: Optional[str] = field(
         default=None,
         metadata={"help": "folder of data_prep/train_tokenizer.py, NeMo or fairseq (default: the data folder)"},
     )
@@ -73,7 +73,6 @@ class SpeechRecognitionTask(FairseqTask):
 
     Attributes:
         target: what is recognised.
-        tokenizer: of texts; None where none is known yet, or for labels.
         network: the configuration of the model that was built; None before.
     """
 
@@ -84,7 +83,8 @@ class SpeechRecognitionTask(FairseqTask):
     ) -> None:
         super().__init__(cfg)
         self.target, self.sample_rate = str(getattr(cfg.target, "value", cfg.target)), cfg.sample_rate
-        self._symbols, self.tokenizer = symbols, tokenizer
+        # One object for good: fairseq-generate asks for it before it reads the checkpoint, which may have the symbols.
+        self._dictionary = SymbolDictionary(symbols, tokenizer)
         self.network: Optional[dict[str, Any]] = None
         self.frame_rate: Optional[float] = None
         self.speeds = _speeds(cfg.speeds)
@@ -104,8 +104,8 @@ class SpeechRecognitionTask(FairseqTask):
                 f"--min-duration {cfg.min_duration}, --max-duration {cfg.max_duration}: expected 0 ≤ min < max"
             )
         if str(getattr(cfg.target, "value", cfg.target)) == TEXT:
-            if cfg.tokenizer or any((folder / name).is_file() for name in ("tokenizer.model", "dict.ltr.txt")):
-                tokenizer = load_tokenizer(Path(cfg.tokenizer) if cfg.tokenizer else folder)
+            if cfg.vocabulary or any((folder / name).is_file() for name in ("tokenizer.model", "dict.ltr.txt")):
+                tokenizer = load_tokenizer(Path(cfg.vocabulary) if cfg.vocabulary else folder)
                 return cls(cfg, tokenizer.symbols, tokenizer)
             return cls(cfg, (), None)
         if cfg.labels:
@@ -122,10 +122,15 @@ class SpeechRecognitionTask(FairseqTask):
     @property
     def symbols(self) -> tuple[str, ...]:
         """Of the vocabulary; raises :class:`InputError` where none is known."""
-        if not self._symbols:
-            wanted = "--tokenizer, see data_prep/train_tokenizer.py" if self.target == TEXT else "--labels"
+        if not self._dictionary.symbols:
+            wanted = "--vocabulary, see data_prep/train_tokenizer.py" if self.target == TEXT else "--labels"
             raise InputError(f"no vocabulary in {self.cfg.data}: pass {wanted}")
-        return self._symbols
+        return self._dictionary.symbols
+
+    @property
+    def tokenizer(self) -> Optional[TextTokenizer]:
+        """Of texts; None where none is known yet, or for labels."""
+        return self._dictionary.tokenizer
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """The model for the vocabulary; its configuration goes into checkpoints."""
@@ -198,17 +203,18 @@ class SpeechRecognitionTask(FairseqTask):
         if not about:
             return
         symbols, tokenizer = vocabulary_of(about, "the checkpoint")
-        if about["target"] != self.target or self._symbols and symbols != self._symbols:
+        given = self._dictionary.symbols
+        if about["target"] != self.target or given and symbols != given:
             raise InputError(
                 f"the checkpoint recognises {about['target']} with {len(symbols)} symbols, --target {self.target} and "
-                f"another vocabulary ({len(self._symbols)} symbols) were given"
+                f"another vocabulary ({len(given)} symbols) were given"
             )
-        self._symbols, self.tokenizer = symbols, tokenizer
+        self._dictionary.symbols, self._dictionary.tokenizer = symbols, tokenizer
 
     @property
     def target_dictionary(self) -> SymbolDictionary:
         """The vocabulary."""
-        return SymbolDictionary(self.symbols, self.tokenizer)
+        return self._dictionary
 
     @property
     def source_dictionary(self) -> None:

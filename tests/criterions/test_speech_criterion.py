@@ -1,0 +1,131 @@
+"""Losses of speech recognition against what NeMo computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import editdistance
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from speechdlm_ext.asr.speech_model import SpeechModel, load_speech_model
+from speechdlm_ext.criterions.speech_criterion import IGNORED, CTCCriterion, LabelCriterion, frames_labels
+from speechdlm_ext.data.symbol_dictionary import SymbolDictionary
+from speechdlm_ext.errors import InputError
+
+
+def task_of(model: SpeechModel) -> Any:
+    dictionary = SymbolDictionary(model.symbols, model.tokenizer)
+    return SimpleNamespace(target=model.network.target, symbols=model.symbols, target_dictionary=dictionary)
+
+
+def sample_of(reference: Any) -> dict[str, Any]:
+    lengths = torch.from_numpy(reference["audio_len"])
+    wave = torch.from_numpy(reference["audio"]) / 32768
+    return {
+        "net_input": {"wave": wave, "lengths": lengths}, "samples": lengths.tolist(), "nsentences": len(wave),
+        "target": torch.from_numpy(reference["targets"]), "target_lengths": reference["targets_len"].tolist(),
+        "ntokens": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["ctc_char", "ctc_bpe"])
+def test_ctc_is_nemos(shared: Path, name: str) -> None:
+    folder = shared / "reference/nemo/asr"
+    reference, wanted = np.load(folder / f"{name}.npz"), json.loads((folder / f"{name}.json").read_text())
+    model = load_speech_model(folder / f"{name}.nemo")
+    sample, task, network = sample_of(reference), task_of(model), model.network
+    for reduction in ("mean_batch", "mean_volume", "mean", "sum"):
+        loss, size, logs = CTCCriterion(task, reduction, False)(network, sample)
+        assert float(loss) / size == pytest.approx(wanted["ctc_loss"][reduction], rel=1e-5)
+    texts = [text.split() for text in wanted["decoded"]]
+    said = [text.split() for text in wanted["transcripts"]]
+    assert logs["word_errors"] == sum(editdistance.eval(a, b) for a, b in zip(texts, said, strict=True))
+    assert logs["words"] == wanted["wer_num_denom"][2] == 18
+    network.train().requires_grad_(True)
+    network.preprocessor.featurizer.dither = 0.0
+    network.spec_augment.eval()
+    loss, size, _ = CTCCriterion(task, "mean_batch", False)(network, sample)
+    (loss / size).backward()
+    assert float(loss.detach()) / size == pytest.approx(wanted["train_mode_loss"], rel=1e-5)
+    norms = {key: float(weight.grad.norm()) for key, weight in network.named_parameters() if weight.grad is not None}
+    assert norms == pytest.approx(wanted["grad_norms"], rel=5e-3)
+
+
+def test_ctc_of_one_clip(data: Path) -> None:
+    """A tracked counterpart: the loss of one clip, and texts that no alignment fits."""
+    from speechdlm_ext.io.audio import read_audio
+
+    folder = data / "reference/nemo"
+    wanted = json.loads((folder / "ctc_char.json").read_text())
+    targets = torch.from_numpy(np.load(folder / "ctc_char.npz")["targets"])
+    model = load_speech_model(folder / "ctc_char.nemo")
+    wave = read_audio(data / "speech/ljspeech/LJ001-0002.flac")[0]
+    sample = {
+        "net_input": {"wave": wave, "lengths": torch.tensor([wave.shape[1]])}, "samples": [wave.shape[1]],
+        "nsentences": 1, "target": targets[None], "target_lengths": [len(targets)],
+    }  # fmt: skip
+    loss, size, logs = CTCCriterion(task_of(model), "mean_batch", False)(model.network, sample)
+    assert float(loss) / size == pytest.approx(wanted["loss"], rel=1e-5) and logs["impossible"] == 0
+    long = targets.repeat(6)
+    sample.update(target=long[None], target_lengths=[len(long)])
+    loss, _, logs = CTCCriterion(task_of(model), "mean_batch", False)(model.network, sample)
+    assert float(loss) == 0 and logs["impossible"] == 1
+    loss, _, _ = CTCCriterion(task_of(model), "mean_batch", True)(model.network, sample)
+    assert float(loss) == float("inf")
+
+
+def test_labels_of_another_rate(shared: Path) -> None:
+    reference = np.load(shared / "reference/nemo/classification/frame_vad.npz")
+    lengths = torch.from_numpy(reference["encoded_len"])
+    half = torch.from_numpy(reference["reshape_half_in"])
+    found = frames_labels(half, reference["reshape_half_in_len"].tolist(), lengths, 225)
+    wanted = torch.from_numpy(reference["reshape_half_out"])
+    for row, (ours, valid) in enumerate(zip(reference["reshape_half_out_len"], lengths.tolist(), strict=True)):
+        end = min(int(ours), valid)
+        assert torch.equal(found[row, :end], wanted[row, :end]) and (found[row, valid:] == IGNORED).all()
+
+
+def test_labels_of_twice_the_rate_are_folded_by_their_maximum() -> None:
+    labels = torch.tensor([[0, 1, 0, 0, 1, 1, 0], [1, 0, 0, 0, 0, 0, 0]])
+    found = frames_labels(labels, [7, 4], torch.tensor([4, 2]), 4)
+    assert found.tolist() == [[1, 0, 1, 0], [1, 0, IGNORED, IGNORED]]
+
+
+def test_frame_loss_is_nemos_where_labels_end_with_the_clip(shared: Path) -> None:
+    folder = shared / "reference/nemo/classification"
+    reference = np.load(folder / "frame_vad.npz")
+    wanted = json.loads((folder / "frame_vad.json").read_text())["loss_masked"]
+    sizes = reference["labels_len"].tolist()
+    target = frames_labels(torch.from_numpy(reference["labels"]), sizes, torch.tensor(sizes), 225)
+    logits = torch.from_numpy(reference["logits"])
+    assert float(F.cross_entropy(logits.flatten(0, 1), target.flatten())) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_label_loss_and_figures(data: Path) -> None:
+    folder = data / "reference/nemo"
+    reference = np.load(folder / "commands.npz")
+    model = load_speech_model(folder / "commands.nemo")
+    lengths = torch.from_numpy(reference["audio_len"])
+    labels = torch.from_numpy(reference["labels"])
+    sample = {
+        "net_input": {"wave": torch.from_numpy(reference["audio"]) / 32768, "lengths": lengths}, "ntokens": 1,
+        "target": labels[:, None], "target_lengths": [1, 1], "nsentences": 2,
+    }  # fmt: skip
+    loss, size, logs = LabelCriterion(task_of(model), None)(model.network, sample)
+    logits = torch.from_numpy(reference["logits"])
+    assert float(loss) / int(size) == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-4)
+    assert int(logs["correct"]) == int((logits.argmax(1) == labels).sum()) and int(logs["labels"]) == 2
+    weights = [1.0, 2.0, 3.0, 4.0, 5.0]
+    loss, size, _ = LabelCriterion(task_of(model), "1,2,3,4,5")(model.network, sample)
+    weighted = F.cross_entropy(logits, labels, torch.tensor(weights))
+    assert float(loss) / float(size) == pytest.approx(float(weighted), rel=1e-4)
+    with pytest.raises(InputError, match="5 are expected, one a label"):
+        LabelCriterion(task_of(model), "1,2")
+    with pytest.raises(InputError, match="use speech_labels"):
+        CTCCriterion(task_of(model), "mean_batch", False)

@@ -1,0 +1,166 @@
+"""The task ``speech_recognition`` through fairseq's own commands."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.hub import CTCModel, SpeechClassifier
+from speechdlm_ext.tasks.speech_recognition import SpeechRecognitionConfig, SpeechRecognitionTask
+
+pytestmark = pytest.mark.slow
+
+TASK = shlex.split("--task speech_recognition --cpu --num-workers 0 --max-tokens 1500")
+TRAIN = shlex.split(
+    "--arch quartznet_5x5 --width 0.1 --no-spec-augment --criterion speech_ctc --optimizer novograd --lr 0.02 "
+    "--novograd-betas (0.8,0.5) --lr-scheduler cosine_annealing --max-update 30 --no-epoch-checkpoints --seed 1 "
+    "--log-format json --best-checkpoint-metric wer"
+)
+SENTENCES = {
+    "LJ001-0002": "in being comparatively modern",
+    "LJ001-0008": "has never been surpassed",
+}
+
+
+@pytest.fixture
+def folder(data: Path, tmp_path: Path) -> Path:
+    """Two sentences as training, validation and test data, with the vocabulary of their letters."""
+    lines = ""
+    for name, text in SENTENCES.items():
+        row = {"audio_filepath": str(data / f"speech/ljspeech/{name}.flac"), "text": text, "duration": 1.7}
+        lines += json.dumps(row) + "\n"
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(lines)
+    letters = sorted({letter for text in SENTENCES.values() for letter in text.replace(" ", "|")})
+    (tmp_path / "dict.ltr.txt").write_text("".join(f"{letter} 1\n" for letter in letters))
+    return tmp_path
+
+
+def logged(text: str, what: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(re.findall(rf"\| {what} \| (\{{.*\}})", text)[-1])
+    return found
+
+
+def test_train_validate_generate(folder: Path, run_loaded: Any, checkout: Path) -> None:
+    user_dir, run = ["--user-dir", checkout / "speechdlm_ext"], folder / "run"
+    words = ["fairseq-train", folder, *user_dir, "--save-dir", run, *TASK, *TRAIN]
+    done = run_loaded(words, env={"OMP_NUM_THREADS": "1"})
+    said = done.stdout + done.stderr
+    first, last = (
+        json.loads(one)
+        for one in re.findall(r"\| train \| (\{.*\})", said)[:: len(re.findall(r"\| train \| ", said)) - 1]
+    )
+    assert float(last["train_loss"]) < float(first["train_loss"]) / 4
+    valid = logged(said, "valid")
+    assert float(valid["valid_cer"]) <= 100 and valid["valid_impossible"] == "0"
+    path = ["--path", run / "checkpoint_last.pt"]
+    again = run_loaded(["fairseq-validate", folder, *user_dir, *path, *TASK, "--log-format", "json"])
+    assert logged(again.stdout + again.stderr, "valid")["valid_loss"] == valid["valid_loss"]
+    done = run_loaded(["fairseq-generate", folder, *user_dir, *path, *TASK, "--gen-subset", "test", "--scoring", "wer"])
+    hypotheses = dict(re.findall(r"^H-(\d+)\t[-\d.]+\t(.*)$", done.stdout, re.MULTILINE))
+    targets = dict(re.findall(r"^T-(\d+)\t(.*)$", done.stdout, re.MULTILINE))
+    assert [targets[str(row)] for row in range(2)] == list(SENTENCES.values())
+    assert re.search(r"Generate test with beam=5: WER: [\d.]+", done.stdout)
+    model = CTCModel.from_pretrained(run)
+    texts = model.transcribe(str(folder / "test.jsonl"))
+    assert [hypotheses[str(row)].strip() for row in range(2)] == [text.text for text in texts]
+
+
+def test_nemos_file_as_a_checkpoint(
+    data: Path, folder: Path, run_loaded: Any, run_command: Any, checkout: Path
+) -> None:
+    nemo, checkpoint = data / "reference/nemo/ctc_char.nemo", folder / "model.pt"
+    run_command(["python", checkout / "scripts/convert_nemo.py", nemo, checkpoint])
+    words = ["--user-dir", checkout / "speechdlm_ext", "--path", checkpoint, *TASK, "--gen-subset", "test"]
+    (folder / "dict.ltr.txt").unlink()
+    done = run_loaded(["fairseq-generate", folder, *words, "--scoring", "wer"])
+    wanted = json.loads((data / "reference/nemo/ctc_char.json").read_text())["text"]
+    assert re.search(rf"^H-0\t[-\d.]+\t{re.escape(wanted)}$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("target", "label"), [("label", "one"), ("frame_labels", "0 0 1 1 1 1 1 1 1 0")])
+def test_labels(data: Path, tmp_path: Path, run_loaded: Any, checkout: Path, target: str, label: str) -> None:
+    for split in ("train", "valid"):
+        rows = ""
+        for place, name in enumerate(SENTENCES):
+            own = label if target == "frame_labels" or place else "two"
+            audio = str(data / f"speech/ljspeech/{name}.flac")
+            rows += json.dumps({"audio_filepath": audio, "offset": 0.1, "duration": 1.0, "label": own}) + "\n"
+        (tmp_path / f"{split}.jsonl").write_text(rows)
+    arch = "matchboxnet_3x1x64" if target == "label" else "marblenet_3x2x64_20ms"
+    labels = "one,two" if target == "label" else "0,1"
+    words = shlex.split(
+        f"--arch {arch} --width 0.1 --no-spec-augment --target {target} --labels {labels} --criterion speech_labels "
+        "--optimizer adam --lr 0.01 --max-update 25 --no-epoch-checkpoints --log-format json "
+        "--best-checkpoint-metric f1 --maximize-best-checkpoint-metric"
+    )
+    place = ["--user-dir", checkout / "speechdlm_ext", "--save-dir", tmp_path / "run"]
+    done = run_loaded(["fairseq-train", tmp_path, *place, *TASK, *words], env={"OMP_NUM_THREADS": "1"})
+    assert float(logged(done.stdout + done.stderr, "train")["train_accuracy"]) >= 90
+    found = SpeechClassifier.from_pretrained(tmp_path / "run").classify(str(tmp_path / "valid.jsonl"))
+    assert len(found) == 2 and all(len(one.frames) == (50 if target == "frame_labels" else 0) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": None}, 'train.jsonl, line 1: no "text"'),
+        (
+            {"text": "in béing"},
+            "1 characters outside the vocabulary, first in .*line 1: 'é' 1; pass --unknown-characters",
+        ),
+        ({"text": 3}, "line 1: text is 3, text is expected"),
+        ({"audio_filepath": None}, "line 1: no audio_filepath"),
+        ({"audio_filepath": "none.wav"}, "none.wav: no such file"),
+        ({"duration": -1}, "line 1: duration is -1, seconds are expected"),
+        ({"duration": 0.02}, "none of 1 utterances lasts 0.1 to 16.7 s"),
+        ({"text": "in being " * 30}, "every text is longer than its recording's frames, which CTC cannot align"),
+        ({"channel": 1}, "line 1: channel 1, .* has 1"),
+        ({"offset": 9}, "has no samples from 9"),
+    ],
+)
+def test_bad_rows_are_named(folder: Path, change: dict[str, Any], message: str) -> None:
+    row = {**json.loads((folder / "train.jsonl").read_text().splitlines()[0]), **change}
+    row = {name: value for name, value in row.items() if value is not None}
+    (folder / "train.jsonl").write_text(json.dumps(row) + "\n")
+    task = SpeechRecognitionTask.setup_task(SpeechRecognitionConfig(data=str(folder), seed=1))
+    task.frame_rate = 50.0
+    with pytest.raises(InputError, match=message) as caught:
+        task.load_dataset("train")
+        task.datasets["train"][0]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--speeds 0.9,x", "--speeds 0.9,x: factors from 0.25 to 4"),
+        ("--target label", "criterion speech_ctc is for --target text|no vocabulary"),
+        ("--sample-rate 8000", "the model takes sound at 16000 Hz, --sample-rate is 8000"),
+    ],
+)
+def test_bad_options_are_one_line(folder: Path, run_loaded: Any, checkout: Path, options: str, message: str) -> None:
+    place = ["--user-dir", checkout / "speechdlm_ext", "--save-dir", folder / "run"]
+    done = run_loaded(["fairseq-train", folder, *place, *TASK, *TRAIN, *shlex.split(options)], check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-800:]
+    assert re.search(message, done.stderr.splitlines()[-1]), done.stderr[-500:]
+
+
+def test_the_seeds_command(folder: Path, run_command: Any, checkout: Path) -> None:
+    """``fairseq-hydra-train --config-dir configs --config-name quartznet_15x5`` with overrides."""
+    overrides = shlex.split(
+        "model.configuration=5x5 +model.width=0.1 common.cpu=true dataset.num_workers=0 dataset.max_tokens=1500 "
+        "optimization.max_update=2 common.tensorboard_logdir=curves"
+    )
+    words = ["fairseq-hydra-train", "--config-dir", checkout / "configs", "--config-name", "quartznet_15x5"]
+    places = [f"task.data={folder}", f"checkpoint.save_dir={folder / 'run'}", f"hydra.run.dir={folder / 'hydra'}"]
+    run_command([*words, *places, *overrides], env={"SPEECHDLM_USER_DIR": str(checkout / "speechdlm_ext")})
+    model = CTCModel.from_pretrained(folder / "run")
+    assert len(model.network.encoder.encoder) == 8 and model.tokenizer.symbols[-1] == "|"
+    assert list((folder / "hydra").rglob("events.*"))
