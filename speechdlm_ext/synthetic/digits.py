@@ -85,7 +85,7 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
         rng = np.random.default_rng(np.random.SeedSequence((options.seed, split == "valid", number)))
         if split == "train" and clips and rng.random() < options.recorded_share:
             speaker, pairs = "recorded", [clips[int(rng.integers(len(clips)))] for _ in range(rng.integers(3, 8))]
-            pairs = [(digit, _played(wave, float(rng.uniform(0.85, 1.18)))) for digit, wave in pairs]
+            pairs = [(digit, _played(wave, float(rng.uniform(0.75, 1.3)))) for digit, wave in pairs]
         else:
             voice = _voice(rng, _VARIANTS if split == "train" else _HELD_OUT_VARIANTS)
             digits = rng.integers(0, 10, rng.integers(3, 8))
@@ -178,8 +178,17 @@ def _joined(pieces: list[Wave], rng: np.random.Generator) -> tuple[Wave, list[tu
         places.append((length + len(gap), length + len(gap) + len(piece)))
         length += len(gap) + len(piece)
     parts.append(np.zeros(round(rng.uniform(0.05, 0.3) * SAMPLE_RATE), np.float32))
-    wave = np.concatenate(parts)
-    wave = wave + make_noise(len(wave), float(rng.uniform(-85, -45)), float(rng.uniform(0, 0.9)), rng)
+    wave = _coloured(np.concatenate(parts), rng)
+    wave = wave + make_noise(len(wave), float(rng.uniform(-95, -45)), float(rng.uniform(0, 0.9)), rng)
     if rng.random() < 0.7:  # as over a telephone, and as the recordings of digits that are free
         wave = resample(resample(torch.from_numpy(wave), SAMPLE_RATE, 8000), 8000, SAMPLE_RATE).numpy()
+        wave = wave + make_noise(len(wave), float(rng.uniform(-95, -65)), 0.0, rng)
     return wave * np.float32(min(1.0, 0.9 / max(float(np.abs(wave).max()), 1e-6))), places
+
+
+def _coloured(wave: Wave, rng: np.random.Generator) -> Wave:
+    """Another microphone: gains that change smoothly over frequency, by some decibels."""
+    spectrum = np.fft.rfft(wave)
+    place = np.linspace(0, np.pi, len(spectrum))
+    gains = sum(rng.normal(0, 5 / k) * np.cos(k * place + rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3, 4, 5))
+    return np.fft.irfft(spectrum * 10 ** (np.asarray(gains) / 20), len(wave)).astype(np.float32)
