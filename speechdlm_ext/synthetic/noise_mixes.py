@@ -105,7 +105,7 @@ def mix(speech: Wave, rng: np.random.Generator, options: MixOptions) -> tuple[Wa
     labels = intervals_to_frames(segments, round(options.seconds / FRAME), FRAME)
     inside = np.repeat(labels, round(FRAME * SAMPLE_RATE))[:total]
     power = float(np.mean(clean[: len(inside)][inside] ** 2)) if labels.any() else 1e-4
-    level = 10 ** (float(rng.uniform(-38, -18)) / 20)
+    level = 10 ** (float(rng.uniform(-55, -15)) / 20)
     clean *= np.float32(level / np.sqrt(max(power, 1e-12)))
     noise = np.zeros(total, np.float32)
     for _ in range(int(rng.integers(1, 4))):
