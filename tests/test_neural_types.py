@@ -232,3 +232,23 @@ def test_a_signature_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     once = len(calls)
     module(x=torch.ones(2, 9), length=LENGTH.clone())
     assert len(calls) == once > 0
+
+
+def test_a_recogniser_has_types_at_its_borders() -> None:
+    """Samples for features, a spectrogram for the encoder, what is encoded for the decoder: anything else is named."""
+    from speechdlm_ext.modules.conv_speech import ConvSpeech
+    from speechdlm_ext.modules.conv_speech_configs import CONFIGURATIONS
+
+    model = ConvSpeech(CONFIGURATIONS["matchboxnet"]["3x1x64"](), "label", 3).eval()
+    wave, lengths = torch.randn(2, 8000), torch.tensor([8000, 4000])
+    features, frames = model.preprocessor(wave, lengths)
+    encoded, valid = model.encoder(features, frames)
+    with pytest.raises(TypeError, match="ConvEncoder.forward, argument features: found axes.*Acoustic"):
+        model.encoder(encoded, valid)
+    with pytest.raises(TypeError, match="LabelDecoder.forward, argument x: found axes.*SpectrogramType"):
+        model.decoder(features, frames)
+    with pytest.raises(TypeError, match=r"Preprocessor.forward, argument wave: found Tensor of shape \(1, 2, 8000\)"):
+        model.preprocessor(wave[None], lengths)
+    with disable_checks():
+        scores = model(wave, lengths).scores
+    assert torch.equal(scores, model(wave, lengths).scores)

@@ -14,6 +14,13 @@ from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.speech_features import frame_mask
+from speechdlm_ext.neural_types import (
+    AcousticEncodedRepresentation,
+    LengthsType,
+    NeuralType,
+    SpectrogramType,
+    typecheck,
+)
 
 ACTIVATIONS = {"relu": nn.ReLU, "hardtanh": nn.Hardtanh, "selu": nn.SELU, "silu": nn.SiLU, "swish": nn.SiLU}
 
@@ -201,6 +208,14 @@ class ConvEncoder(nn.Module):
                     lengths = layer.output_lengths(lengths)
         return lengths
 
+    @typecheck(
+        {"features": NeuralType(("B", "D", "T"), SpectrogramType()), "lengths": NeuralType(("B",), LengthsType())},
+        {
+            "encoded": NeuralType(("B", "D", "T"), AcousticEncodedRepresentation()),
+            "lengths": NeuralType(("B",), LengthsType()),
+        },
+        positional=True,
+    )
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, D, T) with valid frames (B,) to (B, C, T'), not masked, and its valid frames (B,)."""
         outputs, rows = [features], Rows.of(lengths, features.shape[2])

@@ -15,9 +15,24 @@ from speechdlm_ext.modules.conv_blocks import ConvEncoder, initialize
 from speechdlm_ext.modules.conv_speech_configs import CONFIGURATIONS
 from speechdlm_ext.modules.spec_augment import SpectrogramAugmentation
 from speechdlm_ext.modules.speech_features import Preprocessor, frame_mask
+from speechdlm_ext.neural_types import (
+    AcousticEncodedRepresentation,
+    LengthsType,
+    LogitsType,
+    LogprobsType,
+    NeuralType,
+    typecheck,
+)
 
 TEXT, LABEL, FRAMES = "text", "label", "frame_labels"
 TARGETS = (TEXT, LABEL, FRAMES)
+
+
+# What the decoders take.
+_ENCODED = {
+    "x": NeuralType(("B", "D", "T"), AcousticEncodedRepresentation()),
+    "lengths": NeuralType(("B",), LengthsType()),
+}
 
 
 class SpeechScores(NamedTuple):
@@ -40,6 +55,7 @@ class CTCDecoder(nn.Module):
         self.decoder_layers = nn.Sequential(nn.Conv1d(dim, symbols + 1, 1))
         self.apply(initialize)
 
+    @typecheck(_ENCODED, {"log_probs": NeuralType(("B", "T", "D"), LogprobsType())}, positional=True)
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(B, C, T) to (B, T, V + 1)."""
         return F.log_softmax(self.decoder_layers(x).transpose(1, 2), dim=-1, dtype=torch.float32)
@@ -53,6 +69,7 @@ class LabelDecoder(nn.Module):
         self.decoder_layers = nn.Sequential(nn.Linear(dim, labels))
         self.apply(initialize)
 
+    @typecheck(_ENCODED, {"logits": NeuralType(("B", "D"), LogitsType())}, positional=True)
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(B, C, T) to (B, V)."""
         x = x.masked_fill(~frame_mask(lengths, x.shape[2])[:, None], 0.0)
@@ -67,6 +84,7 @@ class FrameDecoder(nn.Module):
         super().__init__()
         self.layer0 = nn.Linear(dim, labels)
 
+    @typecheck(_ENCODED, {"logits": NeuralType(("B", "T", "D"), LogitsType())}, positional=True)
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(B, C, T) to (B, T, V)."""
         logits: Tensor = self.layer0(x.transpose(1, 2))

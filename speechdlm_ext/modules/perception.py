@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.conformer import ConformerEncoder, ConformerState, conformer_config
 from speechdlm_ext.modules.speech_features import LogMelFeatures, Preprocessor
+from speechdlm_ext.neural_types import AcousticEncodedRepresentation, AudioSignal, LengthsType, NeuralType, typecheck
 
 CONFORMER, IDENTITY = "ConformerEncoder", "IdentityConnector"
 
@@ -69,6 +70,17 @@ class Perception(nn.Module):
         """Seconds of sound for one embedding."""
         return 1 / self.frame_rate
 
+    @typecheck(
+        {
+            "input_signal": NeuralType(("B", "T"), AudioSignal()),
+            "input_signal_length": NeuralType(("B",), LengthsType()),
+        },
+        {
+            "embeddings": NeuralType(("B", "T", "D"), AcousticEncodedRepresentation()),
+            "lengths": NeuralType(("B",), LengthsType()),
+        },
+        positional=True,
+    )
     def forward(self, input_signal: Tensor, input_signal_length: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings (B, T, H) and their valid frames (B,), of sound (B, N), of which (B,) samples count.
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.neural_types import AudioSignal, LengthsType, NeuralType, SpectrogramType, typecheck
 
 LOG_MEL = "AudioToMelSpectrogramPreprocessor"
 MFCC = "AudioToMFCCPreprocessor"
@@ -246,6 +247,11 @@ class Preprocessor(nn.Module):
         super().__init__()
         self.featurizer: LogMelFeatures | MFCCFeatures = features_of(config, reflect)
 
+    @typecheck(
+        {"wave": NeuralType(("B", "T"), AudioSignal()), "lengths": NeuralType(("B",), LengthsType())},
+        {"features": NeuralType(("B", "D", "T"), SpectrogramType()), "frames": NeuralType(("B",), LengthsType())},
+        positional=True,
+    )
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, D, T) and their valid frames (B,) of sound (B, N), (B,) samples a row."""
         found: tuple[Tensor, Tensor] = self.featurizer(wave, lengths)
