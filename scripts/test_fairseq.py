@@ -10,6 +10,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from speechdlm_ext.errors import InputError, run_command
@@ -32,11 +33,22 @@ def main() -> int:
     folder = arguments.folder.resolve()
     if not (folder / "test_train.py").is_file():
         raise InputError(f"{arguments.folder}: has no test_train.py: the folder `tests` of fairseq v0.12.2 is expected")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder.parent)]
+    with tempfile.TemporaryDirectory() as name:
+        # Without the folder `fairseq` of the repository, which would be imported instead of the installed one.
+        root = Path(name)
+        for part in ("tests", "scripts", "examples"):
+            if (folder.parent / part).is_dir():
+                (root / part).symlink_to(folder.parent / part)
+        return run_tests(root, arguments.pytest)
+
+
+def run_tests(root: Path, options: list[str]) -> int:
+    """pytest's status; ``root`` holds the folder ``tests`` and what it imports."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(root)]
     command += ["-k", "not xformers and not from_pretrained", "-c", os.devnull, "--import-mode=prepend"]
-    command += [f"--ignore={folder / name}" for name in CANNOT_RUN_HERE]
-    environment = {**os.environ, "PYTHONPATH": str(folder.parent)}
-    return subprocess.run([*command, str(folder), *arguments.pytest], cwd=folder.parent, env=environment).returncode
+    command += [f"--ignore={root / 'tests' / name}" for name in CANNOT_RUN_HERE]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run([*command, str(root / "tests"), *options], cwd=root, env=environment).returncode
 
 
 if __name__ == "__main__":
