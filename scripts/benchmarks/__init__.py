@@ -4,8 +4,10 @@ PARTS = {
     "startup": ("startup", "measure"),
     "train": ("dialogues", "train"),
     "sample": ("dialogues", "sample"),
+    "score": ("dialogues", "score"),
     "train-units": ("unit_models", "train"),
     "sample-units": ("unit_models", "sample"),
     "score-units": ("unit_models", "score"),
     "encode": ("encoding", "measure"),
+    "vocode": ("vocoding", "measure"),
 }

@@ -57,6 +57,23 @@ def _train(name: str, settings: Settings, more: list[str], rows: int, frames: in
     ]
 
 
+def score(settings: Settings) -> list[Comparison]:
+    """Validation steps: the losses of 4 x 1024 frames x 2 channels in fp32, without gradients."""
+    rows, frames = 4, WINDOW
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = binarized(folder, lines=16, frames=2 * frames)
+        weights = random_weights(folder / "weights.pt", data, frames)
+        sizes = ["--tokens-per-sample", str(frames), "--batch-size", str(rows)]
+        work = {"work": "score", "weights": str(weights), "options": [str(data), *RECIPE, *BASE_MODEL, *sizes]}
+        with public_code(work | settings.common()) as public, ours(work | settings.common()) as own:
+            units = rows * frames * len(CHANNELS)
+            rates = in_turns(
+                lambda: units / public.round()["seconds"], lambda: units / own.round()["seconds"], settings.rounds or 3
+            )
+    return [Comparison("score", *rates, "units/s", more_is_better=True)]
+
+
 def sample(settings: Settings) -> Iterator[Comparison]:
     """200 frames by sampling: beam 1, eager and compiled, beam 5, and batches of 4 (on a GPU of 16 and 64, too)."""
     kinds: list[tuple[str, int, int, dict[str, Any]]] = [

@@ -31,7 +31,7 @@ def main() -> None:
         torch.set_num_threads(settings["threads"])
     for name in settings["imports"]:
         importlib.import_module(name)
-    kinds = {"train": training, "sample": sampling, "unit": with_units}
+    kinds = {"train": training, "score": training, "sample": sampling, "unit": with_units}
     work = kinds[settings["work"].split("-")[0]](settings)
     about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "memory": peak_memory(settings)}
     if settings["work"] == "train":
@@ -43,6 +43,8 @@ def main() -> None:
 
 def training(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
     """A step of fairseq's trainer: forward, backward, clipping, Adam; or, with ``epoch``, one with each batch.
+
+    With the work ``score`` it is a validation step.
 
     Settings: ``options`` of fairseq-train, and ``weights``, a file of tensors to begin with (or its own random ones).
     """
@@ -56,7 +58,7 @@ def training(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
         wait(settings)
         start = time.perf_counter()
         for batch in chosen:
-            logs = trainer.train_step([batch])
+            logs = trainer.valid_step(batch) if settings["work"] == "score" else trainer.train_step([batch])
         wait(settings)
         seconds = time.perf_counter() - start
         loss = float(logs["loss"]) if logs else float("nan")
