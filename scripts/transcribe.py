@@ -67,7 +67,8 @@ def main() -> int:
         raise InputError(f"pass --asr: {USAGE}")
     if options.batch_seconds is not None and not options.batch_seconds >= 0:
         raise InputError(f"--batch-seconds {options.batch_seconds:g}: 0 or more is expected")
-    from speechdlm_ext.asr.manifest_text import TextOptions, text_base, transcribe_manifest
+    from speechdlm_ext.asr.manifest_text import TextOptions, transcribe_manifest
+    from speechdlm_ext.asr.text_rows import text_base
 
     shard = find_shard(options.shard, options.output or text_base(options.manifest))
     from tqdm import tqdm
@@ -106,7 +107,7 @@ def main() -> int:
 
 def check(manifest: Path) -> int:
     """Print the files without text; 2 if there are any."""
-    from speechdlm_ext.asr.manifest_text import without_text
+    from speechdlm_ext.asr.text_rows import without_text
 
     count = 0
     for count, files in enumerate(without_text(manifest), 1):  # noqa: B007

@@ -13,13 +13,13 @@ from typing import Any
 
 from speechdlm_ext.asr import RecogniserOptions, build_recogniser, describe_recogniser
 from speechdlm_ext.asr.base import pick_device
+from speechdlm_ext.asr.text_rows import has_text, text_base
 from speechdlm_ext.asr.transcription import BatchSize, Transcribed, transcribe_rows
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.locking import exclusive
 from speechdlm_ext.io.manifest import errors_path, iter_jsonl, row_at, write_jsonl
 from speechdlm_ext.io.recordings import (
     PART_FIELDS,
-    audio_paths,
     checked_lines,
     recording_key,
     recording_seconds,
@@ -70,23 +70,6 @@ class TextOptions:
     detector: str = "energy"
     batch_seconds: float | None = None
     workers: int = 2
-
-
-def has_text(row: Mapping[str, Any]) -> bool:
-    """Whether a row has a text, which may be empty: nobody spoke."""
-    return row.get("text") is not None
-
-
-def text_base(manifest: str | os.PathLike[str]) -> Path:
-    """Where results for a manifest that is to be changed in place are kept until they are in it."""
-    return Path(f"{os.fspath(manifest)}.text")
-
-
-def without_text(manifest: str | os.PathLike[str]) -> Iterator[str]:
-    """The audio files (several of a row joined by commas) of the rows of a manifest that have no text."""
-    for line in checked_lines(manifest):
-        if not has_text(line.row):
-            yield ", ".join(audio_paths(line.row))
 
 
 def transcribe_manifest(

@@ -19,7 +19,8 @@ import torch
 from speechdlm_ext.asr import Recogniser, RecogniserOptions, Transcript, Word
 from speechdlm_ext.asr.base import SAMPLE_RATE
 from speechdlm_ext.asr.chunks import cut_at_silences
-from speechdlm_ext.asr.manifest_text import TextOptions, transcribe_manifest, without_text
+from speechdlm_ext.asr.manifest_text import TextOptions, transcribe_manifest
+from speechdlm_ext.asr.text_rows import without_text
 from speechdlm_ext.asr.transcription import BatchSize, Transcribed, transcribe_rows
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import write_audio
