@@ -15,12 +15,11 @@ from speechdlm_ext.codecs.nemo import NemoCodec
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.atomic import atomic_write
-from speechdlm_ext.models.duplex_s2s import OWN_LLM, DuplexParts, DuplexS2S, build_duplex
+from speechdlm_ext.models.duplex_s2s import OWN_LLM, TASK_STATE, DuplexParts, DuplexS2S, build_duplex
 from speechdlm_ext.modules.backbone import config_of, read_safetensors
 from speechdlm_ext.modules.weights import check_finite, check_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-TASK_STATE = "duplex_config"  # where the task's part of a fairseq checkpoint has the configuration
 _CODEC = "audio_codec."
 _MASK = ".self_attention.causal_mask"  # a triangle in each layer of published speech decoders
 _KIND = {"model_type": "nemo_speechlm", "architectures": ["NeMoSpeechLMForConditionalGeneration"]}

@@ -32,6 +32,7 @@ from speechdlm_ext.modules.perception import Perception
 from speechdlm_ext.modules.speech_decoder import SpeechDecoder, SpeechDecoderOptions, SpeechDecoderState
 
 OWN_LLM = "llm_backbone"  # the configuration of the language model in a model's folder
+TASK_STATE = "duplex_config"  # where the task's part of a fairseq checkpoint has the configuration
 
 
 @dataclass

@@ -14,10 +14,9 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
-from speechdlm_ext.checkpoints.duplex import TASK_STATE
 from speechdlm_ext.data.duplex_dataset import DuplexCuts, DuplexS2SDataset
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.models.duplex_s2s import DuplexParts
+from speechdlm_ext.models.duplex_s2s import TASK_STATE, DuplexParts
 from speechdlm_ext.modules.duplex_frames import ChannelIds
 
 logger = logging.getLogger(__name__)
