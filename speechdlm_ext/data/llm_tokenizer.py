@@ -179,7 +179,9 @@ def load_tokenizer(source: str | os.PathLike[str]) -> LLMTokenizer:
         InputError: there is none, it cannot be read, or needs transformers, which is not installed.
     """
     path = Path(source)
-    if path.suffix == ".model" and path.is_file():
+    if path.suffix == ".model":
+        if not path.is_file():
+            raise InputError(f"{path}: no such tokenizer; give its absolute path, or run where it is")
         return SentencePieceTokenizer(path)
     if (path / SENTENCEPIECE).is_file() and not (path / "tokenizer_config.json").is_file():
         return SentencePieceTokenizer(path / SENTENCEPIECE)

@@ -246,6 +246,16 @@ class DuplexParts:
             )
         return cls(config, llm, tokenizer, codec, perception, beside)
 
+    def located(self) -> dict[str, Any]:
+        """The configuration with absolute paths of the files and folders that it names: it can be read anywhere."""
+        config = dict(self.config)
+        for name in ("pretrained_llm", "tokenizer", "pretrained_audio_codec"):
+            if isinstance(config.get(name), str):
+                kind, colon, model = config[name].rpartition(":")
+                found = [(find_folder(one, self.beside), one) for one in model.split(",")]
+                config[name] = kind + colon + ",".join(str(path.absolute()) if path else one for path, one in found)
+        return config
+
     @property
     def ids(self) -> ChannelIds:
         """Ids of control."""

@@ -95,7 +95,7 @@ class DuplexS2STask(FairseqTask):
 
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints keep of the task: the configuration of the model."""
-        return {TASK_STATE: json.dumps(self.parts.config)}
+        return {TASK_STATE: json.dumps(self.parts.located())}
 
     @property
     def source_dictionary(self) -> None:

@@ -31,17 +31,19 @@ def _words(folder: Path, run: str, *more: str) -> list[Any]:
 
 
 def test_a_trained_model_knows_when_to_speak(tmp_path: Path, run_loaded: Any, checkout: Path) -> None:
-    write_config(tmp_path)
-    write_conversations(tmp_path, "train", 12)
-    write_conversations(tmp_path, "valid", 3, codes=False)  # encoded as they are read
+    data = tmp_path / "data"
+    write_config(data)
+    write_conversations(data, "train", 12)
+    write_conversations(data, "valid", 3, codes=False)  # encoded as they are read
     options = "--optimizer adam --lr 0.01 --max-tokens 240 --max-update 150 --clip-norm 1 --validate-interval 50"
     user_dir = ["--user-dir", str(checkout / "speechdlm_ext")]
-    done = run_loaded(_words(tmp_path, "run", *user_dir, *shlex.split(options)), env={"OMP_NUM_THREADS": "1"})
+    done = run_loaded(_words(data, "../run", *user_dir, *shlex.split(options)), env={"OMP_NUM_THREADS": "1"})
     logged = json.loads(re.findall(r"\| train \| (\{.*\})", done.stdout + done.stderr)[-1])
     # BOS, EOS and what all words have; which word it is takes longer than a test may.
     assert float(logged["train_text_accuracy"]) > 60 and float(logged["train_text_loss"]) < 0.5
+    # It knows where its tokenizer, language model and codec are, though they are not beside it.
     model = DuplexS2SModel.from_pretrained(tmp_path / "run" / "checkpoint_last.pt")
-    waves = torch.stack([read_sound(cut.source, 16000) for cut in read_cuts(tmp_path / "train.jsonl")[:3]])
+    waves = torch.stack([read_sound(cut.source, 16000) for cut in read_cuts(data / "train.jsonl")[:3]])
     said = model.offline_inference(waves, torch.full((3,), waves.size(1)))
     assert said["tokens_text"].size(0) == 3 and said["tokens_audio"].size(2) == 4
 
