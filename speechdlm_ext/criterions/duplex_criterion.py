@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch.nn.functional as F
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
 
-from speechdlm_ext.criterions.unit_lm_criterion import log_means, precise
+from speechdlm_ext.criterions.summed_criterion import SummedCriterion, precise
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.duplex_frames import IGNORED
 
@@ -24,7 +24,7 @@ class DuplexCriterionConfig(FairseqDataclass):
 
 
 @register_criterion("duplex_criterion", dataclass=DuplexCriterionConfig)
-class DuplexCriterion(FairseqCriterion):
+class DuplexCriterion(SummedCriterion):
     """``text_loss_weight`` · text + ``audio_loss_weight`` · codes / K, per frame.
 
     Frames beyond a row's end count neither in the sum nor in the number that it is divided by; the public code sums
@@ -33,6 +33,14 @@ class DuplexCriterion(FairseqCriterion):
     In the logs, per frame and in nats as the public code has them: ``loss``, ``text_loss``, ``audio_loss``;
     ``text_accuracy`` of frames with text, BOS or EOS and ``code_accuracy``, in percent.
     """
+
+    figures = (
+        ("loss", "loss", "frames", "as it is"),
+        ("text_loss", "text_loss", "frames", "as it is"),
+        ("audio_loss", "audio_loss", "frames", "as it is"),
+        ("text_accuracy", "correct_text", "text", "percent"),
+        ("code_accuracy", "correct_codes", "codes", "percent"),
+    )
 
     def __init__(self, task: Any, text_loss_weight: float, audio_loss_weight: float) -> None:
         super().__init__(task)
@@ -67,20 +75,3 @@ class DuplexCriterion(FairseqCriterion):
             "sample_size": size,
         }
         return loss, size, logs
-
-    @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Log means over all that was seen since the last log; see the class."""
-        log_means(
-            [{key: value for key, value in log.items() if key != "ntokens"} for log in logging_outputs],
-            ("loss", "loss", "frames", "as it is"),
-            ("text_loss", "text_loss", "frames", "as it is"),
-            ("audio_loss", "audio_loss", "frames", "as it is"),
-            ("text_accuracy", "correct_text", "text", "percent"),
-            ("code_accuracy", "correct_codes", "codes", "percent"),
-        )
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        """Every logged value is a sum."""
-        return True

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 from torch import Tensor, nn
 
-from speechdlm_ext.criterions.unit_lm_criterion import log_means, precise
+from speechdlm_ext.criterions.summed_criterion import SummedCriterion, precise
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.salm import IGNORED
 
@@ -30,7 +30,7 @@ class SALMCriterionConfig(FairseqDataclass):
 
 
 @register_criterion("salm_criterion", dataclass=SALMCriterionConfig)
-class SALMCriterion(FairseqCriterion):
+class SALMCriterion(SummedCriterion):
     """Cross entropy of the assistant's tokens, divided by their number over the whole update.
 
     With ``ctc_weight`` a CTC loss is added, for conversations of one audio and one answer: the symbols are the answers'
@@ -40,6 +40,13 @@ class SALMCriterion(FairseqCriterion):
     In the logs: ``loss`` and ``nll_loss`` in bits per token, ``ppl``, ``accuracy`` in percent of tokens, ``ctc_loss``
     in nats per token.
     """
+
+    figures = (
+        ("loss", "loss", "sample_size", "bits"),
+        ("nll_loss", "nll_loss", "predicted", "bits"),
+        ("accuracy", "correct", "predicted", "percent"),
+        ("ctc_loss", "ctc_loss", "ntokens", "as it is"),
+    )
 
     def __init__(self, task: Any, sentence_avg: bool, ctc_weight: float, ctc_updates: int) -> None:
         super().__init__(task)
@@ -87,19 +94,3 @@ class SALMCriterion(FairseqCriterion):
             reduction="sum",
             zero_infinity=True,
         )
-
-    @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Log means over all that was seen since the last log; see the class."""
-        log_means(
-            logging_outputs,
-            ("loss", "loss", "sample_size", "bits"),
-            ("nll_loss", "nll_loss", "predicted", "bits"),
-            ("accuracy", "correct", "predicted", "percent"),
-            ("ctc_loss", "ctc_loss", "ntokens", "as it is"),
-        )
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        """Every logged value is a sum."""
-        return True

@@ -5,12 +5,12 @@ from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from torch import Tensor
 
 from speechdlm_ext.asr.ctc_decoding import greedy
-from speechdlm_ext.criterions.unit_lm_criterion import log_means, precise
+from speechdlm_ext.criterions.summed_criterion import SummedCriterion, precise
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.metrics.words import count_errors
 from speechdlm_ext.modules.conv_speech import FRAMES, TEXT
@@ -36,12 +36,20 @@ class CTCCriterionConfig(FairseqDataclass):
 
 
 @register_criterion("speech_ctc", dataclass=CTCCriterionConfig)
-class CTCCriterion(FairseqCriterion):
+class CTCCriterion(SummedCriterion):
     """Connectionist temporal classification (Graves et al. 2006); the blank is the last symbol, as in NeMo.
 
     In the logs: ``loss`` by the reduction, in nats; ``nll_loss`` by symbol, in bits. In validation ``wer`` and ``cer``
     of the greedy text, in percent. ``impossible``: percent of utterances whose text is longer than their frames.
     """
+
+    figures = (
+        ("loss", "loss", "sample_size", "as it is"),
+        ("nll_loss", "nll_loss", "ntokens", "bits"),
+        ("impossible", "impossible", "nsentences", "percent"),
+        ("wer", "word_errors", "words", "percent"),
+        ("cer", "character_errors", "characters", "percent"),
+    )
 
     def __init__(self, task: Any, ctc_reduction: str, no_zero_infinity: bool) -> None:
         super().__init__(task)
@@ -84,27 +92,10 @@ class CTCCriterion(FairseqCriterion):
         for found, target, size in zip(
             greedy(log_probs, lengths), sample["target"].tolist(), sample["target_lengths"], strict=True
         ):
-            wanted, text = self.dictionary.text(target[:size]), self.dictionary.text(found.symbols)
-            for name, count in count_errors(wanted, text)._asdict().items():
+            expected, text = self.dictionary.text(target[:size]), self.dictionary.text(found.symbols)
+            for name, count in count_errors(expected, text)._asdict().items():
                 sums[name] += count
         return sums
-
-    @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Log means over all that was seen since the last log; see the class."""
-        log_means(
-            logging_outputs,
-            ("loss", "loss", "sample_size", "as it is"),
-            ("nll_loss", "nll_loss", "ntokens", "bits"),
-            ("impossible", "impossible", "nsentences", "percent"),
-            ("wer", "word_errors", "words", "percent"),
-            ("cer", "character_errors", "characters", "percent"),
-        )
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        """Every logged value is a sum."""
-        return True
 
 
 @dataclass
@@ -117,12 +108,21 @@ class LabelCriterionConfig(FairseqDataclass):
 
 
 @register_criterion("speech_labels", dataclass=LabelCriterionConfig)
-class LabelCriterion(FairseqCriterion):
+class LabelCriterion(SummedCriterion):
     """Mean cross entropy of the labels of clips, or of frames.
 
     In the logs: ``loss`` in nats, ``nll_loss`` in bits; ``accuracy`` in percent; with two labels also ``precision``,
     ``recall`` and ``f1`` in percent of the second one (speech, of a detector).
     """
+
+    figures = (
+        ("loss", "loss", "sample_size", "as it is"),
+        ("nll_loss", "loss", "sample_size", "bits"),
+        ("accuracy", "correct", "labels", "percent"),
+        ("precision", "hits", "found", "percent"),
+        ("recall", "hits", "true", "percent"),
+        ("f1", "hits", "f1_count", "percent"),
+    )
 
     def __init__(self, task: Any, label_weights: Optional[str]) -> None:
         super().__init__(task)
@@ -159,24 +159,6 @@ class LabelCriterion(FairseqCriterion):
                 hits=(found & true).sum(), found=found.sum(), true=true.sum(), f1_count=(found.sum() + true.sum()) / 2
             )
         return loss, size, logs
-
-    @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Log means over all that was seen since the last log; see the class."""
-        log_means(
-            logging_outputs,
-            ("loss", "loss", "sample_size", "as it is"),
-            ("nll_loss", "loss", "sample_size", "bits"),
-            ("accuracy", "correct", "labels", "percent"),
-            ("precision", "hits", "found", "percent"),
-            ("recall", "hits", "true", "percent"),
-            ("f1", "hits", "f1_count", "percent"),
-        )
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        """Every logged value is a sum."""
-        return True
 
 
 IGNORED = -100

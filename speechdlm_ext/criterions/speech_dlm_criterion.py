@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from fairseq import metrics, utils
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 from torch import Tensor
 
+from speechdlm_ext.criterions.summed_criterion import SummedCriterion, precise, sum_logs
 from speechdlm_ext.data.flags import cross_weights
 from speechdlm_ext.data.unit_counts import UPDATE_COUNTS
 from speechdlm_ext.errors import InputError
@@ -44,7 +45,7 @@ class Term(NamedTuple):
 
 
 @register_criterion("speech_dlm_criterion", dataclass=SpeechDLMCriterionConfig)
-class SpeechDLMCriterion(FairseqCriterion):
+class SpeechDLMCriterion(SummedCriterion):
     """Weighted sum of up to three losses over pairs (channel, predicted channel).
 
     - *next*: cross entropy at every frame.
@@ -172,21 +173,21 @@ class SpeechDLMCriterion(FairseqCriterion):
     def _unit_term(self, logits: Tensor, units: Tensor, counted: int) -> Term:
         """Cross entropy in nats of ``counted`` units ``(…)`` among padding; ``logits`` ``(…, V)``."""
         logits, units = logits.flatten(0, -2), units.flatten()
-        loss = F.cross_entropy(_precise(logits), units, ignore_index=self.padding_idx, reduction="sum")
+        loss = F.cross_entropy(precise(logits), units, ignore_index=self.padding_idx, reduction="sum")
         correct = ((logits.argmax(-1) == units) & units.ne(self.padding_idx)).sum()
         return Term(loss, correct, counted)
 
     @staticmethod
     def _duration_term(predicted: Tensor, frames: Tensor) -> Term:
         """L1 in frames; both ``(N,)``."""
-        predicted = _precise(predicted)
+        predicted = precise(predicted)
         loss = F.l1_loss(predicted, frames.to(predicted), reduction="sum")
         return Term(loss, (predicted.round() == frames).sum(), len(frames))
 
     @staticmethod
     def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
         """Log means over all that was seen since the last log; see the class."""
-        sums = _sums(logging_outputs)
+        sums = sum_logs(logging_outputs)
         pairs = [key[: -len("ntokens")] for key in sums if key.startswith("[") and key.endswith("ntokens")]
         # "[A-A]": the same name on both sides of the middle; names may hold hyphens themselves
         own = [pair for pair in pairs if pair[1 : len(pair) // 2] == pair[len(pair) // 2 + 1 : -1]]
@@ -210,29 +211,8 @@ class SpeechDLMCriterion(FairseqCriterion):
         if sums.get("sample_size"):
             metrics.log_derived("loss", lambda meters: _total_loss(meters, shares))
 
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        """Every logged value is a sum."""
-        return True
-
 
 _SUMS = ("_loss", "_correct", "_count")
-
-
-def _sums(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
-    """The sum of each figure; those on a device come to the host together."""
-    entries = [(key, value) for log in logging_outputs for key, value in log.items()]
-    tensors = [value.double() for _, value in entries if isinstance(value, Tensor)]
-    numbers = iter(torch.stack(tensors).tolist() if tensors else [])
-    sums: dict[str, float] = {}
-    for key, value in entries:
-        sums[key] = sums.get(key, 0.0) + float(next(numbers) if isinstance(value, Tensor) else value)
-    return sums
-
-
-def _precise(values: Tensor) -> Tensor:
-    """Losses are summed in fp32, or in fp64 where the model is."""
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def _log_perplexity(name: str, key: str = "") -> None:

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from fairseq import metrics
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
 from torch import Tensor
 
+from speechdlm_ext.criterions.summed_criterion import SummedCriterion
 from speechdlm_ext.modules.discriminators import adversarial_loss, discriminator_loss, feature_loss
 
 PARTS = ("mel_loss", "discriminator_loss", "adversarial_loss", "feature_loss")
@@ -26,12 +26,14 @@ class UnitHiFiGANCriterionConfig(FairseqDataclass):
 
 
 @register_criterion("unit_hifigan_criterion", dataclass=UnitHiFiGANCriterionConfig)
-class UnitHiFiGANCriterion(FairseqCriterion):
+class UnitHiFiGANCriterion(SummedCriterion):
     """The sum of both sides' losses; see :class:`speechdlm_ext.models.unit_hifigan.UnitHiFiGAN` for why one sum does.
 
     ``mel_loss`` is the mean absolute difference of log mel magnitudes (natural logarithm). Validation has it alone. All
     figures are means over crops.
     """
+
+    figures = tuple((name, name, "nsentences", "as it is") for name in ("loss", *PARTS))
 
     def __init__(
         self,
@@ -79,19 +81,3 @@ class UnitHiFiGANCriterion(FairseqCriterion):
         )
         magnitudes = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + 1e-9)
         return torch.log((self.bands.float().T @ magnitudes).clamp_min(1e-5))
-
-    @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Means over crops."""
-        crops = sum(output.get("nsentences", 0) for output in logging_outputs)
-        if not crops:
-            return
-        for name in ("loss", *PARTS):
-            if any(name in output for output in logging_outputs):
-                total = sum(output.get(name, 0) for output in logging_outputs)
-                metrics.log_scalar(name, total / crops, crops, round=4)
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        """They are sums."""
-        return True

@@ -1,17 +1,15 @@
 """The loss of unit language models: the next unit, and how long the one that was read goes on."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from fairseq import metrics, utils
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 from torch import Tensor
 
+from speechdlm_ext.criterions.summed_criterion import SummedCriterion, precise
 from speechdlm_ext.errors import InputError
 
 
@@ -29,7 +27,7 @@ class UnitLMCriterionConfig(FairseqDataclass):
 
 
 @register_criterion("unit_lm_criterion", dataclass=UnitLMCriterionConfig)
-class UnitLMCriterion(FairseqCriterion):
+class UnitLMCriterion(SummedCriterion):
     """Cross entropy of the next unit or boundary, plus the L1 distance of durations in frames.
 
     Every sum is over tokens, and the sample size is their number, so that an update does not depend on how its batches
@@ -40,6 +38,15 @@ class UnitLMCriterion(FairseqCriterion):
     audio, the same bits for the seconds that the units last (comparable between codebooks), where these are known;
     ``accuracy`` in percent of units; ``duration_loss`` in frames.
     """
+
+    figures = (
+        ("loss", "loss", "sample_size", "bits"),
+        ("nll_loss", "nll_loss", "ntokens", "bits"),
+        ("bits_per_unit", "unit_nll", "units", "bits"),
+        ("bits_per_second", "unit_nll", "seconds", "bits"),
+        ("accuracy", "correct", "units", "percent"),
+        ("duration_loss", "duration_loss", "durations", "as it is"),
+    )
 
     def __init__(self, task: Any, sentence_avg: bool, label_smoothing: float, duration_loss_weight: float) -> None:
         super().__init__(task)
@@ -84,51 +91,3 @@ class UnitLMCriterion(FairseqCriterion):
             loss=loss.detach(), ntokens=sample["ntokens"], nsentences=sample["nsentences"], sample_size=sample_size
         )
         return loss, sample_size, logs
-
-    @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Log means over all that was seen since the last log; see the class."""
-        log_means(
-            logging_outputs,
-            ("loss", "loss", "sample_size", "bits"),
-            ("nll_loss", "nll_loss", "ntokens", "bits"),
-            ("bits_per_unit", "unit_nll", "units", "bits"),
-            ("bits_per_second", "unit_nll", "seconds", "bits"),
-            ("accuracy", "correct", "units", "percent"),
-            ("duration_loss", "duration_loss", "durations", "as it is"),
-        )
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        """Every logged value is a sum."""
-        return True
-
-
-def precise(values: Tensor) -> Tensor:
-    """Losses are summed in fp32, or in fp64 where the model is."""
-    return values if values.dtype == torch.float64 else values.float()
-
-
-SCALES = {"bits": 1 / math.log(2), "percent": 100.0, "as it is": 1.0}
-
-
-def log_means(logging_outputs: list[dict[str, Any]], *figures: tuple[str, str, str, str]) -> None:
-    """Log ratios of sums, and ``ppl`` of ``nll_loss``.
-
-    Args:
-        logging_outputs: sums by name, of each batch.
-        figures: name, its sum, the count that it is divided by, and its unit in :data:`SCALES`.
-    """
-    sums: dict[str, Any] = {}
-    for log in logging_outputs:
-        for key, value in log.items():
-            sums[key] = sums.get(key, 0.0) + value
-    # All at once: each copy from a GPU waits for it.
-    on_device = {key: value.double() for key, value in sums.items() if isinstance(value, Tensor)}
-    if on_device:
-        sums.update(zip(on_device, torch.stack(list(on_device.values())).tolist(), strict=True))
-    for name, total, count, unit in figures:
-        if sums.get(count) and total in sums:
-            metrics.log_scalar(name, sums[total] / sums[count] * SCALES[unit], sums[count], round=6)
-    if any(name == "nll_loss" and sums.get(count) for name, _, count, _ in figures):
-        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
 from omegaconf import II
 from torch import Tensor
 
-from speechdlm_ext.criterions.unit_lm_criterion import log_means, precise
+from speechdlm_ext.criterions.summed_criterion import SummedCriterion, precise
 from speechdlm_ext.data.unit_codec_dictionary import EOP
 
 
@@ -21,12 +21,19 @@ class UnitToCodecCriterionConfig(FairseqDataclass):
 
 
 @register_criterion("unit_to_codec_criterion", dataclass=UnitToCodecCriterionConfig)
-class UnitToCodecCriterion(FairseqCriterion):
+class UnitToCodecCriterion(SummedCriterion):
     """Cross entropy of what a unit sounds like and how long it lasts.
 
     In the logs: ``loss`` in bits per target, ``ppl``; ``codec_accuracy`` of codec tokens and ``eop_accuracy`` of ends
     of units, in percent.
     """
+
+    figures = (
+        ("loss", "loss", "sample_size", "bits"),
+        ("nll_loss", "nll_loss", "ntokens", "bits"),
+        ("codec_accuracy", "correct_codec", "codec", "percent"),
+        ("eop_accuracy", "correct_ends", "ends", "percent"),
+    )
 
     def __init__(self, task: Any, sentence_avg: bool) -> None:
         super().__init__(task)
@@ -55,19 +62,3 @@ class UnitToCodecCriterion(FairseqCriterion):
             "sample_size": size,
         }
         return loss, size, logs
-
-    @staticmethod
-    def reduce_metrics(logging_outputs: list[dict[str, Any]]) -> None:
-        """Log means over all that was seen since the last log; see the class."""
-        log_means(
-            logging_outputs,
-            ("loss", "loss", "sample_size", "bits"),
-            ("nll_loss", "nll_loss", "ntokens", "bits"),
-            ("codec_accuracy", "correct_codec", "codec", "percent"),
-            ("eop_accuracy", "correct_ends", "ends", "percent"),
-        )
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        """Every logged value is a sum."""
-        return True

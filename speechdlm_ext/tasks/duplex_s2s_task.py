@@ -11,13 +11,14 @@ from typing import Any, Optional
 import yaml
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II
 
 from speechdlm_ext.data.duplex_dataset import DuplexCuts, DuplexS2SDataset
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.models.duplex_s2s import TASK_STATE, DuplexParts
 from speechdlm_ext.modules.duplex_frames import ChannelIds
+from speechdlm_ext.tasks.plain_task import PlainTask
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class DuplexS2STaskConfig(FairseqDataclass):
 
 
 @register_task("duplex_s2s_task", dataclass=DuplexS2STaskConfig)
-class DuplexS2STask(FairseqTask):
+class DuplexS2STask(PlainTask):
     """Duplex speech-to-speech."""
 
     cfg: DuplexS2STaskConfig
@@ -96,20 +97,6 @@ class DuplexS2STask(FairseqTask):
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints keep of the task: the configuration of the model."""
         return {TASK_STATE: json.dumps(self.parts.located())}
-
-    @property
-    def source_dictionary(self) -> None:
-        """There is none."""
-        return None
-
-    @property
-    def target_dictionary(self) -> None:
-        """There is none."""
-        return None
-
-    def max_positions(self) -> None:
-        """There is no greatest number of positions."""
-        return None
 
 
 def read_model_config(path: Path) -> dict[str, Any]:

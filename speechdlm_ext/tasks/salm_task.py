@@ -8,12 +8,13 @@ from typing import Any, Optional
 import yaml
 from fairseq import utils
 from fairseq.dataclass import FairseqDataclass
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II
 
 from speechdlm_ext.data.conversations import Conversation, iter_conversations
 from speechdlm_ext.data.salm_dataset import ConversationDataset, SALMDataset, read_section
 from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.tasks.plain_task import PlainTask
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class SALMTaskConfig(FairseqDataclass):
 
 
 @register_task("salm_task", dataclass=SALMTaskConfig)
-class SALMTask(FairseqTask):
+class SALMTask(PlainTask):
     """Prompts with audio to text.
 
     Attributes:
@@ -115,17 +116,3 @@ class SALMTask(FairseqTask):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what a checkpoint says of its model, before that is built."""
         self.origin = state_dict.get("salm")
-
-    def max_positions(self) -> None:
-        """Longer conversations are skipped by the data set."""
-        return None
-
-    @property
-    def source_dictionary(self) -> None:
-        """There is none."""
-        return None
-
-    @property
-    def target_dictionary(self) -> None:
-        """There is none."""
-        return None

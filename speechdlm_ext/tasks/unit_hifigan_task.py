@@ -7,12 +7,13 @@ from typing import Any, Optional
 
 from fairseq import utils
 from fairseq.dataclass import FairseqDataclass
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II
 
 from speechdlm_ext.data.unit_wave_dataset import UnitWaveDataset, match_rows
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.recordings import audio_paths, read_manifest
+from speechdlm_ext.tasks.plain_task import PlainTask
 from speechdlm_ext.units.codebook_files import load_codebook
 from speechdlm_ext.units.files import read_unit_file
 
@@ -41,7 +42,7 @@ class UnitHiFiGANTaskConfig(FairseqDataclass):
 
 
 @register_task("unit_hifigan_task", dataclass=UnitHiFiGANTaskConfig)
-class UnitHiFiGANTask(FairseqTask):
+class UnitHiFiGANTask(PlainTask):
     """Units and sound side by side (Polyak et al. 2021).
 
     Attributes:
@@ -100,20 +101,6 @@ class UnitHiFiGANTask(FairseqTask):
         minutes = sum(len(item.units) for item in items) / self.frame_rate / 60
         logger.info("%s: %.1f min of %d channels, %d crops", split, minutes, len(items), len(dataset))
         self.datasets[split] = dataset
-
-    def max_positions(self) -> None:
-        """No limit."""
-        return None
-
-    @property
-    def source_dictionary(self) -> None:
-        """None: units are numbers."""
-        return None
-
-    @property
-    def target_dictionary(self) -> None:
-        """None: sound has no words."""
-        return None
 
 
 def _speakers(row: dict[str, Any], field_name: str) -> list[str]:
