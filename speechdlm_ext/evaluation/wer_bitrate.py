@@ -106,7 +106,9 @@ def abx_error(
     folder.mkdir(parents=True, exist_ok=True)
     for name, own in units.items():
         torch.save(torch.tensor(own).unsqueeze(1), folder / f"{name}.pt")
-    return float(zerospeech_abx(item_file, folder, frequency=frame_rate, distance="identical", speaker="within"))
+    # Groups of 10 at most, as in the ZeroSpeech challenge of 2021.
+    options = {"max_size_group": 10, "speaker": "within", "distance": "identical", "frequency": f"{frame_rate:g}"}
+    return float(zerospeech_abx(item_file, folder, **options))
 
 
 def require_fastabx() -> None:
