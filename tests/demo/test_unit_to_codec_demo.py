@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 
 pytestmark = pytest.mark.long
 
@@ -18,7 +19,8 @@ def test_the_demo_trains_resynthesizes_and_recognises(
     speech = data / "speech" / "ljspeech"
     said = {"LJ001-0002": "in being comparatively modern.", "LJ001-0008": "has never been surpassed."}
     paths = {name: str(speech / f"{name}.flac") for name in said}
-    rows = [{"id": name, "audio_filepath": paths[name], "duration": 1.7, "text": said[name]} for name in said]
+    seconds = {name: soundfile.info(path).duration for name, path in paths.items()}
+    rows = [{"id": name, "audio_filepath": paths[name], "duration": seconds[name], "text": said[name]} for name in said]
     for name, chosen in (("speaker", rows), ("test", rows[:1])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
     command = [
