@@ -249,7 +249,7 @@ class NeuralType:
         axes: names (see :meth:`AxisKind.from_str`) or :class:`AxisType` objects, lists before tensor axes; None is
             a value without axes.
         elements_type: an instance.
-        optional: whether an argument may be left out.
+        optional: whether an argument may be missing.
 
     Raises:
         ValueError: the axes do not fit together, or ``elements_type`` is a class.

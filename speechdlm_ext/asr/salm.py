@@ -1,4 +1,4 @@
-"""Recognition by SALM: a language model that hears, asked to say what was said."""
+"""Recognition by SALM: a language model with audio in its prompt, asked to repeat what was said."""
 
 from __future__ import annotations
 

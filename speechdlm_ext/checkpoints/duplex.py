@@ -59,7 +59,7 @@ def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tupl
 def write_duplex(folder: str | os.PathLike[str], model: DuplexS2S, parts: DuplexParts, overwrite: bool = False) -> None:
     """Write the published form, with the tokenizer and the language model's configuration.
 
-    What follows from the configuration (causal masks, losses of the codec) is left out.
+    What follows from the configuration (causal masks, losses of the codec) is not written.
 
     Raises:
         InputError: there is a model already, and not ``overwrite``.

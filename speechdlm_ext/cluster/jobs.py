@@ -218,7 +218,7 @@ def _state(submission: Submission, name: str, job: str, queued: str | None) -> T
 
 
 def _last_lines(log: Path | None) -> list[str]:
-    """The last lines that the command itself has written; submitit's own, and its traceback, are left out."""
+    """The last lines that the command itself has written; submitit's own, and its traceback, are skipped."""
     if log is None:
         return ["no log: it has not started"]
     with open(log, "rb") as file:

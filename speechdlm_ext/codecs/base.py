@@ -63,11 +63,11 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def encode_rows(self, waves: Tensor, lengths: Tensor) -> Tensor:
-        """Sound ``(B, N)`` of so many samples a row to codes ``(B, Q, L)``; anything beyond a row's end."""
+        """Sound ``(B, N)`` of so many samples per row to codes ``(B, Q, L)``; anything beyond a row's end."""
 
     @abstractmethod
     def decode_rows(self, codes: Tensor, lengths: Tensor) -> Tensor:
-        """Codes ``(B, Q, L)`` of so many frames a row to sound ``(B, L · hop)``; anything beyond a row's end."""
+        """Codes ``(B, Q, L)`` of so many frames per row to sound ``(B, L · hop)``; anything beyond a row's end."""
 
     @property
     def device(self) -> torch.device:

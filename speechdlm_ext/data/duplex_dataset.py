@@ -180,7 +180,7 @@ class DuplexCuts(TokenDataset):
             if channel.lost and lost == channel.lost:
                 logger.warning("%s: no frames for %s", cut.where, "; ".join(channel.notes))
         if lost:
-            logger.warning("%s: %d tokens of text have no frame and are left out in all", path, lost)
+            logger.warning("%s: %d tokens of text have no frame and are skipped", path, lost)
         self.sizes = np.array(sizes)
 
     def __getitem__(self, index: int) -> dict[str, Any]:

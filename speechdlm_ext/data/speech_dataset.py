@@ -166,7 +166,7 @@ def encode_texts(
         told = f"{unknown.total()} characters outside the vocabulary, first in {first}: {named}"
         if not drop_unknown:
             raise InputError(f"{told}; pass --unknown-characters drop, or normalise the texts")
-        logger.warning("%s: left out", told)
+        logger.warning("%s: skipped", told)
     if empty:
         logger.warning("%d texts are empty: for CTC, recordings without speech", empty)
     return found

@@ -20,9 +20,9 @@ class DuplexOptions:
     """How frames are decoded; the defaults are the published ones, greedy.
 
     Attributes:
-        temperature: divides the logits of codes; 0 takes the likeliest.
+        temperature: divides the logits of codes; 0 takes the most probable.
         text_temperature: the same for text.
-        top_k: sample from this many likeliest codes, or tokens; -1 for all.
+        top_k: sample from this many most probable codes, or tokens; -1 for all.
         top_p: sample from the smallest set whose probability reaches this; -1 for all.
         seed: a row's samples depend on it and on the row's number alone.
 

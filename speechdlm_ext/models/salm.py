@@ -1,4 +1,4 @@
-"""SALM: a text language model that hears; audio embeddings stand where a prompt has placeholders (NeMo speechlm2)."""
+"""SALM: a text language model with audio; embeddings stand where a prompt has placeholders (NeMo speechlm2)."""
 
 import json
 import os

@@ -151,7 +151,7 @@ class _Decoder(nn.Module):
 class SpeechDecoder(nn.Module):
     """NeMo's ``TransformerARSpeechDecoder``: a causal transformer with convolutions of its own over frames.
 
-    Parameters are named as in the published weights, whose masks (``…causal_mask``) are left out.
+    Parameters are named as in the published weights, whose masks (``…causal_mask``) are skipped.
 
     Args:
         options: see :class:`SpeechDecoderOptions`.

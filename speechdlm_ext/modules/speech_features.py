@@ -57,7 +57,7 @@ class SpeechFeatures(nn.Module):
         return self.sample_rate / self.hop
 
     def spectrum(self, wave: Tensor, lengths: Tensor, window: Tensor, reflect: bool) -> Tensor:
-        """Power spectrum (B, n_fft // 2 + 1, N // hop + 1) of sound (B, N) with N_i valid samples a row.
+        """Power spectrum (B, n_fft // 2 + 1, N // hop + 1) of sound (B, N) with N_i valid samples per row.
 
         Each row continues beyond its own end as it would alone: with zeros, or with its reflection. In double
         precision: in single, quiet bands differ by 1e-4 from one processor to the next.
@@ -253,7 +253,7 @@ class Preprocessor(nn.Module):
         positional=True,
     )
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, D, T) and their valid frames (B,) of sound (B, N), (B,) samples a row."""
+        """Features (B, D, T) and their valid frames (B,) of sound (B, N), (B,) samples per row."""
         found: tuple[Tensor, Tensor] = self.featurizer(wave, lengths)
         return found
 

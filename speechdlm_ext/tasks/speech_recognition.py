@@ -123,8 +123,8 @@ class SpeechRecognitionTask(FairseqTask):
     def symbols(self) -> tuple[str, ...]:
         """Of the vocabulary; raises :class:`InputError` where none is known."""
         if not self._dictionary.symbols:
-            wanted = "--vocabulary, see data_prep/train_tokenizer.py" if self.target == TEXT else "--labels"
-            raise InputError(f"no vocabulary in {self.cfg.data}: pass {wanted}")
+            needed = "--vocabulary, see data_prep/train_tokenizer.py" if self.target == TEXT else "--labels"
+            raise InputError(f"no vocabulary in {self.cfg.data}: pass {needed}")
         return self._dictionary.symbols
 
     @property

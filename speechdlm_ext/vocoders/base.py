@@ -144,7 +144,7 @@ VOCODERS = {
                 "WavTokenizer or a published one's name, or KIND:MODEL of another codec (default: small_600_24k_4096)",
             ),
             Option("temperature", "divides the logits; 0 is greedy (default: 1)", {"type": float}),
-            Option("top-p", "sample from the likeliest tokens of this probability (default: 0.8)", {"type": float}),
+            Option("top-p", "sample from the most probable tokens of this probability (default: 0.8)", {"type": float}),
             Option(
                 "max-codec-tokens-per-phone", "of each unit without a duration (default: 10, 250 ms)", {"type": int}
             ),

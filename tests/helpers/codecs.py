@@ -9,7 +9,7 @@ from torch import nn
 
 
 def tiny_encodec(causal: bool = True, **options: Any) -> Any:
-    """An ``EncodecModel`` of 3 codebooks of 16, 16 samples a frame; its codebooks are as wide as what it quantizes."""
+    """An ``EncodecModel`` of 3 codebooks of 16, 16 samples per frame; its codebooks are as wide as what it quantizes."""
     from transformers import EncodecConfig, EncodecModel
 
     config = EncodecConfig(
@@ -26,7 +26,7 @@ def tiny_encodec(causal: bool = True, **options: Any) -> Any:
 
 
 def tiny_mimi() -> Any:
-    """A ``MimiModel`` of 4 codebooks of 16, 32 samples a frame, whose attention sees 10 steps."""
+    """A ``MimiModel`` of 4 codebooks of 16, 32 samples per frame, whose attention sees 10 steps."""
     from transformers import MimiConfig, MimiModel
 
     config = MimiConfig(
@@ -43,7 +43,7 @@ def tiny_mimi() -> Any:
 
 
 def nemo_config() -> dict[str, Any]:
-    """``model_config.yaml`` of an audio codec of 2 codebooks of 20, 12 samples a frame."""
+    """``model_config.yaml`` of an audio codec of 2 codebooks of 20, 12 samples per frame."""
     return {
         "target": "nemo.collections.tts.models.audio_codec.AudioCodecModel",
         "sample_rate": 1200,
