@@ -31,9 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, default=0.0, help="of the codes; 0 is greedy (default)")
     parser.add_argument("--text-temperature", type=float, default=0.0, help="of the text; 0 is greedy (default)")
     parser.add_argument("--top-k", type=int, default=-1, help="sample from this many most probable tokens; -1 for all")
-    parser.add_argument(
-        "--top-p", type=float, default=-1, help="sample from the most probable tokens of this probability"
-    )
+    parser.add_argument("--top-p", type=float, default=-1, help="sample from the top tokens of this probability")
     parser.add_argument("--seed", type=int, default=1, help="of samples (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the figures that are there")
     add_machine_options(parser)

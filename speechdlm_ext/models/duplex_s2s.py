@@ -1,4 +1,4 @@
-"""Duplex speech-to-speech models: a language model conditioned on the user's sound that answers frame by frame (NeMo speechlm2)."""
+"""Duplex speech-to-speech models: a language model that takes in sound and answers, frame by frame (NeMo speechlm2)."""
 
 from __future__ import annotations
 

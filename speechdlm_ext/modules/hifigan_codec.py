@@ -100,7 +100,7 @@ class HiFiGANCodecConfig:
             raise InputError(f"codec: the configuration has no {error.args[0]}") from None
         if math.prod(shapes.up_rates) != shapes.hop or int(config.get("samples_per_frame", shapes.hop)) != shapes.hop:
             raise InputError(
-                f"codec: the encoder takes {shapes.hop} samples per frame, the decoder makes {math.prod(shapes.up_rates)}"
+                f"codec: the encoder has {shapes.hop} samples per frame, the decoder {math.prod(shapes.up_rates)}"
                 f", samples_per_frame is {config.get('samples_per_frame')}: three equal numbers are expected"
             )
         if shapes.dim != shapes.groups * len(shapes.levels) or shapes.dim != int(decoder["input_dim"]):

@@ -9,7 +9,7 @@ from torch import nn
 
 
 def tiny_encodec(causal: bool = True, **options: Any) -> Any:
-    """An ``EncodecModel`` of 3 codebooks of 16, 16 samples per frame; its codebooks are as wide as what it quantizes."""
+    """An ``EncodecModel`` of 3 codebooks of 16, 16 samples per frame, as wide as what it quantizes."""
     from transformers import EncodecConfig, EncodecModel
 
     config = EncodecConfig(
