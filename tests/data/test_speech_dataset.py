@@ -119,7 +119,7 @@ def test_characters_outside_the_vocabulary_are_counted_and_named(caplog: pytest.
         encode_texts(rows, tokenizer, drop_unknown=False, needed=True)
     found = encode_texts(rows, tokenizer, drop_unknown=True, needed=True)
     assert [one.tolist() for one in found] == [[1, 2], [1, 2, 2], []]
-    assert "left out" in caplog.text and "1 texts are empty" in caplog.text
+    assert "skipped" in caplog.text and "1 texts are empty" in caplog.text
     assert [needed_frames(one) for one in found] == [2, 4, 0]
 
 
