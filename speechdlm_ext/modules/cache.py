@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
@@ -43,7 +44,8 @@ class DecoderCache:
         self.capacity, self.channels, self.device = capacity, channels, device
         self.rolling, self.static = rolling, static
         self.length = 0
-        self._buffers: dict[tuple[int, str], Tensor] = {}
+        # Keys and values apart: a compiled step writes into a buffer of its own, but copies the whole of a shared one.
+        self._buffers: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
         if static:
             self._numbers = torch.arange(capacity, device=device).unsqueeze(0)
             self._step = torch.zeros(2, 1, dtype=torch.long, device=device)  # position and slot
@@ -94,51 +96,50 @@ class DecoderCache:
         Returns:
             All that this pass may attend to, ``(rows, heads, keys, head dimension)`` each, under :attr:`mask`.
         """
-        buffer = self._buffer(layer, name, keys, sources)
+        buffers = self._buffers.get((layer, name)) or self._make(layer, name, keys, sources)
         if self._fixed:
             slots = self._step[1] * sources + torch.arange(sources, device=keys.device)
-            return buffer[0].index_copy_(2, slots, keys), buffer[1].index_copy_(2, slots, values)
+            return buffers[0].index_copy_(2, slots, keys), buffers[1].index_copy_(2, slots, values)
         if self._in_place:
-            begin = self._first * sources
-            buffer[0, :, :, begin : begin + keys.size(2)] = keys
-            buffer[1, :, :, begin : begin + keys.size(2)] = values
-            seen = buffer[:, :, :, : self._end * sources]
-            return seen[0], seen[1]
+            begin, end = self._first * sources, self._end * sources
+            for buffer, new in zip(buffers, (keys, values), strict=True):
+                buffer[:, :, begin : begin + new.size(2)] = new
+            return buffers[0][:, :, :end], buffers[1][:, :, :end]
         assert sources == 1, "a rolling cache holds one key for each position"
-        new = torch.stack([keys, values])
-        seen = torch.cat([buffer[:, :, :, self._kept], new], 3)
-        buffer[:, :, :, self._slots] = new[:, :, :, -self.capacity :]
+        seen = []
+        for buffer, new in zip(buffers, (keys, values), strict=True):
+            seen.append(torch.cat([buffer[:, :, self._kept], new], 2))
+            buffer[:, :, self._slots] = new[:, :, -self.capacity :]
         return seen[0], seen[1]
 
-    def _buffer(self, layer: int, name: str, keys: Tensor, sources: int) -> Tensor:
-        """Keys and values of one attention block, ``(2, rows, heads, capacity · sources, head dimension)``."""
-        if (layer, name) not in self._buffers:
-            rows, heads, _, dim = keys.shape
-            self._keep((layer, name), keys.new_zeros(2, rows, heads, self.capacity * sources, dim))
-        return self._buffers[layer, name]
+    def _make(self, layer: int, name: str, keys: Tensor, sources: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one attention block, ``(rows, heads, capacity · sources, head dimension)`` each."""
+        rows, heads, _, dim = keys.shape
+        shape = rows, heads, self.capacity * sources, dim
+        return self._keep((layer, name), keys.new_zeros(shape), keys.new_zeros(shape))
 
-    def _keep(self, name: tuple[int, str], buffer: Tensor) -> None:
-        if self.static and buffer.is_cuda:  # CUDA graphs write where they were recorded
-            torch._dynamo.mark_static_address(buffer)
-        self._buffers[name] = buffer
+    def _keep(self, name: tuple[int, str], keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if self.static and keys.is_cuda:  # CUDA graphs write where they were recorded
+            torch._dynamo.mark_static_address(keys)
+            torch._dynamo.mark_static_address(values)
+        self._buffers[name] = keys, values
+        return keys, values
 
     def select(self, rows: Tensor) -> None:
         """Keep the given batch rows with all their channels, in that order, repeated where they are named twice."""
         inner = (rows.unsqueeze(1) * self.channels + torch.arange(self.channels, device=rows.device)).flatten()
-        for name, buffer in self._buffers.items():
-            if len(inner) != buffer.size(1):
-                self._keep(name, buffer.index_select(1, inner))
+        for name, (keys, values) in self._buffers.items():
+            if len(inner) != len(keys):
+                self._keep(name, keys[inner], values[inner])
             else:
-                used = min(self.length, self.capacity) * buffer.size(3) // self.capacity
-                buffer[:, :, :, :used] = buffer[:, inner, :, :used]
+                used = min(self.length, self.capacity) * keys.size(2) // self.capacity
+                keys[:, :, :used], values[:, :, :used] = keys[inner, :, :used], values[inner, :, :used]
 
     def grow(self, capacity: int) -> None:
         """Make room for more positions than before; those of a cache that neither rolls nor is static."""
-        for name, buffer in self._buffers.items():
-            rows, heads, size, dim = buffer.shape[1:]
-            wider = buffer.new_zeros(2, rows, heads, size // self.capacity * capacity, dim)
-            wider[:, :, :, :size] = buffer
-            self._keep(name, wider)
+        for name, (keys, values) in self._buffers.items():
+            room = (0, 0, 0, keys.size(2) // self.capacity * (capacity - self.capacity))
+            self._keep(name, F.pad(keys, room), F.pad(values, room))
         self.capacity = capacity
 
     def clear(self) -> None:

@@ -69,13 +69,13 @@ def test_samples_of_a_row_do_not_depend_on_others_in_windows_either(acoustic: Un
 
 def test_long_rows_take_the_memory_of_a_window(acoustic: UnitToCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    keep = cache.DecoderCache._keep
+    extend = cache.DecoderCache.extend
 
-    def counted(self: Any, name: Any, buffer: torch.Tensor) -> None:
-        sizes.append(buffer.numel())
-        keep(self, name, buffer)
+    def counted(self: Any, count: int) -> cache.DecoderCache:
+        sizes.append(self.capacity)
+        return extend(self, count)
 
-    monkeypatch.setattr(cache.DecoderCache, "_keep", counted)
+    monkeypatch.setattr(cache.DecoderCache, "extend", counted)
     largest = {}
     for count in (30, 240, 480):
         sizes.clear()
