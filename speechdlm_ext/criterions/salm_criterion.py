@@ -11,8 +11,8 @@ from omegaconf import II
 from torch import Tensor, nn
 
 from speechdlm_ext.criterions.summed_criterion import SummedCriterion, precise
+from speechdlm_ext.data.splicing import IGNORED
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.models.salm import IGNORED
 
 
 @dataclass
@@ -70,27 +70,22 @@ class SALMCriterion(SummedCriterion):
             logs["ctc_loss"] = ctc.detach()
         if aligned_only:
             return loss, size, {**logs, "loss": loss.detach()}
-        target = extra["target"].flatten()
-        # Rows of logits that are not trained on are most of them: they are not made precise.
-        trained = target.ne(IGNORED)
-        logits, target = precise(logits.flatten(0, 1)[trained]), target[trained]
-        nll = F.cross_entropy(logits, target, reduction="sum")
+        logits, target = precise(logits.flatten(0, 1)), extra["target"].flatten()
+        nll = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
         loss = loss + nll
         logs |= {"loss": loss.detach(), "nll_loss": nll.detach(), "correct": logits.argmax(-1).eq(target).sum()}
         return loss, size, {**logs, "predicted": sample["ntokens"]}
 
-    def _align(self, audio: Any, sample: dict[str, Any]) -> Tensor:
+    def _align(self, embeddings: Tensor, sample: dict[str, Any]) -> Tensor:
         """The CTC loss (Graves et al. 2006) of audio embeddings (A, F, H) and the answers' tokens, summed."""
-        embeddings, frames = audio
         words = self.task.model.embed_tokens(sample["words"])
         symbols = F.normalize(torch.cat([self.blank.unsqueeze(0).to(words.dtype), words]).float(), dim=-1)
         scores = F.normalize(embeddings.float(), dim=-1) @ symbols.T * self.scale.float().exp()
-        lengths = sample["answer_lens"]
         return F.ctc_loss(
             scores.log_softmax(-1).transpose(0, 1),
             sample["answers"],
-            frames,
-            lengths,
+            sample["frames"],  # lists, which stay on the CPU
+            sample["answer_lens"],
             reduction="sum",
             zero_infinity=True,
         )

@@ -177,6 +177,24 @@ def read_prompt(prompt: Iterable[Mapping[str, Any]], where: str = "prompt") -> l
     return turns
 
 
+def name_placeholders(
+    prompts: Iterable[Iterable[Mapping[str, Any]]], tag: str
+) -> tuple[list[list[Mapping[str, Any]]], list[str]]:
+    """Prompts with a placeholder for each file that a turn names in ``audio``, and these files in order."""
+    paths: list[str] = []
+    dialogs: list[list[Mapping[str, Any]]] = []
+    for prompt in prompts:
+        dialogs.append([])
+        for turn in prompt:
+            if turn.get("audio"):
+                text = str(turn.get("content", ""))
+                missing = len(turn["audio"]) - text.count(tag)
+                turn = {**turn, "content": " ".join([*[text] * bool(text), *[tag] * missing])}
+                paths += turn["audio"]
+            dialogs[-1].append(turn)
+    return dialogs, paths
+
+
 def check_roles(turns: Iterable[Turn], where: str = "dialogue") -> None:
     """Raise :class:`InputError` for a role that is not known."""
     for turn in turns:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from speechdlm_ext.data.conversations import Conversation, iter_conversations
 from speechdlm_ext.data.llm_tokenizer import LLMTokenizer
 from speechdlm_ext.data.prompts import encode_dialog
+from speechdlm_ext.data.splicing import splice
 from speechdlm_ext.data.token_dataset import TokenDataset
 from speechdlm_ext.errors import InputError
 
@@ -79,7 +79,7 @@ class ConversationDataset(TokenDataset):
     Args:
         conversations: that end with an assistant's turn.
         collate: makes batches of them.
-        frame: seconds of audio for one position.
+        output_frames: positions that recordings of so many samples take; by default one every 80 ms.
         batch_seconds: greatest amount of audio in a batch, padding included; None for any.
         longest: greatest number of positions; longer ones are skipped and counted in ``skipped``. None for any.
         shuffle, seed: as of :class:`TokenDataset`.
@@ -95,20 +95,22 @@ class ConversationDataset(TokenDataset):
         self,
         conversations: Sequence[Conversation],
         collate: SALMDataset,
-        frame: float = _FRAME,
+        output_frames: Callable[[Tensor], Tensor] | None = None,
         batch_seconds: float | None = None,
         longest: int | None = None,
         shuffle: bool = False,
         seed: int = 1,
     ) -> None:
         super().__init__(collate.tokenizer.pad_id, shuffle, seed)
-        self.collate, self.batch_seconds = collate, batch_seconds
+        self.collate, self.batch_seconds, self.longest = collate, batch_seconds, longest
+        self.output_frames = output_frames or (lambda samples: -(-samples // round(_FRAME * collate.sample_rate)))
         kept, sizes = [], []
         for one in conversations:
             ids, mask = collate.encode(one)
             if not any(mask):
                 raise InputError(f"conversation {one.id}: no assistant's turn to train on")
-            size = len(ids) + sum(math.ceil(audio.duration / frame) - 1 for audio in one.audios)
+            samples = torch.tensor([round(audio.duration * collate.sample_rate) for audio in one.audios])
+            size = len(ids) + int(self.output_frames(samples).sum()) - len(samples)
             if longest is None or size <= longest:
                 kept.append(one)
                 sizes.append(size)
@@ -129,25 +131,28 @@ class ConversationDataset(TokenDataset):
         if not samples:
             return {}
         batch = self.collate[[sample["conversation"] for sample in samples]]
-        names = ("input_ids", "audios", "audio_lens", "loss_mask")
-        inputs = {name: batch[name] for name in names if batch[name] is not None}
-        if "audios" in inputs:
-            inputs["audios"] = inputs["audios"].view(torch.int32)
+        frames = None if batch["audios"] is None else self.output_frames(batch["audio_lens"])
+        tag = self.collate.tokenizer.add_special_token(self.collate.audio_locator_tag)
+        layout = splice(batch["input_ids"], frames, batch["loss_mask"], tag, self.pad, self.longest)
+        inputs = {"input_ids": batch["input_ids"], "layout": layout}
+        if frames is not None:
+            inputs |= {"audios": batch["audios"].view(torch.int32), "audio_lens": batch["audio_lens"]}
         return {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "nsentences": len(samples),
             "ntokens": int(batch["loss_mask"].sum()),
             "net_input": inputs,
-            **self._answers([sample["conversation"] for sample in samples]),
+            **self._answers([sample["conversation"] for sample in samples], frames),
         }
 
-    def _answers(self, conversations: Sequence[Conversation]) -> dict[str, Tensor]:
+    def _answers(self, conversations: Sequence[Conversation], frames: Tensor | None) -> dict[str, Any]:
         """The answers' words as what an alignment of audio and text needs, where each conversation is one audio's.
 
         Returns:
-            ``words`` (U,), the different ids in them; ``answers`` (A, L), numbers of these from 1 on; ``answer_lens``.
+            ``words`` (U,), the different ids in them; ``answers`` (A, L), numbers of these from 1 on; lists of
+            ``answer_lens`` and of the audio's ``frames``.
         """
-        if any(len(one.audios) != 1 or not one.answer for one in conversations):
+        if frames is None or any(len(one.audios) != 1 or not one.answer for one in conversations):
             return {}
         ids = [self.collate.tokenizer.text_to_ids(one.answer) for one in conversations]
         words = sorted(set().union(*ids))
@@ -156,7 +161,8 @@ class ConversationDataset(TokenDataset):
         return {
             "words": torch.tensor(words),
             "answers": nn.utils.rnn.pad_sequence(rows, batch_first=True),
-            "answer_lens": torch.tensor([len(row) for row in rows]),
+            "answer_lens": [len(row) for row in rows],
+            "frames": frames.tolist(),
         }
 
     def batch_by_size(
@@ -250,10 +256,16 @@ class DataModule:
 
     def _batches(self, section: Mapping[str, Any], epoch: int | None) -> Iterator[dict[str, Any]]:
         conversations = read_section(section, self.dataset.audio_locator_tag, self.folder)
-        frame = float(section.get("token_equivalent_duration", _FRAME))
+        hop = round(float(section.get("token_equivalent_duration", _FRAME)) * self.dataset.sample_rate)
         training, seed = epoch is not None, int(section.get("seed") or 1)
         data = ConversationDataset(
-            conversations, self.dataset, frame, section.get("batch_duration"), None, training, seed
+            conversations,
+            self.dataset,
+            lambda samples: -(-samples // hop),
+            section.get("batch_duration"),
+            None,
+            training,
+            seed,
         )
         data.set_epoch(epoch or 1)
         batches = data.batch_by_size(data.ordered_indices(), section.get("batch_tokens"), section.get("batch_size"))

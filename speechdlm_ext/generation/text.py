@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.filters import top_k_filter, top_p_filter
-from speechdlm_ext.modules.backbone import RotaryLM, lend_embeddings, make_cache, predict_tokens, unwrap
+from speechdlm_ext.modules.backbone import lend_embeddings, make_cache, predict_tokens, unwrap
+from speechdlm_ext.modules.rotary_lm import RotaryLM
 
 MAX_NEW_TOKENS = 128  # where nothing else is said
 

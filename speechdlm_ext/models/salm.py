@@ -1,6 +1,5 @@
 """SALM: a text language model with audio; embeddings stand where a prompt has placeholders (NeMo speechlm2)."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -10,19 +9,20 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 import torch
-import yaml
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
 from speechdlm_ext.data.llm_tokenizer import SENTENCEPIECE, load_tokenizer
-from speechdlm_ext.data.prompts import encode_dialog, read_prompt
+from speechdlm_ext.data.prompts import encode_dialog, name_placeholders, read_prompt
 from speechdlm_ext.data.salm_dataset import pad_left
+from speechdlm_ext.data.splicing import splice
 from speechdlm_ext.encoders.base import ENCODERS, build_encoder
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.text import SpecialIds, generate_text
 from speechdlm_ext.io.audio import read_audio
-from speechdlm_ext.io.nemo import read_nemo
+from speechdlm_ext.io.model_config import read_model_config
+from speechdlm_ext.models.trained_weights import TrainedWeights
 from speechdlm_ext.modules.backbone import (
     add_lora,
     config_of,
@@ -33,9 +33,10 @@ from speechdlm_ext.modules.backbone import (
     predict_tokens,
     take_embeddings,
 )
-from speechdlm_ext.modules.perception import Perception
+from speechdlm_ext.modules.perception import Perception, pretrained_encoder
+from speechdlm_ext.modules.weights import check_weights
+from speechdlm_ext.neural_types import AudioSignal, LengthsType, MaskType, NeuralType, TokenIndex, typecheck
 
-IGNORED = -100  # a target that is not trained on
 LORA = r"^.+\.lora_.+$"
 TOKENIZER_FILES = ("tokenizer_config.json", SENTENCEPIECE)
 OWN_LLM = "llm_backbone"  # its configuration in a model's folder
@@ -53,15 +54,13 @@ class SALMInputs(NamedTuple):
 
     Attributes:
         embeddings: ``(B, T, H)``.
-        mask: what is no padding, bool ``(B, T)``.
-        targets: the token at each position, ``(B, T)``; :data:`IGNORED` at audio, padding, and outside the loss mask.
-        audio: embeddings of audio ``(A, F, H)`` and their valid frames ``(A,)``.
+        layout: of :func:`.splice`; its ``mask`` is what is no padding, bool ``(B, T)``.
+        audio: embeddings of audio ``(A, F, H)``.
     """
 
     embeddings: Tensor
-    mask: Tensor
-    targets: Tensor
-    audio: Optional[tuple[Tensor, Tensor]] = None
+    layout: Mapping[str, Any]
+    audio: Optional[Tensor] = None
 
 
 @dataclass
@@ -90,7 +89,7 @@ class SALMConfig(FairseqDataclass):
 
 
 @register_model("salm", dataclass=SALMConfig)
-class SALM(BaseFairseqModel):
+class SALM(TrainedWeights, BaseFairseqModel):
     """Prompts with audio to text; parameters are named as in the published weights.
 
     ::
@@ -102,8 +101,9 @@ class SALM(BaseFairseqModel):
 
     Args:
         cfg: the published ``model`` section: ``pretrained_llm`` (folder, name, ``.gguf`` file or a configuration),
-            ``pretrained_weights``, ``perception``, ``audio_locator_tag``, ``prompt_format``, ``lora``,
-            ``freeze_params``, ``prevent_freeze_params``; also ``tokenizer``, where it is not with the language model.
+            ``pretrained_weights``, ``pretrained_asr`` (see :func:`.pretrained_encoder`), ``perception``,
+            ``audio_locator_tag``, ``prompt_format``, ``lora``, ``freeze_params``, ``prevent_freeze_params``; also
+            ``tokenizer``, where it is not with the language model.
         folder: of the model; relative paths are looked for from the working directory, then from there.
 
     Attributes:
@@ -118,7 +118,7 @@ class SALM(BaseFairseqModel):
     def __init__(self, cfg: Mapping[str, Any], folder: Union[str, os.PathLike[str], None] = None) -> None:
         super().__init__()
         self.cfg: dict[str, Any] = {**DEFAULTS, **deepcopy(dict(cfg))}
-        self.folder, self.save_trained_only = folder, False
+        self.folder = folder
         self.num_updates = 0
         self.start: Optional[str] = None  # the model that training began with
         for name in ("pretrained_llm", "perception"):
@@ -135,14 +135,7 @@ class SALM(BaseFairseqModel):
                 self.llm = add_lora(self.llm, {"task_type": "CAUSAL_LM", **self.cfg["lora"]})
             if LORA not in self.cfg["prevent_freeze_params"]:
                 self.cfg["prevent_freeze_params"] = [*self.cfg["prevent_freeze_params"], LORA]
-        self.perception = _build_perception(self.cfg["perception"])
-        width = config_of(self.llm).hidden_size
-        if self.perception.output_dim != width:
-            raise InputError(
-                f"salm: perception.output_dim {self.perception.output_dim}, the language model has {width}"
-            )
-        if self.cfg["pretrained_weights"]:
-            self._load_speech_encoder()
+        self.perception = self._build_perception(self.cfg["perception"])
         freeze_parameters(self, self.cfg["freeze_params"], self.cfg["prevent_freeze_params"])
 
     def _load_tokenizer(self) -> None:
@@ -160,25 +153,29 @@ class SALM(BaseFairseqModel):
                 f"salm: a tokenizer of {words} tokens, the language model has {rows}: they are of different models"
             )
 
-    def _load_speech_encoder(self) -> None:
-        """Features and encoder of a recogniser, where ``pretrained_asr`` names a ``.nemo`` file."""
-        source = self.cfg.get("pretrained_asr")
-        if not source or source == "none":
-            return
-        path = find_folder(source, self.folder)
-        if path is None:
-            raise InputError(f"pretrained_asr {source}: no such file; download its .nemo file, or say none")
-        found = read_nemo(path)
-        for part in ("preprocessor", "encoder"):
-            weights = {
-                name[len(part) + 1 :]: value for name, value in found.weights.items() if name.startswith(part + ".")
-            }
-            try:
-                getattr(self.perception, part).load_state_dict(weights)
-            except RuntimeError as error:
-                raise InputError(
-                    f"{path}: its {part} is not that of the configuration ({one_line(error)[:200]})"
-                ) from None
+    def _build_perception(self, section: dict[str, Any]) -> Perception:
+        """Of its section, which takes up what ``pretrained_asr`` and the language model give."""
+        asr, weights = self.cfg.get("pretrained_asr"), None
+        if asr and asr != "none" and self.cfg["pretrained_weights"]:
+            path = find_folder(asr, self.folder)
+            if path is None:
+                raise InputError(f"pretrained_asr {asr}: no such file; download its .nemo file, or say none")
+            sections, weights = pretrained_encoder(path)
+            section.update(sections)
+        width = config_of(self.llm).hidden_size
+        section.setdefault("output_dim", width)
+        if section.get("output_rms") == "llm":
+            section["output_rms"] = float(self.embed_tokens.weight.detach().float().square().mean().sqrt())
+        options = dict(section.get("encoder") or {})
+        kind = str(options.pop("_target_", ""))
+        perception = Perception(section, build_encoder(kind, options) if kind in ENCODERS else None)
+        if perception.output_dim != width:
+            raise InputError(f"salm: perception.output_dim {perception.output_dim}, the language model has {width}")
+        if weights is not None:
+            own = {name: one for name, one in perception.state_dict().items() if name not in weights}
+            check_weights(perception, {**own, **weights}, str(path))
+            perception.load_state_dict({**own, **weights})
+        return perception
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> "SALM":
@@ -208,6 +205,8 @@ class SALM(BaseFairseqModel):
         """How the model is built again, and where its frozen weights are, as plain values with absolute paths."""
         found = None if isinstance(self.source, Mapping) else find_folder(self.source, self.folder)
         cfg = {**self.cfg, "pretrained_llm": str(found.absolute()) if found else self.source}
+        if cfg.get("pretrained_asr") and (asr := find_folder(cfg["pretrained_asr"], self.folder)):
+            cfg["pretrained_asr"] = str(asr.absolute())
         folder = None if self.folder is None else os.path.abspath(self.folder)
         return {"config": cfg, "folder": folder, "start": self.start}
 
@@ -259,22 +258,24 @@ class SALM(BaseFairseqModel):
         """Positions of the language model's context; None for any number."""
         return getattr(config_of(self.llm), "max_position_embeddings", None)
 
-    def train(self, mode: bool = True) -> "SALM":
-        """As of any module, but what is frozen keeps its running means."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(
-                parameter.requires_grad for parameter in module.parameters()
-            ):
-                module.eval()
-        return self
-
+    @typecheck(
+        {
+            "input_ids": NeuralType(("B", "T"), TokenIndex()),
+            "audios": NeuralType(("B", "T"), AudioSignal(), optional=True),
+            "audio_lens": NeuralType(("B",), LengthsType(), optional=True),
+            "loss_mask": NeuralType(("B", "T"), MaskType(), optional=True),
+            "layout": NeuralType(optional=True),
+            "predict": NeuralType(optional=True),
+        },
+        positional=True,
+    )
     def forward(
         self,
         input_ids: Tensor,
         audios: Optional[Tensor] = None,
         audio_lens: Optional[Tensor] = None,
         loss_mask: Optional[Tensor] = None,
+        layout: Optional[Mapping[str, Any]] = None,
         predict: bool = True,
     ) -> tuple[Optional[Tensor], dict[str, Any]]:
         """Predict each next token.
@@ -285,17 +286,20 @@ class SALM(BaseFairseqModel):
                 fairseq does not round when it trains in half precision.
             audio_lens: samples of each, ``(A,)``.
             loss_mask: which tokens are trained on, bool ``(B, T)``.
+            layout: of :func:`.splice`, made where the batch is; then only the last ``predictions`` are computed. By
+                default it is made here, of what is fetched from the device, and all are computed.
             predict: False does not run the language model.
 
         Returns:
-            Logits ``(B, T' - 1, V)`` or None, and ``{"target": (B, T' - 1)}`` with :data:`IGNORED`, T' being the
-            positions after audio has taken its place; ``"audio"`` as in :class:`SALMInputs`.
+            Logits ``(B, P, V)`` or None, and ``{"target": (B, P)}`` with :data:`.IGNORED`, P being T' - 1 for T'
+            positions after audio has taken its place, or ``predictions``; ``"audio"`` as in :class:`SALMInputs`.
         """
-        inputs = self.prepare(input_ids, audios, audio_lens, loss_mask)
-        extra = {"target": inputs.targets[:, 1:], "audio": inputs.audio}
+        inputs = self.prepare(input_ids, audios, audio_lens, loss_mask, layout)
+        last = layout["predictions"] if layout is not None else inputs.embeddings.size(1) - 1
+        extra = {"target": inputs.layout["target"][:, 1:][:, -last:], "audio": inputs.audio}
         if not predict:
             return None, extra
-        return predict_tokens(self.llm, inputs.embeddings[:, :-1], inputs.mask[:, :-1]), extra
+        return predict_tokens(self.llm, inputs.embeddings[:, :-1], inputs.layout["mask"][:, :-1], last=last), extra
 
     def set_num_updates(self, num_updates: int) -> None:
         """How many updates there were (called by fairseq)."""
@@ -308,6 +312,7 @@ class SALM(BaseFairseqModel):
         audios: Optional[Tensor] = None,
         audio_lens: Optional[Tensor] = None,
         loss_mask: Optional[Tensor] = None,
+        layout: Optional[Mapping[str, Any]] = None,
     ) -> SALMInputs:
         """Put embeddings of audio in place of the placeholders; arguments as :meth:`forward`.
 
@@ -315,46 +320,24 @@ class SALM(BaseFairseqModel):
             InputError: not as many audios as placeholders, an audio of no frames, or more positions than the language
                 model's context.
         """
-        is_tag = input_ids.eq(self.audio_locator_tag_id)
-        present = input_ids.ne(self.tokenizer.pad_id).cumsum(1).gt(0)  # only padding on the left is none
-        found = frames = None
-        if audios is not None and audio_lens is not None and len(audios):
+        device, tag = input_ids.device, self.audio_locator_tag_id
+        if audio_lens is None or not len(audio_lens):
+            audios = None
+        if layout is None:
+            frames = None if audios is None else self.perception.output_frames(audio_lens.cpu())  # type: ignore[union-attr]
+            mask = None if loss_mask is None else loss_mask.cpu()
+            made = splice(input_ids.cpu(), frames, mask, tag, self.tokenizer.pad_id, self.max_positions())
+            layout = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in made.items()}
+        words = self.embed_tokens(input_ids.masked_fill(input_ids.eq(tag), 0)).flatten(0, 1)
+        rows, audio = [words], None
+        if audios is not None:
             wave = audios.view(torch.float32) if audios.dtype == torch.int32 else audios
-            found, frames = self.perception(wave, audio_lens)
-        widths = present.long()  # positions of each token
-        tags = int(is_tag.sum())
-        count = 0 if frames is None else len(frames)
-        if tags != count:
-            raise InputError(f"{tags} placeholders {self.audio_locator_tag} for {count} audios: expected one each")
-        if frames is not None:
-            widths = widths.masked_scatter(is_tag, frames.long())
-        ends = widths.cumsum(1)
-        length = int(ends[:, -1].max())
-        if frames is not None and not bool(frames.gt(0).all()):
-            raise InputError(f"an audio without a frame ({1000 * self.token_equivalent_duration:g} ms): it is empty")
-        limit = self.max_positions()
-        if limit is not None and length > limit:
-            raise InputError(f"{length} positions of text and audio, the language model has {limit}: use shorter audio")
-        rows = torch.arange(len(input_ids), device=input_ids.device).unsqueeze(1)
-        starts = ends - widths + length - ends[:, -1:] + rows * length  # in all rows one after another
-        nowhere = len(input_ids) * length  # what is not used is written there
-        words = self.embed_tokens(input_ids.masked_fill(is_tag, 0))
-        embeddings = words.new_zeros(nowhere + 1, words.size(-1))
-        at = starts.masked_fill(is_tag | ~present, nowhere)
-        embeddings = embeddings.index_put((at.flatten(),), words.flatten(0, 1))
-        if found is not None and frames is not None:
-            steps = torch.arange(found.size(1), device=found.device)
-            places = (starts[is_tag].unsqueeze(1) + steps).masked_fill(steps >= frames.unsqueeze(1), nowhere)
-            embeddings = embeddings.index_put((places.flatten(),), found.flatten(0, 1).to(words.dtype))
-        trained = present & ~is_tag if loss_mask is None else present & ~is_tag & loss_mask
-        targets = input_ids.new_full((nowhere + 1,), IGNORED)
-        targets = targets.index_put((at.flatten(),), input_ids.masked_fill(~trained, IGNORED).flatten())
-        shape = (len(input_ids), length)
-        mask = torch.arange(length, device=input_ids.device) >= length - ends[:, -1:]
-        zeros = ~mask.unsqueeze(-1)
-        audio = None if found is None or frames is None else (found, frames)
-        embeddings = embeddings[:-1].view(*shape, -1).masked_fill(zeros, 0.0)
-        return SALMInputs(embeddings, mask, targets[:-1].view(shape), audio)
+            audio = self.perception(wave, audio_lens)[0][:, : layout["width"]]
+            rows.append(audio.flatten(0, 1).to(words.dtype))
+        rows.append(words.new_zeros(1, words.size(1)))
+        source = layout["source"]
+        embeddings = torch.cat(rows).index_select(0, source.flatten()).unflatten(0, source.shape)
+        return SALMInputs(embeddings, layout, audio)
 
     @torch.no_grad()
     def generate(
@@ -385,10 +368,11 @@ class SALM(BaseFairseqModel):
         if isinstance(prompts, Tensor):
             ids = prompts.to(self.device)
         else:
-            dialogs, waves = self._with_audio(prompts)
-            if waves and audios is not None:
+            dialogs, paths = name_placeholders(prompts, self.audio_locator_tag)
+            if paths and audios is not None:
                 raise InputError("audio is given both in the prompts and as audios: use one")
-            if waves:
+            if paths:
+                waves = [read_audio(path, self.sampling_rate, channels=1)[0][0] for path in paths]
                 audio_lens = torch.tensor([len(wave) for wave in waves])
                 audios = nn.utils.rnn.pad_sequence(waves, batch_first=True)
             encoded = [
@@ -408,80 +392,10 @@ class SALM(BaseFairseqModel):
             mask = ids.ne(self.tokenizer.pad_id).cumsum(1).gt(0)
             return generate_text(llm, words, special, None, mask, ids, generation_config, **generation_kwargs)
         return generate_text(
-            llm, words, special, inputs.embeddings, inputs.mask, None, generation_config, **generation_kwargs
+            llm, words, special, inputs.embeddings, inputs.layout["mask"], None, generation_config, **generation_kwargs
         )
-
-    def _with_audio(self, prompts: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[list[Any], list[Tensor]]:
-        """Prompts with a placeholder for each of their audio files, and these."""
-        waves, dialogs = [], []
-        for prompt in prompts:
-            dialog = []
-            for turn in prompt:
-                paths = turn.get("audio") or []
-                if paths:
-                    text = str(turn.get("content", ""))
-                    missing = len(paths) - text.count(self.audio_locator_tag)
-                    turn = {**turn, "content": " ".join([*[text] * bool(text), *[self.audio_locator_tag] * missing])}
-                    waves += [read_audio(path, self.sampling_rate, channels=1)[0][0] for path in paths]
-                dialog.append(turn)
-            dialogs.append(dialog)
-        return dialogs, waves
 
     def get_normalized_probs(self, net_output: Any, log_probs: bool, sample: Any = None) -> Tensor:
         """(Log) probabilities in fp32, ``(B, T, V)``."""
         logits = net_output[0].float()
         return logits.log_softmax(-1) if log_probs else logits.softmax(-1)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """All weights, or with :attr:`save_trained_only` those that are trained, and buffers of what is."""
-        state = super().state_dict(*args, **kwargs)
-        if not self.save_trained_only:
-            return state
-        prefix = kwargs.get("prefix", "")
-        kept = self.trained_names()
-        return {name: value for name, value in state.items() if name[len(prefix) :] in kept}
-
-    def trained_names(self) -> set[str]:
-        """Names of trained parameters, and of the buffers of modules that have some."""
-        names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        modules = {name.rpartition(".")[0] for name in names}
-        return names | {name for name, _ in self.named_buffers() if name.rpartition(".")[0] in modules}
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, model_cfg: Any = None, args: Any = None) -> Any:
-        """Take weights (fairseq's entry): all of them, or where only these are kept, the trained ones."""
-        names = set(nn.Module.state_dict(self))
-        partial = self.save_trained_only or getattr(model_cfg, "save_trained_only", False)
-        missing = names - set(state_dict) - (names - self.trained_names() if partial else set())
-        unknown = set(state_dict) - names
-        if strict and (missing or unknown):
-            kind, name = ("has no weights", min(missing)) if missing else ("has unknown weights", min(unknown))
-            raise InputError(f"the checkpoint {kind} {name}: it is of another model, or was trained with other options")
-        try:
-            return nn.Module.load_state_dict(self, state_dict, strict=False)
-        except RuntimeError as error:
-            raise InputError(f"the checkpoint is of another model ({one_line(error)[:300]})") from None
-
-
-def read_model_config(path: Union[str, os.PathLike[str]]) -> dict[str, Any]:
-    """A model's configuration from YAML or JSON: the file, or its section ``model``.
-
-    Raises:
-        InputError: it is missing, or no mapping.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        values = json.loads(text) if str(path).endswith(".json") else yaml.safe_load(text)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)[:200]})") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a mapping, found {type(values).__name__}")
-    section = values.get("model", values)
-    return dict(section)
-
-
-def _build_perception(section: Mapping[str, Any]) -> Perception:
-    options = dict(section.get("encoder") or {})
-    kind = str(options.pop("_target_", ""))
-    return Perception(section, build_encoder(kind, options) if kind in ENCODERS else None)

@@ -171,6 +171,10 @@ class Subsampling(nn.Module):
         """Frames, or bands, after one strided convolution."""
         return (count + sum(self.pads) - 3) // 2 + 1
 
+    def valid(self, lengths: Tensor) -> Tensor:
+        """Valid frames (B,) after one strided convolution."""
+        return torch.where(lengths > 0, self.length(lengths), 0)
+
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, F) and valid frames (B,) to (B, T', D) and theirs."""
         x = x.unsqueeze(1)
@@ -179,7 +183,7 @@ class Subsampling(nn.Module):
                 x = x.masked_fill(~frame_mask(lengths, x.size(2))[:, None, :, None], 0.0)
                 if layer.stride[0] == 2:
                     x = F.pad(x, self.pads + self.pads)
-                    lengths = torch.where(lengths > 0, self.length(lengths), 0)
+                    lengths = self.valid(lengths)
             x = layer(x)
         x = x.masked_fill(~frame_mask(lengths, x.size(2))[:, None, :, None], 0.0)
         return self.out(x.transpose(1, 2).flatten(2)), lengths
@@ -329,11 +333,16 @@ class ConformerEncoder(nn.Module):
 
     Args:
         config: its shape; see :func:`conformer_config`.
+
+    Attributes:
+        feat_in, dim: width of the features and of the states.
+        stride: frames of features per state.
     """
 
     def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
         self.config, self.dim = config, config.feat_out if config.feat_out > 0 else config.d_model
+        self.feat_in, self.stride = config.feat_in, config.subsampling_factor
         subsampled = config.subsampling_factor > 1
         self.pre_encode = Subsampling(config) if subsampled else nn.Linear(config.feat_in, config.d_model)
         self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.n_layers))
@@ -350,6 +359,12 @@ class ConformerEncoder(nn.Module):
         if (allowed := self._allowed(0, x.size(1), 0, x.device)) is not None:
             mask = mask & allowed
         return self._run(x, mask, valid, None), lengths
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Valid frames of the output for so many of the input."""
+        for _ in range(self.pre_encode.strides if isinstance(self.pre_encode, Subsampling) else 0):
+            lengths = self.pre_encode.valid(lengths)  # type: ignore[operator]
+        return lengths
 
     def state(self) -> ConformerState:
         """Of a stream before its first frame.

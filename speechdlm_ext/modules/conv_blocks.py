@@ -165,7 +165,7 @@ class ConvEncoder(nn.Module):
         config: the section ``encoder`` of a NeMo configuration: ``feat_in``, ``activation``, ``jasper`` (the blocks).
 
     Attributes:
-        dim: channels of the output.
+        feat_in, dim: channels of the input and of the output.
         stride: input frames per output frame.
 
     Raises:
@@ -182,7 +182,8 @@ class ConvEncoder(nn.Module):
                 raise InputError(f"encoder: {name} {found} is not supported, {only} is expected")
         activation, blocks = options.pop("activation", "relu"), options.pop("jasper", None)
         residual_mode = options.pop("residual_mode", "add")
-        self.dim, self.stride = int(options.pop("feat_in", 64)), 1
+        self.feat_in = self.dim = int(options.pop("feat_in", 64))
+        self.stride = 1
         if options:
             raise InputError(f"encoder: option {next(iter(options))} is unknown")
         if activation not in ACTIVATIONS or not isinstance(blocks, Sequence) or not blocks:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.conv_blocks import ConvEncoder, initialize
 from speechdlm_ext.modules.conv_speech_configs import CONFIGURATIONS
-from speechdlm_ext.modules.spec_augment import SpectrogramAugmentation
+from speechdlm_ext.modules.spec_augment import spec_augmentation
 from speechdlm_ext.modules.speech_features import Preprocessor, frame_mask
 from speechdlm_ext.neural_types import (
     AcousticEncodedRepresentation,
@@ -91,7 +91,6 @@ class FrameDecoder(nn.Module):
         return logits
 
 
-_AUGMENTATION = ("freq_masks", "time_masks", "freq_width", "time_width", "rect_masks", "rect_time", "rect_freq")
 DECODERS = {TEXT: CTCDecoder, LABEL: LabelDecoder, FRAMES: FrameDecoder}
 
 
@@ -120,8 +119,7 @@ class ConvSpeech(nn.Module):
         self.config["reflect"] = bool(config.get("reflect", False))
         self.target, self.symbols = target, symbols
         self.preprocessor = Preprocessor(config["preprocessor"], self.config["reflect"])
-        augment = {name: value for name, value in self.config.get("spec_augment", {}).items() if name in _AUGMENTATION}
-        self.spec_augment = SpectrogramAugmentation(**augment)
+        self.spec_augment = spec_augmentation(self.config.get("spec_augment"))
         self.encoder = ConvEncoder({"feat_in": self.preprocessor.featurizer.dim, **config["encoder"]})
         self.decoder = DECODERS[target](self.encoder.dim, symbols)
 

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.nemo import read_nemo
 from speechdlm_ext.modules.conformer import ConformerEncoder, ConformerState, conformer_config
-from speechdlm_ext.modules.speech_features import LogMelFeatures, Preprocessor
+from speechdlm_ext.modules.conv_blocks import ConvEncoder
+from speechdlm_ext.modules.conv_speech_files import load_network
+from speechdlm_ext.modules.spec_augment import spec_augmentation
+from speechdlm_ext.modules.speech_features import LogMelFeatures, Preprocessor, frame_mask
 from speechdlm_ext.neural_types import AcousticEncodedRepresentation, AudioSignal, LengthsType, NeuralType, typecheck
 
-CONFORMER, IDENTITY = "ConformerEncoder", "IdentityConnector"
+CONFORMER, CONVOLUTIONS, IDENTITY = "ConformerEncoder", "ConvASREncoder", "IdentityConnector"
 
 
 class Perception(nn.Module):
     """Sound to embeddings; weights have NeMo's names.
 
     Args:
-        config: the section ``perception`` of a published configuration: ``preprocessor``, ``encoder``,
-            ``modality_adapter``, ``output_dim``. Where a frozen encoder is given, ``stack`` says how many of its frames
-            make one of the adapter's (default 1), and preprocessor and encoder are not read.
+        config: the section ``perception`` of a published configuration: ``preprocessor``, ``spec_augment``,
+            ``encoder``, ``modality_adapter``, ``output_dim``. Here also ``stack``: how many frames of the encoder, side
+            by side, make one of the adapter's (default 1); ``output_rms``: to which root mean square each embedding is
+            scaled (default: as it is); ``reflect``: see :class:`.LogMelFeatures`.
         encoder: a frozen encoder of :mod:`speechdlm_ext.encoders` (HuBERT, WavLM, any of transformers) instead of
             ``preprocessor`` and ``encoder``; its weights are not among this module's.
 
@@ -41,28 +48,33 @@ class Perception(nn.Module):
             for name in ("preprocessor", "encoder"):
                 if not isinstance(config.get(name), Mapping):
                     raise InputError(f"perception: no section {name} in the configuration")
-            self.preprocessor = Preprocessor(config["preprocessor"])
-            self.encoder: Any = build_encoder(config["encoder"], "perception.encoder")
+            self.preprocessor = Preprocessor(config["preprocessor"], bool(config.get("reflect", False)))
+            self.spec_augment = spec_augmentation(config.get("spec_augment"))
             features = self.preprocessor.featurizer
-            self.sample_rate = features.sample_rate
-            self.frame_rate, width = features.frame_rate / self.encoder.config.subsampling_factor, self.encoder.dim
-            bands = self.encoder.config.feat_in
-            if features.dim != bands:
-                raise InputError(f"perception: features of {features.dim} bands, feat_in {bands} in the encoder")
+            self.encoder: Any = build_encoder({"feat_in": features.dim, **config["encoder"]}, "perception.encoder")
+            self.sample_rate, self.frame_rate = features.sample_rate, features.frame_rate / self.encoder.stride
+            if features.dim != self.encoder.feat_in:
+                raise InputError(
+                    f"perception: features of {features.dim} bands, feat_in {self.encoder.feat_in} in the encoder"
+                )
         else:
-            self.encoder = FrozenEncoder(encoder, int(config.get("stack", 1)))
-            self.sample_rate, self.frame_rate = encoder.sample_rate, encoder.frame_rate / self.encoder.stack
-            width = self.encoder.dim
+            self.encoder = FrozenEncoder(encoder)
+            self.sample_rate, self.frame_rate = encoder.sample_rate, encoder.frame_rate
+        self.stack = int(config.get("stack") or 1)
+        if self.stack < 1:
+            raise InputError(f"perception: stack {self.stack}; expected 1 or more")
+        self.frame_rate, width = self.frame_rate / self.stack, self.encoder.dim * self.stack
         section = dict(config.get("modality_adapter") or {"_target_": IDENTITY, "d_model": width})
         output_dim = section.pop("output_dim", None)  # the adapter's own; then there is no projection
         self.modality_adapter: nn.Module = nn.Identity()
         if _kind(section) != IDENTITY:
-            self.modality_adapter = build_encoder(section, "perception.modality_adapter")
-            if (found := self.modality_adapter.config.feat_in) != width:
-                raise InputError(f"perception: an encoder of width {width}, feat_in {found} in the adapter")
-            width = self.modality_adapter.dim
-            self.frame_rate /= self.modality_adapter.config.subsampling_factor
+            self.modality_adapter = adapter = build_encoder(section, "perception.modality_adapter")
+            if adapter.feat_in != width:
+                raise InputError(f"perception: an encoder of width {width}, feat_in {adapter.feat_in} in the adapter")
+            width = adapter.dim
+            self.frame_rate /= adapter.stride
         self.output_dim = int(config.get("output_dim") or output_dim or width)
+        self.output_rms = float(config.get("output_rms") or 0.0)
         self.proj = nn.Identity() if output_dim else nn.Linear(width, self.output_dim)
 
     @property
@@ -90,10 +102,29 @@ class Perception(nn.Module):
             x, lengths = self.encoder(input_signal, input_signal_length)
         else:
             features, lengths = self.preprocessor(input_signal, input_signal_length)
-            x, lengths = self.encoder(features.transpose(1, 2).to(self._dtype), lengths)
-        if isinstance(self.modality_adapter, ConformerEncoder):
-            x, lengths = self.modality_adapter(x, lengths)
-        return self.proj(x), lengths
+            x, lengths = _encode(self.encoder, self.spec_augment(features, lengths).to(self._dtype), lengths)
+        if self.stack > 1:
+            x = x.masked_fill(~frame_mask(lengths, x.size(1)).unsqueeze(2), 0.0)
+            x = F.pad(x, (0, 0, 0, -x.size(1) % self.stack)).unflatten(1, (-1, self.stack)).flatten(2)
+            lengths = _stacked(lengths, self.stack)
+        if not isinstance(self.modality_adapter, nn.Identity):
+            x, lengths = _encode(self.modality_adapter, x.transpose(1, 2), lengths)
+        return self.project(x), lengths
+
+    def project(self, x: Tensor) -> Tensor:
+        """Embeddings (B, T, H) of the adapter's frames."""
+        x = self.proj(x)
+        return F.rms_norm(x, x.shape[-1:]) * self.output_rms if self.output_rms else x
+
+    def output_frames(self, samples: Tensor) -> Tensor:
+        """Valid frames of embeddings of recordings of so many samples (B,), on the CPU, without computing them."""
+        if isinstance(self.encoder, FrozenEncoder):
+            lengths = torch.tensor([self.encoder.wrapped[0].frames(count) for count in samples.tolist()])
+        else:
+            lengths = self.encoder.output_lengths(self.preprocessor.featurizer.frames(samples))
+        lengths = _stacked(lengths, self.stack)
+        adapter = self.modality_adapter
+        return lengths if isinstance(adapter, nn.Identity) else adapter.output_lengths(lengths)  # type: ignore[operator]
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -105,8 +136,8 @@ class Perception(nn.Module):
         Raises:
             InputError: the encoder, the adapter or the features need the whole recording.
         """
-        if not isinstance(self.encoder, ConformerEncoder):
-            raise InputError("perception: a stream needs a causal Conformer encoder")
+        if not isinstance(self.encoder, ConformerEncoder) or self.stack > 1:
+            raise InputError("perception: a stream needs a causal Conformer encoder, and no stack")
         features = self.preprocessor.featurizer
         if not isinstance(features, LogMelFeatures):
             raise InputError("perception: a stream needs log-mel features")
@@ -114,19 +145,29 @@ class Perception(nn.Module):
         return PerceptionStream(self, LogMelStream(features), self.encoder.state(), adapter)
 
 
+def _encode(encoder: Any, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """States (B, T', D) and valid frames (B,) of features (B, F, T)."""
+    if isinstance(encoder, ConvEncoder):
+        x, lengths = encoder(features, lengths)
+        return x.transpose(1, 2), lengths
+    found: tuple[Tensor, Tensor] = encoder(features.transpose(1, 2), lengths)
+    return found
+
+
+def _stacked(lengths: Tensor, stack: int) -> Tensor:
+    return torch.div(lengths + stack - 1, stack, rounding_mode="floor")
+
+
 class FrozenEncoder(nn.Module):
     """An encoder of another package as a module without weights of its own.
 
     Args:
-        encoder: has ``sample_rate``, ``dim``, ``device``, ``to`` and ``encode_batch``.
-        stack: how many of its frames are put side by side; the last ones are filled with zeros.
+        encoder: has ``sample_rate``, ``dim``, ``device``, ``frames``, ``to`` and ``encode_batch``.
     """
 
-    def __init__(self, encoder: Any, stack: int = 1) -> None:
+    def __init__(self, encoder: Any) -> None:
         super().__init__()
-        if stack < 1:
-            raise InputError(f"perception: stack {stack}; expected 1 or more")
-        self.wrapped, self.stack, self.dim = [encoder], stack, encoder.dim * stack  # a list hides it from torch
+        self.wrapped, self.dim = [encoder], encoder.dim  # a list hides it from torch
 
     @torch.no_grad()
     def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,9 +176,8 @@ class FrozenEncoder(nn.Module):
         if encoder.device != wave.device:
             encoder.to(wave.device)
         found = encoder.encode_batch([row[:count] for row, count in zip(wave, lengths.tolist(), strict=True)])
-        rows = [nn.functional.pad(one, (0, 0, 0, -len(one) % self.stack)).view(-1, self.dim) for one in found]
-        counts = torch.tensor([len(row) for row in rows], device=wave.device)
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True), counts
+        counts = torch.tensor([len(row) for row in found], device=wave.device)
+        return nn.utils.rnn.pad_sequence(found, batch_first=True), counts
 
 
 class LogMelStream:
@@ -204,17 +244,46 @@ class PerceptionStream:
             adapter: Any = perception.modality_adapter
             x = adapter.step(x, self.adapter, last)
         self.frames += x.size(1)
-        embeddings: Tensor = perception.proj(x)
+        embeddings: Tensor = perception.project(x)
         return embeddings
 
 
-def build_encoder(section: Mapping[str, Any], where: str) -> ConformerEncoder:
+def build_encoder(section: Mapping[str, Any], where: str) -> ConformerEncoder | ConvEncoder:
     """The encoder of a section; raises :class:`InputError` for a kind that is not known."""
-    if _kind(section) != CONFORMER:
-        raise InputError(f"{where}: {section.get('_target_')} is not known; expected {CONFORMER}")
+    kind = _kind(section)
+    if kind == CONVOLUTIONS:
+        return ConvEncoder(section)
+    if kind != CONFORMER:
+        raise InputError(f"{where}: {section.get('_target_')} is not known; expected {CONFORMER} or {CONVOLUTIONS}")
     return ConformerEncoder(conformer_config(section, where))
+
+
+def pretrained_encoder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a recogniser gives to a perception module.
+
+    Args:
+        path: a ``.nemo`` file, or a checkpoint of fairseq-train of the task speech_recognition.
+
+    Returns:
+        Sections ``preprocessor`` and ``encoder`` of the configuration, with ``reflect``; and the weights of both.
+
+    Raises:
+        InputError: it cannot be read, or is no recogniser.
+    """
+    if path.suffix == ".nemo":
+        file = read_nemo(path)
+        config, weights = {**file.config, "reflect": file.old_front_end}, file.weights
+    else:
+        network = load_network(path).network
+        config, weights = network.config, network.state_dict()
+    for name in ("preprocessor", "encoder"):
+        if not isinstance(config.get(name), Mapping):
+            raise InputError(f"{path}: no section {name} in its configuration: it is no recogniser")
+    sections = {name: config[name] for name in ("preprocessor", "encoder", "reflect")}
+    return sections, {name: one for name, one in weights.items() if name.startswith(("preprocessor.", "encoder."))}
 
 
 def _kind(section: Mapping[str, Any]) -> str:
     """The class that a section of a configuration names; it is never imported."""
-    return str(section.get("_target_", CONFORMER)).rpartition(".")[2]
+    default = CONVOLUTIONS if "jasper" in section else CONFORMER
+    return str(section.get("_target_", default)).rpartition(".")[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,14 @@ class SpectrogramAugmentation(nn.Module):
         if self.freq_masks:
             mask |= _bands(freq, self.freq_width, bands, bands)[..., None]
         return mask
+
+
+_OPTIONS = ("freq_masks", "time_masks", "freq_width", "time_width", "rect_masks", "rect_time", "rect_freq")
+
+
+def spec_augmentation(section: Mapping[str, Any] | None) -> SpectrogramAugmentation:
+    """Of the section ``spec_augment`` of a configuration, or one that masks nothing."""
+    return SpectrogramAugmentation(**{name: one for name, one in (section or {}).items() if name in _OPTIONS})
 
 
 def _bands(numbers: torch.Tensor, longest: Any, length: Any, count: int) -> torch.Tensor:

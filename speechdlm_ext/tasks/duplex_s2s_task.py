@@ -3,19 +3,18 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-import yaml
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
 
 from speechdlm_ext.data.duplex_dataset import DuplexCuts, DuplexS2SDataset
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.model_config import read_model_config
 from speechdlm_ext.models.duplex_s2s import TASK_STATE, DuplexParts
 from speechdlm_ext.modules.duplex_frames import ChannelIds
 from speechdlm_ext.tasks.plain_task import PlainTask
@@ -97,21 +96,3 @@ class DuplexS2STask(PlainTask):
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints keep of the task: the configuration of the model."""
         return {TASK_STATE: json.dumps(self.parts.located())}
-
-
-def read_model_config(path: Path) -> dict[str, Any]:
-    """The configuration of a model: a YAML or JSON file, or its section ``model``.
-
-    Raises:
-        InputError: the file is missing, or no mapping.
-    """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(f"--model-config {path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--model-config {path}: neither YAML nor JSON ({one_line(error)[:200]})") from None
-    config = config.get("model", config) if isinstance(config, Mapping) else None
-    if not isinstance(config, Mapping):
-        raise InputError(f"--model-config {path}: a mapping of the model's options is expected")
-    return dict(config)

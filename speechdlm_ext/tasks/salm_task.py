@@ -80,7 +80,7 @@ class SALMTask(PlainTask):
         dataset = ConversationDataset(
             self._read(path, split),
             collate,
-            model.token_equivalent_duration,
+            model.perception.output_frames,
             self.cfg.batch_seconds,
             model.max_positions(),
             training,

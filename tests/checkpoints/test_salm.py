@@ -10,8 +10,9 @@ import torch
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import SALM
-from speechdlm_ext.models.salm import read_model_config
+from speechdlm_ext.io.model_config import read_model_config
 from speechdlm_ext.modules.backbone import read_safetensors
+from tests.helpers.hostile import payloads
 from tests.helpers.salm_models import TAG, write_config
 
 REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "nemo" / "speechlm" / "salm" / "model"
@@ -96,6 +97,42 @@ def test_hostile_files_are_one_line(tiny, tmp_path):
         SALM.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(InputError, match="expected a mapping"):
+        SALM.from_pretrained(tmp_path)
+
+
+def test_weights_that_are_not_numbers_are_one_line(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path)
+    weights = read_safetensors(tmp_path / "model.safetensors")
+    weights["perception.proj.bias"][3] = float("nan")
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="perception.proj.bias have values that are not numbers"):
+        SALM.from_pretrained(tmp_path)
+
+
+def test_pickles_do_not_run(tmp_path):
+    marker = tmp_path / "marker"
+    for number, (_, payload) in enumerate(payloads(marker).items()):
+        path = tmp_path / f"{number}.pt"
+        torch.save({"model": {}, "cfg": {"model": {"_name": "salm", "x": payload}}, "task_state": {"salm": {}}}, path)
+        with pytest.raises(InputError, match=path.name):
+            SALM.from_pretrained(path)
+        assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}',  # of bytes that are not there
+        b'{"a": {"dtype": "F32", "shape": [1099511627776], "data_offsets": [0, 16]}}',
+        b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [16, 0]}}',
+        b"[" * 20000,
+        b'{"a": 1}',
+    ],
+)
+def test_hostile_headers_are_one_line(tiny, tmp_path, header):
+    tiny.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(InputError, match="model.safetensors: cannot be read"):
         SALM.from_pretrained(tmp_path)
 
 

@@ -1,7 +1,9 @@
 """SALM trained by fairseq: it learns, what is frozen stays, checkpoints hold what they should; the seed's commands."""
 
 import json
+import os
 import shlex
+import shutil
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import SALM
 from tests.helpers.commands import run_command
+from tests.helpers.processes import Command
 from tests.helpers.salm_models import FREEZE, PERCEPTION, TAG, write_config, write_conversations
 
 UPDATE = shlex.split(
@@ -102,6 +105,52 @@ def test_checkpoints_without_frozen_weights_say_where_these_are(folder, tmp_path
             SALM.from_pretrained(tmp_path / "checkpoint_last.pt")
     finally:
         (folder / "moved").rename(folder / "llm")
+
+
+def test_half_precision_learns_the_same(folder, tmp_path):
+    """In bf16 a weight has three digits; the sound goes in as it is."""
+    options = ("--max-update", "8", "--bf16", "--checkpoint-activations")
+    half = load_checkpoint(train(folder, tmp_path / "bf16", *options))["extra_state"]["val_loss"]
+    whole = load_checkpoint(train(folder, tmp_path / "fp32", "--max-update", "8"))["extra_state"]["val_loss"]
+    assert half == pytest.approx(whole, rel=0.02)
+
+
+@pytest.mark.commands
+def test_two_processes_make_the_update_of_one(folder, tmp_path):
+    """Conversations of different lengths: each process has some of the loss's tokens, by all of which it is divided."""
+    save = ["--save-dir", tmp_path / "run", *UPDATE, "--model-config", folder / "model.json"]
+    once = ["--max-update", "1", "--disable-validation", "--optimizer", "sgd", "--lr", "1"]
+    command = Command(["fairseq-train", folder, *save, *once, "--batch-size", "6"], tmp_path, ranks=2)
+    together = load_checkpoint(train(folder, tmp_path / "one", *once, "--batch-size", "12"))["model"]
+    before = load_checkpoint(train(folder, tmp_path / "none", *once, "--batch-size", "12", "--lr", "1e-30"))["model"]
+    command.wait()
+    apart = load_checkpoint(tmp_path / "run" / "checkpoint_last.pt")["model"]
+    moved = 0
+    for name, weight in together.items():
+        if ".running_" in name or "num_batches" in name:  # of each process's own rows
+            continue
+        moved += not torch.equal(weight, before[name])
+        torch.testing.assert_close(apart[name], weight, atol=2e-6, rtol=1e-4, msg=name)
+    assert moved > 10
+
+
+@pytest.mark.commands
+def test_the_configuration_for_hydra(folder, tmp_path, checkout):
+    """configs/salm.yaml with this model and this data, several validation sets, and the best checkpoint."""
+    (tmp_path / "data").mkdir()
+    for name, source in (("train", "train"), ("tones", "valid"), ("more", "valid")):
+        shutil.copyfile(folder / f"{source}.jsonl", tmp_path / "data" / f"{name}.jsonl")
+    (tmp_path / "data" / "audio").symlink_to(folder / "audio")
+    words = ["--config-dir", checkout / "configs", "--config-name", "salm", f"task.data={tmp_path / 'data'}"]
+    words += [f"model.model_config={folder / 'model.json'}", "common.bf16=false", "common.cpu=true"]
+    words += ["dataset.valid_subset='tones,more'", "dataset.num_workers=0", "optimization.max_update=2"]
+    words += [f"checkpoint.save_dir={tmp_path / 'run'}", f"hydra.run.dir={tmp_path}", "common.log_format=json"]
+    words += ["lr_scheduler.warmup_updates=1", "dataset.batch_size=6"]
+    environment = {"SPEECHDLM_USER_DIR": str(checkout / "speechdlm_ext")}
+    done = run_command(["fairseq-hydra-train", *words], env={**os.environ, **environment})
+    said = done.stdout + done.stderr + "".join(path.read_text() for path in tmp_path.glob("*.log"))
+    assert "tones_loss" in said and "more_accuracy" in said
+    assert SALM.from_pretrained(tmp_path / "run" / "checkpoint_best.pt").sampling_rate == 16000
 
 
 def test_random_weights_are_not_left_out(folder, tmp_path):
