@@ -14,19 +14,6 @@ from tests.helpers.salm_models import write_llm
 
 SIZES = {"strings": 6, "asr-updates": 4, "updates": 4, "aligning-updates": 2, "batch-size": 3, "salm-batch-size": 3}
 TINY = [word for name, size in SIZES.items() for word in (f"--{name}", str(size))]
-    "--strings",
-    "6",
-    "--asr-updates",
-    "4",
-    "--updates",
-    "4",
-    "--aligning-updates",
-    "2",
-    "--batch-size",
-    "3",
-    "--salm-batch-size",
-    "3",
-]
 
 
 @pytest.mark.long
