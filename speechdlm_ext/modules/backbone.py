@@ -291,11 +291,13 @@ def freeze_parameters(model: nn.Module, freeze: Sequence[str], prevent: Sequence
             compiled[pattern] = re.compile(pattern)
         except re.error as error:
             raise InputError(f"freeze pattern {pattern!r}: no regular expression ({error})") from None
-    names = [name for name, _ in model.named_parameters()] + [name for name, _ in model.named_buffers()]
+    parameters = list(model.named_parameters(remove_duplicate=False))  # tied ones by all of their names
+    names = [name for name, _ in parameters] + [name for name, _ in model.named_buffers()]
     for pattern, expression in compiled.items():
         if not any(map(expression.match, names)):
             logger.warning("freeze pattern %r matches nothing; names are like %s", pattern, names[0] if names else "-")
-    for name, parameter in model.named_parameters():
-        frozen = any(compiled[one].match(name) for one in freeze)
-        parameter.requires_grad_(not frozen or any(compiled[one].match(name) for one in prevent))
+    frozen = {id(one) for name, one in parameters if any(compiled[pattern].match(name) for pattern in freeze)}
+    kept = {id(one) for name, one in parameters if any(compiled[pattern].match(name) for pattern in prevent)}
+    for _, parameter in parameters:
+        parameter.requires_grad_(id(parameter) not in frozen or id(parameter) in kept)
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from speechdlm_ext.data import DataModule, SALMDataset
-from speechdlm_ext.data.conversations import iter_conversations
+from speechdlm_ext.data.conversations import Audio, iter_conversations
 from speechdlm_ext.data.llm_tokenizer import load_tokenizer
 from speechdlm_ext.data.prompts import Turn, encode_dialog, read_prompt
 from speechdlm_ext.data.salm_dataset import ConversationDataset
+from speechdlm_ext.data.splicing import IGNORED
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import write_audio
 from tests.helpers.salm_models import TAG, write_conversations, write_llm
@@ -75,6 +77,19 @@ def test_sharegpt_manifests_and_cuts_are_conversations(folder):
     assert (manifest.audios[0].offset, len(manifest.audios[0].read(16000))) == (0.5, 16000)
     assert cut.turns[1:] == [Turn("user", f"transcribe: {TAG}"), Turn("assistant", "four five")]
     assert cut.as_prompt()[1] == {"role": "user", "content": f"transcribe: {TAG}"} and cut.answer == "four five"
+
+
+def test_sound_of_another_rate_is_resampled_and_what_is_no_number_is_said(tmp_path):
+    tone = torch.sin(torch.arange(8000) * 2 * torch.pi * 440 / 8000)[None] * 0.5
+    write_audio(tmp_path / "a.wav", tone, 8000)
+    expected = torch.sin(torch.arange(16000) * 2 * torch.pi * 440 / 16000) * 0.5
+    read = Audio(str(tmp_path / "a.wav"), 0.0, 1.0).read(16000)
+    torch.testing.assert_close(read[800:-800], expected[800:-800], atol=2e-3, rtol=0)
+    soundfile.write(tmp_path / "nan.wav", np.full(8000, np.nan, np.float32), 8000, subtype="FLOAT")
+    with pytest.raises(InputError, match="nan.wav"):
+        Audio(str(tmp_path / "nan.wav"), 0.0, 1.0).read(16000)
+    with pytest.raises(InputError, match="a.wav"):
+        Audio(str(tmp_path / "a.wav"), 0.5, 1.0).read(16000)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +162,7 @@ def test_batches_keep_to_seconds_and_positions(tones):
         assert len(batch) == 1 or len(batch) * data.sizes[batch].max() <= 80
     sample = data.collater([data[index] for index in batches[0]])
     assert sample["net_input"]["audios"].dtype == torch.int32
-    assert sample["ntokens"] == int(sample["net_input"]["loss_mask"].sum())
+    assert sample["ntokens"] == int(sample["net_input"]["layout"]["target"].ne(IGNORED).sum())
     answers = zip(sample["answers"], sample["answer_lens"], strict=True)
     words = [sample["words"][row[:count] - 1].tolist() for row, count in answers]
     assert [collate.tokenizer.ids_to_text(row) for row in words] == [found[i].answer for i in batches[0]]

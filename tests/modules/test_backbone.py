@@ -93,6 +93,12 @@ def test_a_pattern_that_matches_nothing_is_said(caplog):
         freeze_parameters(llm, ["("])
 
 
+def test_tied_weights_are_frozen_by_any_of_their_names(caplog):
+    llm = load_backbone({**CONFIGS["llama"], "tie_word_embeddings": True})
+    assert not any(name.startswith("lm_head") for name in freeze_parameters(llm, [r"^lm_head\..+$"]))
+    assert not llm.model.embed_tokens.weight.requires_grad and "matches nothing" not in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["rotary", "llama"])
 def test_a_folder_is_found_beside_the_model(kind, tmp_path):
     llm = load_backbone(CONFIGS[kind])
