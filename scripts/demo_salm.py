@@ -28,7 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--strings", type=int, default=3000, help="of training (default: %(default)s)")
     parser.add_argument("--asr-updates", type=int, default=1200, help="of the recogniser (default: %(default)s)")
-    parser.add_argument("--updates", type=int, default=700, help="of SALM (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=500, help="of SALM (default: %(default)s)")
     parser.add_argument(
         "--aligning-updates", type=int, default=300,
         help="of these, first ones that bring embeddings of sound near those of words (default: %(default)s)",
