@@ -76,20 +76,14 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
 def train_command(options: argparse.Namespace, data: Path, checkpoints: Path) -> list[str]:
     """``fairseq-train``: first embeddings of sound near those of the words, then the language model's answers."""
     updates = options.updates
-    interval = str(max(5, min(100, updates // 4)))
     command = [fairseq("fairseq-train"), str(data), "--user-dir", shown(ROOT / "speechdlm_ext")]
     command += ["--task", "salm_task", "--arch", "salm", "--criterion", "salm_criterion", "--save-trained-only"]
     command += ["--model-config", str(data / "model.json"), "--context", CONTEXT]
     command += ["--ctc-weight", "1", "--ctc-updates", str(options.aligning_updates)]
     command += ["--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--clip-norm", "1", "--lr", "0.001"]
     command += ["--lr-scheduler", "cosine_annealing", "--warmup-updates", str(min(20, updates // 4))]
-    command += ["--max-update", str(updates), "--batch-size", str(options.salm_batch_size)]
-    command += ["--save-dir", str(checkpoints), "--tensorboard-logdir", str(checkpoints / "tensorboard")]
-    command += ["--save-interval-updates", interval, "--keep-interval-updates", "1"]
-    command += ["--validate-interval-updates", interval, "--no-epoch-checkpoints"]
-    command += ["--save-interval", "1000000", "--validate-interval", "1000000"]
-    command += ["--log-format", "simple", "--log-interval", str(max(1, min(10, updates // 8)))]
-    return [*command, "--num-workers", "0", "--cpu", "--seed", str(options.seed)]
+    command += ["--batch-size", str(options.salm_batch_size)]
+    return [*command, *speech_recognition.run_options(updates, checkpoints, options.seed)]
 
 
 def run_salm_demo(options: argparse.Namespace) -> Path:

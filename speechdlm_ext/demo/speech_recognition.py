@@ -65,20 +65,25 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
 def train_command(options: argparse.Namespace, corpus: Path, checkpoints: Path) -> list[str]:
     """``fairseq-train``: NeMo's recipe for QuartzNet, for minutes of sound and of computing."""
     updates = options.updates
-    interval = str(max(5, min(100, updates // 4)))
     command = [fairseq("fairseq-train"), str(corpus), "--user-dir", shown(ROOT / "speechdlm_ext")]
     command += ["--task", "speech_recognition", "--criterion", "speech_ctc"]
     command += ["--arch", "quartznet", "--configuration", json.dumps(network(options.width))]
     command += ["--ctc-reduction", "mean", "--speeds", "0.9,1.0,1.1"]
     command += ["--optimizer", "novograd", "--novograd-betas", "(0.8,0.5)", "--weight-decay", "0.001"]
     command += ["--lr", "0.02", "--lr-scheduler", "cosine_annealing", "--warmup-updates", str(min(20, updates // 4))]
-    command += ["--max-update", str(updates), "--batch-size", str(options.batch_size), "--clip-norm", "5"]
+    command += ["--batch-size", str(options.batch_size), "--clip-norm", "5", "--best-checkpoint-metric", "wer"]
+    return [*command, *run_options(updates, checkpoints, options.seed)]
+
+
+def run_options(updates: int, checkpoints: Path, seed: int) -> list[str]:
+    """Of ``fairseq-train``: how long, where to, and how often it validates, saves and logs."""
+    interval = str(max(5, min(100, updates // 4)))
+    command = ["--max-update", str(updates), "--seed", str(seed), "--num-workers", "0", "--cpu"]
     command += ["--save-dir", str(checkpoints), "--tensorboard-logdir", str(checkpoints / "tensorboard")]
     command += ["--save-interval-updates", interval, "--keep-interval-updates", "1"]
-    command += ["--validate-interval-updates", interval, "--best-checkpoint-metric", "wer"]
-    command += ["--no-epoch-checkpoints", "--save-interval", "1000000", "--validate-interval", "1000000"]
-    command += ["--log-format", "simple", "--log-interval", str(max(1, min(10, updates // 8)))]
-    return [*command, "--num-workers", "0", "--cpu", "--seed", str(options.seed)]
+    command += ["--validate-interval-updates", interval, "--no-epoch-checkpoints"]
+    command += ["--save-interval", "1000000", "--validate-interval", "1000000"]
+    return [*command, "--log-format", "simple", "--log-interval", str(max(1, min(10, updates // 8)))]
 
 
 def run_asr_demo(options: argparse.Namespace) -> Path:
