@@ -37,6 +37,10 @@ class Audio:
         """Samples (N,) at ``sample_rate`` Hz; raises :class:`InputError` where the file does not have them."""
         stop = self.offset + self.duration
         wave, _ = read_audio(self.path, sample_rate, channels=1, start=self.offset, stop=stop)
+        if wave.size(1) < (self.duration - 0.1) * sample_rate:
+            raise InputError(
+                f"{self.path}: ends {stop - self.offset - wave.size(1) / sample_rate:.2f} s before {stop:g} s"
+            )
         return wave[0]
 
 

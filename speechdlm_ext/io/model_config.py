@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ def read_model_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: it is missing, or no mapping.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        values = json.loads(text) if str(path).endswith(".json") else yaml.safe_load(text)  # YAML's 1e-05 is a string
     except OSError:
         raise InputError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: neither YAML nor JSON ({one_line(error)[:200]})") from None
     section = values.get("model", values) if isinstance(values, dict) else values
     if not isinstance(section, dict):

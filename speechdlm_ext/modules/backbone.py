@@ -25,7 +25,14 @@ from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.modules.cache import DecoderCache
-from speechdlm_ext.modules.rotary_lm import ROTARY, RotaryConfig, RotaryDecoder, RotaryLM, rotary_config
+from speechdlm_ext.modules.rotary_lm import (
+    ROTARY,
+    RotaryConfig,
+    RotaryDecoder,
+    RotaryLM,
+    attention_mask_of,
+    rotary_config,
+)
 from speechdlm_ext.modules.weights import check_weights
 
 logger = logging.getLogger(__name__)
@@ -64,10 +71,19 @@ def _call(module: nn.Module, embeddings: Tensor, mask: Tensor | None, cache: Any
         return module(embeddings, attention_mask=mask, past_key_values=cache, **more)
     if mask is not None:  # absolute positions count from the first token, too
         more["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0)[:, -embeddings.size(1) :]
-        more["attention_mask"] = mask.long()
+        # Of a mask (B, T) transformers asks the device whether there is padding at all.
+        own = cache is None and _attends_to_all(module.config)
+        more["attention_mask"] = attention_mask_of(mask, embeddings.size(1), None) if own else mask.long()
     kind: Any = type(module)
     more[_cache_name(kind)] = cache
     return module(inputs_embeds=embeddings, use_cache=cache is not None, **more)
+
+
+def _attends_to_all(config: Any) -> bool:
+    """Whether all layers attend to all earlier positions, by torch's attention."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    no_window = getattr(config, "sliding_window", None) is None and kinds == {"full_attention"}
+    return no_window and getattr(config, "_attn_implementation", None) == "sdpa"
 
 
 @lru_cache(maxsize=8)

@@ -80,7 +80,7 @@ class RotaryDecoder(nn.Module):
             rotary = rotary_table(length, self.head_dim, self.config.rope_theta, x.device, x.dtype)
         else:
             rotary = rotary_angles(cache.extend(length).positions, self.head_dim, self.config.rope_theta, x.dtype)
-        mask = None if attention_mask is None else _row_mask(attention_mask.bool(), length, cache)
+        mask = None if attention_mask is None else attention_mask_of(attention_mask.bool(), length, cache)
         for number, layer in enumerate(self.layers):
             if self.checkpointed and self.training and torch.is_grad_enabled():
                 x = checkpoint(layer, x, rotary, None, None, number, mask, use_reentrant=False)
@@ -89,7 +89,7 @@ class RotaryDecoder(nn.Module):
         return SimpleNamespace(last_hidden_state=self.norm(x))
 
 
-def _row_mask(present: Tensor, length: int, cache: DecoderCache | None) -> Tensor:
+def attention_mask_of(present: Tensor, length: int, cache: DecoderCache | None) -> Tensor:
     """What the last ``length`` positions may attend to, (B, 1, T, S): what is present before them, and themselves."""
     keys = present.size(1)
     if cache is not None and cache.length > cache.capacity:

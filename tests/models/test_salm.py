@@ -244,7 +244,7 @@ def test_a_recogniser_gives_its_encoder(tiny, tmp_path):
         embeddings, frames = perception(wave, lens)
         assert torch.equal(perception.output_frames(lens), frames)
         alone, _ = perception(wave[1:, :4000], lens[1:])
-        torch.testing.assert_close(alone[0], embeddings[1, : frames[1]], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(alone[0, : frames[1]], embeddings[1, : frames[1]], atol=1e-5, rtol=1e-4)
         size = model.embed_tokens.weight.square().mean().sqrt()
         torch.testing.assert_close(embeddings[0].square().mean(-1).sqrt(), size.expand(len(embeddings[0])))
         # It is built again without the recogniser, from what its folder says.
@@ -291,8 +291,8 @@ def test_what_is_frozen_keeps_its_running_means(tiny):
 @pytest.mark.parametrize(
     ("texts", "audio", "message"),
     [
-        ([f"{TAG} {TAG}"], torch.zeros(1, 4000), "2 placeholders .* for 1 audios"),
-        (["hello"], torch.zeros(1, 4000), "0 placeholders .* for 1 audios"),
+        ([f"{TAG} {TAG}"], torch.zeros(1, 4000), "2 placeholders for 1 audios"),
+        (["hello"], torch.zeros(1, 4000), "0 placeholders for 1 audios"),
         ([TAG], torch.full((1, 4000), float("nan")), "not numbers"),
         ([TAG], torch.zeros(1, 100), "audio 1 of 1 is empty"),
         ([TAG], torch.zeros(1, 0), "audio 1 of 1 is empty"),
