@@ -122,7 +122,7 @@ class SALM(TrainedWeights, BaseFairseqModel):
         self.num_updates = 0
         self.start: Optional[str] = None  # the model that training began with
         for name in ("pretrained_llm", "perception"):
-            if not self.cfg.get(name):
+            if self.cfg.get(name) in (None, ""):  # an empty perception may come from pretrained_asr
                 raise InputError(f"salm: no {name} in the model's configuration")
         self.audio_locator_tag: str = self.cfg["audio_locator_tag"]
         own = None if folder is None else Path(folder) / OWN_LLM
