@@ -124,7 +124,7 @@ def test_two_processes_make_the_update_of_one(folder, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(config))
     shutil.copytree(folder / "llm", tmp_path / "llm")
     once = ["--max-update", "1", "--disable-validation", "--optimizer", "sgd", "--lr", "1"]
-    once += ["--model-config", str(tmp_path / "model.json")]
+    once += ["--model-config", str(tmp_path / "model.json"), "--required-batch-size-multiple", "1"]
     words = ["fairseq-train", folder, "--save-dir", tmp_path / "run", *UPDATE, *once, "--batch-size", "6"]
     command = Command(words, tmp_path, ranks=2)
     together = load_checkpoint(train(folder, tmp_path / "one", *once, "--batch-size", "12"))["model"]
