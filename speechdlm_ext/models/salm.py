@@ -205,7 +205,10 @@ class SALM(TrainedWeights, BaseFairseqModel):
         """How the model is built again, and where its frozen weights are, as plain values with absolute paths."""
         found = None if isinstance(self.source, Mapping) else find_folder(self.source, self.folder)
         cfg = {**self.cfg, "pretrained_llm": str(found.absolute()) if found else self.source}
-        if cfg.get("pretrained_asr") and (asr := find_folder(cfg["pretrained_asr"], self.folder)):
+        asr = find_folder(cfg["pretrained_asr"], self.folder) if cfg.get("pretrained_asr") else None
+        if all(parameter.requires_grad for parameter in self.perception.encoder.parameters()):
+            cfg["pretrained_asr"] = None  # every checkpoint has the encoder
+        elif asr is not None:
             cfg["pretrained_asr"] = str(asr.absolute())
         folder = None if self.folder is None else os.path.abspath(self.folder)
         return {"config": cfg, "folder": folder, "start": self.start}

@@ -247,6 +247,10 @@ def test_a_recogniser_gives_its_encoder(tiny, tmp_path):
         torch.testing.assert_close(alone[0, : frames[1]], embeddings[1, : frames[1]], atol=1e-5, rtol=1e-4)
         size = model.embed_tokens.weight.square().mean().sqrt()
         torch.testing.assert_close(embeddings[0].square().mean(-1).sqrt(), size.expand(len(embeddings[0])))
+        # A checkpoint of trained weights needs the recogniser's file where the encoder is frozen.
+        assert model.origin()["config"]["pretrained_asr"] is None
+        frozen = SALM({**model.cfg, "freeze_params": [r"^perception\.encoder\..+$"]}, tiny.folder)
+        assert frozen.origin()["config"]["pretrained_asr"] == str(source.absolute())
         # It is built again without the recogniser, from what its folder says.
         model.save_pretrained(tmp_path / source.stem / source.suffix[1:])
         again = SALM.from_pretrained(tmp_path / source.stem / source.suffix[1:])
