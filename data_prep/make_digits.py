@@ -26,7 +26,14 @@ def get_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--held-out", nargs="+", default=[], metavar="SPEAKER", help="of the recordings: test.json")
     parser.add_argument(
-        "--recorded-share", type=float, default=0.5, help="of the training strings (default: %(default)s)"
+        "--recorded-share", type=float, default=0.4, help="of the training strings (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sample-rate",
+        type=int,
+        default=16000,
+        metavar="HZ",
+        help="of the audio that is written (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of everything that is sampled (default: %(default)s)")
     return parser
@@ -43,7 +50,7 @@ def main() -> None:
         options.folder,
         DigitOptions(
             options.strings, options.valid_strings, options.recordings, tuple(options.held_out),
-            options.recorded_share, options.seed,
+            options.recorded_share, options.sample_rate, options.seed,
         ),
         lambda plans: tqdm(plans, "strings"),
     )  # fmt: skip

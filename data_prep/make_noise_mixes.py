@@ -19,7 +19,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--recordings", type=Path, metavar="MANIFEST",
         help="clean speech beside that of espeak-ng: JSON lines with audio_filepath and speaker",
     )  # fmt: skip
-    parser.add_argument("--lowest-snr", type=float, default=0.0, help="dB, of 0 to 35 (default: %(default)s)")
+    parser.add_argument(
+        "--lowest-snr", type=float, default=0.0, help="dB of the speech over the noise; up to 40 (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of everything that is sampled (default: %(default)s)")
     return parser
 

@@ -4,9 +4,9 @@
     python scripts/benchmark.py train sample --json results.json
     python scripts/benchmark.py --device cuda      the same on a GPU
 
-The baseline is the public SpeechDLM code, in an environment that is made at the first use (scripts/benchmarks/
-public_code.py). Medians are printed with the smallest and the largest value beside them, at the end as a table in
-Markdown. A ratio above 1 means that ours is better.
+The baselines are the public SpeechDLM code and NeMo, in environments that are made at the first use
+(scripts/benchmarks/environments.py). Medians are printed with the smallest and the largest value beside them, at the
+end as a table in Markdown. A ratio above 1 means that ours is better.
 """
 
 from __future__ import annotations

@@ -10,4 +10,5 @@ PARTS = {
     "score-units": ("unit_models", "score"),
     "encode": ("encoding", "measure"),
     "vocode": ("vocoding", "measure"),
+    "asr": ("recognition", "measure"),
 }

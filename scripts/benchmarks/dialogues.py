@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import Comparison, in_turns
+from benchmarks.environments import public_code
 from benchmarks.material import BASE_MODEL, CHANNELS, RECIPE, binarized, dialogue, random_weights
-from benchmarks.public_code import public_code
 from benchmarks.sides import Settings, Side, ours
 
 FRAMES, PROMPT, WINDOW = 200, 10, 1024

@@ -31,7 +31,7 @@ def main() -> None:
         torch.set_num_threads(settings["threads"])
     for name in settings["imports"]:
         importlib.import_module(name)
-    kinds = {"train": training, "score": training, "sample": sampling, "unit": with_units}
+    kinds = {"train": training, "score": training, "sample": sampling, "unit": with_units, "asr": with_sound}
     work = kinds[settings["work"].split("-")[0]](settings)
     about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "memory": peak_memory(settings)}
     if settings["work"] == "train":
@@ -92,6 +92,14 @@ def with_units(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
     """Unit language models, in an environment that has ours: ``unit-sample`` or ``unit-score``."""
     unit_work = importlib.import_module("unit_work")
     kinds = {"sample": unit_work.sampling, "score": unit_work.scoring}
+    work: Callable[[], dict[str, float]] = kinds[settings["work"].split("-")[1]](settings)
+    return work
+
+
+def with_sound(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
+    """Recognisers of speech, NeMo's and ours: ``asr-train`` or ``asr-transcribe``."""
+    asr_work = importlib.import_module("asr_work")
+    kinds = {"train": asr_work.training, "transcribe": asr_work.transcribing}
     work: Callable[[], dict[str, float]] = kinds[settings["work"].split("-")[1]](settings)
     return work
 

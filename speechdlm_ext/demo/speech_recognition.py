@@ -9,16 +9,18 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
+from speechdlm_ext.demo import wav2vec_baseline
 from speechdlm_ext.demo.run import ROOT, Step, fairseq, partial, run_steps, script, shown, versions
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
 
+SAMPLE_RATE = 8000  # Hz: digits are said over telephones, and the recordings that are free are of that band
 _SHOWN = 12  # recordings with their sound in the page
 
 
 def network(width: int) -> dict[str, object]:
-    """A small QuartzNet, in the form of NeMo's files: six layers, a frame every 20 ms."""
+    """A small QuartzNet, in the form of NeMo's files: seven layers, a frame every 20 ms, a telephone's band."""
 
     def block(filters: int, kernel: int, **more: object) -> dict[str, object]:
         return {
@@ -27,14 +29,15 @@ def network(width: int) -> dict[str, object]:
         }  # fmt: skip
 
     blocks = [block(width, 11, stride=[2])]
-    blocks += [block(width, kernel, residual=True) for kernel in (13, 15, 17)]
+    blocks += [block(width, kernel, residual=True) for kernel in (11, 13, 15, 17)]
     blocks += [block(2 * width, 29, dilation=[2]), block(2 * width, 1, separable=False)]
     return {
         "preprocessor": {
-            "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor", "sample_rate": 16000,
+            "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor", "sample_rate": SAMPLE_RATE,
             "window_size": 0.02, "window_stride": 0.01, "window": "hann", "features": 64, "n_fft": 512,
             "normalize": "per_feature", "dither": 1e-5, "pad_to": 16,
         },
+        "spec_augment": {"freq_masks": 2, "freq_width": 10, "time_masks": 2, "time_width": 8},
         "encoder": {"feat_in": 64, "activation": "relu", "conv_mask": True, "jasper": blocks},
     }  # fmt: skip
 
@@ -44,6 +47,7 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
     out, seed = options.output, str(options.seed)
     corpus, checkpoints, transcripts = out / "corpus", out / "checkpoints", out / "transcripts.jsonl"
     command = [*script("data_prep/make_digits.py"), str(corpus), "--strings", str(options.strings), "--seed", seed]
+    command += ["--sample-rate", str(SAMPLE_RATE)]
     if options.recordings is not None:
         command += ["--recordings", str(options.recordings), "--held-out", *options.held_out]
     yield Step("1-corpus", "Generate strings of spoken digits", command, [corpus], depends=versions())
@@ -54,19 +58,25 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
     title = f"Train a small QuartzNet for {options.updates} updates"
     command = train_command(options, corpus, checkpoints)
     yield Step("3-train", title, command, [checkpoints], resumes=True)
+    spent = json.loads((out / "steps" / "3-train.json").read_text(encoding="utf-8"))["seconds"]
 
     tested = read_jsonl(corpus / ("test.json" if (corpus / "test.json").exists() else "valid.json"))
     write_jsonl(out / "recordings.jsonl", ({k: v for k, v in row.items() if k != "text"} for row in tested))
     command = [*script("scripts/transcribe.py"), str(out / "recordings.jsonl"), str(transcripts)]
     command += ["--asr", f"ctc:{checkpoints / 'checkpoint_best.pt'}", "--device", "cpu"]
     yield Step("4-transcribe", "Transcribe held-out speakers", command, [transcripts, partial(transcripts)], True)
+    if options.baseline:
+        yield from wav2vec_baseline.steps(
+            corpus, out / "wav2vec", "test" if (corpus / "test.json").exists() else "valid", SAMPLE_RATE,
+            options.batch_size, spent, options.seed,
+        )  # fmt: skip
 
 
 def train_command(options: argparse.Namespace, corpus: Path, checkpoints: Path) -> list[str]:
     """``fairseq-train``: NeMo's recipe for QuartzNet, for minutes of sound and of computing."""
     updates = options.updates
     command = [fairseq("fairseq-train"), str(corpus), "--user-dir", shown(ROOT / "speechdlm_ext")]
-    command += ["--task", "speech_recognition", "--criterion", "speech_ctc"]
+    command += ["--task", "speech_recognition", "--sample-rate", str(SAMPLE_RATE), "--criterion", "speech_ctc"]
     command += ["--arch", "quartznet", "--configuration", json.dumps(network(options.width))]
     command += ["--ctc-reduction", "mean", "--speeds", "0.9,1.0,1.1"]
     command += ["--optimizer", "novograd", "--novograd-betas", "(0.8,0.5)", "--weight-decay", "0.001"]
@@ -127,6 +137,9 @@ def write_page(out: Path, done: Sequence[tuple[Step, float]], page: Path) -> Non
         f"{len(rows)} strings of {len(speakers)} speakers that training never had: word error rate "
         f"{100 * rates['words']['corpus']:.1f} %, character error rate {100 * rates['characters']['corpus']:.1f} %."
     )
+    if (log := out / "logs" / f"{wav2vec_baseline.LAST}.log").exists():
+        rate = wav2vec_baseline.word_error_rate(log)
+        finding += f" fairseq's wav2vec 2.0 of equal size, from scratch and for as long: {rate:.1f} %."
     charts = "".join(
         line_chart(curves(out, name), "updates", label)
         for name, label in (("loss", "Loss, nats per symbol"), ("wer", "Word error rate, %"))
@@ -139,7 +152,7 @@ def write_page(out: Path, done: Sequence[tuple[Step, float]], page: Path) -> Non
         Section("words", "Errors by word", _words(pairs)),
         commands_section(out, done),
     ]
-    lead = "A QuartzNet of six layers, trained by fairseq-train with CTC on strings of spoken digits. " + finding
+    lead = "A QuartzNet of seven layers, trained by fairseq-train with CTC on strings of spoken digits. " + finding
     with atomic_write(page) as file:
         file.write(render_page("Digits, recognised", lead, sections))
 

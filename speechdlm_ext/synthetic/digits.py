@@ -1,7 +1,8 @@
 """Strings of spoken digits, of many speakers: a small corpus on which recognisers and classifiers of words are trained.
 
-Speakers are voices of espeak-ng and, where recordings of digit strings are given, people; some of both are held out.
-Recordings are cut at their silences into digits, which training strings join anew, played faster or slower.
+Speakers are voices of espeak-ng, those of programs and recordings that are installed (:mod:`.speakers`) and, where
+recordings of digit strings are given, people; some of each are held out. Recordings are cut at their silences into
+digits, which training strings join anew. Pitch, formants and tempo of training strings are moved.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.audio import read_audio, resample, write_audio
 from speechdlm_ext.io.manifest import iter_jsonl, write_jsonl
+from speechdlm_ext.synthetic.acoustics import another_voice, colour, room
 from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, Wave, energy_segments, make_noise
 from speechdlm_ext.synthetic.espeak import EspeakSource, Voice
+from speechdlm_ext.synthetic.speakers import installed, say_all
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # Of espeak-ng: an accent and a variant make a speaker.
@@ -33,6 +36,8 @@ _VARIANTS = (
 )  # fmt: skip
 _HELD_OUT_VARIANTS = ("m5", "m8", "f5", "belinda", "travis", "victor")  # synthetic speakers of valid.json
 
+_OTHERS_SHARE = 0.6  # of the synthetic strings: by the programs and recordings that are installed
+
 
 @dataclass(frozen=True)
 class DigitOptions:
@@ -44,6 +49,7 @@ class DigitOptions:
         recordings: manifest with ``audio_filepath``, ``text`` (digits) and ``speaker``.
         held_out: speakers of the recordings that are only tested.
         recorded_share: of the training strings that recorded digits make, where there are any.
+        sample_rate: of the audio that is written, in Hz.
         seed: of everything that is sampled.
     """
 
@@ -51,7 +57,8 @@ class DigitOptions:
     valid_strings: int = 60
     recordings: Path | None = None
     held_out: tuple[str, ...] = ()
-    recorded_share: float = 0.5
+    recorded_share: float = 0.4
+    sample_rate: int = SAMPLE_RATE
     seed: int = 1
 
 
@@ -76,26 +83,40 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
     unknown = set(options.held_out) - {row["speaker"] for row in recorded}
     if unknown:
         raise InputError(f"--held-out {sorted(unknown)[0]}: {options.recordings} has no such speaker")
-    source = EspeakSource(2)
-    clips = [(digit, wave) for row in recorded if row["speaker"] not in options.held_out for digit, wave in row["cut"]]
+    source, others = EspeakSource(2), installed()
+    say_all(others, WORDS)
+    people: dict[str, list[tuple[int, Wave]]] = {}
+    for row in recorded:
+        if row["speaker"] not in options.held_out:
+            people.setdefault(row["speaker"], []).extend(row["cut"])
     plans = [("train", number) for number in range(options.strings)]
     plans += [("valid", number) for number in range(options.valid_strings)]
     rows: dict[str, list[dict[str, Any]]] = {}
     for split, number in progress(plans):
-        rng = np.random.default_rng(np.random.SeedSequence((options.seed, split == "valid", number)))
-        if split == "train" and clips and rng.random() < options.recorded_share:
-            speaker, pairs = "recorded", [clips[int(rng.integers(len(clips)))] for _ in range(rng.integers(3, 8))]
-            pairs = [(digit, _played(wave, float(rng.uniform(0.75, 1.3)))) for digit, wave in pairs]
+        training = split == "train"
+        rng = np.random.default_rng(np.random.SeedSequence((options.seed, not training, number)))
+        digits = [int(digit) for digit in rng.integers(0, 10, rng.integers(3, 8))]
+        chosen = [speaker for speaker in others if speaker.held_out is not training]
+        if training and people and rng.random() < options.recorded_share:
+            name = sorted(people)[int(rng.integers(len(people)))]
+            pairs = [people[name][int(rng.integers(len(people[name])))] for _ in digits]
+        elif chosen and rng.random() < _OTHERS_SHARE:
+            speaker = chosen[int(rng.integers(len(chosen)))]
+            name, rendition = speaker.name, int(rng.integers(speaker.renditions()))
+            pairs = [(digit, _trimmed(speaker.say(digit, WORDS[digit], rendition))) for digit in digits]
         else:
-            voice = _voice(rng, _VARIANTS if split == "train" else _HELD_OUT_VARIANTS)
-            digits = rng.integers(0, 10, rng.integers(3, 8))
-            speaker, pairs = voice.name, [(int(d), _trimmed(source.synthesize(WORDS[d], voice))) for d in digits]
-        _add(rows, folder, split, f"{split}-{number:05d}", speaker, pairs, rng)
+            voice = _voice(rng, _VARIANTS if training else _HELD_OUT_VARIANTS)
+            name, pairs = voice.name, [(n, _trimmed(source.synthesize(WORDS[n], voice))) for n in digits]
+        if training:
+            moved = another_voice([wave for _, wave in pairs], rng)
+            pairs = [(digit, wave) for (digit, _), wave in zip(pairs, moved, strict=True)]
+        _add(rows, folder, split, f"{split}-{number:05d}", name, pairs, rng, options)
     for row in recorded:
         if row["speaker"] in options.held_out:
             _add(
-                rows, folder, "test", f"test-{Path(row['audio_filepath']).stem}", row["speaker"], row["cut"], None, row
-            )
+                rows, folder, "test", f"test-{Path(row['audio_filepath']).stem}", row["speaker"], row["cut"], None,
+                options, row,
+            )  # fmt: skip
     for name, found in rows.items():
         write_jsonl(folder / f"{name}.json", found)
     with atomic_write(folder / "labels" / "labels.txt") as file:
@@ -140,15 +161,10 @@ def _trimmed(wave: Wave) -> Wave:
     return wave[round(segments[0][0] * SAMPLE_RATE) : round(segments[-1][1] * SAMPLE_RATE)]
 
 
-def _played(wave: Wave, speed: float) -> Wave:
-    """Played faster or slower, which moves pitch and formants, too: another speaker."""
-    rate = round(SAMPLE_RATE * speed / 100) * 100
-    return resample(torch.from_numpy(wave), rate, SAMPLE_RATE).numpy()
-
-
 def _add(
     rows: dict[str, list[dict[str, Any]]], folder: Path, split: str, name: str, speaker: str,
-    pairs: list[tuple[int, Wave]], rng: np.random.Generator | None, recording: dict[str, Any] | None = None,
+    pairs: list[tuple[int, Wave]], rng: np.random.Generator | None, options: DigitOptions,
+    recording: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Rows of a string and of its digits; ``rng`` samples gaps, noise, level and bandwidth, None keeps a recording."""
     if recording is not None:
@@ -158,7 +174,8 @@ def _add(
         wave, places = _joined([wave for _, wave in pairs], rng)
     path = folder / "audio" / f"{name}.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_audio(path, torch.from_numpy(wave), SAMPLE_RATE)
+    rate = options.sample_rate
+    write_audio(path, resample(torch.from_numpy(wave), SAMPLE_RATE, rate), rate)
     row = {"audio_filepath": str(path.absolute()), "duration": len(wave) / SAMPLE_RATE}
     text = " ".join(WORDS[digit] for digit, _ in pairs)
     rows.setdefault(split, []).append({**row, "text": text, "speaker": speaker})
@@ -178,17 +195,11 @@ def _joined(pieces: list[Wave], rng: np.random.Generator) -> tuple[Wave, list[tu
         places.append((length + len(gap), length + len(gap) + len(piece)))
         length += len(gap) + len(piece)
     parts.append(np.zeros(round(rng.uniform(0.05, 0.3) * SAMPLE_RATE), np.float32))
-    wave = _coloured(np.concatenate(parts), rng)
+    wave = colour(np.concatenate(parts), rng)
+    if rng.random() < 0.4:
+        wave = room(wave, rng)
     wave = wave + make_noise(len(wave), float(rng.uniform(-95, -45)), float(rng.uniform(0, 0.9)), rng)
     if rng.random() < 0.7:  # as over a telephone, and as the recordings of digits that are free
         wave = resample(resample(torch.from_numpy(wave), SAMPLE_RATE, 8000), 8000, SAMPLE_RATE).numpy()
         wave = wave + make_noise(len(wave), float(rng.uniform(-95, -65)), 0.0, rng)
     return wave * np.float32(min(1.0, 0.9 / max(float(np.abs(wave).max()), 1e-6))), places
-
-
-def _coloured(wave: Wave, rng: np.random.Generator) -> Wave:
-    """Another microphone: gains that change smoothly over frequency, by some decibels."""
-    spectrum = np.fft.rfft(wave)
-    place = np.linspace(0, np.pi, len(spectrum))
-    gains = sum(rng.normal(0, 5 / k) * np.cos(k * place + rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3, 4, 5))
-    return np.fft.irfft(spectrum * 10 ** (np.asarray(gains) / 20), len(wave)).astype(np.float32)

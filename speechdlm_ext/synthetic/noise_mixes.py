@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.audio import read_audio, resample, write_audio
 from speechdlm_ext.io.manifest import iter_jsonl, write_jsonl
 from speechdlm_ext.metrics.intervals import intervals_to_frames
+from speechdlm_ext.synthetic.acoustics import colour, room
 from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, Wave, energy_segments, make_noise
 from speechdlm_ext.synthetic.espeak import VOICES, EspeakSource, make_sentence
 
@@ -29,10 +30,10 @@ class MixOptions:
 
     Attributes:
         mixes: of training.
-        valid_mixes: for validation, with a speaker of its own.
+        valid_mixes: for validation, with speakers of their own, a fifth of those recorded.
         seconds: of each.
         recordings: manifest of clean speech (``audio_filepath``, ``speaker``), mixed in beside synthetic speech.
-        lowest_snr: dB of the speech over the noise; up to 35.
+        lowest_snr: dB of the speech over the noise; up to 40.
         seed: of everything that is sampled.
     """
 
@@ -62,18 +63,22 @@ def make_mixes(folder: Path, options: MixOptions, progress: Callable[[Any], Any]
         clips = recorded.setdefault(str(line.row.get("speaker", "")), [])
         clips.append(resample(found.mean(0), rate, SAMPLE_RATE).numpy())
     people = sorted(recorded)
+    held_out = -(-len(people) // 5)
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "valid": []}
     plans = [("train", n) for n in range(options.mixes)] + [("valid", n) for n in range(options.valid_mixes)]
     for split, number in progress(plans):
         rng = np.random.default_rng(np.random.SeedSequence((options.seed, split == "valid", number)))
-        chosen = people[1:] if split == "train" else people[:1]
-        if chosen and rng.random() < 0.7:
-            clips = recorded[chosen[int(rng.integers(len(chosen)))]]
-            wave = clips[int(rng.integers(len(clips)))]
-        else:
-            voice = VOICES[names[int(rng.integers(1, len(names))) if split == "train" else 0]]
-            wave = source.synthesize(make_sentence(_KINDS[int(rng.integers(len(_KINDS)))], rng) + ".", voice)
-        mixed, labels = mix(wave, rng, options)
+        chosen = people[held_out:] if split == "train" else people[:held_out]
+        waves = []
+        for _ in range(int(rng.integers(1, 4))):
+            if chosen and rng.random() < 0.8:
+                clips = recorded[chosen[int(rng.integers(len(chosen)))]]
+                waves.append(clips[int(rng.integers(len(clips)))])
+            else:
+                voice = VOICES[names[int(rng.integers(1, len(names))) if split == "train" else 0]]
+                sentence = make_sentence(_KINDS[int(rng.integers(len(_KINDS)))], rng)
+                waves.append(source.synthesize(f"{sentence}.", voice))
+        mixed, labels = mix(waves, rng, options)
         path = folder / "audio" / f"{split}-{number:05d}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_audio(path, torch.from_numpy(mixed), SAMPLE_RATE)
@@ -88,37 +93,43 @@ def make_mixes(folder: Path, options: MixOptions, progress: Callable[[Any], Any]
     return {split: len(made) for split, made in rows.items()}
 
 
-def mix(speech: Wave, rng: np.random.Generator, options: MixOptions) -> tuple[Wave, np.ndarray]:
-    """Place a part of the speech within noise.
+def mix(speech: Sequence[Wave], rng: np.random.Generator, options: MixOptions) -> tuple[Wave, np.ndarray]:
+    """Place parts of recordings of speech within noise, each at its own level and place.
 
     Returns:
         Samples (N,) of ``options.seconds``, and whether each frame of 20 ms has speech.
     """
-    total = round(options.seconds * SAMPLE_RATE)
-    longest = round(total * float(rng.uniform(0.3, 0.95)))
-    first = int(rng.integers(0, max(1, len(speech) - longest)))
-    clip = speech[first : first + longest]
-    place = int(rng.integers(0, total - len(clip) + 1))
-    clean = np.zeros(total, np.float32)
-    clean[place : place + len(clip)] = clip
-    segments = energy_segments(clean, depth=38.0, bridge=0.15)
-    labels = intervals_to_frames(segments, round(options.seconds / FRAME), FRAME)
-    inside = np.repeat(labels, round(FRAME * SAMPLE_RATE))[:total]
-    power = float(np.mean(clean[: len(inside)][inside] ** 2)) if labels.any() else 1e-4
-    level = 10 ** (float(rng.uniform(-55, -15)) / 20)
-    clean *= np.float32(level / np.sqrt(max(power, 1e-12)))
+    total, frames = round(options.seconds * SAMPLE_RATE), round(options.seconds / FRAME)
+    clean, labels = np.zeros(total, np.float32), np.zeros(frames, bool)
+    level = float(rng.uniform(-55, -15))
+    for wave in speech:
+        longest = min(len(wave), round(total * float(rng.uniform(0.1, 0.95)) / len(speech) ** 0.5))
+        first = int(rng.integers(0, len(wave) - longest + 1))
+        place = int(rng.integers(0, total - longest + 1))
+        clip = np.zeros(total, np.float32)
+        clip[place : place + longest] = wave[first : first + longest]
+        speaks = intervals_to_frames(energy_segments(clip, depth=38.0, bridge=0.15), frames, FRAME)
+        inside = np.repeat(speaks, round(FRAME * SAMPLE_RATE))[:total]
+        power = float(np.mean(clip[: len(inside)][inside] ** 2)) if speaks.any() else 1e-4
+        if rng.random() < 0.5:
+            clip = room(clip, rng)
+        own = level - float(rng.uniform(0, 10))
+        clean += colour(clip, rng) * np.float32(10 ** (own / 20) / np.sqrt(max(power, 1e-12)))
+        labels |= speaks
     noise = np.zeros(total, np.float32)
     for _ in range(int(rng.integers(1, 4))):
         noise += _noise(total, rng)
-    snr = float(rng.uniform(options.lowest_snr, 35))
-    noise *= np.float32(level * 10 ** (-snr / 20) / max(float(np.sqrt(np.mean(noise**2))), 1e-9))
+    snr = float(rng.uniform(options.lowest_snr, 40))
+    noise *= np.float32(10 ** ((level - snr) / 20) / max(float(np.sqrt(np.mean(noise**2))), 1e-9))
     mixed = clean + noise
+    if rng.random() < 0.3:
+        mixed = resample(resample(torch.from_numpy(mixed), SAMPLE_RATE, 8000), 8000, SAMPLE_RATE).numpy()
     return mixed * np.float32(min(1.0, 0.95 / max(float(np.abs(mixed).max()), 1e-9))), labels
 
 
 def _noise(total: int, rng: np.random.Generator) -> Wave:
-    """One of: steady noise, noise that swells, hum with harmonics, chords, clicks and taps; of RMS near 1."""
-    kind, time = int(rng.integers(5)), np.arange(total) / SAMPLE_RATE
+    """One of: steady noise, noise that swells, hum, chords, clicks and taps, breaths and rustling; of RMS near 1."""
+    kind, time = int(rng.integers(6)), np.arange(total) / SAMPLE_RATE
     noise: Any = make_noise(total, 0.0, float(rng.uniform(0, 0.98)), rng)
     if kind == 1:
         swell = np.sin(2 * np.pi * rng.uniform(0.1, 3) * time + rng.uniform(0, 6)) + rng.uniform(0.5, 1.5)
@@ -137,5 +148,11 @@ def _noise(total: int, rng: np.random.Generator) -> Wave:
         taps[rng.integers(0, total, int(rng.integers(3, 40)))] = rng.uniform(0.3, 1)
         decay = np.exp(-np.arange(2000) / rng.uniform(20, 400)) * rng.standard_normal(2000)
         noise = np.convolve(taps, decay)[:total]
+    elif kind == 5:
+        envelope = np.full(total, 0.03)
+        for _ in range(int(rng.integers(1, 8))):
+            first, length = int(rng.integers(total)), round(rng.uniform(0.05, 0.9) * SAMPLE_RATE)
+            envelope[first : first + length] += (rng.uniform(0.2, 1) * np.hanning(length))[: total - first]
+        noise = colour(np.asarray(noise * envelope, np.float32), rng)
     made: Wave = np.asarray(noise / max(float(np.sqrt(np.mean(noise**2))), 1e-9), np.float32)
     return made
