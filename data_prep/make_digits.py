@@ -45,14 +45,17 @@ def main() -> None:
     from tqdm import tqdm
 
     from speechdlm_ext.synthetic.digits import DigitOptions, make_digits
+    from speechdlm_ext.synthetic.speakers import installed
 
+    others = ", ".join(speaker.name for speaker in installed()) or "none; docs/speech_recognition.md says what there is"
+    print(f"speakers beside espeak-ng's: {others}", flush=True)
     counts = make_digits(
         options.folder,
         DigitOptions(
             options.strings, options.valid_strings, options.recordings, tuple(options.held_out),
             options.recorded_share, options.sample_rate, options.seed,
         ),
-        lambda plans: tqdm(plans, "strings"),
+        tqdm,
     )  # fmt: skip
     print(", ".join(f"{count} rows of {name}.json" for name, count in counts.items()) + f": {options.folder}")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from speechdlm_ext.io.manifest import iter_jsonl, write_jsonl
 from speechdlm_ext.synthetic.acoustics import another_voice, colour, room
 from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, Wave, energy_segments, make_noise
 from speechdlm_ext.synthetic.espeak import EspeakSource, Voice
-from speechdlm_ext.synthetic.speakers import installed, say_all
+from speechdlm_ext.synthetic.speakers import WordSpeaker, installed, say_all
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # Of espeak-ng: an accent and a variant make a speaker.
@@ -69,7 +69,7 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
         folder: gets ``audio/``, ``train.json``, ``valid.json`` and, with recordings, ``test.json`` (strings as they
             were recorded); ``labels/`` has the same of single digits, and ``labels.txt``.
         options: see :class:`DigitOptions`.
-        progress: shown around the strings.
+        progress: shown around words that programs synthesize, and around the strings.
 
     Returns:
         Number of rows of each manifest.
@@ -83,34 +83,32 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
     unknown = set(options.held_out) - {row["speaker"] for row in recorded}
     if unknown:
         raise InputError(f"--held-out {sorted(unknown)[0]}: {options.recordings} has no such speaker")
-    source, others = EspeakSource(2), installed()
-    say_all(others, WORDS)
     people: dict[str, list[tuple[int, Wave]]] = {}
     for row in recorded:
         if row["speaker"] not in options.held_out:
             people.setdefault(row["speaker"], []).extend(row["cut"])
-    plans = [("train", number) for number in range(options.strings)]
-    plans += [("valid", number) for number in range(options.valid_strings)]
+    plans = [_plan(options, "train", number, sorted(people)) for number in range(options.strings)]
+    plans += [_plan(options, "valid", number, []) for number in range(options.valid_strings)]
+    say_all(
+        {(plan.speaker, digit, WORDS[digit], plan.rendition): None
+         for plan in plans if isinstance(plan.speaker, WordSpeaker) for digit in plan.digits},
+        progress,
+    )  # fmt: skip
+    source = EspeakSource(2)
     rows: dict[str, list[dict[str, Any]]] = {}
-    for split, number in progress(plans):
-        training = split == "train"
-        rng = np.random.default_rng(np.random.SeedSequence((options.seed, not training, number)))
-        digits = [int(digit) for digit in rng.integers(0, 10, rng.integers(3, 8))]
-        chosen = [speaker for speaker in others if speaker.held_out is not training]
-        if training and people and rng.random() < options.recorded_share:
-            name = sorted(people)[int(rng.integers(len(people)))]
-            pairs = [people[name][int(rng.integers(len(people[name])))] for _ in digits]
-        elif chosen and rng.random() < _OTHERS_SHARE:
-            speaker = chosen[int(rng.integers(len(chosen)))]
-            name, rendition = speaker.name, int(rng.integers(speaker.renditions()))
-            pairs = [(digit, _trimmed(speaker.say(digit, WORDS[digit], rendition))) for digit in digits]
+    for plan in progress(plans):
+        if isinstance(plan.speaker, str):
+            clips = people[plan.speaker]
+            pairs = [clips[int(plan.rng.integers(len(clips)))] for _ in plan.digits]
+        elif isinstance(plan.speaker, WordSpeaker):
+            pairs = [(n, _trimmed(plan.speaker.say(n, WORDS[n], plan.rendition))) for n in plan.digits]
         else:
-            voice = _voice(rng, _VARIANTS if training else _HELD_OUT_VARIANTS)
-            name, pairs = voice.name, [(n, _trimmed(source.synthesize(WORDS[n], voice))) for n in digits]
-        if training:
-            moved = another_voice([wave for _, wave in pairs], rng)
+            pairs = [(n, _trimmed(source.synthesize(WORDS[n], plan.speaker))) for n in plan.digits]
+        if plan.split == "train":
+            moved = another_voice([wave for _, wave in pairs], plan.rng)
             pairs = [(digit, wave) for (digit, _), wave in zip(pairs, moved, strict=True)]
-        _add(rows, folder, split, f"{split}-{number:05d}", name, pairs, rng, options)
+        speaker = plan.speaker if isinstance(plan.speaker, str) else plan.speaker.name
+        _add(rows, folder, plan.split, f"{plan.split}-{plan.number:05d}", speaker, pairs, plan.rng, options)
     for row in recorded:
         if row["speaker"] in options.held_out:
             _add(
@@ -122,6 +120,33 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
     with atomic_write(folder / "labels" / "labels.txt") as file:
         file.writelines(f"{word}\n" for word in WORDS)
     return {name: len(found) for name, found in rows.items()}
+
+
+class _Plan(NamedTuple):
+    """A string: who says which digits. ``speaker`` is a person's name where their recordings are joined."""
+
+    split: str
+    number: int
+    speaker: str | WordSpeaker | Voice
+    rendition: int
+    digits: list[int]
+    rng: np.random.Generator
+
+
+def _plan(options: DigitOptions, split: str, number: int, people: Sequence[str]) -> _Plan:
+    training = split == "train"
+    rng = np.random.default_rng(np.random.SeedSequence((options.seed, not training, number)))
+    digits = [int(digit) for digit in rng.integers(0, 10, rng.integers(3, 8))]
+    others = [speaker for speaker in installed() if speaker.held_out is not training]
+    speaker: str | WordSpeaker | Voice
+    if people and rng.random() < options.recorded_share:
+        speaker = people[int(rng.integers(len(people)))]
+    elif others and rng.random() < _OTHERS_SHARE:
+        speaker = others[int(rng.integers(len(others)))]
+    else:
+        speaker = _voice(rng, _VARIANTS if training else _HELD_OUT_VARIANTS)
+    rendition = int(rng.integers(speaker.renditions())) if isinstance(speaker, WordSpeaker) else 0
+    return _Plan(split, number, speaker, rendition, digits, rng)
 
 
 def _recordings(manifest: Path) -> Iterator[dict[str, Any]]:

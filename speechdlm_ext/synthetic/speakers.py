@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -132,19 +132,14 @@ SPEAKERS = (
 )  # fmt: skip
 
 
-def installed(speakers: Sequence[WordSpeaker] = SPEAKERS) -> list[WordSpeaker]:
+@lru_cache(maxsize=1)
+def installed(speakers: tuple[WordSpeaker, ...] = SPEAKERS) -> tuple[WordSpeaker, ...]:
     """Those that are installed."""
-    return [speaker for speaker in speakers if speaker.is_installed()]
+    return tuple(speaker for speaker in speakers if speaker.is_installed())
 
 
-def say_all(speakers: Sequence[WordSpeaker], words: Sequence[str], progress: Callable[[Any], Any] = iter) -> None:
-    """Have every word by every speaker ready, the programs side by side."""
-    asked = [
-        (speaker, number, word, rendition)
-        for speaker in speakers
-        for number, word in enumerate(words)
-        for rendition in range(speaker.renditions())
-    ]
+def say_all(asked: Iterable[tuple[WordSpeaker, int, str, int]], progress: Callable[[Any], Any] = iter) -> None:
+    """Have words ready, given what :meth:`WordSpeaker.say` takes; the programs run side by side."""
     with ThreadPoolExecutor(4) as pool:
         for future in progress([pool.submit(speaker.say, *rest) for speaker, *rest in asked]):
             future.result()

@@ -21,7 +21,7 @@ TONE = (
 def test_a_program_is_asked_for_a_word_of_a_length() -> None:
     program = WordSpeaker("tone", "x", sys.executable, (sys.executable, "-c", TONE, "{file}", "{stretch}"), True)
     assert program.is_installed() and program.renditions() == len(STRETCHES)
-    say_all([program], ["zero"])
+    say_all([(program, 0, "zero", number) for number in range(len(STRETCHES))])
     for number, stretch in enumerate(STRETCHES):
         assert len(program.say(0, "zero", number)) == pytest.approx(8000 * stretch, abs=2)  # resampled to 16 kHz
 
@@ -36,7 +36,7 @@ def test_recordings_by_number_and_word(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "0-zero.wav", np.full(1600, 0.5), 16000)
     recorded = WordSpeaker("someone", "x", str(tmp_path / "{number}-{word}.wav"))
     absent = WordSpeaker("nobody", "x", str(tmp_path / "none" / "{number}.wav"))
-    assert installed([recorded, absent]) == [recorded]
+    assert installed((recorded, absent)) == (recorded,)
     assert recorded.renditions() == 1 and len(recorded.say(0, "zero")) == 1600
 
 
