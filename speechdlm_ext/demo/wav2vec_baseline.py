@@ -40,8 +40,9 @@ def prepare(corpus: Path, folder: Path, sample_rate: int) -> None:
     with atomic_write(folder / "dict.ltr.txt") as file:
         file.write((corpus / "dict.ltr.txt").read_text(encoding="utf-8"))
     task = {"_name": "audio_pretraining", "data": str(folder), "sample_rate": sample_rate, "normalize": True}
+    options = {"task": task, "model": _MODEL, "criterion": None, "lr_scheduler": None}
     state = {
-        "args": None, "cfg": OmegaConf.create({"task": task, "model": _MODEL}), "model": {},
+        "args": None, "cfg": OmegaConf.create(options), "model": {},
         "optimizer_history": [{"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": 0}],
         "extra_state": {"train_iterator": {"epoch": 1}}, "last_optimizer_state": None,
     }  # fmt: skip
