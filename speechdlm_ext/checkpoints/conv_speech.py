@@ -19,6 +19,11 @@ from speechdlm_ext.modules.conv_speech_files import STATE
 _MODELS, _MODULES = "nemo.collections.asr.models", "nemo.collections.asr.modules"
 # Of the two front ends (see LogMelFeatures): the last version before, and the one whose files were compared.
 _VERSIONS = {True: "2.4.1", False: "3.0.0"}
+# Classes of sections that name none; NeMo refuses these.
+_SECTIONS = {
+    "preprocessor": "AudioToMelSpectrogramPreprocessor", "spec_augment": "SpectrogramAugmentation",
+    "encoder": "ConvASREncoder",
+}  # fmt: skip
 
 
 def write_speech_nemo(model: SpeechModel, path: Path, overwrite: bool = False) -> None:
@@ -34,7 +39,9 @@ def write_speech_nemo(model: SpeechModel, path: Path, overwrite: bool = False) -
     config: dict[str, Any] = {"sample_rate": network.sample_rate}
     if network.target != TEXT or not isinstance(model.tokenizer, PieceTokenizer):
         config["labels"] = labels
-    config.update({name: part for name, part in network.config.items() if name != "reflect"})
+    for name, module in _SECTIONS.items():
+        if name in network.config:
+            config[name] = {"_target_": f"{_MODULES}.{module}", **network.config[name]}
     dim, count = network.encoder.dim, len(labels)
     if network.target == TEXT:
         kind = "ctc_models.EncDecCTCModel"

@@ -227,3 +227,21 @@ def test_files_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, change:
     with pytest.raises(InputError, match=message) as caught:
         CTCModel.from_pretrained(changed(folder, tmp_path / "a.nemo", change))
     assert "\n" not in str(caught.value)
+
+
+def test_sections_of_a_model_of_ours_name_the_classes_that_nemo_makes(tmp_path: Path) -> None:
+    from speechdlm_ext.asr.speech_model import SpeechModel
+    from speechdlm_ext.checkpoints.conv_speech import write_speech_nemo
+    from speechdlm_ext.io.nemo import read_nemo
+    from speechdlm_ext.modules.conv_speech import LABEL, ConvSpeech, configuration
+
+    network = ConvSpeech(configuration("3x1x64", "matchboxnet"), LABEL, 2).eval()
+    write_speech_nemo(SpeechModel(network, ("no", "yes"), None, tmp_path), tmp_path / "a.nemo")
+    sections = read_nemo(tmp_path / "a.nemo").config
+    classes = {
+        name: sections[name]["_target_"].rpartition(".")[2] for name in ("preprocessor", "spec_augment", "encoder")
+    }
+    assert classes == {
+        "preprocessor": "AudioToMFCCPreprocessor", "spec_augment": "SpectrogramAugmentation",
+        "encoder": "ConvASREncoder",
+    }  # fmt: skip
