@@ -31,9 +31,10 @@ def get_parser() -> argparse.ArgumentParser:
     where.add_argument("--in-place", action="store_true", help="write the results' fields into MANIFEST")
     parser.add_argument(
         "--kind",
-        choices=("manifest", "units", "fields", "scores"),
+        choices=("manifest", "units", "samples", "fields", "scores"),
         help="what the shards are: of MANIFEST itself; unit files, whose rows are kept as one run would have written "
-        "them; results whose fields are added to MANIFEST's rows; scores (default: as the first row is)",
+        "them; likewise continuations of the prompts in MANIFEST; results whose fields are added to MANIFEST's rows; "
+        "scores (default: as the first row is)",
     )
     parser.add_argument("--into", dest="kind", type=lambda old: _OLD_KINDS.get(old, old), help=argparse.SUPPRESS)
     parser.add_argument("--allow-missing", action="store_true", help="go on without items that have no result")

@@ -6,8 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from speechdlm_ext.commands.model import add_machine_options, open_device
+from speechdlm_ext.commands.model import add_machine_options
 from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.modules.devices import open_device
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def main() -> None:
 
     from speechdlm_ext.evaluation.corpus import read_corpus
     from speechdlm_ext.evaluation.detection_accuracy import detection_table, measure_detectors
-    from speechdlm_ext.io.atomic import atomic_write
+    from speechdlm_ext.io.config import write_json
 
     bar = partial(tqdm, unit="recording", disable=None)
     figures = measure_detectors(
@@ -57,9 +56,7 @@ def main() -> None:
     )
     print(detection_table(figures))
     if options.json:
-        with atomic_write(options.json) as file:
-            json.dump(figures, file, indent=2)
-            file.write("\n")
+        write_json(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,9 @@ def main() -> None:
     """Run the command."""
     args = get_parser().parse_args()
 
-    import json
-
     from speechdlm_ext.errors import InputError
     from speechdlm_ext.evaluation.zerospeech import measure_accuracy, read_tests
-    from speechdlm_ext.io.atomic import atomic_write
+    from speechdlm_ext.io.config import write_json
     from speechdlm_ext.io.likelihoods import read_likelihoods
     from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 
@@ -66,9 +64,7 @@ def main() -> None:
         for line in _report(name, found):
             print(line)
     if args.json:
-        with atomic_write(args.json) as file:
-            json.dump(results, file, indent=2)
-            file.write("\n")
+        write_json(args.json, results)
 
 
 def _report(name: str, found: dict[str, Any]) -> list[str]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from speechdlm_ext.commands.model import add_machine_options, add_search_options, made_by, open_device, search_options
+from speechdlm_ext.commands.model import add_machine_options, add_search_options, made_by, search_options
 from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.io.sharding import add_shard_option, find_shard
+from speechdlm_ext.modules.devices import open_device
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -17,6 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     files = parser.add_argument_group("files")
     files.add_argument("--in-file", required=True, help="unit file of prompts: JSON lines, or the published dict lines")
     files.add_argument("--out-file", required=True, help="unit file to write: prompts with their continuations")
+    add_shard_option(files)
     files.add_argument(
         "--ckpt",
         required=True,
@@ -77,6 +80,7 @@ def main() -> None:
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: no such checkpoint")
+    shard = find_shard(args.shard, args.out_file)
     device = open_device(args.device)
     if folder:
         model = load_speech_dlm(folder)
@@ -97,8 +101,10 @@ def main() -> None:
             made_by=made_by(paths, device, args.dtype),
             overwrite=args.overwrite,
             progress=bar.update,
+            shard=shard,
         )
-    print(f"{args.out_file}: {len(rows)} dialogues of {', '.join(model.channels)}")
+    output = args.out_file if shard is None else shard.path(args.out_file)
+    print(f"{output}: {len(rows)} dialogues of {', '.join(model.channels)}")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from speechdlm_ext.commands.model import (
     add_model_options,
     add_search_options,
     made_by,
-    open_device,
     search_options,
 )
 from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.io.sharding import Shard, add_shard_option, find_shard
+from speechdlm_ext.modules.devices import open_device
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -25,11 +26,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog="Stopped anywhere and started again, it goes on. scripts/synthesize.py speaks what it writes.",
+        epilog="Stopped anywhere and started again, it goes on. Shards are joined by data_prep/merge_manifest.py. "
+        "scripts/synthesize.py speaks what it writes.",
     )
     parser.add_argument("units", type=Path, help="unit file of prompts; a row without units begins an utterance")
     parser.add_argument(
-        "out", type=Path, help="unit file to write: prompts with their continuations; - for standard output"
+        "out",
+        type=Path,
+        help="unit file to write: prompts with their continuations; - for standard output; OUT.shard-I-of-N with "
+        "--shard",
     )
     add_model_options(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
@@ -61,6 +66,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--frame-rate", type=float, help="frames per second, for the seconds of units that are not deduplicated"
     )
     length.add_argument("--min-len", type=int, default=1, help="least number of units, which no end comes before")
+    add_shard_option(parser)
     add_machine_options(parser)
     return parser
 
@@ -72,16 +78,18 @@ def main() -> None:
         piped = str(args.out) == "-"
         if piped:
             args.out = Path(folder, "samples.jsonl")
-        count = sample(args)
+        shard = find_shard(args.shard, args.out)
+        output = args.out if shard is None else shard.path(args.out)
+        count = sample(args, shard, output)
         if piped:
-            sys.stdout.write(args.out.read_text(encoding="utf-8"))
-    print(f"{'standard output' if piped else args.out}: {count} continued", file=sys.stderr if piped else sys.stdout)
+            sys.stdout.write(output.read_text(encoding="utf-8"))
+    print(f"{'standard output' if piped else output}: {count} continued", file=sys.stderr if piped else sys.stdout)
 
 
-def sample(args: argparse.Namespace) -> int:
+def sample(args: argparse.Namespace, shard: Shard | None, output: Path) -> int:
     """Continue the rows; returns how many there are."""
-    if args.out.exists() and not args.overwrite:  # told before a model is loaded
-        raise InputError(f"{args.out} is there already: pass --overwrite to replace it")
+    if output.exists() and not args.overwrite:  # told before a model is loaded
+        raise InputError(f"{output} is there already: pass --overwrite to replace it")
 
     import torch
     from tqdm import tqdm
@@ -116,6 +124,7 @@ def sample(args: argparse.Namespace) -> int:
             progress=bar.update,
             say=lambda line: tqdm.write(line, file=sys.stderr),
             channel=args.channel,
+            shard=shard,
         )
     return len(rows)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from speechdlm_ext.commands.model import add_machine_options, add_model_options, made_by, open_device
+from speechdlm_ext.commands.model import add_machine_options, add_model_options, made_by
 from speechdlm_ext.errors import InputError, run_command
 from speechdlm_ext.io.sharding import add_shard_option, find_shard
+from speechdlm_ext.modules.devices import open_device
 
 
 def get_parser() -> argparse.ArgumentParser:

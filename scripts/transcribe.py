@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 from speechdlm_ext.asr import USAGE, RecogniserOptions
-from speechdlm_ext.commands.model import open_device
 from speechdlm_ext.commands.units import add_worker_option
 from speechdlm_ext.errors import InputError, run_command
 from speechdlm_ext.io.sharding import add_shard_option, find_shard
+from speechdlm_ext.modules.devices import open_device
 from speechdlm_ext.vad import detector_help
 
 

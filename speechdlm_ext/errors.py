@@ -22,7 +22,15 @@ from speechdlm_ext.compat.errors import (
     one_line,
 )
 
-__all__ = ["InputError", "ShortOfMemory", "is_out_of_memory", "memory_for", "one_line", "run_command"]
+__all__ = [
+    "InputError",
+    "ShortOfMemory",
+    "is_out_of_memory",
+    "memory_for",
+    "one_line",
+    "optional_import",
+    "run_command",
+]
 
 _STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -36,6 +44,21 @@ def memory_for(what: str, fix: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise ShortOfMemory(f"not enough memory for {what}: {fix}") from None
+
+
+@contextmanager
+def optional_import(what: str, extra: str, instead: str = "") -> Iterator[None]:
+    """Raise an :class:`InputError` that names the extra to install, where the block cannot import a package.
+
+    Args:
+        what: cannot be had, as in "LoRA needs peft".
+        extra: of this package, which brings it.
+        instead: what else can be done, with the comma before it.
+    """
+    try:
+        yield
+    except ImportError:
+        raise InputError(f"{what}: pip install 'speechdlm_ext[{extra}]'{instead}") from None
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:

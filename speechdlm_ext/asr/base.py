@@ -107,13 +107,6 @@ def join_transcripts(parts: Sequence[Transcript], origins: Sequence[float]) -> T
     return Transcript(" ".join(filter(None, (part.text for part in parts))), tuple(words))
 
 
-def pick_device(name: str | None) -> torch.device:
-    """The device of this name; without one a GPU where there is one."""
-    import torch
-
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
 def transcribe_intervals(
     recogniser: Recogniser, wave: NDArray[np.float32], intervals: Sequence[Interval], margin: float = 0.1
 ) -> list[dict[str, Any]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from speechdlm_ext.asr.base import LAUGHTER, Recogniser, Transcript, Word, pick_device
+from speechdlm_ext.asr.base import LAUGHTER, Recogniser, Transcript, Word
 from speechdlm_ext.asr.ctc_decoding import Hypothesis, greedy, timed_words
+from speechdlm_ext.modules.devices import open_device
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ class ConvCTC(Recogniser):
     chunk_seconds: float = CHUNK_SECONDS
 
     def __init__(self, model: SpeechModel, device: str | None = None) -> None:
-        self.model, self.device = model, pick_device(device)
+        self.model, self.device = model, open_device(device)
         self.network = model.network.to(self.device)
         self.files = (model.path,)
         self.supports_laughter = any(LAUGHTER.fullmatch(symbol) for symbol in model.symbols)

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from speechdlm_ext.asr.base import LAUGHTER, SAMPLE_RATE, Recogniser, Transcript, Word, pick_device
+from speechdlm_ext.asr.base import LAUGHTER, SAMPLE_RATE, Recogniser, Transcript, Word
 from speechdlm_ext.asr.ctc_decoding import greedy, timed_words
 from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.modules.devices import open_device
 
 if TYPE_CHECKING:
     import torch
@@ -131,7 +132,7 @@ class FairseqCTC(CTC):
         kept = positions_as_here(needed_weights(own, blocks, blocks, _SPARE), batch_norm)
         load_strictly(self.blocks, kept, path, lambda name: _BLOCKS + (name if batch_norm else name_in_file(name)))
         self._grid = FrameGrid(tuple((conv.kernel_size[0], conv.stride[0]) for conv, _ in self.blocks.stages))
-        place = pick_device(device)
+        place = open_device(device)
         self.blocks.to(place)
         self.projection.to(place)
 
@@ -248,7 +249,7 @@ class TorchaudioCTC(CTC):
             self.model.load_state_dict(_without_unused(state, bundle))
         except Exception as error:  # of unpickling, of missing and of unexpected names
             raise InputError(f"{path}: not the weights of {name} ({one_line(error)[:300]})") from None
-        self.device = pick_device(device)
+        self.device = open_device(device)
         self.model.to(self.device)
         # The norm of the first convolution is over time: padding would change the row.
         self._alone = bundle._params["extractor_mode"] == "group_norm"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.asr import RecogniserOptions, build_recogniser, describe_recogniser
-from speechdlm_ext.asr.base import pick_device
 from speechdlm_ext.asr.text_rows import has_text, text_base
 from speechdlm_ext.asr.transcription import BatchSize, Transcribed, transcribe_rows
 from speechdlm_ext.errors import InputError
@@ -28,6 +27,7 @@ from speechdlm_ext.io.recordings import (
 )
 from speechdlm_ext.io.resume_log import LoggedResults, ResumeLog
 from speechdlm_ext.io.sharding import Shard, check_division
+from speechdlm_ext.modules.devices import open_device
 from speechdlm_ext.vad import Detector, build_detector
 
 _ROWS_AT_ONCE = 2000  # that are sorted by length
@@ -120,7 +120,7 @@ def transcribe_manifest(
         if len(plan.offsets) < plan.rows:
             say(f"{plan.rows - len(plan.offsets)} of {plan.rows} recordings have a text already")
         failed: dict[str, str] = {}
-        batch = BatchSize(options.batch_seconds, pick_device(options.recogniser.device))
+        batch = BatchSize(options.batch_seconds, open_device(options.recogniser.device))
         found = _transcribed(manifest, plan.offsets, recogniser, batch, detector, options.workers)
         with closing(found):
             for one in progress(found, plan.seconds):

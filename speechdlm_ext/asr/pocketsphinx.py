@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.asr.base import SAMPLE_RATE, Recogniser, Transcript, Word
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.errors import InputError, optional_import
 
 if TYPE_CHECKING:
     import torch
@@ -29,10 +29,8 @@ class Pocketsphinx(Recogniser):
     usage: ClassVar[str] = "pocketsphinx"
 
     def __init__(self) -> None:
-        try:
+        with optional_import("pocketsphinx is not installed", "eval"):
             from pocketsphinx import Decoder
-        except ImportError:
-            raise InputError("pocketsphinx is not installed: pip install 'speechdlm_ext[eval]'") from None
         self._decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
 
     @classmethod

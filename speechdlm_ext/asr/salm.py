@@ -7,8 +7,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from speechdlm_ext.asr.base import SAMPLE_RATE, Recogniser, Transcript, pick_device
+from speechdlm_ext.asr.base import SAMPLE_RATE, Recogniser, Transcript
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.devices import open_device
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ class SALMRecogniser(Recogniser):
 
     def __init__(self, model: str, device: str | None = None, prompt: str = "") -> None:
         # The hub stands above the recognisers, and imports fairseq and transformers, which take seconds.
-        self.model: Any = import_module("speechdlm_ext.hub").SALM.from_pretrained(model).to(pick_device(device)).eval()
+        self.model: Any = import_module("speechdlm_ext.hub").SALM.from_pretrained(model).to(open_device(device)).eval()
         if self.model.sampling_rate != SAMPLE_RATE:
             raise InputError(f"--asr salm:{model}: of {self.model.sampling_rate} Hz, {SAMPLE_RATE} Hz are expected")
         folder = Path(model)

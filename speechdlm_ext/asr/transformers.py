@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from speechdlm_ext.asr.base import SAMPLE_RATE, Recogniser, Transcript, Word, pick_device
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.asr.base import SAMPLE_RATE, Recogniser, Transcript, Word
+from speechdlm_ext.errors import InputError, one_line, optional_import
+from speechdlm_ext.modules.devices import open_device
 
 if TYPE_CHECKING:
     import torch
@@ -33,13 +34,11 @@ class TransformersASR(Recogniser):
     takes: ClassVar[frozenset[str]] = frozenset(("language", "prompt"))
 
     def __init__(self, model: str, device: str | None = None, language: str = "", prompt: str = "") -> None:
-        try:
+        with optional_import("transformers is not installed", "hf"):
             import transformers
-        except ImportError:
-            raise InputError("transformers is not installed: pip install 'speechdlm_ext[hf]'") from None
         try:
             self.pipeline: Any = transformers.pipeline(
-                "automatic-speech-recognition", model=model, device=pick_device(device)
+                "automatic-speech-recognition", model=model, device=open_device(device)
             )
         except Exception as error:  # of the network, of files, of models for something else
             raise InputError(f"--asr transformers:{model}: it cannot be loaded: {one_line(error)[:300]}") from None

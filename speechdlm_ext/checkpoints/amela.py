@@ -6,7 +6,6 @@ are dropped, so that probabilities are those given that there is none.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +18,10 @@ from torch import Tensor
 
 from speechdlm_ext.checkpoints.model_state import PREFIX, ModelState
 from speechdlm_ext.compat.checkpoints import load_checkpoint
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.config import read_config, write_json
+from speechdlm_ext.modules.weights import read_safetensors
 
 CONFIG, WEIGHTS, OLD_WEIGHTS = "config.json", "model.safetensors", "pytorch_model.bin"
 # AMELA's codebook; only a vocabulary of its two sizes says without further words where SOS and padding are.
@@ -96,26 +97,15 @@ def read_amela_folder(folder: Path, trust: bool | None) -> ModelState:
     found = next((folder / name for name in (WEIGHTS, OLD_WEIGHTS) if (folder / name).is_file()), None)
     if found is None or not config.is_file():
         raise InputError(f"{folder}: {CONFIG} with {WEIGHTS} or {OLD_WEIGHTS} is expected, they are not all there")
-    try:
-        options = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{config}: not JSON ({one_line(error)})") from None
-    if not isinstance(options, dict) or options.get("model_type") != "lstm":
+    options = read_config(config)
+    if options.get("model_type") != "lstm":
         raise InputError(f"{config}: model_type is not lstm: not an LSTM language model of AMELA")
     return read_amela_weights(found, trust, options)
 
 
 def read_amela_weights(path: Path, trust: bool | None = None, config: Mapping[str, Any] | None = None) -> ModelState:
     """Read weights alone, or those of a folder with its ``config``."""
-    if path.suffix != ".safetensors":
-        weights = load_checkpoint(path, trust=trust)
-    else:
-        if not path.is_file():
-            raise InputError(f"{path}: no such checkpoint")
-        try:
-            weights = safetensors.torch.load_file(path)
-        except (safetensors.SafetensorError, ValueError, OSError) as error:
-            raise InputError(f"{path}: cannot be read, cut off while it was copied? ({one_line(error)})") from None
+    weights = read_safetensors(path) if path.suffix == ".safetensors" else load_checkpoint(path, trust=trust)
     return from_amela(weights, str(path), config)
 
 
@@ -126,7 +116,5 @@ def write_amela(state: ModelState, target: Path, where: str) -> list[Path]:
     with atomic_write(paths[0], "wb") as file:
         plain = {name: tensor.clone().contiguous() for name, tensor in weights.items()}
         file.write(safetensors.torch.save(plain, {"format": "pt"}))
-    with atomic_write(paths[1]) as file:
-        json.dump(config, file, indent=2)
-        file.write("\n")
+    write_json(paths[1], config)
     return paths

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from speechdlm_ext.asr.speech_model import SpeechModel, describe
 from speechdlm_ext.asr.text_tokenizer import PieceTokenizer, word_pieces
+from speechdlm_ext.checkpoints.fairseq_files import checkpoint_state
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.nemo import PREFIX, member_name, write_nemo
@@ -95,16 +96,9 @@ def write_speech_checkpoint(model: SpeechModel, path: Path, overwrite: bool = Fa
     task = {"_name": "speech_recognition", "target": network.target, "sample_rate": network.sample_rate}
     criterion = {"_name": "speech_ctc" if network.target == TEXT else "speech_labels"}
     about = {STATE: {**describe(network.target, model.symbols, model.tokenizer), "config": network.config}}
-    history = {
-        "criterion_name": "CTCCriterion" if network.target == TEXT else "LabelCriterion",
-        "optimizer_name": "FairseqNovoGrad", "lr_scheduler_state": {"best": None}, "num_updates": 0,
-    }  # fmt: skip
-    state = {
-        "args": None, "cfg": OmegaConf.create({"task": task, "model": options, "criterion": criterion}),
-        "model": dict(network.state_dict()), "criterion": None, "optimizer_history": [history], "task_state": about,
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}, "val_loss": None},
-        "last_optimizer_state": None,
-    }  # fmt: skip
+    cfg = OmegaConf.create({"task": task, "model": options, "criterion": criterion})
+    loss = "CTCCriterion" if network.target == TEXT else "LabelCriterion"
+    state = checkpoint_state(cfg, network.state_dict(), about, loss, "FairseqNovoGrad")
     with atomic_write(path, "wb") as file:
         torch.save(state, file)
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from speechdlm_ext.codecs.nemo import NemoCodec
 from speechdlm_ext.compat.checkpoints import load_checkpoint
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.config import read_config
 from speechdlm_ext.models.duplex_s2s import OWN_LLM, TASK_STATE, DuplexParts, DuplexS2S, build_duplex
-from speechdlm_ext.modules.backbone import config_of, read_safetensors
-from speechdlm_ext.modules.weights import check_finite, check_weights
+from speechdlm_ext.modules.backbone import config_of
+from speechdlm_ext.modules.weights import check_finite, check_weights, read_safetensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _CODEC = "audio_codec."
@@ -86,13 +87,7 @@ def write_duplex(folder: str | os.PathLike[str], model: DuplexS2S, parts: Duplex
 def _folder(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     if not (path / CONFIG).is_file():
         raise InputError(f"{path}: no {CONFIG} in it: not the folder of a saved model, or saving was interrupted")
-    try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path / CONFIG}: not JSON ({one_line(error)})") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path / CONFIG}: {type(config).__name__}, an object is expected")
-    return config, read_safetensors(path / WEIGHTS)
+    return read_config(path / CONFIG), read_safetensors(path / WEIGHTS)
 
 
 def _checkpoint(path: Path, trust: bool | None) -> tuple[dict[str, Any], Mapping[str, Tensor]]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from fairseq import checkpoint_utils
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from speechdlm_ext.checkpoints.model_state import KINDS, ModelState, option_names
 from speechdlm_ext.criterions.unit_lm_criterion import UnitLMCriterionConfig
@@ -25,6 +26,30 @@ def is_fairseq(state: Mapping[str, Any]) -> bool:
     return bool({"cfg", "args"} & state.keys()) and "model" in state
 
 
+def checkpoint_state(
+    cfg: DictConfig, weights: Mapping[str, Tensor], task_state: dict[str, Any], criterion: str, optimizer: str
+) -> dict[str, Any]:
+    """What fairseq-train saves of a model, without the state of its training.
+
+    Args:
+        criterion, optimizer: names of the classes, by which fairseq knows whether training goes on with the same.
+    """
+    history = {
+        "criterion_name": criterion, "optimizer_name": optimizer, "lr_scheduler_state": {"best": None},
+        "num_updates": 0,
+    }  # fmt: skip
+    return {
+        "args": None,
+        "cfg": cfg,
+        "model": dict(weights),
+        "criterion": None,
+        "optimizer_history": [history],
+        "task_state": task_state,
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}, "val_loss": None},
+        "last_optimizer_state": None,
+    }
+
+
 def fairseq_state(model: ModelState) -> dict[str, Any]:
     """What fairseq-train would have saved of this model, without the state of its training."""
     options = {"_name": model.kind, **model.options, "durations": model.durations}
@@ -32,22 +57,7 @@ def fairseq_state(model: ModelState) -> dict[str, Any]:
     criterion = _defaults(UnitLMCriterionConfig(), _name="unit_lm_criterion", sentence_avg=False)
     cfg = OmegaConf.create({"task": task, "model": options, "criterion": criterion})
     OmegaConf.set_struct(cfg, True)
-    history = {
-        "criterion_name": "UnitLMCriterion",
-        "optimizer_name": "FairseqAdam",
-        "lr_scheduler_state": {"best": None},
-        "num_updates": 0,
-    }
-    return {
-        "args": None,
-        "cfg": cfg,
-        "model": dict(model.weights),
-        "criterion": None,
-        "optimizer_history": [history],
-        "task_state": {"units": model.units},
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}, "val_loss": None},
-        "last_optimizer_state": None,
-    }
+    return checkpoint_state(cfg, model.weights, {"units": model.units}, "UnitLMCriterion", "FairseqAdam")
 
 
 def from_fairseq(state: Mapping[str, Any], path: str) -> ModelState:

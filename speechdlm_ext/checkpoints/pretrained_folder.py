@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -27,9 +26,10 @@ from torch import Tensor, nn
 from speechdlm_ext.checkpoints.model_state import KINDS, ModelState, option_names
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.config import read_config, write_json
 from speechdlm_ext.models.speech_dlm import SpeechDLM, SpeechDLMConfig
 from speechdlm_ext.models.unit_language_model import UnitLanguageModel
-from speechdlm_ext.modules.weights import check_weights
+from speechdlm_ext.modules.weights import check_weights, read_safetensors
 from speechdlm_ext.tasks.speech_dlm_task import SpeechDLMTask, SpeechDLMTaskConfig
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -48,13 +48,12 @@ def model_type(folder: str | os.PathLike[str]) -> str | None:
     """The kind of model that a folder's ``config.json`` names; ``None`` where there is no such file.
 
     Raises:
-        InputError: it is not JSON.
+        InputError: it is no JSON object.
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
         return None
-    config = _read_json(path)
-    return str(config.get("model_type")) if isinstance(config, dict) else type(config).__name__
+    return str(read_config(path).get("model_type"))
 
 
 def save_speech_dlm(
@@ -190,10 +189,8 @@ def _write(
     tensors, tied = _untied(model)
     with atomic_write(folder / WEIGHTS, "wb") as file:
         file.write(safetensors.torch.save(tensors, {"format": "pt"}))
-    with atomic_write(folder / CONFIG) as file:
-        whole = {"model_type": config["model_type"], "format": FORMAT, **config, "tied_weights": tied}
-        json.dump(whole, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    whole = {"model_type": config["model_type"], "format": FORMAT, **config, "tied_weights": tied}
+    write_json(folder / CONFIG, whole)
 
 
 def _read_config(path: Path, model_types: Sequence[str], parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,10 +207,9 @@ def _read_config(path: Path, model_types: Sequence[str], parts: Mapping[str, Any
         raise InputError(
             f"{path.parent}: no {CONFIG} in it: not the folder of a saved model, or saving was interrupted"
         )
-    config = _read_json(path)
-    if not isinstance(config, dict) or config.get("model_type") not in model_types:
-        found = config.get("model_type") if isinstance(config, dict) else type(config).__name__
-        raise InputError(f"{path}: model_type is {found}, {' or '.join(model_types)} is expected")
+    config = read_config(path)
+    if config.get("model_type") not in model_types:
+        raise InputError(f"{path}: model_type is {config.get('model_type')}, {' or '.join(model_types)} is expected")
     if config.get("format") != FORMAT:
         raise InputError(
             f"{path}: format {config.get('format')}, {FORMAT} is expected: written by another version of this"
@@ -224,13 +220,6 @@ def _read_config(path: Path, model_types: Sequence[str], parts: Mapping[str, Any
             expected = "an object" if kind is dict else getattr(kind, "__name__", "a number")
             raise InputError(f"{path}: {part} is {type(config[part]).__name__}, {expected} is expected")
     return config
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({one_line(error)})") from None
 
 
 def _check_keys(path: Path, prefix: str, found: Mapping[str, Any], expected: Sequence[str]) -> None:
@@ -245,14 +234,7 @@ def _check_keys(path: Path, prefix: str, found: Mapping[str, Any], expected: Seq
 
 def _read_weights(path: Path, tied: Mapping[str, str]) -> dict[str, Tensor]:
     """Read ``model.safetensors``; raises :class:`InputError` where it is missing or cut off."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: not the whole folder of a saved model")
-    try:
-        weights = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
-        raise InputError(
-            f"{path}: cannot be read, cut off while it was written or copied? ({one_line(error)})"
-        ) from None
+    weights = read_safetensors(path)
     for name, same in tied.items():
         if same not in weights:
             raise InputError(f"{path}: {name} is the same as {same}, which is not there")

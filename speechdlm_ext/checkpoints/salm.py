@@ -11,13 +11,13 @@ import safetensors.torch
 from torch import Tensor
 
 from speechdlm_ext.compat.checkpoints import load_checkpoint
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError, one_line, optional_import
 from speechdlm_ext.io.atomic import atomic_write
-from speechdlm_ext.io.model_config import read_model_config
+from speechdlm_ext.io.config import read_config
 from speechdlm_ext.io.nemo import read_nemo, write_nemo
 from speechdlm_ext.models.salm import OWN_LLM, SALM, SALMConfig
-from speechdlm_ext.modules.backbone import config_of, read_safetensors
-from speechdlm_ext.modules.weights import check_finite, check_weights
+from speechdlm_ext.modules.backbone import config_of
+from speechdlm_ext.modules.weights import check_finite, check_weights, read_safetensors
 from speechdlm_ext.tasks.salm_task import SALMTask, SALMTaskConfig
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -49,7 +49,7 @@ def load_salm(path_or_name: str | os.PathLike[str], trust: bool | None = None) -
         path = _download(os.fspath(path_or_name))
     if not (path / CONFIG).is_file():
         raise InputError(f"{path}: no {CONFIG} in it; expected a folder of save_pretrained")
-    cfg = {key: value for key, value in read_model_config(path / CONFIG).items() if key not in PUBLISHED}
+    cfg = {key: value for key, value in read_config(path / CONFIG, "model").items() if key not in PUBLISHED}
     model = SALM({**cfg, "pretrained_weights": False}, path)
     return _with_weights(model, read_safetensors(path / WEIGHTS), str(path / WEIGHTS))
 
@@ -141,11 +141,9 @@ def _from_fairseq(path: Path, trust: bool | None) -> SALM:
 def _download(name: str) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise InputError(f"{name}: no such folder or file")
-    try:
+    with optional_import(f"{name}: a name on the hub needs transformers", "hf"):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
-    except ImportError:
-        raise InputError(f"{name}: a name on the hub needs transformers: pip install 'speechdlm_ext[hf]'") from None
     try:
         patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", f"{OWN_LLM}/*"]
         offline = os.environ.get("SPEECHDLM_OFFLINE") == "1"

@@ -106,7 +106,7 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
     if options.tasks < 1:
         raise InputError(f"--tasks {options.tasks}: 1 or more is expected")
     if any(word.partition("=")[0] == "--shard" for word in words):
-        raise InputError("the command has a --shard: leave it away, each task gets its own")
+        raise InputError("the command has a --shard: omit it, each task gets its own")
     return [[*words, "--shard", f"{task}/{options.tasks}"] for task in range(options.tasks)]
 
 

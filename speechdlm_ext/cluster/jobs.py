@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError, one_line, optional_import
 from speechdlm_ext.io.atomic import atomic_write
 
 RECORD = "submission.json"
@@ -154,10 +154,8 @@ def _task(submission: Submission, name: str, command: Sequence[str]) -> Task:
 
 
 def _queue(submission: Submission, tasks: Sequence[Task], resources: Mapping[str, Any]) -> list[str]:
-    try:
+    with optional_import("submitit is not installed", "cluster"):
         import submitit
-    except ImportError:
-        raise InputError("submitit is not installed: pip install 'speechdlm_ext[cluster]'") from None
     try:
         executor = submitit.AutoExecutor(submission.folder, cluster="slurm", slurm_max_num_timeout=_RESTARTS)
         executor.update_parameters(stderr_to_stdout=True, **resources)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.codecs.streaming import Stage, Windowed, push
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.padding import frame_mask, full_lengths
 
 Number = TypeVar("Number", int, Tensor)
 Rows = Callable[[Tensor, Tensor], Tensor]
@@ -104,7 +105,7 @@ class Codec(nn.Module, ABC):
             raise InputError("sound with a sample that is not a finite number")
         lengths = _checked(lengths, rows, "samples")
         codes = self._by_row(self.encode_rows, rows.to(self._dtype), lengths)
-        return codes * _mask(self.frames(lengths), codes.size(-1)).unsqueeze(1)
+        return codes * frame_mask(self.frames(lengths), codes.size(-1)).unsqueeze(1)
 
     @torch.no_grad()
     def decode(self, codes: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -123,7 +124,7 @@ class Codec(nn.Module, ABC):
         self._check_codes(codes)
         lengths = _checked(lengths, codes, "frames")
         sound = self._by_row(self.decode_rows, codes, lengths)
-        return sound * _mask(lengths * self.hop, sound.size(-1))
+        return sound * frame_mask(lengths * self.hop, sound.size(-1))
 
     def streaming(self) -> CodecStream:
         """A stream of sound to codes, and one of codes to sound; see :class:`CodecStream`."""
@@ -131,11 +132,17 @@ class Codec(nn.Module, ABC):
 
     def encode_stages(self) -> Sequence[Stage]:
         """What a stream of sound ``(B, N)`` goes through, to codes ``(B, Q, L)``."""
-        return [Windowed(lambda wave: self.encode_rows(wave, _full(wave)), *self.encode_context, size_in=self.hop)]
+        return [
+            Windowed(lambda wave: self.encode_rows(wave, full_lengths(wave)), *self.encode_context, size_in=self.hop)
+        ]
 
     def decode_stages(self) -> Sequence[Stage]:
         """What a stream of codes ``(B, Q, L)`` goes through, to sound ``(B, N)``."""
-        return [Windowed(lambda codes: self.decode_rows(codes, _full(codes)), *self.decode_context, size_out=self.hop)]
+        return [
+            Windowed(
+                lambda codes: self.decode_rows(codes, full_lengths(codes)), *self.decode_context, size_out=self.hop
+            )
+        ]
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -201,18 +208,9 @@ class CodecStream:
         return torch.zeros(1 if codes is None else len(codes), 0) if wave is None else wave
 
 
-def _full(rows: Tensor) -> Tensor:
-    return torch.full((rows.size(0),), rows.size(-1), device=rows.device)
-
-
-def _mask(lengths: Tensor, size: int) -> Tensor:
-    """``(B, size)``: whether a position is within its row."""
-    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
-
-
 def _checked(lengths: Tensor | None, rows: Tensor, what: str) -> Tensor:
     if lengths is None:
-        return _full(rows)
+        return full_lengths(rows)
     if lengths.shape != rows.shape[:1]:
         raise InputError(f"{len(rows)} rows, lengths of shape {tuple(lengths.shape)}: one length a row is expected")
     if lengths.device.type == "cpu" and bool(((lengths < 1) | (lengths > rows.size(-1))).any()):

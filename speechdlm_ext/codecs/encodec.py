@@ -13,6 +13,7 @@ from speechdlm_ext.codecs.base import Codec
 from speechdlm_ext.codecs.hf import load_model, reach
 from speechdlm_ext.codecs.streaming import Stage, Stateful, Windowed
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.padding import frame_mask
 
 
 class EncodecCodec(Codec):
@@ -91,7 +92,7 @@ class EncodecCodec(Codec):
 
     def _whole_frames(self, waves: Tensor, lengths: Tensor | None = None) -> Tensor:
         if lengths is not None:
-            waves = waves * (torch.arange(waves.size(1), device=waves.device) < lengths.unsqueeze(1))
+            waves = waves * frame_mask(lengths, waves.size(1))
         return nn.functional.pad(waves, (0, -waves.size(1) % self.hop)).unsqueeze(1)
 
     def _quantize(self, embedded: Tensor) -> Tensor:

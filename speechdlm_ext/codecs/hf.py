@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError, one_line, optional_import
 
 
 def load_model(name: str, model: str) -> Any:
@@ -16,10 +16,8 @@ def load_model(name: str, model: str) -> Any:
     Raises:
         InputError: transformers is not installed, or the model cannot be loaded or is of another kind.
     """
-    try:
+    with optional_import("transformers is not installed", "hf"):
         import transformers
-    except ImportError:
-        raise InputError("transformers is not installed: pip install 'speechdlm_ext[hf]'") from None
     cls = getattr(transformers, name)
     try:
         config = transformers.AutoConfig.from_pretrained(model)

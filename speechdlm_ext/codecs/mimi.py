@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from speechdlm_ext.codecs.base import Codec
 from speechdlm_ext.codecs.hf import load_model, reach
 from speechdlm_ext.codecs.streaming import Stage, Stateful, Windowed
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.padding import frame_mask
 
 
 class MimiCodec(Codec):
@@ -51,7 +51,7 @@ class MimiCodec(Codec):
 
     def encode_rows(self, waves: Tensor, lengths: Tensor) -> Tensor:
         """See :meth:`Codec.encode_rows`."""
-        waves = waves * (torch.arange(waves.size(1), device=waves.device) < lengths.unsqueeze(1))
+        waves = waves * frame_mask(lengths, waves.size(1))
         codes: Tensor = self.model.encode(self._whole_frames(waves), num_quantizers=self.num_codebooks).audio_codes
         return codes
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.filters import FILTERS, OFF
 
 if TYPE_CHECKING:  # torch is imported where it is needed, so that a command's --help does not wait for it
@@ -66,22 +65,6 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
     machine.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="precision")
-
-
-def open_device(name: str | None) -> torch.device:
-    """The device of that name, by default a GPU where there is one.
-
-    Raises:
-        InputError: it is not available.
-    """
-    import torch
-
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from None
-    return torch.device(name)
 
 
 def made_by(files: Iterable[Path], device: torch.device, dtype: str) -> dict[str, Any]:

@@ -59,7 +59,7 @@ _AMELA = f"{_MHUBERT}-kmeans-2000"
 def _amela(given: argparse.Namespace) -> Defaults:
     """AMELA: mHuBERT's layer 12, k-means of 2000, Expresso's unit HiFi-GAN; a unit a frame, so that time is kept."""
     if given.k not in (None, 2000) or given.lmbda:
-        raise InputError("--preset amela: 2000 units, no duration penalty: leave --k and --lmbda out")
+        raise InputError("--preset amela: 2000 units, no duration penalty: omit --k and --lmbda")
     from speechdlm_ext.vocoders.hifigan_files import PUBLISHED as VOCODER_FILES
 
     codebook = _AMELA if given.codebook is None else str(given.codebook)

@@ -146,7 +146,7 @@ def what_it_is(start: bytes) -> str | None:
             "is a pointer of Git LFS, not the file that it stands for: run `git lfs pull`, or download the file itself"
         )
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<body")):
-        return "is a web page, not a checkpoint: the address gave a page (an error, a login?); download the file itself"
+        return "is a web page: the address gave a page (an error, a login?); download the file itself"
     if start[8:9] == b"{" and start[5:8] == b"\0\0\0":  # the length of the header, 8 bytes, and JSON
         return "is a safetensors file, which holds weights alone; a checkpoint written by torch.save is expected"
     if start[:4] == b"GGUF":

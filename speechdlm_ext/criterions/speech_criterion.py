@@ -14,7 +14,7 @@ from speechdlm_ext.criterions.summed_criterion import SummedCriterion, precise
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.metrics.words import count_errors
 from speechdlm_ext.modules.conv_speech import FRAMES, TEXT
-from speechdlm_ext.modules.speech_features import frame_mask
+from speechdlm_ext.modules.padding import frame_mask
 
 REDUCTIONS = ("mean_batch", "mean_volume", "mean", "sum")
 

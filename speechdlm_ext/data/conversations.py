@@ -14,6 +14,7 @@ from torch import Tensor
 from speechdlm_ext.data.prompts import ASSISTANT, SYSTEM, USER, Turn, join_turns
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info, read_audio
+from speechdlm_ext.io.lhotse import manifest_row
 from speechdlm_ext.io.manifest import iter_jsonl
 
 _ROLES = {"human": USER, "gpt": ASSISTANT}
@@ -131,14 +132,8 @@ def _turns(row: Mapping[str, Any], folder: Path, tag: str, context: str, where: 
             turns.append(Turn(role, text))
         return audios, turns
     if "recording" in row:
-        source = row["recording"]["sources"][0]
-        if source.get("type") != "file":
-            raise InputError(f"{where}: a recording of the type {source.get('type')}, file is expected")
-        audio = _audio(source["source"], folder, row.get("start"), row.get("duration"), where)
-        text = " ".join(one["text"] for one in row.get("supervisions") or [] if one.get("text"))
-        custom = row.get("custom") or {}
-        context = str(custom.get("context", context))
-    elif "audio_filepath" in row or "audio_filename" in row:
+        row = manifest_row(row, where)
+    if "audio_filepath" in row or "audio_filename" in row:
         name = row.get("audio_filepath", row.get("audio_filename"))
         audio = _audio(name, folder, row.get("offset"), row.get("duration"), where)
         text = str(row.get("text", row.get("normalized_text")) or "")

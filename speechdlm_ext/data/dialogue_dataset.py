@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import FairseqDataset
 from fairseq.data.token_block_utils_fast import _get_slice_indices_fast
 from torch import Tensor
 
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary
+from speechdlm_ext.data.token_dataset import SizedDataset
 from speechdlm_ext.data.unit_counts import edge_fields
 from speechdlm_ext.data.unit_stream import UnitStream
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.padding import pad_right
 
 
 def run_durations(units: np.ndarray, length: int, cap: int) -> np.ndarray:
@@ -57,10 +58,11 @@ def check_alignment(streams: Sequence[UnitStream], channels: Sequence[str]) -> N
             )
 
 
-class DialogueDataset(FairseqDataset):
+class DialogueDataset(SizedDataset):
     """Blocks ``(T, C)`` cut from C aligned streams of units.
 
     The source of a block is its target one frame earlier; before the first frame of a line that is ``</s>``.
+    ``--max-tokens`` counts frames, whatever the number of channels.
 
     Args:
         streams: one for each channel, aligned line by line.
@@ -96,9 +98,6 @@ class DialogueDataset(FairseqDataset):
         self.shuffle = shuffle
         self.blocks = _get_slice_indices_fast(streams[0].sizes, break_mode, block_size, 1)
         self.sizes = (self.blocks[:, 1] - self.blocks[:, 0]).astype(np.int64)
-
-    def __len__(self) -> int:
-        return len(self.blocks)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         start, end = (int(edge) for edge in self.blocks[index])
@@ -142,18 +141,6 @@ class DialogueDataset(FairseqDataset):
             **edge_fields(target, durations, self.pad),
         }
 
-    def num_tokens(self, index: int) -> int:
-        """Frames of a block; ``--max-tokens`` counts these, whatever the number of channels."""
-        return int(self.sizes[index])
-
-    def num_tokens_vec(self, indices: Any) -> np.ndarray:
-        """Frames of several blocks."""
-        return self.sizes[indices]
-
-    def size(self, index: int) -> int:
-        """Frames of a block."""
-        return int(self.sizes[index])
-
     def ordered_indices(self) -> np.ndarray:
         """Every block once: in corpus order, or for training blocks of like size at random."""
         if not self.shuffle:
@@ -162,16 +149,13 @@ class DialogueDataset(FairseqDataset):
         return np.lexsort((np.random.permutation(len(self)), self.sizes))
 
 
-class PromptDataset(FairseqDataset):
+class PromptDataset(SizedDataset):
     """Prompts ``(T, C)`` for generation, each after the start symbol."""
 
     def __init__(self, prompts: Sequence[Tensor], start_symbol: int, pad: int) -> None:
         self.prompts = list(prompts)
         self.start_symbol, self.pad = start_symbol, pad
         self.sizes = np.array([len(prompt) + 1 for prompt in prompts], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self.prompts)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         prompt = self.prompts[index]
@@ -191,17 +175,6 @@ class PromptDataset(FairseqDataset):
             "target": None,
         }
 
-    def num_tokens(self, index: int) -> int:
-        """Frames of a prompt, the start symbol counted."""
-        return int(self.sizes[index])
-
-    size = num_tokens
-
     def ordered_indices(self) -> np.ndarray:
         """In the order given."""
         return np.arange(len(self))
-
-
-def pad_right(rows: Sequence[Tensor], value: int) -> Tensor:
-    """Stack ``(T_i, C)`` into ``(B, max T, C)``, filled with ``value``."""
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)

@@ -13,7 +13,6 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from speechdlm_ext.codecs.base import Codec
-from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.duplex_cuts import DuplexCut, cut_of_row, read_cuts, read_sound
 from speechdlm_ext.data.text_channel import (
     FRAME_SECONDS,
@@ -25,6 +24,7 @@ from speechdlm_ext.data.text_channel import (
 )
 from speechdlm_ext.data.token_dataset import TokenDataset
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.padding import pad_right
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError, one_line, optional_import
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +75,8 @@ class TransformersTokenizer(LLMTokenizer):
     """A tokenizer of transformers, by folder, ``.gguf`` file, or name."""
 
     def __init__(self, source: str) -> None:
-        try:
+        with optional_import(f"{source}: its tokenizer needs transformers", "hf"):
             from transformers import AutoTokenizer
-        except ImportError:
-            raise InputError(f"{source}: its tokenizer needs transformers: pip install 'speechdlm_ext[hf]'") from None
         options: dict[str, Any] = {"local_files_only": os.environ.get("SPEECHDLM_OFFLINE") == "1"}
         if source.endswith(".gguf"):
             options["gguf_file"] = os.path.basename(source)

@@ -39,13 +39,10 @@ class PromptFormat(NamedTuple):
     opening: str = ""
 
 
-def _chatml(opening: str = "") -> PromptFormat:
-    turn = "<|im_start|>{role}\n{{text}}<|im_end|>\n"
-    return PromptFormat(
-        turn.format(role=USER), "<|im_start|>assistant\n", "{text}<|im_end|>\n", turn.format(role=SYSTEM), "", opening
-    )
-
-
+_TURN = "<|im_start|>{role}\n{{text}}<|im_end|>\n"
+_CHATML = PromptFormat(
+    _TURN.format(role=USER), "<|im_start|>assistant\n", "{text}<|im_end|>\n", _TURN.format(role=SYSTEM)
+)
 _LLAMA3 = "<|start_header_id|>{role}<|end_header_id|>\n\n"
 # By the names that published configurations give them in ``prompt_format``.
 FORMATS = {
@@ -76,30 +73,27 @@ FORMATS = {
         user_with_system="<start_of_turn>user\n{system}\n\n{text}<end_of_turn>\n",
         opening="{bos}",
     ),
-    "qwen": _chatml(),
-    "chatml": _chatml(),
+    "qwen": _CHATML,
+    "chatml": _CHATML,
     "plain": PromptFormat("{text}", "", "{text}{eos}", "{text}\n", opening="{bos}"),
 }
 CHAT = "chat"  # the tokenizer's own chat template
 
 
-def encode_dialog(
-    tokenizer: LLMTokenizer, turns: Sequence[Turn], prompt_format: str, answer: bool = False
-) -> tuple[list[int], list[bool]]:
+def encode_dialog(tokenizer: LLMTokenizer, turns: Sequence[Turn], prompt_format: str) -> tuple[list[int], list[bool]]:
     """Token ids of a dialogue, and which of them are the assistant's, its end token included.
 
     Without an assistant's turn at the end it is a prompt, and ends where the answer begins.
 
     Args:
         prompt_format: a name in :data:`FORMATS`, or ``chat``.
-        answer: whether an assistant's turn at the end is expected.
 
     Raises:
-        InputError: an unknown format or role, no turns, or no answer where one is expected.
+        InputError: an unknown format or role, or no turns.
     """
     check_roles(turns)
-    if not turns or (answer and turns[-1].role != ASSISTANT):
-        raise InputError("a dialogue without turns" if not turns else "a dialogue to train on ends with an assistant")
+    if not turns:
+        raise InputError("a dialogue without turns")
     if prompt_format == CHAT:
         return _encode_chat(tokenizer, turns)
     if prompt_format not in FORMATS:

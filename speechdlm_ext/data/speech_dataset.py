@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import FairseqDataset
 from torch import Tensor
 
 from speechdlm_ext.asr.text_tokenizer import TextTokenizer
+from speechdlm_ext.data.token_dataset import SizedDataset
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info, read_audio, resample
 from speechdlm_ext.io.manifest import iter_jsonl
@@ -196,8 +196,8 @@ def needed_frames(target: np.ndarray) -> int:
     return len(target) + int((target[1:] == target[:-1]).sum())
 
 
-class SpeechDataset(FairseqDataset):
-    """Sound with its targets; batches are padded with zeros.
+class SpeechDataset(SizedDataset):
+    """Sound with its targets; batches are padded with zeros. ``--max-tokens`` counts frames of 10 ms, 6000 a minute.
 
     Args:
         rows: the utterances.
@@ -222,13 +222,10 @@ class SpeechDataset(FairseqDataset):
         seed: int = 1,
     ) -> None:
         self.rows, self.targets, self.padding = list(rows), list(targets), padding
-        self.sample_rate, self.speeds, self.shuffle, self.seed, self.epoch = sample_rate, speeds, shuffle, seed, 1
+        self.sample_rate, self.speeds, self.shuffle, self.seed = sample_rate, speeds, shuffle, seed
         slowest = min(speeds)
         lengths = [row.duration / slowest * FRAMES_PER_SECOND for row in self.rows]
         self.sizes = np.maximum(1, np.ceil(lengths)).astype(np.int64)
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
@@ -260,18 +257,6 @@ class SpeechDataset(FairseqDataset):
             batch["target_lengths"] = [len(target) for target in targets]
         return batch
 
-    def num_tokens(self, index: int) -> int:
-        """Frames of 10 ms, in which ``--max-tokens`` counts: 6000 are a minute."""
-        return int(self.sizes[index])
-
-    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
-        """The same of several."""
-        return self.sizes[indices]
-
-    def size(self, index: int) -> int:
-        """The same."""
-        return int(self.sizes[index])
-
     def ordered_indices(self) -> np.ndarray:
         """By length; in training in random order (of numpy's generator, which fairseq seeds) within a length bucket."""
         if not self.shuffle:
@@ -279,10 +264,6 @@ class SpeechDataset(FairseqDataset):
         order = np.random.permutation(len(self))
         buckets = np.floor(np.log(self.sizes[order]) / np.log(_BUCKET))
         return order[np.argsort(buckets, kind="stable")]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other speeds."""
-        self.epoch = epoch
 
 
 def read_utterance(row: Utterance, sample_rate: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Stretches of unit files as numbers: what the processes of ``data_prep/binarize.py`` do, each on its own."""
+"""Chunks of unit files as numbers: what the processes of ``data_prep/binarize.py`` do, each on its own."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def _find(split: str, prefix: str, channels: Sequence[str] | None, exact: bool) 
             raise InputError(f"{path} is not a file; a line of units for each dialogue is expected in channel {name}")
     if exact and set(found) - set(names):
         extra = min(set(found) - set(names))
-        raise InputError(f"{prefix}.{extra} is there, too, but the channels are {','.join(names)}: see --channels")
+        raise InputError(f"{prefix}.{extra} exists, too, but the channels are {','.join(names)}: see --channels")
     return Source(split, names, files, rows=False, exact=exact)
 
 

@@ -1,4 +1,4 @@
-"""Data sets of token sequences for causal language models: batches of like length, padded on the right."""
+"""Data sets for fairseq; of token sequences for causal language models: batches of like length, padded on the right."""
 
 from __future__ import annotations
 
@@ -9,13 +9,42 @@ import numpy as np
 import torch
 from fairseq.data import FairseqDataset, data_utils
 
-from speechdlm_ext.data.dialogue_dataset import pad_right
+from speechdlm_ext.modules.padding import pad_right
 
 # Training sequences whose lengths differ by less than this factor are batched at random.
 LENGTH_BUCKET = 1.1
 
 
-class TokenDataset(FairseqDataset):
+class SizedDataset(FairseqDataset):
+    """Items whose sizes, which ``--max-tokens`` counts, are known before they are read.
+
+    Attributes:
+        sizes: of the items, ``(len(self),)``.
+        epoch: number of the epoch, from 1.
+    """
+
+    sizes: np.ndarray
+    epoch = 1
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def num_tokens(self, index: int) -> int:
+        """The size of an item."""
+        return int(self.sizes[index])
+
+    size = num_tokens
+
+    def num_tokens_vec(self, indices: Any) -> np.ndarray:
+        """The sizes of several items."""
+        return self.sizes[indices]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw what is random anew (called by fairseq)."""
+        self.epoch = epoch
+
+
+class TokenDataset(SizedDataset):
     """Items with a ``source`` and a ``target`` ``(T,)``, which has the padding id where nothing is trained.
 
     ``--max-tokens`` counts padding, as everywhere in fairseq; a longer item makes a batch of its own. No item is
@@ -30,14 +59,8 @@ class TokenDataset(FairseqDataset):
         sizes: positions of each item, ``(len(self),)``.
     """
 
-    sizes: np.ndarray
-
     def __init__(self, pad: int, shuffle: bool = False, seed: int = 1) -> None:
-        self.pad, self.shuffle, self.seed, self.epoch = pad, shuffle, seed, 1
-
-    def set_epoch(self, epoch: int) -> None:
-        """Compose the batches of this epoch (called by fairseq)."""
-        self.epoch = epoch
+        self.pad, self.shuffle, self.seed = pad, shuffle, seed
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
@@ -47,9 +70,6 @@ class TokenDataset(FairseqDataset):
     def random(self, purpose: int) -> np.random.Generator:
         """Random numbers of this epoch, others for each purpose."""
         return np.random.default_rng((self.seed, self.epoch, purpose))
-
-    def __len__(self) -> int:
-        return len(self.sizes)
 
     def collater(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Pad items to one batch, the longest first; what a training step counts is counted here, on the CPU.
@@ -74,16 +94,6 @@ class TokenDataset(FairseqDataset):
             },
             "target": target,
         }
-
-    def num_tokens(self, index: int) -> int:
-        """Positions of an item, which ``--max-tokens`` counts."""
-        return int(self.sizes[index])
-
-    size = num_tokens
-
-    def num_tokens_vec(self, indices: Any) -> np.ndarray:
-        """Positions of several items."""
-        return self.sizes[indices]
 
     def ordered_indices(self) -> np.ndarray:
         """Every item once: by length, or for training those of like length at random."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import FairseqDataset
 
 from speechdlm_ext.data.crops import read_crop
+from speechdlm_ext.data.token_dataset import SizedDataset
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.recordings import audio_paths
@@ -79,7 +79,7 @@ def match_rows(
     return matched
 
 
-class UnitWaveDataset(FairseqDataset):
+class UnitWaveDataset(SizedDataset):
     """Crops of equal length; in training, at a place drawn anew in every epoch.
 
     A channel of a row is there once for every crop that fits into it, so that an epoch covers about all there is.
@@ -109,7 +109,7 @@ class UnitWaveDataset(FairseqDataset):
     ) -> None:
         self.items = list(items)
         self.crop_frames, self.hop, self.sample_rate = crop_frames, hop, sample_rate
-        self.shuffle, self.seed, self.epoch = shuffle, seed, 1
+        self.shuffle, self.seed = shuffle, seed
         # (item, number of the crop in it)
         self.places = [(i, k) for i, item in enumerate(self.items) for k in range(len(item.units) // crop_frames)]
         if not self.places:
@@ -118,9 +118,6 @@ class UnitWaveDataset(FairseqDataset):
                 f"the longest row has {longest} frames, a crop {crop_frames}: take a shorter --crop-frames"
             )
         self.sizes = np.full(len(self.places), crop_frames)
-
-    def __len__(self) -> int:
-        return len(self.places)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         number, place = self.places[index]
@@ -153,22 +150,6 @@ class UnitWaveDataset(FairseqDataset):
             },
         }
 
-    def num_tokens(self, index: int) -> int:
-        """Frames of a crop."""
-        return self.crop_frames
-
-    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
-        """Frames of crops."""
-        return self.sizes[indices]
-
-    def size(self, index: int) -> int:
-        """Frames of a crop."""
-        return self.crop_frames
-
     def ordered_indices(self) -> np.ndarray:
         """In random order (of numpy's generator, which fairseq seeds) for training."""
         return np.random.permutation(len(self)) if self.shuffle else np.arange(len(self))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other crops."""
-        self.epoch = epoch

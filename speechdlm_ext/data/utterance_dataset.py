@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from speechdlm_ext.data.binarized_corpus import MappedStream, check_durations
-from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.token_dataset import TokenDataset
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.padding import pad_right
 
 
 class UtteranceDataset(TokenDataset):

@@ -20,14 +20,7 @@ _HOMES = {
     "WavLMEncoder": "speechdlm_ext.encoders.wavlm",
     "build_encoder": "speechdlm_ext.encoders.base",
 }
-__all__ = [
-    "Encoder",
-    "HubertEncoder",
-    "LogMelEncoder",
-    "TransformersEncoder",
-    "WavLMEncoder",
-    "build_encoder",
-]
+__all__ = ["Encoder", "HubertEncoder", "LogMelEncoder", "TransformersEncoder", "WavLMEncoder", "build_encoder"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,8 @@ from torch import nn
 from speechdlm_ext.encoders.chunking import FrameGrid, to_device
 from speechdlm_ext.encoders.model_weights import check_layer, digest_weights
 from speechdlm_ext.encoders.pretrained import PretrainedEncoder, SpeechModel
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError, one_line, optional_import
+from speechdlm_ext.modules.padding import frame_mask
 
 # What differs between configurations of equal models: names, versions, training.
 _NO_FACTS = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "id2label", "label2id")
@@ -110,7 +111,7 @@ class _Blocks(SpeechModel):
         if self.model.main_input_name == "input_features":
             return self._of_features(waves, lengths)
         if self._masked and min(lengths) < waves.shape[1]:
-            mask = torch.arange(waves.shape[1]) < torch.tensor(lengths)[:, None]
+            mask = frame_mask(torch.tensor(lengths), waves.shape[1])
             return self._run(waves.to(self.dtype), attention_mask=to_device(mask.long(), waves.device))
         if min(lengths) == waves.shape[1]:
             return self._run(waves.to(self.dtype))
@@ -137,10 +138,8 @@ class _Blocks(SpeechModel):
 
 def _load(given: str) -> tuple[Any, Any]:
     """The model, and what says its sample rate and normalization."""
-    try:
+    with optional_import("the encoder hf needs transformers", "hf"):
         from transformers import AutoFeatureExtractor, AutoModel
-    except ImportError:
-        raise InputError("the encoder hf needs transformers: pip install 'speechdlm_ext[hf]'") from None
     offline = os.environ.get("SPEECHDLM_OFFLINE") == "1"
     try:
         # No code of the repository is run, and weights are read without running them.

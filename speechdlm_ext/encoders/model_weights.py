@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.weight_norm import older_name
+from speechdlm_ext.modules.weights import check_weights
 
 Weights = dict[str, Tensor]
 
@@ -53,11 +54,11 @@ def has_batch_norm(weights: Weights, path: Path) -> bool:
     found = sorted(name for name in weights if name.startswith("encoder.pos_conv."))
     raise InputError(
         f"{path} has no {_POSITIONS}weight_g and weight_v, nor {_POSITIONS}running_mean, for its positional "
-        f"convolution (it has: {_names(found) or 'none'}): it is of another model"
+        f"convolution (it has: {', '.join(found) or 'none'}): it is of another model"
     )
 
 
-def load_strictly(module: nn.Module, weights: Weights, path: Path, rename: Callable[[str], str] | None = None) -> None:
+def load_strictly(module: nn.Module, weights: Weights, path: Path, rename: Callable[[str], str] = str) -> None:
     """Load weights that must be exactly those of the module.
 
     Args:
@@ -66,19 +67,10 @@ def load_strictly(module: nn.Module, weights: Weights, path: Path, rename: Calla
     Raises:
         InputError: a weight is missing, left over, or of another shape; it names them.
     """
-    expected = module.state_dict()
-    rename = rename or str
-    missing = sorted(rename(name) for name in set(expected) - set(weights) if not name.endswith("num_batches_tracked"))
-    if missing:
-        raise InputError(f"{path} has no weights {_names(missing)}: it is of another model, or is damaged")
-    unknown = sorted(rename(name) for name in set(weights) - set(expected))
-    if unknown:
-        raise InputError(f"{path} has weights {_names(unknown)} that this model has not: it is of another model")
-    for name, value in weights.items():
-        if value.shape != expected[name].shape:
-            found, shape = tuple(value.shape), tuple(expected[name].shape)
-            raise InputError(f"{path}: {rename(name)} is {found}, {shape} is expected: it does not fit its own options")
-    module.load_state_dict(weights, strict=False)  # compared above; a batch norm's count of batches is no weight
+    counts = {name: count for name, count in module.state_dict().items() if name.endswith("num_batches_tracked")}
+    weights = {**counts, **weights}  # a batch norm's count of batches is no weight
+    check_weights(module, weights, str(path), "it is of another model, or is damaged", rename)
+    module.load_state_dict(weights)
 
 
 def needed_weights(weights: Weights, layer: int, blocks: int, spare: re.Pattern[str]) -> Weights:
@@ -111,7 +103,3 @@ def check_layer(layer: int | None, blocks: int, path: Path | str) -> int:
         found = "no layer is named" if layer is None else f"layer {layer} is expected"
         raise InputError(f"{path} has {blocks} blocks and {found}: pass layer=1 to layer={blocks}")
     return layer
-
-
-def _names(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -25,6 +25,7 @@ from speechdlm_ext.encoders.chunking import (
 )
 from speechdlm_ext.errors import InputError, memory_for
 from speechdlm_ext.io.audio import RESAMPLER
+from speechdlm_ext.modules.padding import frame_mask
 
 Stage = tuple[nn.Conv1d, "nn.Module | None"]
 
@@ -71,7 +72,7 @@ class SpeechModel(nn.Module):
         padding = None
         if min(frames) < x.shape[1]:
             counts = to_device(torch.tensor(frames), x.device)
-            padding = torch.arange(x.shape[1], device=x.device) >= counts[:, None]
+            padding = ~frame_mask(counts, x.shape[1])
             x = x.masked_fill(padding[..., None], 0)
         return self.transform(x + self.positions(x, padding), padding)
 

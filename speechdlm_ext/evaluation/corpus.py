@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,12 @@ from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.io.readers import SUFFIXES
-from speechdlm_ext.io.recordings import audio_paths, read_manifest
+from speechdlm_ext.io.recordings import audio_paths, read_manifest, recording_blocks
 from speechdlm_ext.io.rttm import read_rttm
 from speechdlm_ext.units.files import expand_durations, read_unit_file, row_channels, row_units
+
+if TYPE_CHECKING:
+    import torch
 
 # The ends of the names of two mono files of one dialogue, after a separator. Numbers are pairs only where the user says
 # so: lecture_1 and lecture_2 are two recordings.
@@ -45,6 +48,12 @@ class Dialogue:
     units: tuple[NDArray[np.int32], ...] = field(default=(), compare=False)
     frame_rate: float = 0.0
     row: Mapping[str, Any] = field(default_factory=dict)
+
+
+def dialogue_blocks(dialogue: Dialogue, sample_rate: int) -> Iterator[torch.Tensor]:
+    """The audio of a dialogue in blocks (C, n) at ``sample_rate`` Hz; see :func:`.recording_blocks`."""
+    files = list(dialogue.files)
+    return recording_blocks({"audio_filepath": files if len(files) > 1 else files[0]}, sample_rate)
 
 
 @dataclass

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.evaluation.corpus import Corpus, Dialogue
+from speechdlm_ext.evaluation.corpus import Corpus, Dialogue, dialogue_blocks
 from speechdlm_ext.evaluation.speech_activity import choose_detection, order_by_channel
 from speechdlm_ext.io.audio import audio_info
-from speechdlm_ext.io.recordings import recording_blocks
 from speechdlm_ext.metrics.detection import DetectionErrors, detection_errors, pool_errors
 from speechdlm_ext.metrics.intervals import join_intervals
 from speechdlm_ext.metrics.summary import summarize
@@ -74,10 +73,8 @@ def measure_detectors(
 
 
 def _read(dialogue: Dialogue) -> tuple[np.ndarray, int]:
-    files = list(dialogue.files)
-    rate = max(audio_info(file).sample_rate for file in files)
-    row = {"audio_filepath": files if len(files) > 1 else files[0]}
-    return np.concatenate([block.numpy() for block in recording_blocks(row, rate)], axis=1), rate
+    rate = max(audio_info(file).sample_rate for file in dialogue.files)
+    return np.concatenate([block.numpy() for block in dialogue_blocks(dialogue, rate)], axis=1), rate
 
 
 def _found(detector: Detector, dialogue: Dialogue, wave: np.ndarray, rate: int) -> Speech:

@@ -14,7 +14,7 @@ import torch
 from speechdlm_ext.data.duplex_cuts import DuplexCut
 from speechdlm_ext.data.duplex_dataset import DuplexS2SDataset
 from speechdlm_ext.data.text_channel import Turn
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.errors import optional_import
 from speechdlm_ext.io.audio import resample, write_audio
 from speechdlm_ext.metrics.summary import summarize
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
@@ -193,10 +193,8 @@ def figures(talks: Sequence[Conversation], **limits: float) -> dict[str, Any]:
 
 def bleu(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """BLEU of the whole corpus on normalised texts (sacrebleu's), 0 to 100."""
-    try:
+    with optional_import("BLEU needs sacrebleu", "eval"):
         from sacrebleu import corpus_bleu
-    except ImportError:
-        raise InputError("BLEU needs sacrebleu: pip install 'speechdlm_ext[eval]'") from None
     score = corpus_bleu([normalise(text) for text in hypotheses], [[normalise(text) for text in references]])
     return float(score.score)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from speechdlm_ext.encoders.logmel import LogMelEncoder
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.errors import InputError, optional_import
 from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.recordings import recording_blocks
 from speechdlm_ext.metrics.units import unit_figures
@@ -72,12 +72,10 @@ def draw_boundaries(
     Raises:
         InputError: the span is not in the utterance, or matplotlib is missing.
     """
-    try:
+    with optional_import("figures need matplotlib", "eval"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from PIL import Image
-    except ImportError:
-        raise InputError("figures need matplotlib: pip install 'speechdlm_ext[eval]'") from None
     start, end = span
     if not 0 <= start < end <= len(wave) / LogMelEncoder.sample_rate:
         raise InputError(f"{start:g} to {end:g} s is not in a recording of {len(wave) / 16000:.2f} s")

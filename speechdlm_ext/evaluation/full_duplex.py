@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from speechdlm_ext.evaluation.corpus import INPUT_OUTPUT, Dialogue
+from speechdlm_ext.evaluation.corpus import INPUT_OUTPUT, Dialogue, dialogue_blocks
 from speechdlm_ext.evaluation.eval_set import EvalSet
-from speechdlm_ext.evaluation.measure import dialogue_blocks
 from speechdlm_ext.io.audio import audio_info, write_audio
 from speechdlm_ext.metrics.events import EventList
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions

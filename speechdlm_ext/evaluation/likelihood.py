@@ -13,19 +13,18 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.evaluation.corpus import Dialogue
 from speechdlm_ext.evaluation.eval_set import EvalSet
 from speechdlm_ext.evaluation.schema import channel_name
+from speechdlm_ext.modules.devices import open_device
 from speechdlm_ext.units.files import format_units
 
 _BATCH = 16  # dialogues
 
 
-def load_model(checkpoint: Path, data: Path | None, device: str | None = None) -> Any:
+def load_model(checkpoint: Path, data: Path | None) -> Any:
     """The model of a checkpoint (with the folder of its dictionaries), or of a folder of ``save_pretrained``.
 
     Raises:
         InputError: there is no such checkpoint, or its dictionaries are not named.
     """
-    import torch
-
     from speechdlm_ext.hub import load_speech_dlm
 
     if checkpoint.is_dir():
@@ -36,7 +35,7 @@ def load_model(checkpoint: Path, data: Path | None, device: str | None = None) -
         raise InputError(f"--checkpoint {checkpoint}: the folder with its dictionaries is needed: pass --data")
     else:
         model = load_speech_dlm(checkpoint.parent, checkpoint.name, data)
-    model.to(device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to(device=open_device(None))
     return model.eval()
 
 

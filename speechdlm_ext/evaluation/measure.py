@@ -16,18 +16,19 @@ from numpy.typing import NDArray
 from speechdlm_ext.asr import RecogniserOptions, build_recogniser, describe_recogniser, transcribe_intervals
 from speechdlm_ext.asr.base import SAMPLE_RATE as ASR_RATE
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.evaluation.corpus import Corpus, Dialogue
+from speechdlm_ext.evaluation.corpus import Corpus, Dialogue, dialogue_blocks
 from speechdlm_ext.evaluation.speech_activity import Detection, order_by_channel
 from speechdlm_ext.io.audio import audio_info, resample
+from speechdlm_ext.io.naming import storable
 from speechdlm_ext.io.pool import run_in_processes
-from speechdlm_ext.io.recordings import recording_blocks
+from speechdlm_ext.io.recordings import stamp
 from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.metrics.intervals import crop_intervals, join_intervals, shift_intervals
 from speechdlm_ext.metrics.signal import SoundMeter
 from speechdlm_ext.vad import Annotation, Detector, Speech
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 FORMAT = 6  # increased when the same dialogue would be measured otherwise
 NO_RECOGNISER = RecogniserOptions()
@@ -123,12 +124,6 @@ def _crop(given: Speech, channels: int, start: float, end: float) -> Speech:
     return [shift_intervals(join_intervals(crop_intervals(own, start, end)), -start) for own in by_channel]
 
 
-def dialogue_blocks(dialogue: Dialogue, sample_rate: int) -> Iterator[torch.Tensor]:
-    """The audio of a dialogue in blocks (C, n) at ``sample_rate`` Hz; see :func:`recording_blocks`."""
-    files = list(dialogue.files)
-    return recording_blocks({"audio_filepath": files if len(files) > 1 else files[0]}, sample_rate)
-
-
 def _chunks(dialogue: Dialogue) -> Iterator[tuple[float, NDArray[np.float32], int]]:
     """(start in seconds, samples (C, n), Hz) of chunks of bounded length."""
     rate = max(audio_info(path).sample_rate for path in dialogue.files)
@@ -202,7 +197,7 @@ def measure_corpora(
             elif given is not None and not dialogue.files:
                 results[side][dialogue.name] = measure_without_sound(dialogue, given)
             else:
-                key = _printable(f"{side}/{dialogue.name}")
+                key = storable(f"{side}/{dialogue.name}")
                 owners[key] = side, dialogue.name
                 stamps[key] = _stamp(dialogue, given)
                 known, whole = _known(log.entries.get(key, {}), stamps[key], state)
@@ -257,22 +252,11 @@ def _known(entry: Mapping[str, Any], source: Any, recogniser_state: Any) -> tupl
 
 def _stamp(dialogue: Dialogue, given: Annotation | None) -> list[Any]:
     """What tells whether a dialogue is still the one that was measured."""
-    stamps: list[Any] = []
-    for path in dialogue.files:
-        try:
-            status = os.stat(path)
-            stamps.append([_printable(os.path.abspath(path)), status.st_size, status.st_mtime_ns])
-        except OSError:
-            stamps.append([_printable(os.path.abspath(path))])
+    stamps: list[Any] = [[storable(os.path.abspath(path)), *stamp(path)] for path in dialogue.files]
     if given is not None:
         speech = [[list(part) for part in channel] for channel in given.speech]
         stamps += [speech, list(given.speakers), given.by_channel]
     return stamps
-
-
-def _printable(name: str) -> str:
-    """Names of files may hold bytes that are no characters, which cannot be written."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _measure(job: Job) -> tuple[str, Measurement | str]:

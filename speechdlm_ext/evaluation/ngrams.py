@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.config import write_json
 from speechdlm_ext.metrics.ngrams import KneserNey, NgramFigures, has_repeats, measure_ngram
 from speechdlm_ext.units.files import choose_channel, expand_durations, frame_rate, parse_units, read_unit_file
 
@@ -78,6 +77,4 @@ def tabulate_figures(figures: Sequence[NgramFigures]) -> str:
 
 def write_figures(path: str | os.PathLike[str], figures: Sequence[NgramFigures]) -> None:
     """Write the figures as JSON, whole or not at all."""
-    with atomic_write(path) as file:
-        json.dump([asdict(found) for found in figures], file, indent=2)
-        file.write("\n")
+    write_json(path, [asdict(found) for found in figures])

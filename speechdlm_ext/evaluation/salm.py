@@ -18,6 +18,7 @@ from speechdlm_ext.hub import SALM
 from speechdlm_ext.io.manifest import write_jsonl
 from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.metrics.words import error_rates, normalise
+from speechdlm_ext.modules.devices import open_device
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -72,8 +73,8 @@ def evaluate_salm(options: Any, progress: Callable[[Sequence[Any]], Any] = lambd
             f"dtype={options.dtype} batch_size={options.batch_size}: expected {', '.join(DTYPES)}; 1 or more"
         )
     normalizer = build_normalizer(options.use_normalizer)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = SALM.from_pretrained(options.pretrained_name).to(device=device, dtype=DTYPES[options.dtype]).eval()
+    model = SALM.from_pretrained(options.pretrained_name)
+    model = model.to(device=open_device(options.device), dtype=DTYPES[options.dtype]).eval()
     collate = SALMDataset(model.tokenizer, model.audio_locator_tag, model.cfg["prompt_format"], model.sampling_rate)
     found = iter_conversations(options.inputs, model.audio_locator_tag, options.user_prompt, options.system_prompt)
     conversations = sorted(found, key=lambda one: -one.seconds)

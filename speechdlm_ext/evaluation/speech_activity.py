@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.evaluation.corpus import Corpus, Dialogue
+from speechdlm_ext.evaluation.corpus import Corpus, Dialogue, dialogue_blocks
 from speechdlm_ext.io.audio import audio_info
-from speechdlm_ext.io.recordings import recording_blocks
 from speechdlm_ext.metrics.signal import short_time_power
 from speechdlm_ext.vad import Annotation, Detector, Speech, build_detector
 from speechdlm_ext.vad.rttm import FRAME_SHIFT, RTTM, order_by_level
@@ -136,15 +135,13 @@ def order_by_channel(dialogue: Dialogue, given: Annotation) -> Annotation:
     Raises:
         InputError: the channels do not tell the speakers apart.
     """
-    files = list(dialogue.files)
-    channels = sum(audio_info(file).channels for file in files)
+    channels = sum(audio_info(file).channels for file in dialogue.files)
     if given.by_channel or channels < 2 or len(given.speech) > channels:
         return given
-    row = {"audio_filepath": files if len(files) > 1 else files[0]}
-    rate = audio_info(files[0]).sample_rate
+    rate = audio_info(dialogue.files[0]).sample_rate
     blocks = [
         [short_time_power(channel, rate, FRAME_SHIFT) for channel in block.numpy()]
-        for block in recording_blocks(row, rate)  # of whole seconds, so that frames go on from block to block
+        for block in dialogue_blocks(dialogue, rate)  # of whole seconds, so that frames go on from block to block
     ]
     powers = [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
     found = order_by_level(given.speech, powers) if given.speech else []

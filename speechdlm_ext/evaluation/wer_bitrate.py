@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.errors import InputError, optional_import
 from speechdlm_ext.io.atomic import atomic_write
 
 COLUMNS = (
@@ -156,10 +156,8 @@ def draw(
     Raises:
         InputError: matplotlib is missing, or cannot write such a file.
     """
-    try:
+    with optional_import("figures need matplotlib", "eval"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("figures need matplotlib: pip install 'speechdlm_ext[eval]'") from None
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
     panel = figure.subplots()
     which = "wer" if corpus else "wer_median"

@@ -1,4 +1,4 @@
-"""Tests of spoken language models in which one of two utterances should be likelier: layouts, and accuracies.
+"""Tests of spoken language models in which one of two utterances should be more probable: layouts, and accuracies.
 
 - sWUGGY (lexical: words against non-words) and sBLIMP (syntactic: sentences against ungrammatical ones), in the layout
   of the ZeroSpeech challenge 2021 (Nguyen et al. 2020): a folder with ``gold.csv``, whose columns ``id``, ``filename``,

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from speechdlm_ext.data.channel_dictionary import ChannelDictionary
-from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.durations import DurationCounter
@@ -20,6 +19,7 @@ from speechdlm_ext.generation.options import DecodingOptions
 from speechdlm_ext.generation.search import Seed, beam_step, sample, uniform_numbers
 from speechdlm_ext.generation.stopping import StoppingCriteria
 from speechdlm_ext.generation.windows import ModelWindow
+from speechdlm_ext.modules.padding import pad_right
 
 # Frames between two looks at the device: whether all rows have ended, and whether the outputs are numbers.
 CHECKED_EVERY = 8

@@ -1,13 +1,7 @@
 """Trained models for use from Python and from the scripts."""
 
-from speechdlm_ext.hub.dpslm import (
-    codebook,
-    dpdp_quantizer_from_codebook,
-    ellav_units_to_wavtokenizer,
-    small_320_24k_4096,
-    small_600_24k_4096,
-    wavlm_large,
-)
+from speechdlm_ext.hub import dpslm
+from speechdlm_ext.hub.dpslm import *  # noqa: F403
 from speechdlm_ext.hub.duplex import DuplexS2SModel, DuplexS2SSpeechDecoderModel
 from speechdlm_ext.hub.load import load_model, load_speech_dlm, load_unit_lm
 from speechdlm_ext.hub.model import DialogueModel
@@ -35,10 +29,5 @@ __all__ = [
     "load_model",
     "load_speech_dlm",
     "load_unit_lm",
-    "codebook",
-    "dpdp_quantizer_from_codebook",
-    "ellav_units_to_wavtokenizer",
-    "small_320_24k_4096",
-    "small_600_24k_4096",
-    "wavlm_large",
+    *dpslm.__all__,
 ]

@@ -20,6 +20,7 @@ from speechdlm_ext.generation.unit_to_codec import CodecOptions
 from speechdlm_ext.hub.unit_to_codec import UnitToCodec
 from speechdlm_ext.hub.voices import Voice, Voices
 from speechdlm_ext.io.recordings import stamp
+from speechdlm_ext.modules.devices import open_device
 from speechdlm_ext.vocoders.base import Utterance
 from speechdlm_ext.vocoders.wavtokenizer import WavTokenizer
 
@@ -99,7 +100,7 @@ class CodecVocoder:
         if acoustic is None:
             raise InputError("--vocoder wavtokenizer needs an acoustic model: --acoustic FILE, or ellav-k500-l4500")
         decoding = CodecOptions(max_tokens, **options)
-        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        place = open_device(device)
         path = locate_unit_to_codec(acoustic)
         named = codec_checkpoint.partition(":")[0] in CODECS
         codec = build_codec(codec_checkpoint if named else f"wavtokenizer:{codec_checkpoint}", 1, place)

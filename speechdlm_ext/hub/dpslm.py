@@ -20,6 +20,14 @@ from speechdlm_ext.units.codebook_files import load_codebook
 from speechdlm_ext.units.quantizer import DPDPQuantizer
 from speechdlm_ext.vocoders.wavtokenizer import WavTokenizer
 
+__all__ = [
+    "codebook",
+    "dpdp_quantizer_from_codebook",
+    "ellav_units_to_wavtokenizer",
+    "small_320_24k_4096",
+    "small_600_24k_4096",
+    "wavlm_large",
+]
 File = str | os.PathLike[str] | None
 
 

@@ -16,6 +16,7 @@ from speechdlm_ext.generation.duplex import DuplexOptions, FrameChooser, decode_
 from speechdlm_ext.hub.duplex_stream import CONTEXT_SECONDS, DuplexStream
 from speechdlm_ext.models.duplex_s2s import DuplexParts, DuplexS2S, DuplexS2SSpeechDecoder, build_duplex
 from speechdlm_ext.modules.duplex_frames import DuplexFrames, unstack_codes, without_control_codes
+from speechdlm_ext.modules.padding import frame_mask
 
 
 class DuplexS2SModel(nn.Module):
@@ -135,7 +136,7 @@ class DuplexS2SModel(nn.Module):
         user, lengths = core.perception(input_signal, input_signal_lens)
         state = core.make_state(len(user), user.size(1))
         tokens, codes = decode_frames(core, user, state, FrameChooser(options or DuplexOptions(), range(len(user))))
-        beyond = torch.arange(user.size(1), device=user.device) >= lengths.unsqueeze(1)
+        beyond = ~frame_mask(lengths, user.size(1))
         tokens = tokens.masked_fill(beyond, core.ids.text_pad)
         codes = codes.masked_fill(beyond.unsqueeze(2), core.ids.speech_delay)
         rows = zip(tokens.tolist(), lengths.tolist(), strict=True)

@@ -16,6 +16,7 @@ from speechdlm_ext.hub import DialogueModel, UnitModel
 from speechdlm_ext.hub.prompts import DialoguePrompts, Prompts, SequencePrompts
 from speechdlm_ext.hub.sampling import FrameProgress, check_free
 from speechdlm_ext.io.resume_log import ResumeLog
+from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.files import read_unit_file, write_unit_file
 
 
@@ -34,6 +35,7 @@ def continue_unit_file(
     progress: Callable[[int], object] = lambda frames: None,
     say: Callable[[str], object] = print,
     channel: str | None = None,
+    shard: Shard | None = None,
 ) -> list[dict[str, Any]]:
     """Continue every dialogue of a unit file, or every sequence with a model of one channel.
 
@@ -52,6 +54,7 @@ def continue_unit_file(
         progress: called with the number of frames done since the last call.
         say: called with lines of text for the user.
         channel: the one to continue with a model of one channel (default: the only one in a row).
+        shard: continue its batches alone, into its own file; :func:`.merge` joins them.
 
     Returns:
         The rows of the output.
@@ -59,7 +62,7 @@ def continue_unit_file(
     Raises:
         InputError: the output is there already; a prompt that the model cannot take.
     """
-    output = Path(output)
+    output = Path(output) if shard is None else shard.path(output)
     if output.exists() and not overwrite:
         raise InputError(f"{output} is there already: pass --overwrite to replace it")
     if samples < 1 or batch_size < 1:
@@ -76,6 +79,9 @@ def continue_unit_file(
             raise InputError("--condition-on is for models of dialogues; this one is of one channel")
         kind = SequencePrompts(model, prompt_frames, channel)
     jobs = _jobs(read_unit_file(prompts), kind, seed, samples)
+    if shard is not None:  # by batches: sums over other batches would differ in their last digits
+        batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
+        jobs = [job for batch in shard.take(batches) for job in batch]
     # All of them before the first is continued: hours of work should not end at a unit that nobody knows.
     encoded = [kind.encode(job) for job in jobs]
     durations = [kind.durations(job) for job in jobs]

@@ -20,7 +20,7 @@ from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.files import choose_channel, read_unit_file
 
 # Units that are scored between two entries of the journal.
-STRETCH = 20_000
+CHUNK = 20_000
 
 
 def score_unit_file(
@@ -85,11 +85,11 @@ def score_unit_file(
     with ResumeLog(output.with_name(output.name + ".partial"), settings) as journal:
         if journal.dropped:
             say(f"{journal.path}: made with other settings, starting over")
-        for number, stretch in enumerate(_stretches(different)):
+        for number, chunk in enumerate(_chunks(different)):
             if str(number) not in journal.entries:
-                journal.add(str(number), _score(model, stretch, ending, batch_units))
-            found.update(zip(stretch, map(tuple, journal.entries[str(number)]), strict=True))
-            progress(sum(different[text] for text in stretch))
+                journal.add(str(number), _score(model, chunk, ending, batch_units))
+            found.update(zip(chunk, map(tuple, journal.entries[str(number)]), strict=True))
+            progress(sum(different[text] for text in chunk))
         results = [
             Likelihood(key, found[text][0] / (found[text][1] if normalize else 1))
             if text
@@ -121,18 +121,18 @@ def _check(model: DialogueModel | UnitModel, text: tuple[str, ...], key: str) ->
     return len(model.encode(text[0], f"row {key}"))
 
 
-def _stretches(different: Mapping[tuple[str, ...], int]) -> Iterator[list[tuple[str, ...]]]:
+def _chunks(different: Mapping[tuple[str, ...], int]) -> Iterator[list[tuple[str, ...]]]:
     """Sequences in order of length, some at a time."""
-    stretch: list[tuple[str, ...]] = []
+    chunk: list[tuple[str, ...]] = []
     total = 0
     for text in sorted(different, key=lambda text: (different[text], text)):
-        stretch.append(text)
+        chunk.append(text)
         total += different[text]
-        if total >= STRETCH:
-            yield stretch
-            stretch, total = [], 0
-    if stretch:
-        yield stretch
+        if total >= CHUNK:
+            yield chunk
+            chunk, total = [], 0
+    if chunk:
+        yield chunk
 
 
 def _score(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +17,7 @@ from speechdlm_ext.data.unit_stream import UnitStream
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.tasks.speech_dlm_task import SpeechDLMTask
 
-
-class EdgeScores(NamedTuple):
-    """The edges of one channel, N of them: frames at which a run of equal units starts.
-
-    Attributes:
-        frames: where they are, ``(N,)``.
-        log_probabilities: of the units that start there, in nats, ``(N,)``.
-        durations: lengths of their runs in frames, counted as in training, ``(N,)``.
-        predicted_durations: what the model says, ``(N,)``; NaN where it says nothing.
-        duration_errors: the absolute difference in frames, ``(N,)``.
-    """
-
-    frames: Tensor
-    log_probabilities: Tensor
-    durations: Tensor
-    predicted_durations: Tensor
-    duration_errors: Tensor
+BATCH = 12288  # frames that go through the model together, padding included
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,15 +77,6 @@ class DialogueScore:
         """``edge_duration_loss`` of validation: mean error in frames, ``(C,)``; NaN without a predicted duration."""
         return self.duration_errors.double().nanmean(0)
 
-    def edge_scores(self, channel: str) -> EdgeScores:
-        """The edges of one channel, one after the other."""
-        if channel not in self.channels:
-            raise InputError(f"channel {channel} was not scored, only {', '.join(self.channels)} were")
-        c = self.channels.index(channel)
-        frames = self.edges[:, c].nonzero().squeeze(1)
-        columns = (self.log_probabilities, self.durations, self.predicted_durations, self.duration_errors)
-        return EdgeScores(frames, *(values[frames, c] for values in columns))
-
     def without(self, channel: int) -> DialogueScore:
         """The same of all channels but one."""
         kept = [c for c in range(len(self.channels)) if c != channel]
@@ -128,7 +103,6 @@ def score_dialogues(
     models: Sequence[Any],
     task: SpeechDLMTask,
     dialogues: Sequence[Tensor],
-    batch_frames: int = 12288,
     progress: Callable[[int], object] = lambda frames: None,
 ) -> list[DialogueScore]:
     """Score dialogues with the mean of the models' probabilities, and of the durations that they say.
@@ -139,7 +113,6 @@ def score_dialogues(
     Args:
         models: models in evaluation mode.
         dialogues: ids ``(T, C)``, one frame or more each.
-        batch_frames: frames that go through the model together, padding included; memory grows with it.
         progress: called with the number of frames done since the last call.
 
     Returns:
@@ -156,7 +129,7 @@ def score_dialogues(
     scores = [_empty(task.channels, len(units)) for units in dialogues]
     blocks = [(int(size), i, k) for i, dataset in enumerate(datasets) for k, size in enumerate(dataset.sizes)]
     device = next(models[0].parameters()).device
-    for batch in _batches(sorted(blocks), batch_frames):
+    for batch in _batches(sorted(blocks)):
         sample = datasets[0].collater([datasets[i][k] for _, i, k in batch])
         target = sample["target"]
         lprobs, said = _predict(models, sample["net_input"]["src_tokens"].to(device), target.to(device))
@@ -190,11 +163,11 @@ def _empty(channels: Sequence[str], frames: int) -> DialogueScore:
     return DialogueScore(tuple(channels), nothing, torch.zeros_like(nothing, dtype=torch.long), nothing.clone())
 
 
-def _batches(blocks: Sequence[tuple[int, int, int]], frames: int) -> Iterator[list[tuple[int, int, int]]]:
-    """Blocks in order of length, as many at a time as stay within ``frames`` when padded."""
+def _batches(blocks: Sequence[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:
+    """Blocks in order of length, as many at a time as stay within :data:`BATCH` frames when padded."""
     batch: list[tuple[int, int, int]] = []
     for block in blocks:
-        if batch and block[0] * (len(batch) + 1) > frames:
+        if batch and block[0] * (len(batch) + 1) > BATCH:
             yield batch
             batch = []
         batch.append(block)

@@ -39,13 +39,14 @@ def _rows(file: IO[str], path: str | os.PathLike[str]) -> Iterator[Row]:
             item = json.loads(line)
         except ValueError:
             raise InputError(f"{where}: not JSON; expected a recording or a cut of lhotse") from None
-        recording = item.get("recording", item) if isinstance(item, dict) else {}
-        if not isinstance(recording, dict) or "sources" not in recording or "tracks" in item:
-            raise InputError(f"{where}: expected a recording, or a cut of one recording, of lhotse")
-        yield _row(item, recording, where)
+        yield manifest_row(item, where)
 
 
-def _row(item: Mapping[str, Any], recording: Mapping[str, Any], where: str) -> Row:
+def manifest_row(item: Any, where: str) -> Row:
+    """The row of a recording or cut; raises :class:`InputError` as :func:`read_lhotse`, which names ``where``."""
+    recording = item.get("recording", item) if isinstance(item, dict) else {}
+    if not isinstance(recording, dict) or "sources" not in recording or "tracks" in item:
+        raise InputError(f"{where}: expected a recording, or a cut of one recording, of lhotse")
     sources = recording["sources"]
     if any(source.get("type") != "file" for source in sources):
         raise InputError(f"{where}: a source that is no file: {sources[0].get('type')}")

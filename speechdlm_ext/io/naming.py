@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from pathlib import Path, PurePath
+from collections.abc import Iterator
+from pathlib import PurePath
 
 from speechdlm_ext.io.manifest import temporary_tables
 
@@ -95,16 +95,6 @@ class NameTable:
     def _flush(self) -> None:
         self._table.executemany("INSERT INTO names VALUES (?, ?, ?, ?)", self._rows)
         self._rows = []
-
-
-def make_ids(paths: Sequence[Path] | Iterable[Path], taken: Collection[str] = ()) -> list[str]:
-    """A name for each file that is like no other, nor like one of ``taken``; see :class:`NameTable`."""
-    names = NameTable()
-    for place, path in enumerate(paths):
-        names.add(place, path)
-    for name in taken:
-        names.take(name)
-    return [name for name, _ in names.finish()]
 
 
 def safe_id(text: str) -> str:

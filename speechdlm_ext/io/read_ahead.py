@@ -35,7 +35,7 @@ class Reading:
     def __init__(self, row: Mapping[str, Any], sample_rate: int) -> None:
         self.row = row
         self.samples = 0
-        self._rate = heard_rate(row, sample_rate)
+        self._rate = target_rate(row, sample_rate)
         self._queue: Queue[torch.Tensor | BaseException | None] = Queue(_BLOCKS_AHEAD)
         self._closed = Event()
 
@@ -107,9 +107,8 @@ def read_ahead(rows: Sequence[Mapping[str, Any]], sample_rate: int, workers: int
             waiting.put(None)
 
 
-def heard_rate(row: Mapping[str, Any], sample_rate: int) -> int:
-    """The rate in Hz to resample a row's sound to: samples of another one, taken for ``sample_rate``'s, are heard at
-    the row's ``speed``."""
+def target_rate(row: Mapping[str, Any], sample_rate: int) -> int:
+    """The rate in Hz to resample a row's sound to, whose samples, taken for ``sample_rate``'s, have its ``speed``."""
     return round(sample_rate / row.get("speed", 1))
 
 

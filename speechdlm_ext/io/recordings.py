@@ -63,7 +63,7 @@ def read_manifest(path: str | os.PathLike[str], excerpts: bool = True) -> Manife
     ``audio_filepath`` is one recording with all channels, or a list of mono recordings, one for each channel. What
     ``offset``, ``duration``, ``sample_rate``, ``channels`` and ``channel_selector`` mean, see :func:`recording_blocks`.
 
-    Rows without an ``id`` are named after their files (``make_ids``). Every line is checked, and none is kept in
+    Rows without an ``id`` are named after their files (:class:`.NameTable`). Every line is checked, and none is kept in
     memory: a row is read when it is asked for.
 
     Args:
@@ -314,7 +314,7 @@ def recording_size(row: Mapping[str, Any]) -> tuple[float, int]:
 
 
 def recording_seconds(row: Mapping[str, Any]) -> float:
-    """Length in seconds as it will be heard, at the row's ``speed``; 0 where the file cannot be read."""
+    """Length in seconds at the row's ``speed``; 0 where the file cannot be read."""
     try:
         return recording_size(row)[0] / float(row.get("speed", 1))
     except (InputError, OSError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,6 @@ class AudioFiles(Sequence[Path]):
         return Path(os.fsdecode(found[0]))
 
 
-def find_audio(folder: str | os.PathLike[str], chosen: Callable[[Path], object] = lambda path: True) -> AudioFiles:
-    """See :class:`AudioFiles`."""
-    return AudioFiles(folder, chosen)
-
-
 def _walk(root: str) -> Iterator[str]:
     """The sound and video files below a folder; only names of folders are held in memory."""
     seen, folders = set(), [root]
@@ -106,38 +101,6 @@ def file_order(path: str) -> Path:
     return Path(path)
 
 
-def scan_recordings(
-    paths: Iterable[Path],
-    ids: Iterable[str],
-    channels: int | None = None,
-    min_seconds: float = FRAME_SECONDS,
-    workers: int = 0,
-    check: str = "full",
-) -> Generator[tuple[int, dict[str, Any]], None, None]:
-    """Read every file and say what it is, each as soon as that is known, so that none waits for another.
-
-    Args:
-        paths: audio files.
-        ids: their names.
-        channels: number of channels that a recording must have; None for any number.
-        min_seconds: shorter recordings are skipped.
-        workers: files read at a time; 0 is one for each core.
-        check: ``"full"`` reads each file through, which finds damage, silence, clipping, DC and channels that are the
-            same sound; ``"header"`` does not.
-
-    Yields:
-        The file's place in ``paths``, with a manifest row ``{"id", "audio_filepath", "duration" (s), "channels",
-        "sample_rate"}``, with ``"notes"`` where something is odd but harmless; or with ``{"audio_filepath", "error"}``
-        for a file that is of no use.
-    """
-
-    def scan(item: tuple[int, tuple[str, Path]]) -> tuple[int, dict[str, Any]]:
-        place, (name, path) = item
-        return place, _scan(name, path, channels, min_seconds, check)
-
-    yield from run_in_threads(scan, enumerate(zip(ids, paths, strict=True)), workers)
-
-
 def make_manifest(
     folder: str | os.PathLike[str],
     path: str | os.PathLike[str],
@@ -156,21 +119,26 @@ def make_manifest(
     Args:
         folder: searched to its depths.
         path: the manifest; that of a shard is ``PATH.shard-<index>-of-<count>``.
-        channels, min_seconds, workers, check: as :func:`scan_recordings` has them.
+        channels: number of channels that a recording must have; None for any number.
+        min_seconds: shorter recordings are skipped.
+        workers: files read at a time; 0 is one for each core.
         overwrite, say: as :func:`write_manifest` has them.
-        progress: wraps what :func:`scan_recordings` gives, and is told how many files there are still to read.
+        progress: wraps what is read, and is told how many files there are still to read.
         shard: the part of the files to read, by their order; ids are those of one run.
+        check: ``"full"`` reads each file through, which finds damage, silence, clipping, DC and channels that are the
+            same sound; ``"header"`` does not.
         corpus: a published layout, which says which files are recordings, and their names.
 
     Returns:
-        The rows of the manifest, and the number of audio files.
+        The rows of the manifest, ``{"id", "audio_filepath", "duration" (s), "channels", "sample_rate"}``, with
+        ``"notes"`` where something is odd but harmless; and the number of audio files.
 
     Raises:
-        InputError: as :func:`find_audio` and :func:`write_manifest`.
+        InputError: as :class:`AudioFiles` and :func:`write_manifest`.
     """
     if corpus is not None and corpus.files_of_channels and shard is not None:
         raise InputError("--shard: channels that are files of their own stay together: list this corpus in one run")
-    path, paths = Path(path), find_audio(folder) if corpus is None else find_audio(folder, corpus.id_of)
+    path, paths = Path(path), AudioFiles(folder) if corpus is None else AudioFiles(folder, corpus.id_of)
     of_files = corpus is not None and corpus.files_of_channels
     scanned_channels = (1 if of_files else corpus.channels) if corpus is not None else channels
     names = NameTable()
@@ -203,7 +171,7 @@ def make_manifest(
                 yield file
 
         def scan(file: Path) -> tuple[Path, dict[str, Any]]:
-            return file, _scan("", file, scanned_channels, min_seconds, check)
+            return file, _scan(file, scanned_channels, min_seconds, check)
 
         with closing(run_in_threads(scan, stamped(), workers)) as scanned:
             for file, row in progress(scanned, left):
@@ -212,10 +180,8 @@ def make_manifest(
         def rows() -> Iterator[dict[str, Any]]:
             ids = itertools.islice(names.finish(), index, None, count)
             for file, (name, _) in zip(mine(), ids, strict=True):
-                row = dict(journal.entries[_key(file)]["row"])
-                if "error" not in row:
-                    row["id"] = name
-                yield row
+                row = journal.entries[_key(file)]["row"]
+                yield row if "error" in row else {"id": name, **row}
 
         listed = rows() if corpus is None else corpus.rows(rows(), Path(folder), channels)
 
@@ -239,7 +205,7 @@ def write_manifest(
     say: Callable[[str], object] = print,
     may_be_empty: bool = False,
 ) -> JsonlRows:
-    """Write what :func:`scan_recordings` found: usable recordings to ``path``, the others to ``path.errors``.
+    """Write what was found: usable recordings to ``path``, the others, with their ``error``, to ``path.errors``.
 
     Args:
         path: the manifest.
@@ -288,7 +254,7 @@ def _key(file: Path) -> str:
     return os.fsencode(file).decode(errors="backslashreplace")
 
 
-def _scan(name: str, path: Path, channels: int | None, min_seconds: float, check: str) -> dict[str, Any]:
+def _scan(path: Path, channels: int | None, min_seconds: float, check: str) -> dict[str, Any]:
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -308,7 +274,6 @@ def _scan(name: str, path: Path, channels: int | None, min_seconds: float, check
     except (InputError, OSError) as error:
         return {"audio_filepath": str(path), "error": one_line(error)}
     row: dict[str, Any] = {
-        "id": name,
         "audio_filepath": str(path),
         "duration": round(frames / info.sample_rate, 6),
         "channels": info.channels,

@@ -54,7 +54,7 @@ class Shard:
         return output.with_name(f"{output.name}.shard-{self.index}-of-{self.count}")
 
 
-def add_shard_option(parser: argparse.ArgumentParser) -> None:
+def add_shard_option(parser: argparse._ActionsContainer) -> None:
     """``--shard``, read by :func:`find_shard`."""
     parser.add_argument(
         "--shard",

@@ -1,4 +1,4 @@
-"""Copies of recordings that are heard faster or slower, for training on little audio."""
+"""Copies of recordings at other speeds, for training on little audio."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from speechdlm_ext.errors import InputError
 
 
 def with_speeds(rows: Sequence[Mapping[str, Any]], speeds: Sequence[float]) -> Sequence[Mapping[str, Any]]:
-    """The rows of a manifest, and after them copies that are to be heard faster or slower.
+    """The rows of a manifest, and after them copies at other speeds.
 
     Speed perturbation (Ko et al. 2015, Audio Augmentation for Speech Recognition): tempo and pitch change together, so
     that a model sees more voices than were recorded.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -132,35 +132,6 @@ class Events:
         return len(self.durations)
 
 
-def pool_events(conversations: Iterable[Events]) -> Events:
-    """The events of several conversations together, each still on its own clock.
-
-    A long conversation weighs more than a short one. Where the numbers of channels differ, silent channels are
-    added.
-    """
-    parts = list(conversations)
-    width = max((part.channel_speech.shape[1] for part in parts), default=0)
-    pooled = Events(
-        _join([part.durations for part in parts], np.zeros(0)),
-        _join([_widen(part.channel_speech, width) for part in parts], np.zeros((0, width))),
-        _join([part.channel_counts for part in parts], np.zeros(0, np.int64)),
-    )
-    firsts = np.cumsum([0, *(part.conversations for part in parts)])
-    for name in KINDS:
-        lists = [getattr(part, name) for part in parts]
-        pooled_list = EventList(
-            _join([events.start for events in lists], np.zeros(0)),
-            _join([events.end for events in lists], np.zeros(0)),
-            _join([_widen(events.channels, width) for events in lists], np.zeros((0, width), bool)),
-            _join(
-                [events.conversation + first for events, first in zip(lists, firsts, strict=False)],
-                np.zeros(0, np.int64),
-            ),
-        )
-        setattr(pooled, name, pooled_list)
-    return pooled
-
-
 def select_conversations(events: Events, chosen: Sequence[int] | NDArray[np.int64]) -> Events:
     """The events of some of the conversations, numbered anew in the order of ``chosen`` (each at most once)."""
     chosen = np.asarray(chosen, np.int64)
@@ -189,13 +160,3 @@ def one_conversation(events: Events, number: int) -> Events:
         own = slice(int(first), int(last))
         setattr(part, name, EventList(column.start[own], column.end[own], column.channels[own]))
     return part
-
-
-def _join(arrays: list[NDArray], empty: NDArray) -> NDArray:
-    return np.concatenate(arrays) if arrays else empty
-
-
-def _widen(table: NDArray, width: int) -> NDArray:
-    if table.shape[1] == width:
-        return table
-    return np.pad(table, ((0, 0), (0, width - table.shape[1])))

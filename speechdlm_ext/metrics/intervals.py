@@ -21,15 +21,14 @@ def join_intervals(intervals: Iterable[Interval]) -> list[Interval]:
     return joined
 
 
-def bridge_silences(intervals: Sequence[Interval], min_silence: float, tolerance: float = 1e-6) -> list[Interval]:
+def bridge_silences(intervals: Sequence[Interval], min_silence: float) -> list[Interval]:
     """Join neighbours that are less than ``min_silence`` seconds apart.
 
-    A silence of exactly ``min_silence`` stays. ``tolerance`` seconds absorb rounding: 0.7 - 0.5 is a little less than
-    0.2.
+    A silence of exactly ``min_silence`` stays: a microsecond absorbs rounding, as 0.7 - 0.5 is a little less than 0.2.
     """
     bridged: list[Interval] = []
     for start, end in intervals:
-        if bridged and start - bridged[-1][1] < min_silence - tolerance:
+        if bridged and start - bridged[-1][1] < min_silence - 1e-6:
             bridged[-1] = (bridged[-1][0], max(bridged[-1][1], end))
         else:
             bridged.append((start, end))

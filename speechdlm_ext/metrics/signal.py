@@ -35,9 +35,9 @@ def short_time_power(wave: ArrayLike, sample_rate: int, shift: float, window: fl
     return np.asarray(np.maximum(energy[last] - energy[first], 0.0) / (last - first))
 
 
-def decibels(power: ArrayLike, lowest: float = -100.0) -> NDArray[np.float64]:
-    """Power re full scale in dB, not below ``lowest``."""
-    return np.asarray(10 * np.log10(np.maximum(power, 10 ** (lowest / 10))), np.float64)
+def decibels(power: ArrayLike) -> NDArray[np.float64]:
+    """Power re full scale in dB, not below -100."""
+    return np.asarray(10 * np.log10(np.maximum(power, 1e-10)), np.float64)
 
 
 class SoundMeter:

@@ -75,7 +75,7 @@ def find_events_of_many(
         options: thresholds.
 
     Returns:
-        The events of all, as :func:`speechdlm_ext.metrics.events.pool_events` would join them.
+        The events of all, each conversation's on its own clock. A long conversation weighs more than a short one.
     """
     options = options or TurnTakingOptions()
     timeline = Timeline(conversations, to_ticks(options.ipu_silence))

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.errors import InputError, optional_import
 
 NORMALISATION = (
     "Unicode NFKC, lower case, tags in brackets and punctuation removed but apostrophes within words, hyphens to "
@@ -44,10 +44,8 @@ def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> dict[st
     Raises:
         InputError: jiwer is not installed, or there are not equally many of both.
     """
-    try:
+    with optional_import("jiwer is not installed", "eval"):
         import jiwer
-    except ImportError:
-        raise InputError("jiwer is not installed: pip install 'speechdlm_ext[eval]'") from None
     if len(references) != len(hypotheses):
         raise InputError(f"{len(references)} references and {len(hypotheses)} hypotheses: each needs the other")
     pairs = [(normalise(r), normalise(h)) for r, h in zip(references, hypotheses, strict=True)]

@@ -1,4 +1,4 @@
-"""Accuracy of log-likelihoods: how often the utterance that should be likelier is (sWUGGY, sBLIMP, StoryCloze)."""
+"""Accuracy of log-likelihoods: how often the utterance that should be more probable is (sWUGGY, sBLIMP, StoryCloze)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from speechdlm_ext.metrics.bootstrap import BootstrapOptions, draw_weights, perc
 
 
 class Pair(NamedTuple):
-    """Two utterances of which the first should be likelier.
+    """Two utterances of which the first should be more probable.
 
     Attributes:
         item: what is tested; several speakers may say it.
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
 def accuracy(
     pairs: Sequence[Pair], values: Mapping[str, float], bootstrap: BootstrapOptions | None = None
 ) -> dict[str, Any]:
-    """How often the right utterance is strictly likelier.
+    """How often the right utterance is strictly more probable.
 
     Args:
         pairs: one or more.

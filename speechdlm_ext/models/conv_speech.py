@@ -71,4 +71,3 @@ Jasper = _register("Jasper", "Li et al. 2019")
 Citrinet = _register("Citrinet", "Majumdar et al. 2021")
 MatchboxNet = _register("MatchboxNet", "Majumdar and Ginsburg 2020")
 MarbleNet = _register("MarbleNet", "Jia et al. 2021")
-MODELS = {kind.family: kind for kind in (QuartzNet, Jasper, Citrinet, MatchboxNet, MarbleNet)}

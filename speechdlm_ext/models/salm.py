@@ -21,7 +21,7 @@ from speechdlm_ext.encoders.base import ENCODERS, build_encoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.text import SpecialIds, generate_text
 from speechdlm_ext.io.audio import read_audio
-from speechdlm_ext.io.model_config import read_model_config
+from speechdlm_ext.io.config import read_config
 from speechdlm_ext.models.trained_weights import TrainedWeights
 from speechdlm_ext.modules.backbone import (
     add_lora,
@@ -188,7 +188,7 @@ class SALM(TrainedWeights, BaseFairseqModel):
             model.start = os.path.abspath(args.pretrained_model)
         elif args.model_config:
             path = Path(args.model_config)
-            cfg = read_model_config(path)
+            cfg = read_config(path, "model")
             if args.pretrained_llm:
                 cfg["pretrained_llm"] = args.pretrained_llm
             model = cls(cfg, path.parent)

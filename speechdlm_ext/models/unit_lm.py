@@ -154,22 +154,23 @@ def check_heads(args: Any) -> None:
 @register_model_architecture("unit_lm", "unit_lm_dpslm")
 def unit_lm_dpslm(args: Any) -> None:
     """The published shape: 202,378,240 parameters with a codebook of 500 units."""
-    _shape(args, dim=1024, layers=12, heads=16, hidden=4096, dropout=0.15)
+    set_shape(args, dim=1024, layers=12, heads=16, hidden=4096, dropout=0.15)
 
 
 @register_model_architecture("unit_lm", "unit_lm_base")
 def unit_lm_base(args: Any) -> None:
     """For hundreds of hours of speech: 8 layers of dimension 512."""
-    _shape(args, dim=512, layers=8, heads=8, hidden=2048, dropout=0.1)
+    set_shape(args, dim=512, layers=8, heads=8, hidden=2048, dropout=0.1)
 
 
 @register_model_architecture("unit_lm", "unit_lm_small")
 def unit_lm_small(args: Any) -> None:
     """For hours of speech and a laptop: 4 layers of dimension 256."""
-    _shape(args, dim=256, layers=4, heads=4, hidden=1024, dropout=0.1)
+    set_shape(args, dim=256, layers=4, heads=4, hidden=1024, dropout=0.1)
 
 
-def _shape(args: Any, dim: int, layers: int, heads: int, hidden: int, dropout: float) -> None:
+def set_shape(args: Any, dim: int, layers: int, heads: int, hidden: int, dropout: float) -> None:
+    """The options of an architecture, where they are not given."""
     args.decoder_embed_dim = getattr(args, "decoder_embed_dim", dim)
     args.decoder_layers = getattr(args, "decoder_layers", layers)
     args.decoder_attention_heads = getattr(args, "decoder_attention_heads", heads)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.data.unit_codec_dictionary import UnitCodecDictionary
 from speechdlm_ext.models.unit_language_model import UnitLanguageModel
-from speechdlm_ext.models.unit_lm import UnitLMConfig, UnitLMDecoder, check_heads
+from speechdlm_ext.models.unit_lm import UnitLMConfig, UnitLMDecoder, check_heads, set_shape
 
 
 @dataclass
@@ -52,16 +52,10 @@ class UnitToCodec(UnitLanguageModel):
 @register_model_architecture("unit_to_codec", "ellav_base")
 def ellav_base(args: Any) -> None:
     """The published shape: 12 layers of dimension 1024; 210,777,592 parameters for 500 units and 4096 codec tokens."""
-    args.decoder_embed_dim = getattr(args, "decoder_embed_dim", 1024)
-    args.decoder_layers = getattr(args, "decoder_layers", 12)
-    args.decoder_attention_heads = getattr(args, "decoder_attention_heads", 16)
-    args.decoder_ffn_embed_dim = getattr(args, "decoder_ffn_embed_dim", 4096)
+    set_shape(args, dim=1024, layers=12, heads=16, hidden=4096, dropout=0.0)
 
 
 @register_model_architecture("unit_to_codec", "ellav_small")
 def ellav_small(args: Any) -> None:
     """For hours of speech and a laptop: 6 layers of dimension 256."""
-    args.decoder_embed_dim = getattr(args, "decoder_embed_dim", 256)
-    args.decoder_layers = getattr(args, "decoder_layers", 6)
-    args.decoder_attention_heads = getattr(args, "decoder_attention_heads", 4)
-    args.decoder_ffn_embed_dim = getattr(args, "decoder_ffn_embed_dim", 1024)
+    set_shape(args, dim=256, layers=6, heads=4, hidden=1024, dropout=0.0)

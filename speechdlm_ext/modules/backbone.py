@@ -23,7 +23,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError, one_line, optional_import
+from speechdlm_ext.io.config import read_config
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.rotary_lm import (
     ROTARY,
@@ -33,7 +34,7 @@ from speechdlm_ext.modules.rotary_lm import (
     attention_mask_of,
     rotary_config,
 )
-from speechdlm_ext.modules.weights import check_weights
+from speechdlm_ext.modules.weights import check_weights, read_safetensors
 
 logger = logging.getLogger(__name__)
 
@@ -216,33 +217,13 @@ def find_folder(source: str | os.PathLike[str], beside: str | os.PathLike[str] |
 
 
 def _own_config(path: Path) -> RotaryConfig | None:
-    if not path.is_file():
-        return None
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({one_line(error)})") from None
+    values = read_config(path) if path.is_file() else {}
     return rotary_config(values, str(path)) if values.get("model_type") == ROTARY else None
 
 
-def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a file; raises :class:`InputError` where it is missing or damaged."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file: not the whole folder of a saved model")
-    try:
-        return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, ValueError, OSError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read, cut off while it was written? ({one_line(error)})") from None
-
-
 def _from_transformers(path: str | None, config: Mapping[str, Any] | None, weights: bool) -> nn.Module:
-    try:
+    with optional_import(f"the language model {path or (config or {}).get('model_type')} needs transformers", "hf"):
         from transformers import AutoConfig, AutoModelForCausalLM
-    except ImportError:
-        raise InputError(
-            f"the language model {path or (config or {}).get('model_type')} needs transformers: "
-            "pip install 'speechdlm_ext[hf]'"
-        ) from None
     options: dict[str, Any] = {"local_files_only": os.environ.get("SPEECHDLM_OFFLINE") == "1"}
     try:
         if path is None:
@@ -274,10 +255,8 @@ def add_lora(llm: nn.Module, options: Mapping[str, Any]) -> nn.Module:
     Raises:
         InputError: peft is not installed, or does not take the options.
     """
-    try:
+    with optional_import("LoRA needs peft", "hf"):
         from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise InputError("LoRA needs peft: pip install 'speechdlm_ext[hf]'") from None
     options = dict(options)
     if isinstance(llm, (RotaryLM, RotaryDecoder)):
         options.pop("task_type", None)  # peft asks models of a task for methods of transformers

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.modules.speech_features import frame_mask
+from speechdlm_ext.modules.padding import frame_mask
 
 _MASKED = -1e4  # added to scores; -inf would make rows of padding not numbers
 

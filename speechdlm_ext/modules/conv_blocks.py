@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.modules.speech_features import frame_mask
+from speechdlm_ext.modules.padding import frame_mask
 from speechdlm_ext.neural_types import (
     AcousticEncodedRepresentation,
     LengthsType,

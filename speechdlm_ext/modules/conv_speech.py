@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.conv_blocks import ConvEncoder, initialize
 from speechdlm_ext.modules.conv_speech_configs import CONFIGURATIONS
+from speechdlm_ext.modules.padding import frame_mask
 from speechdlm_ext.modules.spec_augment import spec_augmentation
-from speechdlm_ext.modules.speech_features import Preprocessor, frame_mask
+from speechdlm_ext.modules.speech_features import Preprocessor
 from speechdlm_ext.neural_types import (
     AcousticEncodedRepresentation,
     LengthsType,

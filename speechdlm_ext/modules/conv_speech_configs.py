@@ -77,25 +77,20 @@ def citrinet(width: int) -> dict[str, Any]:
     return _model(_log_mel(80, 0.025), 80, blocks, "marblenet_20ms")  # the same masks
 
 
-def matchboxnet(repeat: int, width: int = 64) -> dict[str, Any]:
-    """Majumdar and Ginsburg 2020: three blocks (3 x ``repeat`` x ``width``) on MFCC."""
-    return _model(_mfcc(), 64, _small_blocks(repeat, width, stride=1), "matchboxnet")
-
-
-def marblenet_segments() -> dict[str, Any]:
-    """Jia et al. 2021: MatchboxNet 3x2x64 as a detector of speech, one decision for a segment."""
-    return matchboxnet(2)
+def matchboxnet(repeat: int) -> dict[str, Any]:
+    """Majumdar and Ginsburg 2020: three blocks (3 x ``repeat`` x 64) on MFCC."""
+    return _model(_mfcc(), 64, _small_blocks(repeat, stride=1), "matchboxnet")
 
 
 def marblenet_frames() -> dict[str, Any]:
-    """The same on log-mel bands, one decision every 20 ms."""
+    """Jia et al. 2021: MatchboxNet 3x2x64 as a detector of speech; on log-mel bands, one decision every 20 ms."""
     features = _log_mel(80, 0.025, normalize="None", pad_to=2)
-    return _model(features, 80, _small_blocks(2, 64, stride=2), "marblenet_20ms")
+    return _model(features, 80, _small_blocks(2, stride=2), "marblenet_20ms")
 
 
-def _small_blocks(repeat: int, width: int, stride: int) -> list[dict[str, Any]]:
+def _small_blocks(repeat: int, stride: int) -> list[dict[str, Any]]:
     blocks = [_block(128, 11, stride=stride, separable=True)]
-    blocks += [_block(width, kernel, repeat, residual=True, separable=True) for kernel in (13, 15, 17)]
+    blocks += [_block(64, kernel, repeat, residual=True, separable=True) for kernel in (13, 15, 17)]
     return [*blocks, _block(128, 29, dilation=2, separable=True), _block(128, 1)]
 
 
@@ -115,5 +110,5 @@ CONFIGURATIONS: dict[str, dict[str, Callable[[], dict[str, Any]]]] = {
         "1024": lambda: citrinet(1024),
     },
     "matchboxnet": {"3x1x64": lambda: matchboxnet(1), "3x2x64": lambda: matchboxnet(2)},
-    "marblenet": {"3x2x64": marblenet_segments, "3x2x64_20ms": marblenet_frames},
+    "marblenet": {"3x2x64": lambda: matchboxnet(2), "3x2x64_20ms": marblenet_frames},
 }

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from speechdlm_ext.modules.padding import frame_mask
+
 IGNORED = -100  # a label that is not trained on
 
 
@@ -85,7 +87,7 @@ def align_channels(
         codes = codes.masked_fill(text.eq(mark).unsqueeze(2), code)
     shifted = torch.cat([torch.full_like(codes[:, :1], ids.speech_delay), codes], 1)[:, :-1]
     lengths = torch.minimum(user_lens, code_lens).clamp_max(length) - 1
-    beyond = torch.arange(length - 1, device=codes.device) >= lengths.unsqueeze(1)
+    beyond = ~frame_mask(lengths, length - 1)
     return DuplexFrames(
         user=user[:, :-1],
         text=text[:, :-1],

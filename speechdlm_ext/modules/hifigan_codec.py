@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.padding import frame_mask
 
 SLOPE = 0.01
 
@@ -124,14 +125,14 @@ class HiFiGANCodecModel(nn.Module):
     def encode_rows(self, waves: Tensor, lengths: Tensor) -> Tensor:
         """Sound ``(B, N)`` to codes ``(B, Q, ⌈N / hop⌉)``, 0 beyond a row's ``⌈length / hop⌉``."""
         hop = self.config.hop
-        waves = F.pad(waves * _mask(lengths, waves.size(1))[:, 0], (0, -waves.size(1) % hop))
+        waves = F.pad(waves * frame_mask(lengths, waves.size(1)), (0, -waves.size(1) % hop))
         frames = lengths.add(hop - 1) // hop
         encoded = self.audio_encoder(waves.unsqueeze(1), frames * hop)
-        return self.vector_quantizer.encode(encoded) * _mask(frames, encoded.size(-1))
+        return self.vector_quantizer.encode(encoded) * frame_mask(frames, encoded.size(-1))[:, None]
 
     def decode_rows(self, codes: Tensor, lengths: Tensor) -> Tensor:
         """Codes to sound ``(B, L · hop)``, silent beyond a row's end."""
-        values = self.vector_quantizer.decode(codes) * _mask(lengths, codes.size(-1))
+        values = self.vector_quantizer.decode(codes) * frame_mask(lengths, codes.size(-1))[:, None]
         sound: Tensor = self.audio_decoder(values, lengths)
         return sound
 
@@ -160,11 +161,6 @@ def _residual_reach(kernels: Sequence[int], dilations: Sequence[int]) -> int:
     return (max(kernels) - 1) // 2 * sum(dilation + 1 for dilation in dilations)
 
 
-def _mask(lengths: Tensor, size: int) -> Tensor:
-    """``(B, 1, size)``: whether a position is within its row."""
-    return (torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(1)
-
-
 class Convolution(nn.Module):
     """A weight-normed convolution that reflects at both ends; its output is zero beyond a row's end."""
 
@@ -177,7 +173,7 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """``(B, C, T)`` to ``(B, C', T')``; ``lengths`` are of the output."""
         y: Tensor = self.conv(x)
-        return y * _mask(lengths, y.size(-1))
+        return y * frame_mask(lengths, y.size(-1))[:, None]
 
 
 class Upsampling(nn.Module):
@@ -191,7 +187,7 @@ class Upsampling(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """``(B, C, T)`` to ``(B, C', rate · T)``; ``lengths`` are of the output."""
         y: Tensor = self.conv(x)
-        return y * _mask(lengths, y.size(-1))
+        return y * frame_mask(lengths, y.size(-1))[:, None]
 
 
 class ResidualBlock(nn.Module):

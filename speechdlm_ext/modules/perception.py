@@ -16,8 +16,9 @@ from speechdlm_ext.io.nemo import read_nemo
 from speechdlm_ext.modules.conformer import ConformerEncoder, ConformerState, conformer_config
 from speechdlm_ext.modules.conv_blocks import ConvEncoder
 from speechdlm_ext.modules.conv_speech_files import load_network
+from speechdlm_ext.modules.padding import frame_mask
 from speechdlm_ext.modules.spec_augment import spec_augmentation
-from speechdlm_ext.modules.speech_features import LogMelFeatures, Preprocessor, frame_mask
+from speechdlm_ext.modules.speech_features import LogMelFeatures, Preprocessor
 from speechdlm_ext.neural_types import AcousticEncodedRepresentation, AudioSignal, LengthsType, NeuralType, typecheck
 
 CONFORMER, CONVOLUTIONS, IDENTITY = "ConformerEncoder", "ConvASREncoder", "IdentityConnector"

@@ -25,14 +25,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 class SpectrogramAugmentation(nn.Module):
-    """Set rectangles, bands and stretches of a spectrogram to zero, in training only.
+    """Set rectangles, bands and segments of a spectrogram to zero, in training only.
 
     A row's masks depend on its own numbers and its own length, never on its neighbours: NeMo instead places rectangles
     over the padded batch. Nothing waits for the device.
 
     Args:
         freq_masks: bands of frequency.
-        time_masks: stretches of time.
+        time_masks: segments of time.
         freq_width: a band is at most this wide, less one.
         time_width: the same in frames; a float is a share of the row's frames.
         rect_masks: rectangles.

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.padding import frame_mask
 from speechdlm_ext.neural_types import AudioSignal, LengthsType, NeuralType, SpectrogramType, typecheck
 
 LOG_MEL = "AudioToMelSpectrogramPreprocessor"
@@ -24,11 +25,6 @@ _WINDOWS = {
 }
 # Options of published configurations that change nothing here: training alone, old spellings of a default.
 _WITHOUT_EFFECT = {"nb_augmentation_prob", "nb_max_freq", "rng", "stft_conv", "use_torchaudio"}
-
-
-def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """True at the valid frames (B, frames) of rows of ``lengths`` (B,)."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
 class SpeechFeatures(nn.Module):
@@ -183,12 +179,8 @@ class MFCCFeatures(SpeechFeatures):
     """Mel-frequency cepstral coefficients: reflected ends, HTK's mel filters, logarithm, DCT-II.
 
     Args:
-        sample_rate: Hz.
-        window_size, window_stride: seconds.
-        n_fft: points of the Fourier transform (default: the next power of two).
         n_mels, n_mfcc: numbers of bands and of coefficients.
-        lowfreq, highfreq: Hz (default: to half the sample rate).
-        window: as of :class:`LogMelFeatures`; periodic.
+        window: as the others of :class:`LogMelFeatures`, but periodic.
     """
 
     def __init__(

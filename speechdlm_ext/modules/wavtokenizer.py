@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from speechdlm_ext.modules.padding import frame_mask, full_lengths
+
 GROUPS = 32
 EPS = 1e-6
 # Codes (30 s at 40 Hz) that are decoded at once, how many of them two pieces have in common, and how many around a
@@ -127,7 +129,7 @@ class WavTokenizerModel(nn.Module):
         Returns:
             Codes ``(B, L)``; row b has ⌈lengths[b] / hop⌉ of them, what follows means nothing.
         """
-        lengths = _full(waves) if lengths is None else lengths
+        lengths = full_lengths(waves) if lengths is None else lengths
         frames = self.embed(waves, lengths).transpose(1, 2)
         centroids = self.codebook
         distances = centroids.square().sum(1) - 2 * frames @ centroids.t()
@@ -140,7 +142,7 @@ class WavTokenizerModel(nn.Module):
         :data:`PIECE` codes is decoded in pieces of so many, which is no longer the sound of the whole: two pieces fade
         into one another over half of the :data:`OVERLAP` codes that they have in common.
         """
-        lengths = _full(codes) if lengths is None else lengths
+        lengths = full_lengths(codes) if lengths is None else lengths
         if codes.size(1) > PIECE:
             rows = [self._decode_long(row[:size], bandwidth) for row, size in zip(codes, lengths.tolist(), strict=True)]
             sound = rows[0].new_zeros(len(rows), codes.size(1) * self.config.hop)
@@ -148,7 +150,7 @@ class WavTokenizerModel(nn.Module):
                 row[: len(one)] = one
             return sound
         features = F.embedding(codes, self.codebook).transpose(1, 2)
-        mask = _mask(lengths, codes.size(1)).to(features.dtype)
+        mask = frame_mask(lengths, codes.size(1))[:, None].to(features.dtype)
         sound = self.head(self.backbone(features, mask, bandwidth), mask)
         return sound * mask.repeat_interleave(self.config.hop, -1)[:, 0]
 
@@ -163,15 +165,6 @@ class WavTokenizerModel(nn.Module):
             mixed = sound[begin : begin + len(fade)].lerp(piece[: len(fade)], fade)
             sound = torch.cat([sound[:begin], mixed, piece[len(fade) :]])
         return sound
-
-
-def _full(rows: Tensor) -> Tensor:
-    return torch.full((rows.size(0),), rows.size(1), device=rows.device)
-
-
-def _mask(lengths: Tensor, size: int) -> Tensor:
-    """``(B, 1, size)``: whether a position is within its row."""
-    return (torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(1)
 
 
 class Codebook(nn.Module):

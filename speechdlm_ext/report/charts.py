@@ -103,9 +103,7 @@ class Estimate:
     high: float | None = None
 
 
-def line_chart(
-    curves: Sequence[Curve], x_label: str, y_label: str, levels: Sequence[Level] = (), description: str = ""
-) -> str:
+def line_chart(curves: Sequence[Curve], x_label: str, y_label: str, levels: Sequence[Level] = ()) -> str:
     """Curves and levels with axes and a legend.
 
     Points that are not finite are skipped. Without any point the chart says so.
@@ -128,7 +126,7 @@ def line_chart(
             parts += [f'<circle class="curve-{number}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points]
     entries = [(f"curve-{number}", curve.name) for number, curve in enumerate(curves)]
     entries += [(f"level level-{number}", f"{level.name} {level.value:.2f}") for number, level in enumerate(levels)]
-    return figure("chart", y_label, axes.drawing(parts, description or y_label) + legend(entries))
+    return figure("chart", y_label, axes.drawing(parts, y_label) + legend(entries))
 
 
 def range_chart(rows: Sequence[tuple[str, Sequence[Estimate]]], names: Sequence[str], unit: str, title: str) -> str:
@@ -170,13 +168,12 @@ def figure(style: str, title: str, body: str, note: str = "") -> str:
     return f'<figure class="{style}"><figcaption>{escape(title)}{below}</figcaption>{body}</figure>'
 
 
-def histogram_chart(title: str, series: Sequence[tuple[str, ArrayLike]], unit: str = "s", note: str = "") -> str:
+def histogram_chart(title: str, series: Sequence[tuple[str, ArrayLike]], note: str = "") -> str:
     """Histogram of durations in per cent, the first series filled, the others as lines; triangles mark the medians.
 
     Args:
         title: plain text.
         series: name and durations (N,) of each; one without any is a dash in the legend.
-        unit: of the durations.
         note: one line that says what the durations are of.
     """
     columns = [(name, np.asarray(values, np.float64)) for name, values in series]
@@ -187,12 +184,12 @@ def histogram_chart(title: str, series: Sequence[tuple[str, ArrayLike]], unit: s
     beyond = any((values > edges[-1]).any() for _, values in columns)
     y_ticks = ticks(0.0, max(float(s.max()) for s in shares if s is not None), 4)
     axes = Axes(edges[0], edges[-1], 0.0, y_ticks[-1], 360, 190, 34, 10, 10, 34)
-    parts = list(axes.grid(ticks(edges[0], edges[-1], 5), y_ticks, f"{unit} or more" if beyond else unit))
+    parts = list(axes.grid(ticks(edges[0], edges[-1], 5), y_ticks, "s or more" if beyond else "s"))
     for number, ((_, values), share) in enumerate(zip(columns, shares, strict=True)):
         if share is not None:
             parts.append(_steps(axes, edges, share, number))
             parts.append(_median(axes, float(np.clip(np.median(values), edges[0], edges[-1])), number))
-    words = [f"{name}: {_words(values, unit)}" for name, values in columns]
+    words = [f"{name}: {_words(values)}" for name, values in columns]
     described = f"{title}, per cent of the events by length. " + "; ".join(words)
     entries = [(f"series-{number}", text) for number, text in enumerate(words)]
     return figure("chart small", title, axes.drawing(parts, described) + legend(entries), note)
@@ -228,5 +225,5 @@ def _median(axes: Axes, value: float, number: int) -> str:
     return f'<path class="median series-{number}" d="M{x:.1f} {y - 1:.1f}l-5 8h10z"/>'
 
 
-def _words(values: NDArray[np.float64], unit: str) -> str:
-    return f"median {np.median(values):.2f} {unit}, n = {len(values):,}" if len(values) else "–"
+def _words(values: NDArray[np.float64]) -> str:
+    return f"median {np.median(values):.2f} s, n = {len(values):,}" if len(values) else "–"

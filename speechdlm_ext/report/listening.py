@@ -25,7 +25,6 @@ def write_listening_page(
     lead: str,
     pairs: Sequence[tuple[str, Sequence[str], str | os.PathLike[str]]],
     sample_rate: int,
-    seconds: float = _SECONDS,
 ) -> None:
     """Write a page with two players for each pair, source and resynthesis, on the same time axis if both are as long.
 
@@ -36,12 +35,11 @@ def write_listening_page(
         pairs: name, audio files of the source (one with all channels, or one for each, or none), audio file of the
             synthesis.
         sample_rate: of the audio in the page, in Hz.
-        seconds: of the start of each.
 
     Raises:
         InputError: a recording cannot be read.
     """
-    sections = [_section(number, *pair, sample_rate, seconds) for number, pair in enumerate(pairs, 1)]
+    sections = [_section(number, *pair, sample_rate) for number, pair in enumerate(pairs, 1)]
     with atomic_write(path) as file:
         file.write(render_page(title, lead, sections))
 
@@ -52,10 +50,9 @@ def _section(
     sources: Sequence[str],
     synthesis: str | os.PathLike[str],
     sample_rate: int,
-    seconds: float,
 ) -> Section:
-    waves = [torch.cat([read_audio(source, sample_rate, stop=seconds)[0] for source in sources])] if sources else []
-    waves.append(read_audio(synthesis, sample_rate, stop=seconds)[0])
+    waves = [torch.cat([read_audio(source, sample_rate, stop=_SECONDS)[0] for source in sources])] if sources else []
+    waves.append(read_audio(synthesis, sample_rate, stop=_SECONDS)[0])
     labels = ("Recording", "Resynthesis") if sources else ("Synthesis",)
     shortest = min(wave.shape[1] for wave in waves)
     comparable = sources and max(wave.shape[1] for wave in waves) < shortest + _COMPARABLE * sample_rate

@@ -90,7 +90,7 @@ def json_script(value: Any, name: str = "") -> str:
     return f'<script type="application/json"{attribute}>{text}</script>'
 
 
-def table(head: list[str], rows: Iterable[list[str]], caption: str = "", stacked: bool = False) -> str:
+def table(head: list[str], rows: Iterable[list[str]], stacked: bool = False) -> str:
     """A table of plain text; the first cell of a row is its heading, each further line of a cell is fainter.
 
     Without any text in ``head`` there is none. With ``stacked`` a row becomes a block on a phone, each cell with its
@@ -106,11 +106,10 @@ def table(head: list[str], rows: Iterable[list[str]], caption: str = "", stacked
         )
         heading = f'<th scope="row"{_role("rowheader", stacked)}>{_lines(row[0])}</th>'
         body += f"<tr{_role('row', stacked)}>{heading}{''.join(cells)}</tr>"
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    around = '<div class="scroll">' if stacked else f'<div class="scroll" tabindex="0" role="region"{_named(caption)}>'
+    around = '<div class="scroll">' if stacked else '<div class="scroll" tabindex="0" role="region" aria-label="Table">'
     groups, style = _role("rowgroup", stacked), ' class="stacked"' if stacked else ""
     first = f"<thead{groups}><tr{_role('row', stacked)}>{top}</tr></thead>" if any(head) else ""
-    return f"{around}<table{style}{_role('table', stacked)}>{title}{first}<tbody{groups}>{body}</tbody></table></div>"
+    return f"{around}<table{style}{_role('table', stacked)}>{first}<tbody{groups}>{body}</tbody></table></div>"
 
 
 def _role(name: str, stacked: bool) -> str:
@@ -120,10 +119,6 @@ def _role(name: str, stacked: bool) -> str:
 
 def _label(label: str, stacked: bool) -> str:
     return f' data-label="{label}"' if stacked and label else ""
-
-
-def _named(caption: str) -> str:
-    return f' aria-label="{escape(caption or "Table")}"'
 
 
 def _lines(text: str) -> str:

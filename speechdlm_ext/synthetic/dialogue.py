@@ -137,8 +137,8 @@ def energy_segments(wave: Wave, depth: float = 40.0, bridge: float = 0.2, shorte
     return [(a, b) for a, b in bridge_silences(segments, bridge) if b - a >= shortest]
 
 
-def make_clip(wave: Wave, speech: list[Segment], text: str, kind: str, level: float = ACTIVE_LEVEL) -> Clip:
-    """Trim ``wave`` (N,) to its ``speech`` and bring the speech to ``level`` dB re full scale.
+def make_clip(wave: Wave, speech: list[Segment], text: str, kind: str) -> Clip:
+    """Trim ``wave`` (N,) to its ``speech`` and bring the speech to :data:`ACTIVE_LEVEL` dB re full scale.
 
     Peaks above 0.9 of full scale are brought down with the whole clip, so that nothing clips.
     """
@@ -147,7 +147,7 @@ def make_clip(wave: Wave, speech: list[Segment], text: str, kind: str, level: fl
     first, last = (round(t * SAMPLE_RATE) for t in (speech[0][0], speech[-1][1]))
     wave = wave[first:last].astype(np.float32)
     inside = np.concatenate([wave[round(a * SAMPLE_RATE) - first : round(b * SAMPLE_RATE) - first] for a, b in speech])
-    gain = 10 ** (level / 20) / max(float(np.sqrt(np.mean(inside.astype(np.float64) ** 2))), 1e-9)
+    gain = 10 ** (ACTIVE_LEVEL / 20) / max(float(np.sqrt(np.mean(inside.astype(np.float64) ** 2))), 1e-9)
     gain = min(gain, 0.9 / max(float(np.abs(wave).max()), 1e-9))
     start = first / SAMPLE_RATE
     return Clip(wave * np.float32(gain), [(a - start, b - start) for a, b in speech], text, kind)

@@ -14,7 +14,7 @@ from omegaconf import II
 
 from speechdlm_ext.data.duplex_dataset import DuplexCuts, DuplexS2SDataset
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.model_config import read_model_config
+from speechdlm_ext.io.config import read_config
 from speechdlm_ext.models.duplex_s2s import TASK_STATE, DuplexParts
 from speechdlm_ext.modules.duplex_frames import ChannelIds
 from speechdlm_ext.tasks.plain_task import PlainTask
@@ -76,7 +76,7 @@ class DuplexS2STask(PlainTask):
                 "--model-config FILE is missing: the configuration of the model, see docs/duplex_models.md"
             )
         path = Path(cfg.model_config)
-        return cls(cfg, DuplexParts.of(read_model_config(path), path.parent))
+        return cls(cfg, DuplexParts.of(read_config(path, "model"), path.parent))
 
     @property
     def ids(self) -> ChannelIds:

@@ -96,7 +96,7 @@ class SpeechDLMTask(PromptedGenerationTask):
         if cfg.max_target_durations is None or cfg.max_target_durations < 1:
             raise InputError(f"--max-target-durations {cfg.max_target_durations}: 1 frame or more is expected")
         if cfg.output_dictionary_size >= 0 or str(cfg.shorten_method) != "none":
-            raise InputError("--output-dictionary-size and --shorten-method are not supported: leave them out")
+            raise InputError("--output-dictionary-size and --shorten-method are not supported: omit them")
 
     @classmethod
     def setup_task(cls, cfg: SpeechDLMTaskConfig, **kwargs: Any) -> "SpeechDLMTask":

@@ -15,11 +15,7 @@ _HOMES = {
     "DPDPQuantizer": "speechdlm_ext.units.quantizer",
     "load_codebook": "speechdlm_ext.units.codebook_files",
 }
-__all__ = [
-    "Codebook",
-    "DPDPQuantizer",
-    "load_codebook",
-]
+__all__ = ["Codebook", "DPDPQuantizer", "load_codebook"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 
-from speechdlm_ext.compat.checkpoints import load_checkpoint
+from speechdlm_ext.compat.checkpoints import load_checkpoint, what_it_is
 from speechdlm_ext.compat.pickle_stubs import STAND_INS, PickledDtype
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.published import CODEBOOKS, locate
@@ -69,22 +69,13 @@ def load_codebook(path: str | os.PathLike[str]) -> Codebook:
     elif head.startswith(_PICKLE):
         centroids = torch.from_numpy(_sklearn_centroids(path))
     else:
-        raise InputError(f"{path} is {_describe(head)}: {_EXPECTED} is expected")
+        text = head.isascii() and b"\0" not in head
+        plain = "is empty" if not head else "is text" if text else f"begins with {head[:8].hex(' ')}"
+        raise InputError(f"{path}: {what_it_is(head) or plain}; {_EXPECTED} is expected")
     try:
         return Codebook(centroids)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def _describe(head: bytes) -> str:
-    """What a file is that is no codebook, by how it begins."""
-    if not head:
-        return "empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the file itself (git lfs pull fetches it)"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "an HTML page, not the file itself (download it again)"
-    return "text" if head.isascii() and b"\0" not in head else "no codebook (it begins with " + head[:8].hex(" ") + ")"
 
 
 def _torch_centroids(path: str | os.PathLike[str]) -> torch.Tensor:

@@ -43,11 +43,6 @@ class Drawn:
     error: str | None = None
 
 
-def sampling_share(rows: Sequence[Mapping[str, Any]], encoder: Encoder, max_frames: int) -> float:
-    """The share of the frames of each recording that comes to about ``max_frames`` in all; 1 at most."""
-    return min(1.0, max_frames / max(count_frames(rows, encoder), 1))
-
-
 def count_frames(rows: Sequence[Mapping[str, Any]], encoder: Encoder) -> int:
     """About how many frames all channels of the recordings have, by what the manifest says."""
     total = 0
@@ -95,32 +90,6 @@ def _choose(encoder: Encoder, blocks: Iterable[torch.Tensor], share: float, draw
         places = torch.from_numpy(np.flatnonzero(draw.random(len(features)) < share))
         chosen.add(features[to_device(places, features.device)].cpu()[None])
     return chosen.joined()[0]
-
-
-def sample_features(
-    rows: Sequence[Mapping[str, Any]], encoder: Encoder, max_frames: int, seed: int
-) -> tuple[torch.Tensor, list[float]]:
-    """Features of a random share of the frames of every recording, the same share of each, in memory.
-
-    Args:
-        rows: of a manifest.
-        encoder: what makes the features.
-        max_frames: about how many to return; all if there are fewer.
-        seed: of the choice.
-
-    Returns:
-        Features (n, D), and the active level of each channel that has sound, in dB re full scale.
-
-    Raises:
-        InputError: a recording cannot be read.
-    """
-    chosen, levels = [], []
-    for drawn in draw_features(list(enumerate(rows)), encoder, sampling_share(rows, encoder, max_frames), seed):
-        if drawn.error is not None:
-            raise InputError(drawn.error)
-        chosen.append(drawn.features)
-        levels += drawn.levels
-    return torch.cat(chosen), levels
 
 
 def train_codebook(

@@ -11,13 +11,12 @@ from typing import IO, Any
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.locking import exclusive
-from speechdlm_ext.io.manifest import Line, errors_path, iter_jsonl, row_at, temporary_tables, write_jsonl
+from speechdlm_ext.io.manifest import Line, errors_path, iter_jsonl, read_jsonl, row_at, temporary_tables, write_jsonl
 from speechdlm_ext.io.recordings import audio_paths, read_manifest, recording_key, with_absolute_paths
 from speechdlm_ext.io.scan_shards import join_listings
 from speechdlm_ext.io.sharding import shard_paths
-from speechdlm_ext.units.files import DURATIONS
+from speechdlm_ext.units.files import DURATIONS, UnitFile
 
-KINDS = ("manifest", "units", "fields")
 _NAMED = 5  # items that a message names
 # What all results of one run have in common.
 _SETTINGS = ("codebook", "frame_rate", "duration_penalty", "num_neighbors", "dtype", "deduplicated")
@@ -44,8 +43,9 @@ def merge(
         shards: files of results; none for those of the manifest itself.
         output: where to write; may be the manifest.
         kind: ``"manifest"``: shards of the manifest itself become the manifest of one run; ``"units"``: the rows of
-            unit files as they are, as one run would have written them; ``"fields"``: the manifest's rows with the
-            fields of the results added, none dropped. By default that of shards of the manifest, or that of the first
+            unit files as they are, as one run would have written them; ``"samples"``: likewise those of continued
+            prompts, of which ``manifest`` is the unit file; ``"fields"``: the manifest's rows with the fields of the
+            results added, none dropped. By default that of shards of the manifest, or that of the first
             row: units where it has ``audio`` and ``unitA`` and the output is not the manifest.
         allow_missing: go on without items that are not in any shard.
         overwrite: replace another output, and fields that the manifest has with other values.
@@ -61,11 +61,14 @@ def merge(
     paths = [path for name in shards or [manifest] for path in _paths(name, own=not shards)]
     if kind == "manifest" or kind is None and _are_of(manifest, paths):
         return len(join_listings(paths, target, allow_missing, overwrite, say))
+    if kind is None:
+        first = next((line.row for path in paths for line in iter_jsonl(path)), {})
+        kind = "units" if {"audio", "unitA"} <= first.keys() and not inside else "fields"
+        kind = "samples" if kind == "units" and isinstance(first.get("seed"), list) else kind
+    if kind == "samples":
+        return _merge_samples(manifest, paths, target, overwrite)
     with exclusive(target), ExitStack() as stack:
         results = _Results(manifest, paths, stack)
-        if kind is None:
-            first = next((line.row for path in paths for line in iter_jsonl(path)), {})
-            kind = "units" if {"audio", "unitA"} <= first.keys() and not inside else "fields"
         results.read(say)
         results.check(allow_missing, say)
         rows = results.in_order() if kind == "units" else results.added(overwrite)
@@ -74,7 +77,7 @@ def merge(
         count = write_jsonl(made, rows)
         if not inside:
             if target.exists() and not overwrite and not _same(target, made):
-                raise InputError(f"{target} is there already and says something else: pass --overwrite to replace it")
+                raise _another(target)
             # Beside the manifest lies what was skipped when that was made.
             if results.count("error = 1"):
                 write_jsonl(errors_path(target), results.in_order(error=1))
@@ -82,6 +85,20 @@ def merge(
                 errors_path(target).unlink(missing_ok=True)
         os.replace(made, target)
     return count
+
+
+def _merge_samples(prompts: str | os.PathLike[str], paths: Sequence[Path], output: Path, overwrite: bool) -> int:
+    """Join continued prompts in the order of their seeds (seed, row, sample), which is that of one run."""
+    rows = sorted((line.row for path in paths for line in iter_jsonl(path)), key=lambda row: row["seed"])
+    if not rows:
+        raise InputError("the shards have no continuations")
+    seed, count = rows[0]["seed"][0], sum(1 for _ in UnitFile(prompts))
+    samples = 1 + max(row["seed"][2] for row in rows)
+    if [row["seed"] for row in rows] != [[seed, row, sample] for row in range(count) for sample in range(samples)]:
+        raise InputError(f"the shards have {len(rows)} continuations, expected {samples} of each of {count} prompts")
+    if output.exists() and not overwrite and read_jsonl(output) != rows:
+        raise _another(output)
+    return write_jsonl(output, rows)
 
 
 def _paths(name: str | os.PathLike[str], own: bool) -> list[Path]:
@@ -98,6 +115,10 @@ def _are_of(manifest: str | os.PathLike[str], paths: Sequence[Path]) -> bool:
     """Whether these files are named as shards of the manifest."""
     name = os.path.abspath(manifest)
     return all(os.path.abspath(path).startswith(f"{name}.shard-") for path in paths)
+
+
+def _another(output: Path) -> InputError:
+    return InputError(f"{output} is there already and says something else: pass --overwrite to replace it")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from speechdlm_ext.encoders.base import Encoder, build_encoder
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.devices import open_device
 from speechdlm_ext.units.codebook import Codebook
 from speechdlm_ext.units.codebook_files import load_codebook
 from speechdlm_ext.units.published_pairs import published_pair
@@ -81,14 +82,7 @@ def place_encoder(encoder: Encoder, device: str | None = None, dtype: str = "flo
     Raises:
         InputError: there is no such device.
     """
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"--device {name}: cpu, cuda or cuda:1 is expected") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device {name}: PyTorch finds no GPU here")
-    return encoder.to(place, getattr(torch, dtype))
+    return encoder.to(open_device(device), getattr(torch, dtype))
 
 
 def _penalty(given: str | float, neighbors: int | None, num_units: int) -> tuple[float, int | None]:

@@ -20,7 +20,7 @@ from speechdlm_ext.io.naming import NameTable
 from speechdlm_ext.io.pool import available_cores, run_in_processes
 from speechdlm_ext.io.recordings import audio_paths, read_manifest, recording_blocks, recording_stamp
 from speechdlm_ext.io.resume_log import ResumeLog
-from speechdlm_ext.io.scan import find_audio
+from speechdlm_ext.io.scan import AudioFiles
 from speechdlm_ext.io.sharding import Shard, check_division, remove_shards, shard_of, shard_paths
 from speechdlm_ext.vad.base import Detector
 from speechdlm_ext.vad.statistics import bridge_by_speech, write_statistics
@@ -232,7 +232,7 @@ class _Recordings:
     def __init__(self, source: str | os.PathLike[str]) -> None:
         self._manifest = None if os.path.isdir(source) else read_manifest(source)
         if self._manifest is None:
-            self._files, self._names = find_audio(source), NameTable()
+            self._files, self._names = AudioFiles(source), NameTable()
             for place, path in enumerate(self._files):
                 self._names.add(place, path)
             self._names.settle()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError, one_line, optional_import
 from speechdlm_ext.vad.base import Detector, Speech
 
 
@@ -39,12 +39,8 @@ class Pyannote(Detector):
 
 @lru_cache(maxsize=1)
 def _load_pipeline(model: str) -> Any:
-    try:
+    with optional_import("pyannote.audio is not installed", "pyannote", ", or pass --vad silero"):
         from pyannote.audio import Pipeline
-    except ImportError:
-        raise InputError(
-            "pyannote.audio is not installed: pip install 'speechdlm_ext[pyannote]', or pass --vad silero"
-        ) from None
     try:
         pipeline = Pipeline.from_pretrained(model)
     except Exception as error:  # of the network, of the hub's licences, of the file

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError, one_line, optional_import
 from speechdlm_ext.vad.base import Detector, Speech, speech_intervals
 
 SAMPLE_RATE = 16000  # Hz
@@ -65,12 +65,8 @@ class Ten(Detector):
 
         The package's C function is called as the package itself does, without checking each frame anew.
         """
-        try:
+        with optional_import("ten-vad is not installed", "eval", ", or pass --vad silero"):
             from ten_vad import TenVad
-        except ImportError:
-            raise InputError(
-                "ten-vad is not installed: pip install 'speechdlm_ext[eval]', or pass --vad silero"
-            ) from None
         try:
             network = TenVad(self.hop, self.threshold)  # a new one each time: it has a state
         except OSError as error:

@@ -63,7 +63,7 @@ def find_silence_units(sequences: Sequence[ArrayLike], frame_rate: float) -> tup
         frame_rate: Hz.
 
     Returns:
-        Units that are more likely silence than speech, sorted.
+        Units that are more probably silence than speech, sorted.
 
     Raises:
         InputError: no channel has windows of both kinds.

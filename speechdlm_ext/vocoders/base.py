@@ -121,7 +121,6 @@ VOCODERS = {
         (
             Option("seed", "of the random numbers (default: 1)", {"type": int}),
             Option("pitches", "in Hz, one for each channel (default: 150 190)", {"type": float, "nargs": "+"}),
-            Option("iterations", "of Griffin-Lim phase reconstruction (default: 0, a source's phases)", {"type": int}),
         ),
     ),
     "hifigan": Registered(
@@ -184,6 +183,18 @@ def build_vocoder(name: str, codebook: Codebook | None, device: str | None = Non
     if codebook is not None:
         check_codebook(vocoder, codebook)
     return vocoder
+
+
+def check_units(units: torch.Tensor, count: int, axes: str = "B, T, C") -> None:
+    """Raise an InputError unless ``units`` are of that shape, and among the ``count`` units of the vocoder."""
+    if units.dim() != len(axes.replace(",", " ").split()) or not units.numel():
+        raise InputError(f"units ({axes}) are expected, found shape {tuple(units.shape)}")
+    lowest, highest = int(units.min()), int(units.max())
+    if lowest < 0 or highest >= count:
+        raise InputError(
+            f"unit {lowest if lowest < 0 else highest} is not among those of the vocoder, which has 0 to {count - 1}: "
+            "take the vocoder or codebook that belongs to the units"
+        )
 
 
 def check_codebook(vocoder: Vocoder, codebook: Codebook) -> None:

@@ -11,6 +11,7 @@ import torch
 from speechdlm_ext.encoders.logmel import LogMelEncoder, active_level, mel_bands
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.units.codebook import Codebook
+from speechdlm_ext.vocoders.base import check_units
 
 # Level of the sound where the codebook does not say what its recordings had, and the highest, whatever they had:
 # louder, peaks would reach full scale. In dB re full scale.
@@ -34,15 +35,13 @@ class CodebookVocoder:
 
     Between the middles of frames the envelope goes in straight lines in dB, over time and over frequency, so that
     changes of units do not click. The source is voiced as far as the centroid looks voiced.
-    Phases are the source's and those of the envelope as a minimum-phase filter; with ``iterations`` they are found by
-    Griffin and Lim (1984) instead, which costs several times the computing and is no more intelligible. Bands at the
-    encoder's floor become noise 14 dB below it.
+    Phases are the source's and those of the envelope as a minimum-phase filter: phases by Griffin and Lim (1984) cost
+    several times the computing and are no more intelligible. Bands at the encoder's floor become noise 14 dB below it.
 
     Args:
         codebook: of ``logmel`` features.
         seed: of the noise; the same seed gives the same sound.
         pitches: of the speakers in Hz, one for each channel; the first follows after the last.
-        iterations: of phase reconstruction (torchaudio's), 0 for the source's own phases.
 
     Raises:
         InputError: the codebook is of another encoder, or a pitch is not one of a speaker.
@@ -51,9 +50,7 @@ class CodebookVocoder:
     hop = 80
     n_fft = 512
 
-    def __init__(
-        self, codebook: Codebook, seed: int = 1, pitches: Sequence[float] = PITCHES, iterations: int = 0
-    ) -> None:
+    def __init__(self, codebook: Codebook, seed: int = 1, pitches: Sequence[float] = PITCHES) -> None:
         if codebook.encoder != LogMelEncoder.name:
             raise InputError(
                 f"a codebook of {codebook.encoder or 'unknown'} features: only logmel centroids can be made sound; "
@@ -63,15 +60,12 @@ class CodebookVocoder:
         assert isinstance(encoder, LogMelEncoder)
         if not pitches or not all(40 <= pitch <= 500 for pitch in pitches):
             raise InputError(f"pitches {', '.join(map(str, pitches)) or 'none'}: 40 to 500 Hz is expected")
-        if iterations < 0:
-            raise InputError(f"{iterations} iterations: 0 or more is expected")
         self.codebook = codebook
         self.frame_rate = codebook.frame_rate
         self.sample_rate = encoder.sample_rate
         self.samples_per_frame = encoder.hop
         self.seed = seed
         self.pitches = tuple(pitches)
-        self.iterations = iterations
         self._floor = 10 ** (encoder.floor_db / 10)
         level = min(float(codebook.extra.get("level", _USUAL_LEVEL)), _HIGHEST_LEVEL)
         self._gain = 10 ** ((level - self._usual_level()) / 20)
@@ -102,7 +96,7 @@ class CodebookVocoder:
             "codebook": self.codebook.fingerprint,
             "seed": self.seed,
             "pitches": list(self.pitches),
-            "iterations": self.iterations,
+            "iterations": 0,  # there was such an option
         }
 
     def predict_durations(self, units: torch.Tensor) -> torch.Tensor:
@@ -121,14 +115,7 @@ class CodebookVocoder:
         Raises:
             InputError: a unit is beyond the codebook, or there are none.
         """
-        if units.dim() != 3 or not units.numel():
-            raise InputError(f"units (B, T, C) are expected, found shape {tuple(units.shape)}")
-        lowest, highest = int(units.min()), int(units.max())
-        if lowest < 0 or highest >= self.codebook.num_units:
-            raise InputError(
-                f"unit {lowest if lowest < 0 else highest} is not in the codebook, which has 0 to "
-                f"{self.codebook.num_units - 1}: take the codebook that the units were made with"
-            )
+        check_units(units, self.num_units)
         batch, length, channels = units.shape
         sound = torch.zeros(batch, channels, length * self.samples_per_frame)
         for item, made in zip(units, sound, strict=True):
@@ -166,19 +153,8 @@ class CodebookVocoder:
         source = share.sqrt() * self._spectrum(pulses(pitch, self.sample_rate, phase))
         source += (1 - share).sqrt() * self._spectrum(noise)
         magnitudes = self._magnitudes(features)
-        if self.iterations:
-            return self._reconstruct(source.abs() * magnitudes.T, length), later
         spectrum = source * minimum_phase(magnitudes).T
         return torch.istft(spectrum, self.n_fft, self.hop, window=self._window, length=length), later
-
-    def _reconstruct(self, magnitudes: torch.Tensor, length: int) -> torch.Tensor:
-        from torchaudio.functional import griffinlim
-
-        # Phases from zero on: torchaudio's random ones would come from the global generator.
-        return griffinlim(
-            magnitudes[None], self._window, self.n_fft, self.hop, self.n_fft, power=1.0, n_iter=self.iterations,
-            momentum=0.99, length=length, rand_init=False,
-        )[0]  # fmt: skip
 
     def _spectrum(self, wave: torch.Tensor) -> torch.Tensor:
         return torch.stft(wave, self.n_fft, self.hop, window=self._window, pad_mode="constant", return_complex=True)
@@ -252,8 +228,6 @@ class PieceStream:
         overlap = len(self._pending)
         if overlap:
             ramp = torch.linspace(0, 1, overlap)
-            if vocoder.iterations:
-                ramp = ramp.sqrt()  # phases of their own make unlike sounds: powers add
             piece[:overlap] *= ramp
             piece[:overlap] += self._pending * ramp.flip(0)
         self._units, self._noise = window[-self._fade :], noise[-held:]

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from speechdlm_ext.encoders.chunking import to_device
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.config import read_config
+from speechdlm_ext.modules.devices import open_device
 from speechdlm_ext.modules.unit_generator import UnitGenerator, context_frames
-from speechdlm_ext.vocoders.hifigan_files import find_checkpoint, find_config, load_generator, read_config, read_names
+from speechdlm_ext.vocoders.base import check_units
+from speechdlm_ext.vocoders.hifigan_files import find_checkpoint, find_config, load_generator, read_names
 
 if TYPE_CHECKING:
     from speechdlm_ext.units.codebook import Codebook
@@ -85,8 +88,7 @@ class HiFiGANVocoder:
         """The vocoder of a command's options, by default on a GPU where there is one."""
         if vocoder_checkpoint is None:
             raise InputError("--vocoder hifigan needs a checkpoint: --vocoder-checkpoint FILE")
-        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls.load(vocoder_checkpoint, vocoder_config, device=place, **options)
+        return cls.load(vocoder_checkpoint, vocoder_config, device=open_device(device), **options)
 
     @classmethod
     def load(
@@ -152,9 +154,7 @@ class HiFiGANVocoder:
         Raises:
             InputError: a unit is beyond the vocoder's, or there are none.
         """
-        if units.dim() != 3 or not units.numel():
-            raise InputError(f"units (B, T, C) are expected, found shape {tuple(units.shape)}")
-        self._check(units)
+        check_units(units, self.num_units)
         batch, frames, channels = units.shape
         place = torch.arange(channels).repeat(batch)
         speakers, styles = (_cycle(table, place, self._device) for table in (self.speakers, self.styles))
@@ -204,9 +204,7 @@ class HiFiGANVocoder:
         """
         if self.generator.dur_predictor is None:
             raise InputError("this vocoder has no predictor of durations: give them in unitA.durations, …")
-        if units.dim() != 1 or not units.numel():
-            raise InputError(f"units (T,) are expected, found shape {tuple(units.shape)}")
-        self._check(units)
+        check_units(units, self.num_units, "T,")
         embedded = self.generator.dict(units.to(self._device)[None])
         durations: Tensor = torch.round(torch.exp(self.generator.dur_predictor(embedded)) - 1).long().clamp_min(1)
         return durations[0].cpu()
@@ -215,14 +213,6 @@ class HiFiGANVocoder:
     def _device(self) -> torch.device:
         device: torch.device = self.generator.dict.weight.device
         return device
-
-    def _check(self, units: Tensor) -> None:
-        lowest, highest = int(units.min()), int(units.max())
-        if lowest < 0 or highest >= self.num_units:
-            raise InputError(
-                f"unit {lowest if lowest < 0 else highest} is not among those of the vocoder, which has 0 to "
-                f"{self.num_units - 1}: take the vocoder that belongs to the units' codebook"
-            )
 
 
 def choose(requested: Sequence[str | int] | None, names: Sequence[str], count: int, kind: str) -> list[int]:
@@ -240,7 +230,7 @@ def choose(requested: Sequence[str | int] | None, names: Sequence[str], count: i
     if requested is None:
         return []
     if not count:
-        raise InputError(f"this vocoder has no {kind}s to choose from: leave --{kind}s away")
+        raise InputError(f"this vocoder has no {kind}s to choose from: omit --{kind}s")
     if not requested:
         raise InputError(f"--{kind}s: at least one {kind} is expected")
     places = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,12 @@ from torch import Tensor
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
+from speechdlm_ext.io.config import write_json
 from speechdlm_ext.io.downloads import cache_folder, fetch
 from speechdlm_ext.io.published import Published
 from speechdlm_ext.modules.unit_generator import UnitGenerator
 from speechdlm_ext.modules.weight_norm import fold_weight_norm
+from speechdlm_ext.modules.weights import check_finite, check_weights
 
 _META = "https://dl.fbaipublicfiles.com/textless_nlp"
 _NAMES = (
@@ -109,19 +110,6 @@ def find_config(checkpoint: Path) -> Path:
     return named if named.is_file() and not usual.is_file() else usual
 
 
-def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The options of a vocoder from its ``config.json``; raises InputError where it is missing or is no JSON object."""
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; the config.json published with the checkpoint is needed") from None
-    except (UnicodeDecodeError, ValueError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: a JSON object is expected, found {type(config).__name__}")
-    return config
-
-
 def read_names(path: Path) -> list[str]:
     """The names of speakers or styles, one a line in the order of the table; none where there is no file."""
     if not path.is_file():
@@ -159,28 +147,12 @@ def load_generator(path: Path, config: Mapping[str, Any]) -> UnitGenerator:
             config.setdefault(option, len(weights[name]))
     generator = UnitGenerator(config)
     generator.fold_weight_norm()
-    _check_weights(generator, weights, str(path))
-    generator.load_state_dict(weights, strict=True)
+    hint = "take the config.json that belongs to it"
+    shown = {name: f"{name} (config.json: {option})" for name, option in _TABLES.items()}
+    check_weights(generator, weights, str(path), hint, lambda name: shown.get(name, name))
+    generator.load_state_dict(weights)
+    check_finite(generator, str(path))
     return generator.eval().requires_grad_(False)
-
-
-def _check_weights(generator: UnitGenerator, weights: Mapping[str, Tensor], where: str) -> None:
-    expected = generator.state_dict()
-    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    if missing:
-        raise InputError(f"{where} has no weights {_some(missing)}: its config.json is of another vocoder")
-    if unknown:
-        raise InputError(f"{where} has weights {_some(unknown)}, which its config.json does not account for")
-    for name, tensor in expected.items():
-        found = weights[name]
-        if found.shape != tensor.shape:
-            option = f" ({_TABLES[name]})" if name in _TABLES else ""
-            raise InputError(
-                f"{where}: {name} is {_shape(found)}, its config.json{option} says {_shape(tensor)}: "
-                "take the config.json that belongs to it"
-            )
-        if not bool(torch.isfinite(found).all()):
-            raise InputError(f"{where}: weights {name} have values that are not numbers")
 
 
 def write_vocoder(
@@ -210,9 +182,7 @@ def write_vocoder(
     if checkpoint.exists() and not overwrite:
         raise InputError(f"{checkpoint} exists already: pass --overwrite to replace it")
     checkpoint.unlink(missing_ok=True)
-    with atomic_write(folder / "config.json") as file:
-        json.dump(dict(config), file, indent=2, sort_keys=True)
-        file.write("\n")
+    write_json(folder / "config.json", dict(config), sort_keys=True)
     if speakers:
         with atomic_write(folder / "speakers.txt") as file:
             file.writelines(f"{name}\n" for name in speakers)
@@ -221,11 +191,3 @@ def write_vocoder(
     with atomic_write(checkpoint, "wb") as file:
         file.write(buffer.getvalue())
     return checkpoint
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _shape(tensor: Tensor) -> str:
-    return " × ".join(map(str, tensor.shape)) or "a number"

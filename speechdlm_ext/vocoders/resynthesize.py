@@ -90,7 +90,7 @@ def resynthesize(
             are to be predicted by a vocoder that cannot, or nothing could be encoded.
     """
     if predict_durations and not vocoder.predicts_durations:
-        raise InputError("--predict-durations: this vocoder has no predictor of durations; leave the option away")
+        raise InputError("--predict-durations: this vocoder has no predictor of durations; omit the option")
     if samples < 1 or samples > 1 and not isinstance(vocoder, UtteranceVocoder):
         raise InputError(f"--samples {samples}: 1 is expected, or more of a vocoder that samples")
     paths = mirror_paths(rows, dataset, output)

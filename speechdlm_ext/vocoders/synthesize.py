@@ -25,7 +25,6 @@ def synthesize_rows(
     rows: Sequence[Mapping[str, Any]],
     vocoder: Vocoder,
     folder: str | os.PathLike[str],
-    settings: dict[str, Any] | None = None,
     overwrite: bool = False,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = lambda items: items,
     say: Callable[[str], object] = print,
@@ -39,7 +38,6 @@ def synthesize_rows(
         rows: of a unit file.
         vocoder: makes the sound.
         folder: where to write.
-        settings: what the sound depends on beside the units, by default the vocoder's.
         overwrite: replace wav files that are there from other units or settings.
         progress: wraps the rows still to do.
         say: called with lines of text for the user.
@@ -51,7 +49,7 @@ def synthesize_rows(
     Raises:
         InputError: a row is not right, two rows have the same name, or a file is there that is not from these units.
     """
-    folder, settings = Path(folder), vocoder.settings if settings is None else settings
+    folder, settings = Path(folder), vocoder.settings
     notes: list[str] = []
     judged = are_deduplicated(rows, notes.append) if frame_level is None else [not frame_level] * len(rows)
     work = [

@@ -15,7 +15,7 @@ from speechdlm_ext.io.audio import resample
 from speechdlm_ext.io.published import Published, locate
 from speechdlm_ext.modules.wavtokenizer import QUANTIZER, WavTokenizerConfig, WavTokenizerModel, published_weights
 from speechdlm_ext.modules.weight_norm import older_name
-from speechdlm_ext.modules.weights import check_finite
+from speechdlm_ext.modules.weights import check_finite, check_weights
 
 _RELEASE = "https://github.com/nicolvisser/WavTokenizer/releases/download/v0.1"
 WAVTOKENIZERS = {
@@ -62,14 +62,8 @@ class WavTokenizer(nn.Module):
             model = WavTokenizerModel(WavTokenizerConfig.of_weights(weights))
         except KeyError as error:
             raise InputError(f"{path} has no weights {error.args[0]}: not a WavTokenizer, or damaged") from None
-        expected = {older_name(name): tensor.shape for name, tensor in model.state_dict().items()}
-        found = {name: tensor.shape for name, tensor in weights.items()}
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
-                raise InputError(
-                    f"{path}: {name} is {_shape(found.get(name))}, {_shape(expected.get(name))} is expected: "
-                    "not a WavTokenizer, or damaged"
-                )
+        expected = {older_name(name): tensor for name, tensor in model.state_dict().items()}
+        check_weights(expected, weights, os.fspath(path), "not a WavTokenizer, or damaged")
         if not bool(weights[f"{QUANTIZER}inited"].all()):
             raise InputError(f"{path}: its codebook was never trained ({QUANTIZER}inited is 0)")
         model.load_state_dict(weights)
@@ -98,7 +92,3 @@ class WavTokenizer(nn.Module):
         if bool(((rows < 0) | (rows >= len(self.model.codebook))).any()):
             raise InputError(f"a code out of range: this codec has 0 to {len(self.model.codebook) - 1}")
         return self.model.decode(rows.to(self.model.codebook.device)), self.sample_rate
-
-
-def _shape(shape: torch.Size | None) -> str:
-    return "missing" if shape is None else " × ".join(map(str, shape)) or "a number"

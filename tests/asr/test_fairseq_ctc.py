@@ -128,7 +128,7 @@ def test_files_that_will_not_do(made: tuple[Path, Any, dict[str, Any]], monkeypa
     assert "no w2v_encoder.proj.weight and bias" in refused(model=without("proj.bias"))
     assert "decoder.extra" in refused(model={**good["model"], "decoder.extra": torch.zeros(1)})
     extra = {"w2v_encoder.w2v_model.encoder.extra": torch.zeros(1)}
-    assert "encoder.extra that this model has not" in refused(model={**good["model"], **extra})
+    assert "encoder.extra, which this model has not" in refused(model={**good["model"], **extra})
     assert "can run code" in refused(best=Hostile()) and not Path("hostile").exists()
     letters(folder)
     with pytest.raises(InputError, match="none.pt: no such checkpoint"):

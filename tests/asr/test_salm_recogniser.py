@@ -10,15 +10,15 @@ from speechdlm_ext.asr.manifest_text import TextOptions, transcribe_manifest
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import SALM
 from speechdlm_ext.io.audio import read_audio
+from speechdlm_ext.io.config import read_config
 from speechdlm_ext.io.manifest import read_jsonl
-from speechdlm_ext.io.model_config import read_model_config
 from tests.helpers.salm_models import PERCEPTION, TAG, write_config, write_conversations
 
 
 def test_recordings_get_the_models_answers(tmp_path):
     path = write_config(tmp_path, lora={"r": 2})
     torch.manual_seed(2)
-    SALM(read_model_config(path), tmp_path).save_pretrained(tmp_path / "saved")
+    SALM(read_config(path, "model"), tmp_path).save_pretrained(tmp_path / "saved")
     manifest = write_conversations(tmp_path, "valid", 3)
     rows = [{"audio_filepath": str(tmp_path / row["audio_filepath"])} for row in read_jsonl(manifest)]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -34,6 +34,6 @@ def test_recordings_get_the_models_answers(tmp_path):
 def test_a_model_of_another_sample_rate_is_one_line(tmp_path):
     preprocessor = {**PERCEPTION["preprocessor"], "sample_rate": 8000}
     path = write_config(tmp_path, perception={**PERCEPTION, "preprocessor": preprocessor})
-    SALM(read_model_config(path), tmp_path).save_pretrained(tmp_path / "saved")
+    SALM(read_config(path, "model"), tmp_path).save_pretrained(tmp_path / "saved")
     with pytest.raises(InputError, match="of 8000 Hz, 16000 Hz are expected"):
         build_recogniser(f"salm:{tmp_path / 'saved'}")

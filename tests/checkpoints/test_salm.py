@@ -10,8 +10,8 @@ import torch
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import SALM
-from speechdlm_ext.io.model_config import read_model_config
-from speechdlm_ext.modules.backbone import read_safetensors
+from speechdlm_ext.io.config import read_config
+from speechdlm_ext.modules.weights import read_safetensors
 from tests.helpers.hostile import payloads
 from tests.helpers.salm_models import TAG, write_config
 
@@ -23,7 +23,7 @@ PROMPT = [[{"role": "user", "content": f"repeat {TAG}"}]]
 def tiny(tmp_path_factory):
     path = write_config(tmp_path_factory.mktemp("salm"), lora={"r": 2})
     torch.manual_seed(2)
-    model = SALM(read_model_config(path), path.parent).eval()
+    model = SALM(read_config(path, "model"), path.parent).eval()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:  # which begin as zeros
             torch.nn.init.normal_(parameter)
@@ -64,7 +64,7 @@ def test_tied_weights_are_kept_once(tmp_path):
     path = write_config(tmp_path)
     tied = {"model_type": "llama", "vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     tied |= {"num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": True}
-    config = {**read_model_config(path), "pretrained_llm": tied, "tokenizer": "llm"}
+    config = {**read_config(path, "model"), "pretrained_llm": tied, "tokenizer": "llm"}
     model = SALM(config, tmp_path).eval()
     model.save_pretrained(tmp_path / "saved")
     names = read_safetensors(tmp_path / "saved" / "model.safetensors").keys()

@@ -101,7 +101,7 @@ def test_sound_of_another_rate_is_resampled_and_what_is_no_number_is_said(tmp_pa
         ({"conversations": []}, "without turns"),
         ({"conversations": [{"value": "hi"}]}, "not a conversation"),
         ({"conversations": [{"from": "user", "value": f"hi {TAG}"}]}, "1 placeholders .* for 0 audios"),
-        ({"recording": {"sources": [{"type": "command", "source": "rm x"}]}, "duration": 1}, "of the type command"),
+        ({"recording": {"sources": [{"type": "command", "source": "rm x"}]}, "duration": 1}, "no file: command"),
     ],
 )
 def test_bad_lines_are_named(folder, row, message):

@@ -179,15 +179,18 @@ WRONG: dict[str, tuple[Any, str]] = {
         r"no encoder.pos_conv.0.weight_g and weight_v, nor .*running_mean.*it has: .*weight_v",
     ),
     "no bias of positions": (lambda s: s["model"].pop("encoder.pos_conv.0.bias"), "no weights encoder.pos_conv.0.bias"),
-    "a weight too many": (lambda s: s["model"].update({"encoder.rope": torch.ones(1)}), "encoder.rope that this model"),
+    "a weight too many": (
+        lambda s: s["model"].update({"encoder.rope": torch.ones(1)}),
+        "encoder.rope, which",
+    ),
     "another shape": (
         lambda s: s["model"].update({"encoder.layers.0.fc1.weight": torch.ones(3, 4)}),
-        r"encoder.layers.0.fc1.weight is \(3, 4\), \(64, 32\) is expected",
+        r"encoder.layers.0.fc1.weight is 3 × 4, 64 × 32 is expected",
     ),
     "not a number": (lambda s: s["model"]["layer_norm.bias"].fill_(float("nan")), "layer_norm.bias have values"),
     "a block too many": (
         lambda s: s["model"].update({"encoder.layers.4.fc1.bias": torch.ones(64)}),
-        "encoder.layers.4.fc1.bias that this model has not",
+        "encoder.layers.4.fc1.bias, which this model has not",
     ),
     "no model": (lambda s: s.pop("model"), "no weights under 'model' .it has: args, cfg"),
     "no options": (lambda s: s.update(cfg=None), "neither cfg nor args"),

@@ -14,10 +14,10 @@ from torch import Tensor
 
 import speechdlm_ext.plugin  # noqa: F401 - registers
 from speechdlm_ext.criterions.unit_lm_criterion import UnitLMCriterion
-from speechdlm_ext.data.dialogue_dataset import pad_right
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.models.unit_lm import UnitLM, UnitLMConfig
 from speechdlm_ext.models.unit_lstm import UnitLSTM, UnitLSTMConfig
+from speechdlm_ext.modules.padding import pad_right
 
 
 def _build(kind: Any, config: Any, units: int, options: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ import yaml
 
 from speechdlm_ext.hub import SALM
 from speechdlm_ext.io.audio import write_audio
-from speechdlm_ext.io.model_config import read_model_config
+from speechdlm_ext.io.config import read_config
 from tests.helpers.salm_models import write_config, write_conversations
 
 PAGE = Path(__file__).parents[2] / "docs" / "speech_text_models.md"
@@ -26,7 +26,7 @@ def run_block(marker, folder, **paths):
 
 def test_inference(tmp_path, capsys):
     path = write_config(tmp_path)
-    SALM(read_model_config(path), tmp_path).save_pretrained(tmp_path / "saved")
+    SALM(read_config(path, "model"), tmp_path).save_pretrained(tmp_path / "saved")
     write_audio(tmp_path / "audio.wav", torch.sin(torch.arange(16000) / 9)[None] * 0.5, 22050)
     run_block("generate(", tmp_path, **{"path/to/pretrained_checkpoint": "saved", "path/to/audio.wav": "audio.wav"})
     assert capsys.readouterr().out.startswith("Model response: ")

@@ -18,6 +18,7 @@ from speechdlm_ext.hub import UnitModel
 from speechdlm_ext.hub.dialogues import channel_texts
 from speechdlm_ext.hub.load import load_model
 from speechdlm_ext.hub.sample_file import continue_unit_file
+from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.codebook import Codebook
 from tests.helpers.dialogue_checkpoints import write_checkpoint
 from tests.helpers.unit_checkpoints import UNITS, utterances, write_unit_checkpoint
@@ -111,6 +112,19 @@ def test_a_run_that_was_stopped_goes_on_and_batches_change_nothing(tmp_path: Pat
     assert found[:2] == expected[:2] and found[2:] != expected[2:]
     again = continue_unit_file(model, *arguments, batch_size=1, overwrite=True)
     assert again == expected
+
+
+def test_joined_shards_equal_one_run_byte_for_byte(tmp_path: Path, run_command: Any, checkout: Path) -> None:
+    prompts, model = tmp_path / "prompts.jsonl", UnitModel([toy_unit_lstm()])
+    write_rows(prompts, [3, 9, 1, 0, 7])
+    for shard in (None, Shard(0, 2), Shard(1, 2)):
+        continue_unit_file(model, prompts, tmp_path / "out.jsonl", SAMPLING, 3, samples=2, batch_size=3, shard=shard)
+    merge = ["python", checkout / "data_prep" / "merge_manifest.py", prompts]
+    shards = sorted(tmp_path.glob("out.jsonl.shard-*"))
+    run_command([*merge, *shards, "--output", tmp_path / "joined.jsonl"])
+    assert (tmp_path / "joined.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
+    refused = run_command([*merge, shards[0], "--output", tmp_path / "half.jsonl"], check=False)
+    assert refused.returncode == 2 and "6 continuations, expected 2 of each of 5 prompts" in refused.stderr
 
 
 def test_one_channel_of_several_and_dialogues_by_the_same_function(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_every_kind_of_model_is_recognised(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihoods, "STRETCH", 20)
+    monkeypatch.setattr(likelihoods, "CHUNK", 20)
     model = UnitModel([toy_unit_lm().eval()])
     units = write_rows(tmp_path / "units.jsonl", unit_rows(utterances([5, 9, 12, 20, 25, 30])))
     expected = score_unit_file(model, units, tmp_path / "whole.txt")

@@ -89,16 +89,15 @@ def test_without_duration_prediction_there_are_no_durations_said(tmp_path: Path)
 def test_edges_are_listed_with_their_frames(toy: Path) -> None:
     model = load_speech_dlm(toy)
     score = model.score({"unitA": "7 7 7 8 9 9", "unitB": "1 2 2 2 2 2"})
-    edges = score.edge_scores("unitA")
-    assert edges.frames.tolist() == [0, 3, 4] and edges.durations.tolist() == [3, 1, 2]
-    assert torch.equal(edges.log_probabilities, score.log_probabilities[[0, 3, 4], 0])
+    frames = [0, 3, 4]
+    assert score.edges[:, 0].nonzero().squeeze(1).tolist() == frames
+    assert score.durations[frames, 0].tolist() == [3, 1, 2]
     said = model.models[0](torch.tensor([[[2, 2], [11, 5], [11, 6], [11, 6], [12, 6], [13, 6]]]))[0][0].durations
-    torch.testing.assert_close(edges.predicted_durations, said[0, [1, 4, 5], 0].detach())
-    torch.testing.assert_close(edges.duration_errors, (edges.predicted_durations - edges.durations).abs())
-    assert score.edge_scores("unitB").frames.tolist() == [0, 1]
+    predicted = score.predicted_durations[frames, 0]
+    torch.testing.assert_close(predicted, said[0, [1, 4, 5], 0].detach())
+    torch.testing.assert_close(score.duration_errors[frames, 0], (predicted - score.durations[frames, 0]).abs())
+    assert score.edges[:, 1].nonzero().squeeze(1).tolist() == [0, 1]
     assert score.total == pytest.approx(float(score.log_probabilities.sum()), rel=1e-6)
-    with pytest.raises(InputError, match="channel unitC was not scored"):
-        score.edge_scores("unitC")
 
 
 def test_decoding_and_scoring_say_the_same_of_the_same_units(toy: Path) -> None:

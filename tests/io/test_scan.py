@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.manifest import read_jsonl
-from speechdlm_ext.io.naming import make_ids
+from speechdlm_ext.io.naming import NameTable
 from speechdlm_ext.io.recordings import read_manifest
-from speechdlm_ext.io.scan import find_audio, make_manifest, scan_recordings, write_manifest
+from speechdlm_ext.io.scan import AudioFiles, make_manifest, write_manifest
 
 
-def scan(folder: Path) -> list[dict]:
-    """All files of a folder, in their order."""
-    paths = find_audio(folder)
-    found = dict(scan_recordings(paths, make_ids(paths), channels=2, min_seconds=2))
-    return [found[place] for place in range(len(paths))]
+def make_ids(paths: list[Path]) -> list[str]:
+    names = NameTable()
+    for place, path in enumerate(paths):
+        names.add(place, path)
+    return [name for name, _ in names.finish()]
 
 
 def noise(seconds: float, rate: int = 16000, channels: int = 2, seed: int = 1) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_folder_is_searched_to_its_depths(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     os.symlink(tmp_path, tmp_path / "a" / "loop")
-    assert [str(path.relative_to(tmp_path)) for path in find_audio(tmp_path)] == ["a/c.FLAC", "a/d e/f'g.ogg", "b.wav"]
+    assert [str(path.relative_to(tmp_path)) for path in AudioFiles(tmp_path)] == ["a/c.FLAC", "a/d e/f'g.ogg", "b.wav"]
 
 
 def test_good_and_bad_files(tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_good_and_bad_files(tmp_path: Path) -> None:
     (tmp_path / "j empty.mp3").touch()
     soundfile.write(tmp_path / "k cut.flac", good, 16000)
     (tmp_path / "k cut.flac").write_bytes((tmp_path / "k cut.flac").read_bytes()[:30000])
-    rows = scan(tmp_path)
     said: list[str] = []
     manifest = tmp_path / "out" / "manifest.jsonl"
-    used = write_manifest(manifest, rows, say=said.append)
+    used, files = make_manifest(tmp_path, manifest, channels=2, min_seconds=2, say=said.append)
+    assert files == 11
     assert [row["id"] for row in used] == ["a_good_one", "b_8k_é", "c_clipped", "d_one_side"]
     assert used[0] == {
         "id": "a_good_one", "audio_filepath": str(tmp_path / "a good one.flac"), "duration": 3.0, "channels": 2,
@@ -100,6 +100,7 @@ def test_good_and_bad_files(tmp_path: Path) -> None:
         assert re.search(reason, row["error"]) and row["audio_filepath"] in row["error"] and "\n" not in row["error"]
     assert read_manifest(manifest) == used
     # The same again is no trouble; something else needs leave.
+    rows = sorted([*used, *left_out], key=lambda row: row["audio_filepath"])
     assert write_manifest(manifest, rows, say=said.append) == used
     with pytest.raises(InputError, match="--overwrite"):
         write_manifest(manifest, rows[:1], say=said.append)
@@ -109,20 +110,19 @@ def test_good_and_bad_files(tmp_path: Path) -> None:
 
 def test_none_usable(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "mono.wav", noise(3)[:, 0], 16000)
-    rows = scan(tmp_path)
     with pytest.raises(InputError, match="none of 1 audio files can be used.*1 channel"):
-        write_manifest(tmp_path / "manifest.jsonl", rows, say=lambda line: None)
+        make_manifest(tmp_path, tmp_path / "manifest.jsonl", channels=2, say=lambda line: None)
     assert not (tmp_path / "manifest.jsonl").exists()
 
 
 def test_folders_without_audio(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no audio files"):
-        find_audio(tmp_path)
+        AudioFiles(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
-        find_audio(tmp_path / "none")
+        AudioFiles(tmp_path / "none")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="not a folder"):
-        find_audio(tmp_path / "file")
+        AudioFiles(tmp_path / "file")
 
 
 def test_stopped_and_started_again_reads_what_is_left(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from speechdlm_ext.metrics.bootstrap import BootstrapOptions, draw_weights, percentile_interval, ratios
-from speechdlm_ext.metrics.events import KINDS, one_conversation, pool_events
+from speechdlm_ext.metrics.events import KINDS, one_conversation
 from speechdlm_ext.metrics.summary import describe, summarize
-from speechdlm_ext.metrics.turn_taking import find_events, find_events_of_many
+from speechdlm_ext.metrics.turn_taking import find_events_of_many
 
 
 def test_figures_of_durations() -> None:
@@ -26,7 +26,7 @@ def test_figures_of_durations() -> None:
 
 
 def test_pooled_figures() -> None:
-    pooled = pool_events([find_events([[(0, 2)], [(3, 4)]], 30), find_events([[(0, 4)], []], 90)])
+    pooled = find_events_of_many([([[(0, 2)], [(3, 4)]], 30), ([[(0, 4)], []], 90)])
     assert pooled.duration == 120 and pooled.speech == [6, 1] and len(pooled.ipus) == 3
     figures = summarize(pooled)
     assert figures["ipu"]["per_minute"] == 1.5 and figures["conversations"] == 2 and figures["minutes"] == 2

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from speechdlm_ext.io.rttm import read_rttm, speech_by_speaker
-from speechdlm_ext.metrics.events import KINDS, EventList, Events, one_conversation, pool_events, select_conversations
+from speechdlm_ext.metrics.events import KINDS, EventList, Events, one_conversation, select_conversations
 from speechdlm_ext.metrics.turn_taking import TurnTakingOptions, find_events, find_events_of_many
 from tests.helpers.timelines import SECONDS, Plain, Span, bridged, cells, conversations, runs, seconds, spans
 
@@ -208,20 +208,21 @@ def test_many_at_once_are_each_alone(
 ) -> None:
     talks = [(first, SECONDS), (second, 5.0), ([[], []], 0.0), (third, SECONDS)]
     together = find_events_of_many(talks)
-    pooled = pool_events(find_events(*talk) for talk in talks)
-    assert columns(together) == columns(pooled)
+    for number, talk in enumerate(talks):
+        alone = find_events(*talk)
+        assert columns(one_conversation(together, number)) == columns(alone)
+        speech = together.channel_speech[number]
+        assert speech[: len(talk[0])].tolist() == alone.speech and not speech[len(talk[0]) :].any()
     assert together.durations.tolist() == [SECONDS, 5.0, 0.0, SECONDS]
     assert together.channel_counts.tolist() == [len(a) for a, _ in talks]
-    assert np.array_equal(together.channel_speech, pooled.channel_speech)
-    assert columns(one_conversation(together, 3)) == columns(find_events(*talks[3]))
     chosen = select_conversations(together, [3, 1])
-    assert columns(chosen) == columns(pool_events([find_events(*talks[3]), find_events(*talks[1])]))
+    assert columns(chosen) == columns(find_events_of_many([talks[3], talks[1]]))
 
 
 def test_events_are_a_sequence() -> None:
     events = find_events([[(1, 2), (3, 4)], []], 5).ipus
     assert events[1] == events[-1] == events[1:][0] and events[1].duration == 1 and len(events[:1]) == 1
-    assert pool_events([]).duration == 0 and find_events_of_many([]).conversations == 0
+    assert find_events_of_many([]).duration == find_events_of_many([]).conversations == 0
     assert find_events([], 10).duration == 10
 
 

@@ -17,9 +17,9 @@ from speechdlm_ext.data.salm_dataset import ConversationDataset, SALMDataset
 from speechdlm_ext.data.splicing import IGNORED
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import SALM
-from speechdlm_ext.io.model_config import read_model_config
+from speechdlm_ext.io.config import read_config
 from speechdlm_ext.io.nemo import write_nemo
-from speechdlm_ext.modules.backbone import read_safetensors
+from speechdlm_ext.modules.weights import read_safetensors
 from tests.helpers.host_syncs import counted_syncs
 from tests.helpers.salm_models import PERCEPTION, TAG, write_config, write_conversations
 
@@ -75,7 +75,7 @@ def test_generated_tokens_are_those_of_the_public_code(reference):
 def test_lora_is_that_of_the_public_code(reference):
     arrays, _ = reference
     said = json.loads((REFERENCE / "salm" / "lora.json").read_text())
-    config = read_model_config(REFERENCE / "salm" / "model" / "config.json")
+    config = read_config(REFERENCE / "salm" / "model" / "config.json", "model")
     model = SALM({**config, "lora": said["lora"]}, REFERENCE / "salm" / "model").eval()
     weights = read_safetensors(REFERENCE / "salm" / "model" / "model.safetensors")
     with np.load(REFERENCE / "salm" / "lora.npz") as file:
@@ -93,7 +93,7 @@ def test_lora_is_that_of_the_public_code(reference):
 def tiny(tmp_path_factory):
     path = write_config(tmp_path_factory.mktemp("salm"), lora={"r": 2})
     torch.manual_seed(2)
-    return SALM(read_model_config(path), path.parent).eval()
+    return SALM(read_config(path, "model"), path.parent).eval()
 
 
 def prompts(*texts):

@@ -9,8 +9,8 @@ import torch
 
 from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.modules.backbone import read_safetensors
 from speechdlm_ext.modules.perception import Perception
+from speechdlm_ext.modules.weights import read_safetensors
 
 REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "nemo" / "speechlm"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/nemo")

@@ -28,8 +28,9 @@ from speechdlm_ext.models.unit_hifigan import UnitHiFiGAN, UnitHiFiGANConfig, ge
 from speechdlm_ext.modules.discriminators import Discriminators
 from speechdlm_ext.tasks.unit_hifigan_task import UnitHiFiGANTask, UnitHiFiGANTaskConfig
 from speechdlm_ext.units import Codebook
-from speechdlm_ext.units.kmeans import sample_features, train_codebook
+from speechdlm_ext.units.kmeans import train_codebook
 from speechdlm_ext.vocoders import HiFiGANVocoder
+from tests.helpers.features import sample_features
 
 K = 50
 UPDATES = 24

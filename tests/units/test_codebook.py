@@ -15,7 +15,8 @@ from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.units import Codebook
-from speechdlm_ext.units.kmeans import sample_features, train_codebook
+from speechdlm_ext.units.kmeans import train_codebook
+from tests.helpers.features import sample_features
 
 
 def book(units: int = 7, dim: int = 40, seed: int = 0, offset: float = 0.0) -> Codebook:

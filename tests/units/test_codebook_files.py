@@ -100,8 +100,8 @@ def test_attributes_of_a_kmeans_and_tables_of_numpy(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"\n<!DOCTYPE html><html>404</html>", "is an HTML page, not the file itself"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "is a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>404</html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "is a pointer of Git LFS"),
         (b"centroids: none", "is text"),
         (b"RIFF\x24\x08\x00\x00WAVEfmt ", "begins with 52 49 46 46"),
     ],

@@ -17,7 +17,8 @@ from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.io.manifest import write_jsonl
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.feature_dump import dump_features, remove_dump
-from speechdlm_ext.units.kmeans import sample_features, sampling_share, train_codebook
+from speechdlm_ext.units.kmeans import train_codebook
+from tests.helpers.features import sample_features, sampling_share
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ from speechdlm_ext.encoders.logmel import active_level
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info, read_audio
 from speechdlm_ext.metrics.agreement import Agreement, agreement_table, compare_sounds
-from speechdlm_ext.units.kmeans import sample_features, train_codebook
+from speechdlm_ext.units.kmeans import train_codebook
 from speechdlm_ext.units.pipeline import UnitPipeline
 from speechdlm_ext.vad import build_detector
 from speechdlm_ext.vocoders import CodebookVocoder
 from speechdlm_ext.vocoders.agreement import compare_resynthesis
 from speechdlm_ext.vocoders.resynthesize import match_levels, resynthesize
+from tests.helpers.features import sample_features
 
 # A far microphone among them, and a call whose channels are each silent for half of the time.
 HEARD = (

@@ -22,13 +22,14 @@ from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.metrics.agreement import speech_agreement
 from speechdlm_ext.units.files import format_units
-from speechdlm_ext.units.kmeans import sample_features, train_codebook
+from speechdlm_ext.units.kmeans import train_codebook
 from speechdlm_ext.units.pipeline import UnitPipeline
 from speechdlm_ext.vad.energy import Energy
 from speechdlm_ext.vocoders import CodebookVocoder, HiFiGANVocoder
 from speechdlm_ext.vocoders.durations import are_deduplicated
 from speechdlm_ext.vocoders.resynthesize import resynthesize
 from speechdlm_ext.vocoders.sound_files import SoundWriter, is_made
+from tests.helpers.features import sample_features
 from tests.helpers.vocoders import published_config, published_weights, write
 
 CALLS = ("google_two_channel", "azure_katiesteve", "auto_repairs_40")
