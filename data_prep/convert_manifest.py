@@ -1,4 +1,4 @@
-"""Recordings or cuts of lhotse to a manifest, and a manifest to recordings or cuts of lhotse."""
+"""CSV files, and recordings or cuts of lhotse, to a manifest; and a manifest to recordings or cuts of lhotse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from speechdlm_ext.errors import InputError, run_command
 def get_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("input", type=Path, help="a manifest, or lhotse's recordings.jsonl or cuts.jsonl, perhaps .gz")
+    parser.add_argument(
+        "input",
+        type=Path,
+        help="a manifest; a .csv with audio_filepath, duration, and perhaps file_id, as AMELA has it; or lhotse's "
+        "recordings.jsonl or cuts.jsonl, perhaps .gz",
+    )
     parser.add_argument("output", type=Path, help="file to write")
     parser.add_argument(
         "--to",
@@ -27,13 +32,14 @@ def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
     from speechdlm_ext.io.lhotse import lhotse_lines, read_lhotse
-    from speechdlm_ext.io.manifest import write_jsonl
+    from speechdlm_ext.io.manifest import read_table, write_jsonl
     from speechdlm_ext.io.recordings import read_manifest
 
     if options.output.exists() and not options.overwrite:
         raise InputError(f"{options.output} is there already: pass --overwrite to replace it")
     if options.to == "manifest":
-        count = write_jsonl(options.output, read_lhotse(options.input))
+        read = read_table if options.input.suffix == ".csv" else read_lhotse
+        count = write_jsonl(options.output, read(options.input))
         if not count:
             options.output.unlink()
             raise InputError(f"{options.input} has no recordings or cuts")

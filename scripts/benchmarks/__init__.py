@@ -11,4 +11,7 @@ PARTS = {
     "encode": ("encoding", "measure"),
     "vocode": ("vocoding", "measure"),
     "asr": ("recognition", "measure"),
+    "detect": ("corpora", "detect"),
+    "resynthesize": ("corpora", "resynthesize"),
+    "transcribe": ("corpora", "transcribe"),
 }

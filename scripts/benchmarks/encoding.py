@@ -44,7 +44,7 @@ def _measure(device: str, threads: int, rounds: int) -> tuple[list[float], list[
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         rows = _recordings(folder, 1000 if gpu else 6)
-        encoder = HubertEncoder(_checkpoint(folder / "hubert.pt"), LAYER).to(device)
+        encoder = HubertEncoder(hubert_checkpoint(folder / "hubert.pt"), LAYER).to(device)
         (folder / "hubert.pt").unlink()
         waves = [read_audio(row["audio_filepath"], encoder.sample_rate)[0] for row in rows]
         groups = [[place] for place in range(len(rows))]
@@ -95,14 +95,14 @@ def _padded(waves: list[Any], device: str) -> tuple[Any, list[int]]:
     return torch.nn.utils.rnn.pad_sequence(channels, batch_first=True).to(device), list(map(len, channels))
 
 
-def _checkpoint(path: Path) -> Path:
-    """HuBERT base as fairseq makes it and saves it, with random weights."""
+def hubert_checkpoint(path: Path, **options: Any) -> Path:
+    """HuBERT base, or with other options, as fairseq makes it and saves it, with random weights."""
     import torch
     from fairseq.data import Dictionary
     from fairseq.models.hubert.hubert import HubertConfig, HubertModel
 
     torch.manual_seed(1)
-    model = HubertModel(HubertConfig(label_rate=50.0), SimpleNamespace(sample_rate=16000), [Dictionary()])
+    model = HubertModel(HubertConfig(label_rate=50.0, **options), SimpleNamespace(sample_rate=16000), [Dictionary()])
     task = {"_name": "hubert_pretraining", "sample_rate": 16000, "normalize": False}
-    torch.save({"cfg": {"model": {"_name": "hubert"}, "task": task}, "model": model.state_dict()}, path)
+    torch.save({"cfg": {"model": {"_name": "hubert", **options}, "task": task}, "model": model.state_dict()}, path)
     return path

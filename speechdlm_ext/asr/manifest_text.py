@@ -156,15 +156,17 @@ class _Plan:
         self.rows = self.had_text = 0
         self.seconds = 0.0
         digest = hashlib.sha256()
+        known = known if known else {}  # most often nothing is known, and no file has to be looked at
         for place, line in enumerate(checked_lines(manifest)):
             key = recording_key(line.row)
-            digest.update(key.encode("utf-8", "backslashreplace") + b"\0")
-            if shard is not None and place % shard.count != shard.index:
-                continue
+            if shard is not None:
+                digest.update(key.encode("utf-8", "backslashreplace") + b"\0")
+                if place % shard.count != shard.index:
+                    continue
             self.rows += 1
             if has_text(line.row):
                 self.had_text += 1
-            elif known.get(key, {}).get("source") != recording_stamp(line.row):
+            elif key not in known or known[key]["source"] != recording_stamp(line.row):
                 self.offsets.append(line.offset)
                 self.seconds += line.row.get("duration") or recording_seconds(line.row)
         self.digest = digest.hexdigest()

@@ -103,8 +103,19 @@ class BatchSize:
     def _grow(self, bytes_per_second: float) -> None:
         free, _ = torch.cuda.mem_get_info(self._device)
         unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        fits = _SHARE_OF_MEMORY * (free + unused) / max(bytes_per_second, 1.0)
-        self.seconds = min(fits, 4 * self.seconds, self._most)
+        self.seconds = min(seconds_that_fit(free + unused, bytes_per_second, self.seconds), self._most)
+
+
+def seconds_that_fit(free: int, bytes_per_second: float, before: float) -> float:
+    """How many seconds of sound the next batch may have.
+
+    Args:
+        free: bytes of the device's memory.
+        bytes_per_second: that the last batch took, besides the weights.
+        before: seconds that the last batch could have; four times as many are the most, for longer chunks can take more
+            for a second than shorter ones.
+    """
+    return min(_SHARE_OF_MEMORY * free / max(bytes_per_second, 1.0), 4 * before)
 
 
 class _Chunk(NamedTuple):

@@ -14,7 +14,8 @@ from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.readers import open_audio
 from speechdlm_ext.io.readers.base import AudioReader
 
-if TYPE_CHECKING:  # torch is imported where it is needed, so that a command's --help does not wait for it
+if TYPE_CHECKING:  # both are imported where they are needed: commands that need no torch start without it
+    import numpy as np
     import torch
 
 RESAMPLER = "soxr-hq"  # part of what units depend on
@@ -107,6 +108,20 @@ def read_blocks(
     Raises:
         InputError: as :func:`read_audio`, when the block in question is reached.
     """
+    import torch
+
+    return map(torch.from_numpy, read_arrays(path, sample_rate, channels, block_seconds, start, stop))
+
+
+def read_arrays(
+    path: str | os.PathLike[str],
+    sample_rate: int | None = None,
+    channels: int | None = None,
+    block_seconds: float = BLOCK_SECONDS,
+    start: float = 0.0,
+    stop: float | None = None,
+) -> Iterator[np.ndarray]:
+    """As :func:`read_blocks`, in arrays of NumPy."""
     with open_audio(path) as file:
         check_channels(path, file.channels, channels)
         first = round(start * file.sample_rate)
@@ -121,7 +136,7 @@ def read_blocks(
             yield from resample_blocks(blocks, file.sample_rate, sample_rate)
 
 
-def dc_of(means: torch.Tensor, powers: torch.Tensor, frames: int, sample_rate: int) -> torch.Tensor:
+def dc_of(means: np.ndarray, powers: np.ndarray, frames: int, sample_rate: int) -> np.ndarray:
     """The DC of channels (C,): their means, and 0 where a mean may be chance: small, or of little or of loud sound.
 
     Args:
@@ -129,28 +144,29 @@ def dc_of(means: torch.Tensor, powers: torch.Tensor, frames: int, sample_rate: i
         frames: samples that they are of.
         sample_rate: in Hz.
     """
-    chance = _CHANCE * ((powers - means.square()).clamp_min(0) / frames).sqrt()
-    return means * (means.abs() >= chance.clamp_min(MIN_DC / min(1.0, frames / sample_rate)))
+    import numpy as np
+
+    chance = _CHANCE * np.sqrt((powers - means**2).clip(0) / frames)
+    return means * (np.abs(means) >= chance.clip(MIN_DC / min(1.0, frames / sample_rate)))
 
 
-def without_dc(blocks: Iterable[torch.Tensor], sample_rate: int) -> Iterator[torch.Tensor]:
+def without_dc(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
     """Blocks (C, n) without the DC of their channels, by the mean of the first block that is not silent.
 
     Channels whose mean is below ``MIN_DC``, as nearly all are, stay as they are to the last bit.
     """
-    import torch
+    import numpy as np
 
     dc = None
     for block in blocks:
-        if dc is None:  # by NumPy: for arrays of this size PyTorch's threads cost more than they gain
-            samples = block.numpy()
-            means = torch.from_numpy(samples.mean(axis=1, dtype="float64"))
-            if means.abs().max() >= MIN_DC:
-                powers = torch.from_numpy((samples * samples).mean(axis=1, dtype="float64"))
-                dc = dc_of(means, powers, block.shape[1], sample_rate).float()[:, None]
-            elif samples.any():
-                dc = torch.zeros(len(block), 1)
-        yield block if dc is None or not dc.count_nonzero() else block - dc
+        if dc is None:
+            means = block.mean(axis=1, dtype="float64")
+            if np.abs(means).max() >= MIN_DC:
+                powers = (block * block).mean(axis=1, dtype="float64")
+                dc = dc_of(means, powers, block.shape[1], sample_rate).astype(np.float32)[:, None]
+            elif block.any():
+                dc = np.zeros((len(block), 1), np.float32)
+        yield block if dc is None or not dc.any() else block - dc
 
 
 def resampled_length(frames: int, from_hz: int, to_hz: int) -> int:
@@ -171,17 +187,18 @@ def resample(wave: torch.Tensor, from_hz: int, to_hz: int) -> torch.Tensor:
     """
     if from_hz == to_hz:
         return wave
+    import numpy as np
     import torch
 
-    made = torch.cat(list(resample_blocks([wave.reshape(-1, wave.shape[-1])], from_hz, to_hz)), dim=1)
-    return made.view(*wave.shape[:-1], -1)
+    rows = wave.reshape(-1, wave.shape[-1]).detach().cpu().numpy()
+    made = np.concatenate(list(resample_blocks([rows], from_hz, to_hz)), axis=1)
+    return torch.from_numpy(made).view(*wave.shape[:-1], -1)
 
 
-def resample_blocks(blocks: Iterable[torch.Tensor], from_hz: int, to_hz: int) -> Iterator[torch.Tensor]:
+def resample_blocks(blocks: Iterable[np.ndarray], from_hz: int, to_hz: int) -> Iterator[np.ndarray]:
     """Resample a stream of blocks (C, n); joined, the result is that of :func:`resample` on the joined blocks."""
     import numpy as np
     import soxr
-    import torch
 
     if from_hz <= 0 or to_hz <= 0:
         raise InputError(f"sample rates must be positive, found {from_hz} Hz and {to_hz} Hz")
@@ -189,16 +206,16 @@ def resample_blocks(blocks: Iterable[torch.Tensor], from_hz: int, to_hz: int) ->
     for block in blocks:
         stream = stream or soxr.ResampleStream(from_hz, to_hz, len(block), dtype="float32", quality="HQ")
         taken += block.shape[1]
-        made = stream.resample_chunk(np.ascontiguousarray(block.numpy().T, dtype=np.float32))
+        made = stream.resample_chunk(np.ascontiguousarray(block.T, dtype=np.float32))
         given += len(made)
         if len(made):
-            yield torch.from_numpy(np.ascontiguousarray(made.T))
+            yield np.ascontiguousarray(made.T)
     if stream is None:
         return
     # Silence behind the end, so that the last sample comes out, which soxr rounds off; what is more is cut away.
     silence = np.zeros((2 + -(-2 * from_hz // to_hz), len(block)), np.float32)
     rest = stream.resample_chunk(silence, last=True)[: max(0, resampled_length(taken, from_hz, to_hz) - given)]
-    yield torch.from_numpy(np.ascontiguousarray(rest.T))
+    yield np.ascontiguousarray(rest.T)
 
 
 def write_audio(path: str | os.PathLike[str], wave: torch.Tensor, sample_rate: int) -> float:
@@ -247,9 +264,8 @@ def write_audio(path: str | os.PathLike[str], wave: torch.Tensor, sample_rate: i
     return gain
 
 
-def _file_blocks(file: AudioReader, start: int, stop: int, size: int) -> Iterator[torch.Tensor]:
+def _file_blocks(file: AudioReader, start: int, stop: int, size: int) -> Iterator[np.ndarray]:
     import numpy as np
-    import torch
 
     while start < stop:
         block = file.read(start, min(start + size, stop))
@@ -266,7 +282,7 @@ def _file_blocks(file: AudioReader, start: int, stop: int, size: int) -> Iterato
                 f"{file.path} has a sample that is not a number, first at {first / file.sample_rate:.3f} s"
             )
         start += len(block)
-        yield torch.from_numpy(np.ascontiguousarray(block.T))
+        yield np.ascontiguousarray(block.T)
 
 
 def check_channels(path: str | os.PathLike[str], found: int, expected: int | None) -> None:

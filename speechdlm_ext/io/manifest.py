@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import os
 import sqlite3
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, overload
@@ -13,7 +15,7 @@ from typing import IO, Any, NamedTuple, overload
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 
-_ROWS_AT_ONCE = 1000  # whose places are fetched together
+_TEXTS = ("audio_filepath", "id", "text")  # columns of a table that are no numbers, whatever they look like
 
 
 class Line(NamedTuple):
@@ -48,10 +50,39 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return [line.row for line in iter_jsonl(path)]
 
 
-class JsonlRows(Sequence[dict[str, Any]]):
-    """The rows of a file of JSON lines, read again whenever they are asked for: memory holds none of them.
+def read_table(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a manifest as CSV, as AMELA has them: ``audio_filepath``, ``duration``, perhaps ``file_id`` (the id).
 
-    Where each begins is in a table on disk. A slice is such a sequence, too.
+    Of the lines of ``detect_speech.py`` those with an error, and the second and later channels, are passed over. What
+    is empty is left out, and what is a number or a list is one.
+
+    Raises:
+        InputError: the file is missing, or has no column ``audio_filepath``.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = csv.DictReader(file)
+            if "audio_filepath" not in (lines.fieldnames or ()):
+                raise InputError(f"{path}: no column audio_filepath in the first line")
+            for line in lines:
+                if line.get("error") or line.get("channel") not in (None, "", "1"):
+                    continue
+                row = {name: value for name, value in line.items() if name and isinstance(value, str) and value.strip()}
+                found: dict[str, Any] = {"id": row.pop("file_id")} if "file_id" in row else {}
+                for name, value in row.items():
+                    try:
+                        found[name] = value if name in _TEXTS else json.loads(value)
+                    except ValueError:
+                        found[name] = value
+                yield found
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+
+
+class JsonlRows(Sequence[dict[str, Any]]):
+    """The rows of a file of JSON lines, read again whenever they are asked for.
+
+    Memory holds the byte where each begins, 8 MB for a million. A slice is such a sequence, too.
 
     Args:
         path: the file, which must stay as it is.
@@ -59,19 +90,17 @@ class JsonlRows(Sequence[dict[str, Any]]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
-        self._table = temporary_tables("rows (place INTEGER PRIMARY KEY, offset INTEGER, id TEXT)")
-        self._table.executemany("INSERT INTO rows VALUES (?, ?, ?)", self._scan())
-        count = self._table.execute("SELECT COUNT(*) FROM rows").fetchone()[0]
-        self._range = range(count)
+        self._offsets = array("q", self._scan())
+        self._range = range(len(self._offsets))
         self._file = open(path, "rb")  # noqa: SIM115 - closed with the object
 
-    def _scan(self) -> Iterator[tuple[int, int, str | None]]:
-        """Place, first byte and name of each row."""
-        for place, line in enumerate(iter_jsonl(self._path)):
-            yield place, line.offset, None
+    def _scan(self) -> Iterator[int]:
+        """First byte of each row."""
+        for line in iter_jsonl(self._path):
+            yield line.offset
 
-    def _finish(self, row: dict[str, Any], name: str | None) -> dict[str, Any]:
-        """The row as it is given out."""
+    def _finish(self, row: dict[str, Any], place: int) -> dict[str, Any]:
+        """The row as it is given out; ``place`` is its number in the file, from 0 on."""
         return row
 
     def __len__(self) -> int:
@@ -87,21 +116,13 @@ class JsonlRows(Sequence[dict[str, Any]]):
             part._range = self._range[place]
             part._file = open(self._path, "rb")  # noqa: SIM115 - closed with the object
             return part
-        found = self._table.execute("SELECT offset, id FROM rows WHERE place = ?", (self._range[place],)).fetchone()
-        return self._finish(row_at(self._file, found[0]), found[1])
+        found = self._range[place]
+        return self._finish(row_at(self._file, self._offsets[found]), found)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        chosen = self._range
         with open(self._path, "rb") as file:
-            for start in range(0, len(chosen), _ROWS_AT_ONCE):
-                part = chosen[start : start + _ROWS_AT_ONCE]
-                low, high = min(part[0], part[-1]), max(part[0], part[-1])
-                found = self._table.execute(
-                    "SELECT offset, id FROM rows WHERE place BETWEEN ? AND ? AND (place - ?) % ? = 0 ORDER BY place",
-                    (low, high, low, abs(part.step)),
-                ).fetchall()
-                for offset, name in found if part.step > 0 else reversed(found):
-                    yield self._finish(row_at(file, offset), name)
+            for place in self._range:
+                yield self._finish(row_at(file, self._offsets[place]), place)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(other) != len(self):

@@ -36,7 +36,7 @@ class NameTable:
             self._root = os.path.dirname(path)
         elif not path.startswith(self._root + os.sep):
             self._root = os.path.commonpath([self._root, os.path.dirname(path)])
-        name = safe_id(_stem(path))
+        name = name_of(path)
         self._insert((place, storable(path), name, name.casefold()))
 
     def take(self, name: str) -> None:
@@ -51,6 +51,10 @@ class NameTable:
     def names(self) -> Iterator[tuple[str, int]]:
         """The name of each file, and its place, once they are settled."""
         yield from self._table.execute("SELECT id, place FROM names WHERE id IS NOT NULL ORDER BY place")
+
+    def __getitem__(self, place: int) -> str:
+        """The name of one file, once they are settled."""
+        return str(self._table.execute("SELECT id FROM names WHERE place = ?", (place,)).fetchone()[0])
 
     def settle(self) -> None:
         """Tell the names apart."""
@@ -103,6 +107,11 @@ def safe_id(text: str) -> str:
         return text
     text = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text)).strip("._-")
     return text.encode()[:_ID_BYTES].decode(errors="ignore") or "recording"
+
+
+def name_of(path: str) -> str:
+    """The name of a file that no other one has to be told apart from."""
+    return safe_id(_stem(path))
 
 
 def _stem(path: str) -> str:

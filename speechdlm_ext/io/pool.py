@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -38,7 +40,7 @@ def run_in_processes(
         items: read only as far ahead as the processes need.
         num_workers: processes at a time; with 1, and not ``fresh``, all runs in this process.
         fresh: each item in a process of its own, for libraries that carry state from one call to the next.
-        preload: modules that every process needs.
+        preload: modules that every process needs, besides that of the function.
 
     Yields:
         Results in the order in which they are ready.
@@ -52,7 +54,10 @@ def run_in_processes(
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload([function.__module__, "torch", *preload])
+        loaded = [
+            name for name in ("torch", "scipy.signal") if name in sys.modules
+        ]  # by what was tried in this process
+        context.set_forkserver_preload([function.__module__, *loaded, *preload])
 
     def run_alone(item: Item) -> Result:
         with ProcessPoolExecutor(1, context, _prepare) as process:
@@ -103,6 +108,15 @@ def _results(
 
 def _prepare() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
-    import torch
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = "1"  # the processes use all cores already, and sums keep their order
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
-    torch.set_num_threads(1)  # the processes use all cores already, and sums keep their order
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -6,21 +6,21 @@ import hashlib
 import math
 import os
 import re
-import sqlite3
 import sys
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.audio import AudioInfo, audio_info, read_blocks, resampled_length, without_dc
-from speechdlm_ext.io.manifest import JsonlRows, Line, iter_jsonl, temporary_tables
-from speechdlm_ext.io.naming import NameTable
+from speechdlm_ext.io.audio import AudioInfo, audio_info, read_arrays, resampled_length, without_dc
+from speechdlm_ext.io.manifest import JsonlRows, Line, iter_jsonl
+from speechdlm_ext.io.naming import NameTable, name_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 PART_FIELDS = ("offset", "channel_selector")  # fields that make a row a part of its recording
-_LINES_AT_ONCE = 1000  # put into a table together
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}").fullmatch
 _SIMPLE = {"id", "audio_filepath", "duration", "text"}  # rows of these need few checks
 _said: set[str] = set()  # manifests whose relative paths have been said
@@ -33,28 +33,35 @@ class Manifest(JsonlRows):
     def __init__(self, path: str | os.PathLike[str], excerpts: bool = True) -> None:
         self._folder = os.path.dirname(os.path.abspath(path))
         self._excerpts = excerpts
-        self._names = NameTable()
-        self._named = 0
+        self._hashes = array("q")  # of names
         super().__init__(path)
-        if self._named < len(self):
-            if self._named:  # names that the others must not have
-                for line in iter_jsonl(path):
-                    if "id" in line.row:
-                        self._names.take(line.row["id"])
-            self._table.executemany("UPDATE rows SET id = ? WHERE place = ?", self._names.finish())
-        del self._names
+        self._names = self._told_apart() if _repeated(self._hashes) else None
+        del self._hashes
 
-    def _scan(self) -> Iterator[tuple[int, int, str | None]]:
-        for place, line in enumerate(checked_lines(self._path, self._excerpts)):
+    def _scan(self) -> Iterator[int]:
+        for line in checked_lines(self._path, self._excerpts):
+            self._hashes.append(hash(_plain_name(line.row).casefold()))
+            yield line.offset
+
+    def _told_apart(self) -> NameTable:
+        names = NameTable()
+        for place, line in enumerate(iter_jsonl(self._path)):
             if "id" in line.row:
-                self._named += 1
+                names.take(line.row["id"])
             else:
-                self._names.add(place, audio_paths(line.row)[0])
-            yield place, line.offset, None
+                names.add(place, audio_paths(with_absolute_paths(line.row, self._folder))[0])
+        names.settle()
+        return names
 
-    def _finish(self, row: dict[str, Any], name: str | None) -> dict[str, Any]:
+    def _finish(self, row: dict[str, Any], place: int) -> dict[str, Any]:
         row = with_absolute_paths(row, self._folder)
-        return row if name is None else {**row, "id": name}
+        if "id" in row:
+            return row
+        return {**row, "id": _plain_name(row) if self._names is None else self._names[place]}
+
+
+def _plain_name(row: Mapping[str, Any]) -> str:
+    return str(row["id"]) if "id" in row else name_of(audio_paths(row)[0])
 
 
 def read_manifest(path: str | os.PathLike[str], excerpts: bool = True) -> Manifest:
@@ -85,8 +92,7 @@ def checked_lines(path: str | os.PathLike[str], excerpts: bool = True) -> Iterat
         InputError: as :func:`read_manifest`, when the row in question is reached; at the end where two are the same.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    seen = temporary_tables("lines (name TEXT, number INTEGER)")
-    batch: list[tuple[str, int]] = []
+    seen = array("q")  # numbers in place of names, of which a million takes 8 MB
     relative = number = 0
     for number, offset, row in iter_jsonl(path):
         audio = row.get("audio_filepath")
@@ -100,10 +106,7 @@ def checked_lines(path: str | os.PathLike[str], excerpts: bool = True) -> Iterat
             name = row["id"]
             if type(name) is not str or not _PLAIN_NAME(name):
                 check_name(name, f"{path}, line {number}: the id")
-        batch.append((recording_key(row), number))
-        if len(batch) == _LINES_AT_ONCE:
-            seen.executemany("INSERT INTO lines VALUES (?, ?)", batch)
-            batch = []
+        seen.append(hash(recording_key(row)))
         if _SIMPLE.issuperset(row) and type(row.get("duration", 0.0)) is float and 0 <= row.get("duration", 0.0) < 1e9:
             pass  # nothing that could be wrong
         else:
@@ -115,28 +118,38 @@ def checked_lines(path: str | os.PathLike[str], excerpts: bool = True) -> Iterat
         yield Line(number, offset, row)
     if not number:
         raise InputError(f"{path} has no rows")
-    seen.executemany("INSERT INTO lines VALUES (?, ?)", batch)
     _refuse_doubled(seen, path)
     if relative and (key := os.path.abspath(path)) not in _said:
         _said.add(key)
         print(f"note: {path}: {relative} relative paths are taken from {folder}", file=sys.stderr)
 
 
-def _refuse_doubled(seen: sqlite3.Connection, path: str | os.PathLike[str]) -> None:
-    """Raise an InputError where two rows have one id, or are the same part of one recording."""
-    seen.execute("CREATE INDEX by_name ON lines (name, number)")  # sorted at once, as a unique column would not be
-    doubled = seen.execute(
-        "SELECT MIN(number), name FROM lines GROUP BY name HAVING COUNT(*) > 1 ORDER BY 1 LIMIT 1"
-    ).fetchone()
-    if doubled is None:
-        return
-    first, name = doubled
-    (second,) = seen.execute("SELECT MIN(number) FROM lines WHERE name = ? AND number > ?", (name, first)).fetchone()
-    what = f"the id {name!r}"
-    if name.startswith("\n"):
-        row = next(line.row for line in iter_jsonl(path) if line.number == second)
-        what = f"the recording {audio_paths(with_absolute_paths(row, os.path.dirname(os.path.abspath(path))))[0]}"
-    raise InputError(f"{path}, line {second}: {what} is that of line {first}, too")
+def _refuse_doubled(seen: array[int], path: str | os.PathLike[str]) -> None:
+    """Raise an InputError where two rows have one id, or are the same part of one recording.
+
+    Args:
+        seen: the hash of each row's key.
+        path: the manifest.
+    """
+    doubled = _repeated(seen)
+    first: dict[str, int] = {}
+    for line in iter_jsonl(path) if doubled else ():
+        row = with_absolute_paths(line.row, os.path.dirname(os.path.abspath(path)))
+        key = recording_key(row)
+        if key in first:
+            what = f"the id {row['id']!r}" if "id" in row else f"the recording {audio_paths(row)[0]}"
+            raise InputError(f"{path}, line {line.number}: {what} is that of line {first[key]}, too")
+        if hash(key) in doubled:
+            first[key] = line.number
+
+
+def _repeated(hashes: array[int]) -> set[int]:
+    """Those that are there twice; sorts them."""
+    import numpy as np
+
+    values = np.asarray(hashes)
+    values.sort()  # in place: a copy for a million lines would be another 8 MB
+    return set(values[1:][values[1:] == values[:-1]].tolist())
 
 
 def with_absolute_paths(row: Mapping[str, Any], folder: str) -> dict[str, Any]:
@@ -213,6 +226,13 @@ def recording_blocks(row: Mapping[str, Any], sample_rate: int) -> Iterator[torch
     """
     import torch
 
+    return map(torch.from_numpy, recording_arrays(row, sample_rate))
+
+
+def recording_arrays(row: Mapping[str, Any], sample_rate: int) -> Iterator[np.ndarray]:
+    """As :func:`recording_blocks`, in arrays of NumPy."""
+    import numpy as np
+
     paths = audio_paths(row)
     infos = [audio_info(path) for path in paths]
     for info in infos:
@@ -222,20 +242,20 @@ def recording_blocks(row: Mapping[str, Any], sample_rate: int) -> Iterator[torch
     start, stop = _part_of(row)
     if len(paths) == 1:
         pick = _picked(row, infos[0].channels)
-        blocks = read_blocks(paths[0], sample_rate, row.get("channels"), start=start, stop=stop)
+        blocks = read_arrays(paths[0], sample_rate, row.get("channels"), start=start, stop=stop)
         for block in without_dc(blocks, sample_rate):
             block = block if pick is None else block[pick]
-            yield block.mean(0, keepdim=True) if row.get("channel_selector") == "average" else block
+            yield block.mean(0, keepdims=True) if row.get("channel_selector") == "average" else block
         return
     _picked(row, len(paths))
     lengths = [resampled_length(info.frames, info.sample_rate, sample_rate) for info in infos]
     if len(set(lengths)) > 1 and stop is None:
         found = ", ".join(f"{path}: {length / sample_rate:.3f} s" for path, length in zip(paths, lengths, strict=True))
         raise InputError(f"channels of unequal length ({found}): cut them to the same part of the conversation")
-    mono = [read_blocks(path, sample_rate, channels=1, start=start, stop=stop) for path in paths]
+    mono = [read_arrays(path, sample_rate, channels=1, start=start, stop=stop) for path in paths]
     streams = [_even_blocks(without_dc(blocks, sample_rate), sample_rate) for blocks in mono]
     for together in zip(*streams, strict=stop is None):
-        yield torch.cat(together)
+        yield np.concatenate(together)
 
 
 def _part_of(row: Mapping[str, Any]) -> tuple[float, float | None]:
@@ -284,17 +304,17 @@ def _picked(row: Mapping[str, Any], channels: int) -> list[int] | None:
     return chosen
 
 
-def _even_blocks(blocks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
+def _even_blocks(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
     """The same samples (1, N) in blocks of ``size``, so that files of several rates come in step."""
-    import torch
+    import numpy as np
 
-    rest = None
+    rest = np.zeros((1, 0), np.float32)
     for block in blocks:
-        rest = block if rest is None else torch.cat((rest, block), dim=1)
-        whole = rest.shape[1] // size * size
-        yield from rest[:, :whole].split(size, dim=1) if whole else ()
-        rest = rest[:, whole:]
-    if rest is not None and rest.shape[1]:
+        rest = np.concatenate((rest, block), axis=1)
+        while rest.shape[1] >= size:
+            yield rest[:, :size]
+            rest = rest[:, size:]
+    if rest.shape[1]:
         yield rest
 
 

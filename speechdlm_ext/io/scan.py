@@ -11,7 +11,7 @@ from typing import Any
 
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.atomic import atomic_write
-from speechdlm_ext.io.audio import audio_info, check_channels, read_blocks
+from speechdlm_ext.io.audio import audio_info, check_channels, read_arrays
 from speechdlm_ext.io.corpora import Corpus
 from speechdlm_ext.io.locking import exclusive
 from speechdlm_ext.io.manifest import JsonlRows, errors_path, format_row, iter_jsonl, temporary_tables
@@ -124,7 +124,8 @@ def make_manifest(
         workers: files read at a time; 0 is one for each core.
         overwrite, say: as :func:`write_manifest` has them.
         progress: wraps what is read, and is told how many files there are still to read.
-        shard: the part of the files to read, by their order; ids are those of one run.
+        shard: the part of the files to read, by their order; ids are those of one run. Channels that are files of
+            their own stay together: it is the part of the recordings then.
         check: ``"full"`` reads each file through, which finds damage, silence, clipping, DC and channels that are the
             same sound; ``"header"`` does not.
         corpus: a published layout, which says which files are recordings, and their names.
@@ -136,20 +137,22 @@ def make_manifest(
     Raises:
         InputError: as :class:`AudioFiles` and :func:`write_manifest`.
     """
-    if corpus is not None and corpus.files_of_channels and shard is not None:
-        raise InputError("--shard: channels that are files of their own stay together: list this corpus in one run")
     path, paths = Path(path), AudioFiles(folder) if corpus is None else AudioFiles(folder, corpus.id_of)
     of_files = corpus is not None and corpus.files_of_channels
     scanned_channels = (1 if of_files else corpus.channels) if corpus is not None else channels
     names = NameTable()
     for place, file in enumerate(paths):
         names.add(place, file)
+    names.settle()
     index, count = (shard.index, shard.count) if shard is not None else (0, 1)
     path = shard.path(path) if shard is not None else path
     todo = temporary_tables("todo (place INTEGER PRIMARY KEY, path BLOB)")
 
     def mine() -> Iterator[Path]:
-        return itertools.islice(paths, index, None, count)
+        if corpus is None or not corpus.files_of_channels:
+            return itertools.islice(paths, index, None, count)
+        recordings = (list(files) for _, files in itertools.groupby(paths, corpus.id_of))
+        return itertools.chain.from_iterable(itertools.islice(recordings, index, None, count))
 
     partial = path.with_name(path.name + ".partial")
     settings = {"channels": scanned_channels, "min_seconds": min_seconds, "check": check}
@@ -178,10 +181,10 @@ def make_manifest(
                 journal.add(_key(file), {"stamp": stamps.pop(_key(file)), "row": row})
 
         def rows() -> Iterator[dict[str, Any]]:
-            ids = itertools.islice(names.finish(), index, None, count)
-            for file, (name, _) in zip(mine(), ids, strict=True):
+            for place, file in enumerate(mine()):
                 row = journal.entries[_key(file)]["row"]
-                yield row if "error" in row else {"id": name, **row}
+                # A corpus names its recordings itself.
+                yield row if "error" in row or corpus is not None else {"id": names[index + count * place], **row}
 
         listed = rows() if corpus is None else corpus.rows(rows(), Path(folder), channels)
 
@@ -263,7 +266,7 @@ def _scan(path: Path, channels: int | None, min_seconds: float, check: str) -> d
         info = audio_info(path)
         check_channels(path, info.channels, channels)
         sound = SoundCheck(info.sample_rate)
-        for block in read_blocks(path) if check == "full" else ():
+        for block in read_arrays(path) if check == "full" else ():
             sound.add(block)
         frames = sound.frames if check == "full" else info.frames
         if frames / info.sample_rate < min_seconds:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import JsonlRows, errors_path, iter_jsonl, temporary_tables
+from speechdlm_ext.io.manifest import JsonlRows, Line, errors_path, iter_jsonl, temporary_tables
+from speechdlm_ext.io.recordings import audio_paths
 from speechdlm_ext.io.scan import file_order, write_manifest
 from speechdlm_ext.io.sharding import Shard, shard_of
 
@@ -52,8 +53,10 @@ def join_listings(
             raise InputError(f"{output} lacks the shards {listed}: run --shard {missing[0]}, or pass --allow-missing")
         say(f"without the shards {listed}")
     parts = [_rows(shards[shard]) for shard in every if shard in shards]
+    of_files = any(isinstance(line.row["audio_filepath"], list) for line in _first_lines(shards.values()))
     in_turns = _in_turns(parts, [shards[shard] for shard in every if shard in shards])
-    joined = heapq.merge(*parts, key=_order) if missing else in_turns
+    # Recordings of several files do not take turns as files do.
+    joined = heapq.merge(*parts, key=_order) if missing or of_files else in_turns
     made = write_manifest(output, joined, overwrite, say=lambda line: None)
     skipped = sum(1 for _ in iter_jsonl(errors_path(output))) if errors_path(output).is_file() else 0
     if skipped:
@@ -67,8 +70,12 @@ def _rows(path: Path) -> Iterator[Row]:
     return heapq.merge(*((line.row for line in iter_jsonl(file)) for file in files), key=_order)
 
 
+def _first_lines(paths: Iterable[Path]) -> Iterator[Line]:
+    return (line for path in paths if path.is_file() for line in itertools.islice(iter_jsonl(path), 1))
+
+
 def _order(row: Mapping[str, Any]) -> Path:
-    return file_order(row["audio_filepath"])
+    return file_order(audio_paths(row)[0])
 
 
 def _in_turns(parts: Sequence[Iterator[Row]], paths: Sequence[Path]) -> Iterator[Row]:

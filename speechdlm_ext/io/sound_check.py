@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from speechdlm_ext.io.audio import dc_of
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
 
 _CLIPPED = 0.9999  # of full scale
 _SAME = 0.01  # part of a channel's power that another one does not explain: 20 dB below it
@@ -31,18 +31,18 @@ class SoundCheck:
         self.peaks: list[float] = []
         self._rate = sample_rate
         self._clipped = 0
-        self._sums: torch.Tensor | None = None
-        self._products: torch.Tensor | None = None
+        self._sums: np.ndarray | None = None
+        self._products: np.ndarray | None = None
 
-    def add(self, block: torch.Tensor) -> None:
+    def add(self, block: np.ndarray) -> None:
         """Take in the next block (C, n)."""
-        magnitudes = block.abs()
-        peaks = magnitudes.amax(dim=1).tolist()
+        magnitudes = abs(block)
+        peaks = magnitudes.max(axis=1).tolist()
         self.peaks = list(map(max, self.peaks, peaks)) if self.peaks else peaks
         if max(peaks) >= _CLIPPED:
             self._clipped += int((magnitudes >= _CLIPPED).sum())
-        exact = block.double()
-        sums, products = exact.sum(dim=1), exact @ exact.T
+        exact = block.astype("float64")
+        sums, products = exact.sum(axis=1), exact @ exact.T
         self._sums = sums if self._sums is None else self._sums + sums
         self._products = products if self._products is None else self._products + products
         self.frames += block.shape[1]

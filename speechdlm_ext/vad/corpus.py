@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from speechdlm_ext.io.locking import exclusive
 from speechdlm_ext.io.manifest import errors_path, format_row, iter_jsonl, write_jsonl
 from speechdlm_ext.io.naming import NameTable
 from speechdlm_ext.io.pool import available_cores, run_in_processes
-from speechdlm_ext.io.recordings import audio_paths, read_manifest, recording_blocks, recording_stamp
+from speechdlm_ext.io.recordings import audio_paths, read_manifest, recording_arrays, recording_stamp
 from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.io.scan import AudioFiles
 from speechdlm_ext.io.sharding import Shard, check_division, remove_shards, shard_of, shard_paths
@@ -27,6 +28,7 @@ from speechdlm_ext.vad.statistics import bridge_by_speech, write_statistics
 
 Row = dict[str, Any]
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+_SORTED = 1000  # recordings of which the longest are begun first, so that no core is left alone with one at the end
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Detecting:
         import numpy as np
 
         info = audio_info(audio_paths(row)[0])
-        wave = np.concatenate([block.numpy() for block in recording_blocks(row, info.sample_rate)], axis=1)
+        wave = np.concatenate(list(recording_arrays(row, info.sample_rate)), axis=1)
         speech = self.detector.detect(wave, info.sample_rate)
         if self.bridge:
             speech = [bridge_by_speech(channel) for channel in speech]
@@ -146,10 +148,8 @@ def detect_corpus(
     manifest = Path(f"{os.fspath(output)}.jsonl")
     _try(detecting.detector)  # what is not installed is said at once
     recordings = _Recordings(source)
-    digest = hashlib.sha256()
-    for key, _ in recordings.items():
-        digest.update(key.encode("utf-8", "backslashreplace") + b"\0")
-    check_division(manifest, shard, digest.hexdigest(), source, overwrite)
+    if shard is not None:
+        check_division(manifest, shard, recordings.digest(), source, overwrite)
     target = shard.path(manifest) if shard is not None else manifest
     if target.exists() and not overwrite:
         return _existing(recordings, target, shard, say)
@@ -157,24 +157,30 @@ def detect_corpus(
     with ResumeLog(target.with_name(target.name + ".partial"), settings) as log:
         if log.dropped:
             say(f"{log.path}: found in another way, starting over")
-        total = done = 0
-        for key, row in recordings.items(shard):
-            total += 1
-            done += log.entries.get(key, {}).get("stamp") == recording_stamp(row)
-        if done:
-            say(f"{done} of {total} recordings are done already")
-        stamps: dict[str, Any] = {}
+        total = len(range(shard.index, len(recordings), shard.count)) if shard is not None else len(recordings)
+        known = log.entries if log.entries else {}
 
-        def to_do() -> Iterator[tuple[str, Row]]:
+        def to_do() -> Iterator[tuple[str, Row, list[Any]]]:
             for key, row in recordings.items(shard):
                 stamp = recording_stamp(row)
-                if log.entries.get(key, {}).get("stamp") != stamp:
+                if not known or known.get(key, {}).get("stamp") != stamp:
+                    yield key, row, stamp
+
+        left = sum(1 for _ in to_do()) if known else total
+        if left < total:
+            say(f"{total - left} of {total} recordings are done already")
+        stamps: dict[str, Any] = {}
+
+        def longest_first() -> Iterator[tuple[str, Row]]:
+            items = to_do()
+            while batch := list(islice(items, _SORTED)):
+                for key, row, stamp in sorted(batch, key=lambda item: item[2][0][1:2], reverse=True):  # by bytes
                     stamps[key] = stamp
                     yield key, row
 
-        workers = min(num_workers or available_cores(), max(1, total - done))
-        with closing(run_in_processes(detecting, to_do(), workers, preload=[detecting.detector.__module__])) as found:
-            for key, row in progress(found, total - done):
+        workers = min(num_workers or available_cores(), max(1, left))
+        with closing(run_in_processes(detecting, longest_first(), workers, preload=["soundfile", "soxr"])) as found:
+            for key, row in progress(found, left):
                 if "error" in row:
                     say(f"skipped: {row['error']}")
                 log.add(key, {"stamp": stamps.pop(key), "row": row})
@@ -236,6 +242,16 @@ class _Recordings:
             for place, path in enumerate(self._files):
                 self._names.add(place, path)
             self._names.settle()
+
+    def __len__(self) -> int:
+        return len(self._files if self._manifest is None else self._manifest)
+
+    def digest(self) -> str:
+        """What tells whether two lists are of the same recordings."""
+        digest = hashlib.sha256()
+        for key, _ in self.items():
+            digest.update(key.encode("utf-8", "backslashreplace") + b"\0")
+        return digest.hexdigest()
 
     def items(self, shard: Shard | None = None) -> Iterator[tuple[str, Row]]:
         """Those of a shard, in order."""

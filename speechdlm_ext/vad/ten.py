@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError, one_line, optional_import
+from speechdlm_ext.io.audio import resample_blocks
 from speechdlm_ext.vad.base import Detector, Speech, speech_intervals
 
 SAMPLE_RATE = 16000  # Hz
@@ -40,12 +41,9 @@ class Ten(Detector):
 
     def detect(self, wave: NDArray[np.float32], sample_rate: int) -> Speech:
         """See :meth:`Detector.detect`; the last, incomplete frame is not judged."""
-        import torch
-
-        from speechdlm_ext.io.audio import resample
-
-        audio = resample(torch.as_tensor(wave), sample_rate, SAMPLE_RATE).numpy()
-        samples = np.rint(np.clip(audio, -1, 1) * 32767).astype(np.int16)
+        if sample_rate != SAMPLE_RATE:
+            wave = np.concatenate(list(resample_blocks([wave], sample_rate, SAMPLE_RATE)), axis=1)
+        samples = np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int16)
         at = np.nextafter(self.threshold, 0)  # the package's own flag is: probability ≥ threshold
         return [
             speech_intervals(

@@ -21,7 +21,7 @@ from speechdlm_ext.asr.base import SAMPLE_RATE
 from speechdlm_ext.asr.chunks import cut_at_silences
 from speechdlm_ext.asr.manifest_text import TextOptions, transcribe_manifest
 from speechdlm_ext.asr.text_rows import without_text
-from speechdlm_ext.asr.transcription import BatchSize, Transcribed, transcribe_rows
+from speechdlm_ext.asr.transcription import BatchSize, Transcribed, seconds_that_fit, transcribe_rows
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import write_audio
 from speechdlm_ext.io.manifest import read_jsonl
@@ -191,6 +191,17 @@ def test_batches_are_halved_and_long_recordings_cut(tmp_path: Path) -> None:
     assert max(map(max, recogniser.batches)) <= 5 * SAMPLE_RATE
     with pytest.raises(InputError, match="not enough memory for .* take a smaller --batch-seconds"):
         list(transcribe_rows(rows[:1], Levels(limit=1.0), BatchSize(0, torch.device("cpu"))))
+
+
+def test_batches_of_a_device_with_so_much_memory() -> None:
+    """From two minutes, as much as 60 % of the free memory has room for, and no more than four times at once."""
+    free, seconds, sizes = 80 << 30, 120.0, []
+    for _ in range(4):
+        seconds = seconds_that_fit(free, 20 << 20, seconds)
+        sizes.append(seconds)
+    assert sizes == [480.0, 1920.0, pytest.approx(0.6 * 4096), pytest.approx(0.6 * 4096)]
+    assert seconds_that_fit(1 << 30, 20 << 20, 480.0) == pytest.approx(30.72)  # smaller, too
+    assert seconds_that_fit(1 << 30, 0.0, 480.0) == 1920.0  # what could not be measured
 
 
 def test_a_detectors_longest_silence_is_where_long_speech_is_cut() -> None:

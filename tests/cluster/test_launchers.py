@@ -82,7 +82,7 @@ def test_transcription_in_an_array_with_a_kill_a_requeue_and_a_merge(cluster: Cl
 
 
 def test_a_new_dataset_from_scratch(cluster: Cluster, place: Path) -> None:
-    """docs/cluster.md: speech and silence, resynthesis, text, each as an array of which two tasks run at once."""
+    """docs/cluster.md: speech and silence, resynthesis, units, text, each as an array whose tasks run side by side."""
     _, asr = corpus(place, 6)
     encoder = LogMelEncoder()
     centroids = torch.randn(20, encoder.dim, generator=torch.Generator().manual_seed(1))
@@ -96,12 +96,20 @@ def test_a_new_dataset_from_scratch(cluster: Cluster, place: Path) -> None:
     assert [row["audio_filepath"] for row in rows] == [str(place / "sound" / f"{number}.wav") for number in range(6)]
     sts = sbatch(cluster, place, "--array=0-1", "scripts/slurm/sts.sbatch", "metadata/all.jsonl", "sound", "--device",
                  "cpu", "--codebook", "codebook.safetensors")  # fmt: skip
+    units = sbatch(cluster, place, "--array=0-1", "scripts/slurm/units.sbatch", "metadata/all.jsonl", "exp/units.jsonl",
+                   "--device", "cpu", "--codebook", "codebook.safetensors")  # fmt: skip
     job = sbatch(cluster, place, "--array=0-1", "scripts/slurm/asr.sbatch", "metadata/all.jsonl", *asr)
     assert set(ended(cluster, job).values()) == {"COMPLETED"}, (place / f"logs/asr_{job}_0.out").read_text()
     cluster.run(python, merge, "metadata/all.jsonl", "--in-place", cwd=place)
     cluster.run(python, "scripts/transcribe.py", "metadata/all.jsonl", "--check", cwd=place)
     assert set(ended(cluster, sts).values()) == {"COMPLETED"}, (place / f"logs/sts_{sts}_0.out").read_text()
     assert sorted(path.name for path in (place / "output/sound").glob("*.wav")) == [f"{n}.wav" for n in range(6)]
+    assert set(ended(cluster, units).values()) == {"COMPLETED"}, (place / f"logs/units_{units}_0.out").read_text()
+    joined, once = "exp/units.jsonl", "exp/once.jsonl"
+    cluster.run(python, merge, "metadata/all.jsonl", joined, "--output", joined, cwd=place)
+    cluster.run(python, "data_prep/encode_units.py", "metadata/all.jsonl", once, "--device", "cpu", "--codebook",
+                "codebook.safetensors", cwd=place)  # fmt: skip
+    assert (place / joined).read_bytes() == (place / once).read_bytes() and len(read_jsonl(place / joined)) == 6
     after = read_jsonl(place / "metadata" / "all.jsonl")
     assert [{**row, **{key: new[key] for key in ("text", "words") if key in new}} for row, new in
             zip(rows, after, strict=True)] == after and all("text" in row for row in after)  # fmt: skip

@@ -75,10 +75,10 @@ def save(path: Path, kind: str, model: Any, w2v_args: dict[str, Any], normalize:
     return path
 
 
-def small_recogniser(folder: Path) -> str:
+def small_recogniser(folder: Path, **options: Any) -> str:
     """``--asr`` of a small model in a folder: it says something of any sound, within milliseconds."""
     folder.mkdir(parents=True, exist_ok=True)
     dictionary = Dictionary.load(str(letters(folder)))
     inner = {name: value for name, value in BASE.items() if name not in ("label_rate", "untie_final_proj")}
-    model, w2v_args = finetuned("wav2vec_ctc", dictionary, inner, False)
+    model, w2v_args = finetuned("wav2vec_ctc", dictionary, inner | options, False)
     return f"fairseq:{save(folder / 'model.pt', 'wav2vec_ctc', model, w2v_args, False, 'cfg')}"

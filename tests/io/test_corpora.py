@@ -17,6 +17,7 @@ from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
 from speechdlm_ext.io.recordings import read_manifest, recording_blocks
 from speechdlm_ext.io.scan import make_manifest
 from speechdlm_ext.io.sharding import Shard
+from speechdlm_ext.units.merging import merge
 from tests.helpers.sphere import conversation, to_ulaw, write_fisher, write_sphere
 
 CALL = conversation(2)
@@ -80,8 +81,6 @@ def test_channels_in_files_of_their_own(tmp_path: Path) -> None:
     pairs = listed(tmp_path / "amicorpus", "ami", channels=2, overwrite=True)
     assert len(pairs) == 12 and pairs[1]["id"] == "ES2002a-0-2"
     assert [Path(file).name[-5] for file in pairs[1]["audio_filepath"]] == ["0", "2"]
-    with pytest.raises(InputError, match="list this corpus in one run"):
-        listed(tmp_path / "amicorpus", "ami", shard=Shard(0, 2))
 
     for name, sound in (("x_A", sounds[0]), ("x_B", sounds[1]), ("y-left", sounds[0]), ("y-right", sounds[1][:9000])):
         put(tmp_path / f"pairs/{name}.wav", sound)
@@ -89,6 +88,23 @@ def test_channels_in_files_of_their_own(tmp_path: Path) -> None:
     assert row["id"] == "x" and row["channels"] == 2
     errors = [row["error"] for row in read_jsonl(tmp_path / "m.jsonl.errors")]
     assert len(errors) == 2 and "y has files of unequal length" in errors[0]
+
+
+@pytest.mark.parametrize("channels", [None, 2])
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_channels_of_a_recording_stay_in_one_shard(tmp_path: Path, channels: int | None, count: int) -> None:
+    for number in range(5):
+        for channel in range(3 if number != 3 else 1):
+            put(tmp_path / f"c/ES200{number}a.Headset-{channel}.wav", conversation(1, seed=3 * number + channel)[:, 0])
+    put(tmp_path / "c/ES2004b.Headset-0.wav", CALL)  # it is not mono
+    whole = listed(tmp_path / "c", "ami", channels=channels)
+    before = [(tmp_path / name).read_bytes() for name in ("m.jsonl", "m.jsonl.errors")]
+    assert len(whole) == (4 if channels is None else 12) and len(read_jsonl(tmp_path / "m.jsonl.errors")) == 2
+    for index in reversed(range(count)):
+        listed(tmp_path / "c", "ami", channels=channels, shard=Shard(index, count))
+    (tmp_path / "m.jsonl").unlink()
+    merge(tmp_path / "m.jsonl", [], tmp_path / "m.jsonl", say=lambda line: None)
+    assert [(tmp_path / name).read_bytes() for name in ("m.jsonl", "m.jsonl.errors")] == before
 
 
 def test_lhotse(tmp_path: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.pool import available_cores, run_in_processes
+from tests.helpers.commands import CHECKOUT, environment
 
 
 def square(number: int) -> int:
@@ -54,6 +58,25 @@ def test_fresh_processes_are_not_shared() -> None:
 def test_a_killed_process_is_one_line(fresh: bool) -> None:
     with pytest.raises(InputError, match="--num-workers"):
         list(run_in_processes(die, range(6), 2, fresh))
+
+
+def test_processes_end_with_a_parent_that_is_killed() -> None:
+    code = (
+        "import itertools\n"
+        "from tests.io.test_pool import process_id\n"
+        "from speechdlm_ext.io.pool import run_in_processes\n"
+        "for found in run_in_processes(process_id, itertools.count(), 2): print(found, flush=True)\n"
+    )
+    words, place = [sys.executable, "-c", code], environment(None)
+    with subprocess.Popen(words, cwd=CHECKOUT, env=place, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    end = time.monotonic() + 60
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < end:
+            os.kill(worker, 0)
+            time.sleep(0.05)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")

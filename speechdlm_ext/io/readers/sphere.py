@@ -102,9 +102,9 @@ class SphereReader(AudioReader):
 
 @lru_cache(maxsize=1)
 def _unpack(path: str, start: int, size: int, modified: int) -> np.ndarray:
-    """The samples (N, C) of a file compressed by shorten, int16; ``size`` and ``modified`` tell it from others."""
-    import numpy as np
-
+    """The samples (N, C) of a file compressed by shorten, int16, of one that is cut off those of its whole blocks;
+    ``size`` and ``modified`` tell it from others.
+    """
     with open(path, "rb") as file:
         file.seek(start)
         packed = file.read()
@@ -117,19 +117,32 @@ def _unpack(path: str, start: int, size: int, modified: int) -> np.ndarray:
             f"{path} is compressed by shorten: pip install 'speechdlm_ext[audio]' (desphere), or convert it: "
             "sph2pipe -p -f wav"
         ) from None
-    try:
-        if desphere.native_available():
-            import desphere_native
+    damage = ""
+    for _ in range(2):
+        try:
+            return _decode(packed)
+        except (desphere.DesphereError, ValueError) as error:
+            from speechdlm_ext.io.readers.shorten import whole_part
 
-            channels, _, content = desphere_native.shorten_to_pcm(packed)
-            return np.frombuffer(bytes(content), "<i2").reshape(-1, channels)
-        values, kind, channels = desphere.shorten.decode(packed)
-        samples = np.array(values)
-        if kind == "ulaw":
-            return np.array(desphere.g711.ULAW_TABLE, np.int16)[samples].reshape(-1, channels)
-        return samples.clip(-32768, 32767).astype(np.int16).reshape(-1, channels)
-    except (desphere.DesphereError, ValueError) as error:
-        raise InputError(f"{path} is cut off or damaged ({one_line(error)}): copy it again") from None
+            damage = damage or one_line(error)
+            packed = whole_part(packed) or b""
+    raise InputError(f"{path} is cut off or damaged ({damage}): copy it again")
+
+
+def _decode(packed: bytes) -> np.ndarray:
+    import desphere
+    import numpy as np
+
+    if desphere.native_available():
+        import desphere_native
+
+        channels, _, content = desphere_native.shorten_to_pcm(packed)
+        return np.frombuffer(bytes(content), "<i2").reshape(-1, channels)
+    values, kind, channels = desphere.shorten.decode(packed)
+    samples = np.array(values)
+    if kind == "ulaw":
+        return np.array(desphere.g711.ULAW_TABLE, np.int16)[samples].reshape(-1, channels)
+    return samples.clip(-32768, 32767).astype(np.int16).reshape(-1, channels)
 
 
 def _by_sph2pipe(path: str) -> np.ndarray:

@@ -60,9 +60,31 @@ def test_sphere_of_another_length(tmp_path: Path) -> None:
         assert info.frames == len(CALL) and said in info.notes[0]
     write_sphere(tmp_path / "padded", CALL.tobytes() + bytes(100), len(CALL))
     assert audio_info(tmp_path / "padded").frames == len(CALL) and not audio_info(tmp_path / "padded").notes
-    write_sphere(tmp_path / "cut", shorten(CALL.astype(int), 5)[:9000], len(CALL), "pcm,embedded-shorten-v2.00")
-    with pytest.raises(InputError, match="cut is cut off or damaged"):
-        audio_info(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("coding", ["pcm", "ulaw"])
+@pytest.mark.parametrize("bytes_left", [1100, 5000, 9001])
+def test_shorten_that_is_cut_off(tmp_path: Path, coding: str, bytes_left: int) -> None:
+    """The sound is there as far as its blocks are whole, to less than a block (256 samples) of what any decoder has."""
+    if coding == "ulaw":
+        expected = write_fisher(tmp_path / "cut", CALL)
+        whole = (tmp_path / "cut").read_bytes()
+    else:
+        expected, stream = CALL, shorten(CALL.astype(int), 5)
+        write_sphere(tmp_path / "cut", stream, len(CALL), "pcm,embedded-shorten-v2.00")
+        whole = (tmp_path / "cut").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[: 1024 + bytes_left])
+    info = audio_info(tmp_path / "cut")
+    share = bytes_left / (len(whole) - 1024)
+    assert 0.6 * share * len(CALL) - 256 < info.frames < 1.5 * share * len(CALL) and "cut off: " in info.notes[0]
+    np.testing.assert_array_equal(np.rint(samples_of(tmp_path / "cut") * 32768), expected[: info.frames])
+
+
+def test_shorten_without_a_block(tmp_path: Path) -> None:
+    for name, stream in (("cut", shorten(CALL.astype(int), 5)[:40]), ("damaged", b"ajkg\2" + bytes(range(255)) * 9)):
+        write_sphere(tmp_path / name, stream, len(CALL), "pcm,embedded-shorten-v2.00")
+        with pytest.raises(InputError, match=f"{name} (is cut off or damaged|has no samples)"):
+            audio_info(tmp_path / name)
 
 
 @pytest.mark.parametrize(
