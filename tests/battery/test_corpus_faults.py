@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from speechdlm_ext.encoders import LogMelEncoder
-from speechdlm_ext.io.audio import audio_info, write_audio
+from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.manifest import read_jsonl
-from speechdlm_ext.units.codebook import Codebook
 from tests.helpers.commands import CHECKOUT, environment
 from tests.helpers.ctc_checkpoints import small_recogniser
+from tests.helpers.noise_corpus import write_noise_corpus
 from tests.helpers.processes import run_loaded
 
 pytestmark = pytest.mark.slow
@@ -34,22 +31,12 @@ COMMANDS = ("detect_speech", "transcribe", "resynthesize")
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    rows = []
-    for number in range(RECORDINGS):
-        path = tmp_path / "corpus" / "talk" / f"{number:02d}.wav"
-        wave = 0.3 * torch.randn(1, 4000 + 800 * number, generator=torch.Generator().manual_seed(number))
-        write_audio(path, wave.clamp(-1, 1), 16000)
-        rows.append({"audio_filepath": str(path), "duration": wave.shape[1] / 16000, "mine": number})
-    (tmp_path / "corpus" / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    encoder = LogMelEncoder()
-    centroids = torch.randn(20, encoder.dim, generator=torch.Generator().manual_seed(1))
-    Codebook(centroids).for_encoder(encoder).save(tmp_path / "corpus" / "codebook.safetensors")
-    return tmp_path / "corpus"
+    return write_noise_corpus(tmp_path / "corpus", range(4000, 4000 + 800 * RECORDINGS, 800))
 
 
 def words_of(command: str, corpus: Path, output: Path) -> list[str]:
     """The command, which writes below ``output``."""
-    manifest = str(corpus / "m.jsonl")
+    manifest = str(corpus / "manifest.jsonl")
     if command == "detect_speech":
         script = "data_prep/detect_speech.py"
         words = [manifest, str(output / "made"), "--vad", "energy", "--num-workers", "1"]
@@ -133,7 +120,7 @@ def test_a_full_disk(command: str, corpus: Path, full_disk: Callable[[int], Path
 def test_recordings_that_vanish(command: str, corpus: Path, tmp_path: Path) -> None:
     """They are named and counted, and the others are done."""
     (tmp_path / "out").mkdir()
-    gone = [corpus / "talk" / f"{number:02d}.wav" for number in (0, 5, 23)]
+    gone = [corpus / "talk" / f"{number:03d}.wav" for number in (0, 5, 23)]
     for path in gone:
         path.unlink()
     done = run_loaded(words_of(command, corpus, tmp_path / "out"), env=environment(None))
@@ -147,4 +134,4 @@ def test_recordings_that_vanish(command: str, corpus: Path, tmp_path: Path) -> N
         errors = read_jsonl(tmp_path / "out/made.jsonl.errors")
         kept = [row for row in read_jsonl(tmp_path / "out/made.jsonl") if command != "transcribe" or "text" in row]
         assert [row["mine"] for row in kept] == [number for number in range(RECORDINGS) if number not in (0, 5, 23)]
-    assert [os.path.basename(row["audio_filepath"]) for row in errors] == ["00.wav", "05.wav", "23.wav"]
+    assert [os.path.basename(row["audio_filepath"]) for row in errors] == ["000.wav", "005.wav", "023.wav"]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import time
@@ -13,15 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from speechdlm_ext.encoders import LogMelEncoder
-from speechdlm_ext.io.audio import audio_info, write_audio
+from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.io.resume_log import read_resume_log
-from speechdlm_ext.units.codebook import Codebook
 from tests.helpers.commands import CHECKOUT, environment
 from tests.helpers.ctc_checkpoints import small_recogniser
+from tests.helpers.noise_corpus import write_noise_corpus
 from tests.helpers.processes import start_loaded
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -33,19 +30,7 @@ LONGEST = 0.15  # seconds from a result to the kill
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with recordings, a manifest, a codebook and a recogniser."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rows = []
-    for number in range(RECORDINGS):
-        path = folder / "talk" / f"{number:03d}.wav"
-        wave = 0.3 * torch.randn(1, 4000 + 10 * number, generator=torch.Generator().manual_seed(number))
-        write_audio(path, wave.clamp(-1, 1), 16000)
-        rows.append({"audio_filepath": str(path), "duration": wave.shape[1] / 16000, "mine": number})
-    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    encoder = LogMelEncoder()
-    centroids = torch.randn(20, encoder.dim, generator=torch.Generator().manual_seed(1))
-    Codebook(centroids).for_encoder(encoder).save(folder / "codebook.safetensors")
-    return folder
+    return write_noise_corpus(tmp_path_factory.mktemp("corpus"), range(4000, 4000 + 10 * RECORDINGS, 10))
 
 
 def run_to_the_end(words: list[str], folder: Path, log: Path, look: Callable[[], None]) -> None:
