@@ -36,14 +36,20 @@ def detect(files: list[str], output: str) -> None:
 
 def resynthesize(files: list[str], output: str, encoder: str, centers: str, vocoder: str, layer: int, f0: bool) -> None:
     """textlesslib: HuBERT, k-means of scikit-learn, pitch by pYAAPT, and its CodeHiFiGAN, without durations."""
-    import fairseq
+    from types import SimpleNamespace
+
     import numpy as np
     import soundfile
     import torch
+    from fairseq.data import Dictionary
+    from fairseq.models.hubert.hubert import HubertConfig, HubertModel
     from fairseq.models.text_to_speech.codehifigan import CodeGenerator
     from sklearn.cluster import KMeans
 
-    (model,), _, _ = fairseq.checkpoint_utils.load_model_ensemble_and_task([encoder])
+    state = torch.load(encoder, weights_only=True)
+    options = {name: value for name, value in state["cfg"]["model"].items() if name != "_name"}
+    model = HubertModel(HubertConfig(label_rate=50.0, **options), SimpleNamespace(sample_rate=16000), [Dictionary()])
+    model.load_state_dict(state["model"])
     model.eval()
     centroids = np.load(centers)
     kmeans = KMeans(len(centroids), n_init=1, max_iter=1).fit(centroids)

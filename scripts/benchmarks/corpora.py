@@ -29,11 +29,11 @@ ENCODER = {"encoder_layers": 4, "encoder_embed_dim": 256, "encoder_ffn_embed_dim
 
 
 def detect(settings: Settings) -> Iterator[Comparison]:
-    """400 files, 40 min of speech: ten-vad by detect_speech.py on all cores, and AMELA's loop; and the cores' load."""
+    """600 files, 80 min of speech: ten-vad by detect_speech.py on all cores, and AMELA's loop; and the cores' load."""
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        files = recordings(folder / "audio", 400)
+        files = recordings(folder / "audio", 600)
         busy: list[float] = []
 
         def ours() -> float:

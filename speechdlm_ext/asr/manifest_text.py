@@ -29,6 +29,7 @@ from speechdlm_ext.io.resume_log import LoggedResults, ResumeLog
 from speechdlm_ext.io.sharding import Shard, check_division
 from speechdlm_ext.modules.devices import open_device
 from speechdlm_ext.vad import Detector, build_detector
+from speechdlm_ext.vad.energy import Energy
 
 _ROWS_AT_ONCE = 2000  # that are sorted by length
 ADDED = ("text", "words")
@@ -178,7 +179,8 @@ def _audio_detector(spec: str) -> Detector:
     detector = build_detector(spec)
     if detector.reads != "audio":
         raise InputError(f"--vad {spec}: it does not read audio; expected energy, silero, ten or none")
-    detector.detect(np.zeros((1, 1600), np.float32), 16000)  # what is not installed is said at once
+    if not isinstance(detector, Energy):  # which lacks nothing, and whose filters take a second to be imported
+        detector.detect(np.zeros((1, 1600), np.float32), 16000)  # what is not installed is said at once
     return detector
 
 
