@@ -75,8 +75,8 @@ def test_resampling_by_blocks_is_resampling(frames: int, rates: tuple[int, int],
     wave = torch.randn(2, frames, generator=torch.Generator().manual_seed(seed))
     whole = resample(wave, *rates)
     assert whole.shape[1] == resampled_length(frames, *rates) == int(np.ceil(frames * rates[1] / rates[0]))
-    parts = torch.cat(list(resample_blocks(wave.split(block, dim=1), *rates)), dim=1)
-    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
+    parts = np.concatenate(list(resample_blocks((part.numpy() for part in wave.split(block, dim=1)), *rates)), axis=1)
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)
 
 
 def test_blocks_joined_are_the_file(data: Path) -> None:
