@@ -89,7 +89,8 @@ def test_every_part_is_there_and_says_what_it_measures(run_command, checkout):
     listed = run_command(["python", checkout / "scripts" / "benchmark.py", "--list"]).stdout.splitlines()
     names = {line.split()[0] for line in listed}
     units = {"train-units", "sample-units", "score-units"}
-    assert names == {"startup", "train", "sample", "score", "encode", "vocode", "asr"} | units
+    corpora = {"detect", "resynthesize", "transcribe"}
+    assert names == {"startup", "train", "sample", "score", "encode", "vocode", "asr"} | units | corpora
     assert all(len(line.split()) > 5 for line in listed)
 
 
