@@ -43,11 +43,6 @@ class NameTable:
         """A name that another recording has."""
         self._insert((None, None, None, name.casefold()))
 
-    def finish(self) -> Iterator[tuple[str, int]]:
-        """The name of each file, and its place."""
-        self.settle()
-        yield from self.names()
-
     def names(self) -> Iterator[tuple[str, int]]:
         """The name of each file, and its place, once they are settled."""
         yield from self._table.execute("SELECT id, place FROM names WHERE id IS NOT NULL ORDER BY place")

@@ -24,7 +24,8 @@ def make_ids(paths: list[Path]) -> list[str]:
     names = NameTable()
     for place, path in enumerate(paths):
         names.add(place, path)
-    return [name for name, _ in names.finish()]
+    names.settle()
+    return [name for name, _ in names.names()]
 
 
 def noise(seconds: float, rate: int = 16000, channels: int = 2, seed: int = 1) -> np.ndarray:
