@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from speechdlm_ext.asr import USAGE, RecogniserOptions
+from speechdlm_ext.asr.ctc_decoding import BeamOptions
 from speechdlm_ext.commands.units import add_worker_option
 from speechdlm_ext.errors import InputError, run_command
 from speechdlm_ext.io.sharding import add_shard_option, find_shard
@@ -31,6 +32,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--asr", metavar="KIND:MODEL", help=f"recogniser: {USAGE}")
     parser.add_argument("--language", default="", help="of the speech, for recognisers that are told it (Whisper: en)")
     parser.add_argument("--prompt", default="", help="text that comes before, for recognisers that take one (Whisper)")
+    parser.add_argument(
+        "--lm-model", default="", metavar="FILE", help="CTC: beam search with this KenLM file over words"
+    )
+    parser.add_argument(
+        "--lexicon",
+        default="",
+        metavar="FILE",
+        help="CTC: words that can be recognised, one a line (default: of the ARPA)",
+    )
+    parser.add_argument("--beam", type=int, default=0, metavar="N", help="CTC: hypotheses that beam search keeps (50)")
+    parser.add_argument("--lm-weight", type=float, default=1.0, help="of the language model (default: %(default)s)")
+    parser.add_argument("--word-score", type=float, default=0.0, help="added for each word (default: %(default)s)")
     parser.add_argument(
         "--asr-chunk-seconds",
         type=float,
@@ -75,8 +88,10 @@ def main() -> int:
 
     from speechdlm_ext.io.progress import follow
 
+    beam = BeamOptions(options.lm_model, options.lexicon, options.beam, options.lm_weight, options.word_score)
+    device = str(open_device(options.device))
     recogniser = RecogniserOptions(
-        options.asr, options.asr_chunk_seconds, options.language, options.prompt, str(open_device(options.device))
+        options.asr, options.asr_chunk_seconds, options.language, options.prompt, device, beam
     )
     start, seconds = time.monotonic(), 0.0
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib import metadata
 from typing import Any
 
 from speechdlm_ext.asr.base import Recogniser, Transcript, Word, transcribe_intervals
 from speechdlm_ext.asr.conv_ctc import ConvCTC
 from speechdlm_ext.asr.ctc import FairseqCTC, TorchaudioCTC
+from speechdlm_ext.asr.ctc_decoding import BeamOptions
 from speechdlm_ext.asr.pocketsphinx import Pocketsphinx
 from speechdlm_ext.asr.salm import SALMRecogniser
 from speechdlm_ext.asr.transformers import TransformersASR
@@ -35,6 +36,7 @@ class RecogniserOptions:
         chunk_seconds: that are recognised at once.
         language, prompt: passed to recognisers that take them.
         device: by default a GPU where there is one.
+        beam: how recognisers by CTC are decoded; default: greedily.
     """
 
     spec: str = ""
@@ -42,6 +44,7 @@ class RecogniserOptions:
     language: str = ""
     prompt: str = ""
     device: str | None = None
+    beam: BeamOptions = BeamOptions()
 
     def __post_init__(self) -> None:
         if not 1 <= self.chunk_seconds < float("inf"):
@@ -72,6 +75,8 @@ def build_recogniser(options: RecogniserOptions | str) -> Recogniser:
         raise InputError(f"--{refused[0]} {given[refused[0]]}: the recogniser {kind} takes none")
     recogniser = RECOGNISERS[kind].from_spec(model, options.device, **given)
     recogniser.chunk_seconds = options.chunk_seconds
+    if options.beam.wanted:
+        recogniser.search_with(options.beam)
     _cached[options] = recogniser, file_stamps(recogniser)
     return recogniser
 
@@ -85,7 +90,8 @@ def describe_recogniser(options: RecogniserOptions) -> list[Any] | None:
     if not options.spec:
         return None
     version = metadata.version("pocketsphinx") if options.spec == "pocketsphinx" else ""  # its weights come with it
-    passed = [one for one in (options.language, options.prompt) if one]
+    passed: list[Any] = [one for one in (options.language, options.prompt) if one]
+    passed += [list(astuple(options.beam))] if options.beam.wanted else []
     return [options.spec, options.chunk_seconds, version, file_stamps(build_recogniser(options)), *passed]
 
 

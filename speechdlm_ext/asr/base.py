@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.asr.chunks import cut_at_silences
+from speechdlm_ext.errors import InputError
 from speechdlm_ext.metrics.intervals import Interval
 
 if TYPE_CHECKING:
     import torch
+
+    from speechdlm_ext.asr.ctc_decoding import BeamOptions
 
 SAMPLE_RATE = 16000  # Hz, of all recognisers
 MIN_SAMPLES = SAMPLE_RATE // 10  # less is shorter than a phone, and is not recognised
@@ -75,6 +78,10 @@ class Recogniser(ABC):
         Raises:
             InputError: it is not installed, or its weights are missing or invalid.
         """
+
+    def search_with(self, beam: BeamOptions) -> None:
+        """Decode by a beam search from now on; raises :class:`InputError` where there is none, or a file is missing."""
+        raise InputError(f"--lm-model, --lexicon, --beam: the recogniser {self.kind} has no beam search, ctc has")
 
     @abstractmethod
     def transcribe(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[Transcript]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from speechdlm_ext.asr.base import LAUGHTER, Recogniser, Transcript, Word
-from speechdlm_ext.asr.ctc_decoding import Hypothesis, greedy, timed_words
+from speechdlm_ext.asr.ctc_decoding import BeamOptions, BeamSearch, Hypothesis, greedy, timed_words
 from speechdlm_ext.modules.devices import open_device
 
 if TYPE_CHECKING:
@@ -18,21 +18,25 @@ CHUNK_SECONDS = 25.0
 
 
 class ConvCTC(Recogniser):
-    """A CTC model of the task ``speech_recognition``, decoded greedily; a row in a batch has the text it has alone.
+    """A CTC model of the task ``speech_recognition``; a row in a batch has the text it has alone.
 
     Args:
         model: that predicts text.
         device: by default a GPU where there is one.
+        beam: how it is decoded; default: greedily.
     """
 
     kind: ClassVar[str] = "ctc"
     usage: ClassVar[str] = "ctc:CHECKPOINT_OR_NEMO_OR_NAME"
     chunk_seconds: float = CHUNK_SECONDS
 
-    def __init__(self, model: SpeechModel, device: str | None = None) -> None:
+    def __init__(self, model: SpeechModel, device: str | None = None, beam: BeamOptions | None = None) -> None:
         self.model, self.device = model, open_device(device)
         self.network = model.network.to(self.device)
         self.files = (model.path,)
+        self._search: BeamSearch | None = None
+        if beam is not None and beam.wanted:
+            self.search_with(beam)
         self.supports_laughter = any(LAUGHTER.fullmatch(symbol) for symbol in model.symbols)
 
     @classmethod
@@ -42,6 +46,12 @@ class ConvCTC(Recogniser):
         from speechdlm_ext.modules.conv_speech import TEXT
 
         return cls(load_speech_model(model, TEXT), device)
+
+    def search_with(self, beam: BeamOptions) -> None:
+        """See :meth:`Recogniser.search_with`."""
+        assert self.model.tokenizer is not None
+        self._search = beam.search(self.model.symbols, self.model.tokenizer.split)
+        self.files = (self.model.path, *beam.files)
 
     @property
     def frame_shift(self) -> float:
@@ -61,7 +71,10 @@ class ConvCTC(Recogniser):
 
         with torch.inference_mode():
             scores, frames = self.network(waves.to(self.device), torch.tensor(lengths, device=self.device))
-        return greedy(scores, frames), (scores, frames)
+        if self._search is None:
+            return greedy(scores, frames), (scores, frames)
+        found = [each[0] for each in self._search(scores, frames.tolist())]
+        return found, (scores, frames)
 
     def transcript(self, found: Hypothesis) -> Transcript:
         """Text and words with times of a hypothesis."""

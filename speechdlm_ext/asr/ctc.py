@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from speechdlm_ext.asr.base import LAUGHTER, SAMPLE_RATE, Recogniser, Transcript, Word
-from speechdlm_ext.asr.ctc_decoding import greedy, timed_words
+from speechdlm_ext.asr.ctc_decoding import BeamOptions, BeamSearch, greedy, timed_words
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.modules.devices import open_device
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CTC(Recogniser):
-    """A CTC model that is decoded greedily, without a language model.
+    """A CTC model that is decoded greedily, or by a beam search.
 
     Attributes:
         labels: text of each label; label 0 is the blank, and ``|`` separates words.
@@ -27,6 +27,12 @@ class CTC(Recogniser):
 
     labels: tuple[str, ...]
     normalise: bool
+    _search: BeamSearch | None = None
+
+    def search_with(self, beam: BeamOptions) -> None:
+        """See :meth:`Recogniser.search_with`."""
+        self._search = beam.search(self.labels[1:], list, blank=0)
+        self.files = (*self.files, *beam.files)
 
     @abstractmethod
     def emissions(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
@@ -41,7 +47,8 @@ class CTC(Recogniser):
         """See :meth:`Recogniser.transcribe`."""
         found = []
         for scores, length in zip(self.emissions(waves, lengths), lengths, strict=True):
-            words = greedy_words(scores, self.labels, length / SAMPLE_RATE / max(1, len(scores)))
+            shift = length / SAMPLE_RATE / max(1, len(scores))
+            words = ctc_words(scores, self.labels, shift, self._search)
             found.append(Transcript(" ".join(word.text for word in words), tuple(words)))
         return found
 
@@ -56,18 +63,24 @@ class CTC(Recogniser):
         return waves.to(device)
 
 
-def greedy_words(emissions: torch.Tensor, labels: tuple[str, ...], frame_shift: float) -> list[Word]:
+def ctc_words(
+    emissions: torch.Tensor, labels: tuple[str, ...], frame_shift: float, search: BeamSearch | None = None
+) -> list[Word]:
     """Words of the most likely labels: repetitions are merged, then blanks (label 0) dropped; ``|`` separates words.
 
     Args:
         emissions: scores of each frame (T, K).
         labels: K of them.
         frame_shift: seconds.
+        search: finds the labels; default: those that are most likely in each frame.
 
     Returns:
         Words from the first frame of their first label to the last of their last one.
     """
-    found = greedy(emissions[None], [len(emissions)], blank=0)[0]
+    if search is None:
+        found = greedy(emissions[None], [len(emissions)], blank=0)[0]
+    else:
+        found = search(emissions[None].log_softmax(-1), [len(emissions)])[0][0]
     return timed_words([labels[label] for label in found.symbols], found.starts, found.ends, frame_shift)
 
 

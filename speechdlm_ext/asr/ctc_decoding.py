@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -182,15 +183,19 @@ class BeamSearch:
         import torch
 
         found = []
-        for row, count in zip(log_probs.detach().float().cpu(), lengths, strict=True):
-            frames = row[: int(count)]
+        counts = lengths.tolist() if isinstance(lengths, torch.Tensor) else lengths
+        for row, count in zip(log_probs.detach().float().cpu(), counts, strict=True):
+            if not count:
+                found.append([Hypothesis((), (), (), 0.0)])
+                continue
+            frames = row[:count]
             if self._words and self._boundary is not None:  # a word ends with the boundary, the last one, too
                 end = frames.new_full((1, frames.shape[1]), _IMPOSSIBLE)
                 end[:, self._boundary] = 0.0
                 frames = torch.cat([frames, end])
             frames = frames.contiguous()
             results = self._decoder.decode(frames.data_ptr(), *frames.shape)
-            found.append([self._hypothesis(each.tokens, int(count), each.score) for each in results[:best]])
+            found.append([self._hypothesis(each.tokens, count, each.score) for each in results[:best]])
         return found
 
     def _hypothesis(self, path: Sequence[int], count: int, score: float) -> Hypothesis:
@@ -198,6 +203,72 @@ class BeamSearch:
         inside = [index for index, symbol in enumerate(found.symbols) if symbol != self._boundary]
         kept = slice(inside[0], inside[-1] + 1) if inside else slice(0)
         return Hypothesis(found.symbols[kept], found.starts[kept], found.ends[kept], score)
+
+
+@dataclass(frozen=True)
+class BeamOptions:
+    """How CTC is decoded where it is not greedily; all defaults: greedily.
+
+    Attributes:
+        lm_model: file of a language model of KenLM over words: ARPA, or binary with ``lexicon``.
+        lexicon: file of the words that can be recognised, one a line, each alone or followed by its symbols; default:
+            those of an ARPA file; without that either, any text.
+        beam_size: hypotheses that are kept; 0: as many as :class:`BeamSearch` has by default.
+        lm_weight: of the language model's log10 probabilities.
+        word_score: added for each word.
+    """
+
+    lm_model: str = ""
+    lexicon: str = ""
+    beam_size: int = 0
+    lm_weight: float = 1.0
+    word_score: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 0 or not np.isfinite([self.lm_weight, self.word_score]).all():
+            raise InputError(
+                f"beam of {self.beam_size}, --lm-weight {self.lm_weight}, --word-score {self.word_score}: expected a "
+                "number from 1 up, and finite ones"
+            )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a beam search."""
+        return bool(self.lm_model or self.lexicon or self.beam_size)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What it reads."""
+        return tuple(Path(name) for name in (self.lm_model, self.lexicon) if name)
+
+    def search(self, symbols: Sequence[str], split: Callable[[str], Sequence[str]], blank: int = -1) -> BeamSearch:
+        """The search for a model's symbols (see :class:`BeamSearch`); ``split`` spells words.
+
+        Raises:
+            InputError: as :class:`BeamSearch`, or the lexicon is missing or empty.
+        """
+        spellings = _read_lexicon(Path(self.lexicon)) if self.lexicon else {}
+        return BeamSearch(
+            symbols,
+            blank,
+            Path(self.lm_model) if self.lm_model else None,
+            list(spellings) or None,
+            lambda word: spellings.get(word) or split(word),
+            **({"beam_size": self.beam_size} if self.beam_size else {}),
+            lm_weight=self.lm_weight,
+            word_score=self.word_score,
+        )
+
+
+def _read_lexicon(path: Path) -> dict[str, list[str]]:
+    """The words of a file and, where they follow, their symbols, without the boundary at the end."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no list of words ({one_line(error)})") from None
+    if not lines:
+        raise InputError(f"{path}: no words in it; one a line is expected")
+    return {word: [s for s in symbols if s not in WORD_BOUNDARIES] for word, *symbols in lines}
 
 
 def unigrams(path: Path) -> list[str]:

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 from speechdlm_ext.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from speechdlm_ext.asr.speech_model import SpeechModel
 
 
 class WindowedScores:
@@ -89,3 +92,67 @@ class GrowingText:
         self._before = int(whole[-1])
         found: list[int] = labels[kept].tolist()
         return found
+
+
+class TextStream:
+    """The text of sound that still goes on; greedy, so that what was given is never taken back.
+
+    ::
+
+        stream = model.streaming()
+        for chunk in microphone:  # (n,) at the model's rate, any n
+            print(stream.step(chunk), end="")
+        print(stream.finish())
+
+    Args:
+        model: that predicts text.
+        chunk_seconds: that are recognised at once; the delay is this and ``right_seconds``.
+        left_seconds, right_seconds: sound before and behind them that the model sees, too.
+
+    Attributes:
+        text: of the recording so far.
+
+    Raises:
+        InputError: a number is below what is possible.
+    """
+
+    def __init__(
+        self, model: SpeechModel, chunk_seconds: float = 1.0, left_seconds: float = 4.0, right_seconds: float = 1.0
+    ) -> None:
+        self.model, network = model, model.network
+        hop = network.preprocessor.featurizer.hop * network.encoder.stride
+        frames = [round(s * network.frame_rate) for s in (chunk_seconds, left_seconds, right_seconds)]
+        self._scores, self._labels = WindowedScores(self._window, hop, *frames), GrowingText()
+        self._symbols: list[str] = []
+        self.text = ""
+
+    def step(self, chunk: Tensor) -> str:
+        """Add sound (n,), full scale ±1; returns the text that is new, which may begin with a space."""
+        if chunk.dim() != 1 or not chunk.is_floating_point():
+            raise InputError(f"sound of shape {tuple(chunk.shape)} and {chunk.dtype}: (n,) of floats is expected")
+        return self._add(self._scores.feed(chunk.to(self._device).float()))
+
+    def finish(self) -> str:
+        """End the recording: the rest of its text. The next sound is that of another one."""
+        new = self._add(self._scores.finish())
+        self._labels, self._symbols, self.text = GrowingText(), [], ""
+        return new
+
+    def _add(self, scores: list[Tensor]) -> str:
+        assert self.model.tokenizer is not None
+        self._symbols += [self.model.symbols[label] for part in scores for label in self._labels.feed(part)]
+        before, self.text = self.text, self.model.tokenizer.join(self._symbols)
+        return self.text[len(before) :]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.network.parameters()).device
+
+    def _window(self, wave: Tensor) -> Tensor:
+        """Log-probabilities (T, V + 1) of a window (N,)."""
+        import torch
+
+        length = torch.tensor([len(wave)])
+        with torch.inference_mode():
+            scores = self.model.network(wave[None], length.to(wave.device)).scores
+        return scores[0, : int(self.model.network.output_frames(length))]

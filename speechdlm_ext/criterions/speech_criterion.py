@@ -1,20 +1,33 @@
 """Losses of speech recognition: CTC, and cross entropy of labels of clips or frames."""
 
+import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
+from fairseq import metrics
 from fairseq.criterions import register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from torch import Tensor
 
 from speechdlm_ext.asr.ctc_decoding import greedy
-from speechdlm_ext.criterions.summed_criterion import SummedCriterion, precise
+from speechdlm_ext.criterions.summed_criterion import SummedCriterion, log_means, precise
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.metrics.classification import BinaryFigures, auroc, binary_figures, confusion, score_histograms
 from speechdlm_ext.metrics.words import count_errors
 from speechdlm_ext.modules.conv_speech import FRAMES, TEXT
 from speechdlm_ext.modules.padding import frame_mask
+from speechdlm_ext.neural_types import (
+    LabelsType,
+    LengthsType,
+    LogitsType,
+    LogprobsType,
+    LossType,
+    NeuralType,
+    typecheck,
+)
 
 REDUCTIONS = ("mean_batch", "mean_volume", "mean", "sum")
 
@@ -56,7 +69,7 @@ class CTCCriterion(SummedCriterion):
         if task.target != TEXT:
             raise InputError(f"criterion speech_ctc is for --target {TEXT}, found {task.target}: use speech_labels")
         self.reduction, self.zero_infinity = str(getattr(ctc_reduction, "value", ctc_reduction)), not no_zero_infinity
-        self.dictionary = task.target_dictionary
+        self.dictionary, self.validation = task.target_dictionary, task.validation
 
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
         """The loss of a batch, the sample size by which gradients are divided, and the sums for the logs."""
@@ -64,15 +77,7 @@ class CTCCriterion(SummedCriterion):
         targets, rows = sample["target"], sample["nsentences"]
         sizes = torch.tensor(sample["target_lengths"])
         frames = model.output_frames(torch.tensor(sample["samples"]))  # on the CPU: the loss does not wait for a device
-        losses = F.ctc_loss(
-            precise(log_probs).transpose(0, 1),
-            targets,
-            frames,
-            sizes,
-            self.dictionary.pad(),
-            "none",
-            self.zero_infinity,
-        )
+        losses = self.losses(precise(log_probs), targets, frames, sizes)
         symbols = int(sizes.sum())
         nll = losses.detach().sum()
         scaled = losses / sizes.clamp(min=1).to(losses) if self.reduction == "mean" else losses
@@ -86,13 +91,28 @@ class CTCCriterion(SummedCriterion):
             logs.update(self._errors(log_probs.detach(), lengths, sample))
         return loss, size, logs
 
+    @typecheck(
+        {
+            "log_probs": NeuralType(("B", "T", "D"), LogprobsType()), "targets": NeuralType(("B", "T"), LabelsType()),
+            "lengths": NeuralType(("B",), LengthsType()), "target_lengths": NeuralType(("B",), LengthsType()),
+        },
+        {"losses": NeuralType(("B",), LossType())},
+        positional=True,
+    )  # fmt: skip
+    def losses(self, log_probs: Tensor, targets: Tensor, lengths: Tensor, target_lengths: Tensor) -> Tensor:
+        """Negative log-likelihood in nats of each row's target (B, L) by log-probabilities (B, T, V + 1)."""
+        steps = log_probs.transpose(0, 1)
+        return F.ctc_loss(steps, targets, lengths, target_lengths, self.dictionary.pad(), "none", self.zero_infinity)
+
     def _errors(self, log_probs: Tensor, lengths: Tensor, sample: dict[str, Any]) -> dict[str, int]:
         """Edit distances of the greedy texts, by words and by characters."""
         sums = {"word_errors": 0, "words": 0, "character_errors": 0, "characters": 0}
-        for found, target, size in zip(
-            greedy(log_probs, lengths), sample["target"].tolist(), sample["target_lengths"], strict=True
-        ):
+        for number, found, target, size in zip(
+            sample["id"].tolist(), greedy(log_probs, lengths), sample["target"].tolist(), sample["target_lengths"],
+            strict=True,
+        ):  # fmt: skip
             expected, text = self.dictionary.text(target[:size]), self.dictionary.text(found.symbols)
+            self.validation.add(number, expected, text)
             for name, count in count_errors(expected, text)._asdict().items():
                 sums[name] += count
         return sums
@@ -111,17 +131,15 @@ class LabelCriterionConfig(FairseqDataclass):
 class LabelCriterion(SummedCriterion):
     """Mean cross entropy of the labels of clips, or of frames.
 
-    In the logs: ``loss`` in nats, ``nll_loss`` in bits; ``accuracy`` in percent; with two labels also ``precision``,
-    ``recall`` and ``f1`` in percent of the second one (speech, of a detector).
+    In the logs: ``loss`` in nats, ``nll_loss`` in bits; ``accuracy`` in percent. In validation with two labels also
+    ``precision``, ``recall``, ``f1`` and ``auroc`` in percent of the second one (speech, of a detector), over all that
+    was validated; nan where nothing is labelled so or found. Counts of what was taken for what go to the task.
     """
 
     figures = (
         ("loss", "loss", "sample_size", "as it is"),
         ("nll_loss", "loss", "sample_size", "bits"),
         ("accuracy", "correct", "labels", "percent"),
-        ("precision", "hits", "found", "percent"),
-        ("recall", "hits", "true", "percent"),
-        ("f1", "hits", "f1_count", "percent"),
     )
 
     def __init__(self, task: Any, label_weights: Optional[str]) -> None:
@@ -144,23 +162,67 @@ class LabelCriterion(SummedCriterion):
         target = sample["target"][:, 0]
         if self.frames:
             target = frames_labels(sample["target"], sample["target_lengths"], lengths, logits.shape[1])
-        logits, target = precise(logits).flatten(0, -2), target.flatten()
+        logits = precise(logits)
         weights = None if self.weights is None else self.weights.to(logits)
-        loss = F.cross_entropy(logits, target, weights, ignore_index=IGNORED, reduction="sum")
+        loss = self.cross_entropy(logits, target, weights)
+        logits, target = logits.flatten(0, -2), target.flatten()
         valid, best = target.ne(IGNORED), logits.argmax(-1)
         size = valid.sum() if weights is None else weights[target.clamp(min=0)].where(valid, 0.0).sum()
         logs: dict[str, Any] = {
             "loss": loss.detach(), "correct": (best.eq(target) & valid).sum(), "labels": valid.sum(),
             "ntokens": sample["ntokens"], "nsentences": sample["nsentences"], "sample_size": size,
         }  # fmt: skip
-        if self.labels == 2:
-            found, true = best.eq(1) & valid, target.eq(1)
-            logs.update(
-                hits=(found & true).sum(), found=found.sum(), true=true.sum(), f1_count=(found.sum() + true.sum()) / 2
-            )
+        if not model.training:
+            target = target.clamp(min=0)
+            logs[CONFUSION] = confusion(target, best, self.labels, valid)
+            if self.labels == 2:
+                logs[HISTOGRAMS] = score_histograms(logits.softmax(-1)[:, 1], target, valid)
         return loss, size, logs
 
+    @property
+    def input_types(self) -> dict[str, NeuralType]:
+        """Of :meth:`cross_entropy`."""
+        axes = ("B", "T") if self.frames else ("B",)
+        return {
+            "logits": NeuralType((*axes, "D"), LogitsType()), "labels": NeuralType(axes, LabelsType()),
+            "weights": NeuralType(("D",), optional=True),
+        }  # fmt: skip
 
+    @property
+    def output_types(self) -> dict[str, NeuralType]:
+        """Of :meth:`cross_entropy`."""
+        return {"loss": NeuralType((), LossType())}
+
+    @typecheck(positional=True)
+    def cross_entropy(self, logits: Tensor, labels: Tensor, weights: Optional[Tensor]) -> Tensor:
+        """The sum over clips or frames, in nats, of logits (B, V) or (B, T, V) and labels (B,) or (B, T)."""
+        flat, labels = logits.flatten(0, -2), labels.flatten()
+        return F.cross_entropy(flat, labels, weights, ignore_index=IGNORED, reduction="sum")
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
+        """Log means, and figures of tables that are summed over batches and workers."""
+        log_means([{k: v for k, v in log.items() if k not in _TABLES} for log in logging_outputs], *cls.figures)
+        for name in _TABLES:
+            if tables := [log[name].cpu() for log in logging_outputs if name in log]:
+                metrics.log_scalar_sum(f"_{name}", torch.stack(tables).sum(0).double())
+                if name == HISTOGRAMS:
+                    metrics.log_derived("auroc", lambda meters: _percent(auroc(meters["_" + HISTOGRAMS].sum)))
+                elif len(tables[0]) == 2:
+                    for figure in BinaryFigures._fields:
+                        metrics.log_derived(figure, partial(_binary_figure, figure))
+
+
+def _binary_figure(name: str, meters: Any) -> float:
+    return _percent(getattr(binary_figures(meters["_" + CONFUSION].sum), name))
+
+
+def _percent(share: Optional[float]) -> float:
+    return math.nan if share is None else round(100 * share, 6)
+
+
+CONFUSION, HISTOGRAMS = "confusion", "histograms"
+_TABLES = (CONFUSION, HISTOGRAMS)
 IGNORED = -100
 
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from speechdlm_ext.asr.base import Word
 from speechdlm_ext.asr.chunks import cut_at_silences
 from speechdlm_ext.asr.conv_ctc import CHUNK_SECONDS, ConvCTC
-from speechdlm_ext.asr.ctc_decoding import Hypothesis
+from speechdlm_ext.asr.ctc_decoding import BeamOptions, Hypothesis
 from speechdlm_ext.asr.speech_model import SpeechModel, load_speech_model
+from speechdlm_ext.asr.streaming import TextStream
 from speechdlm_ext.checkpoints.conv_speech import write_speech_nemo
 from speechdlm_ext.data.speech_dataset import Utterance, read_utterance, read_utterances
 from speechdlm_ext.errors import InputError
@@ -24,6 +25,7 @@ from speechdlm_ext.modules.conv_speech import FRAMES, LABEL, TEXT, ConvSpeech
 
 Sound = Union[str, "os.PathLike[str]", NDArray[Any], Tensor]
 _MANIFESTS = (".json", ".jsonl")
+_WITHOUT_EFFECT = {"verbose", "use_lhotse", "augmentor", "override_config", "partial_hypothesis"}  # arguments of NeMo's
 T = TypeVar("T")
 
 
@@ -31,7 +33,7 @@ class Transcription(str):
     """The text of one recording: a string, that has ``.text``, too.
 
     Attributes:
-        score: sum of the log-probabilities of the frames that are not blank.
+        score: sum of the log-probabilities of the frames that are not blank; of a beam search its own score.
         words: with times in seconds.
         timestamp: with ``timestamps=True`` NeMo's form, ``{"char": [...], "word": [...], "segment": [...]}``, each item
             with ``start`` and ``end`` in seconds and ``start_offset``, ``end_offset`` in frames; else empty. An item
@@ -168,6 +170,11 @@ class CTCModel(_Model):
         channel_selector: int | None = None,
         timestamps: bool = False,
         paths2audio_files: Sequence[Sound] | None = None,
+        lm_model: str | os.PathLike[str] = "",
+        lexicon: str | os.PathLike[str] = "",
+        beam_size: int = 0,
+        lm_weight: float = 1.0,
+        word_score: float = 0.0,
         **unused: Any,
     ) -> list[Transcription]:
         """Recognise recordings; recordings longer than 25 s are cut at silences.
@@ -183,6 +190,8 @@ class CTCModel(_Model):
             channel_selector: channel from 0 of recordings with several.
             timestamps: times of characters and words, too.
             paths2audio_files: older name of ``audio``.
+            lm_model, lexicon, beam_size, lm_weight, word_score: of a beam search, see :class:`.BeamOptions`; without
+                the first three, the most likely symbol of each frame is taken.
 
         Returns:
             Texts in the order of the recordings.
@@ -190,10 +199,13 @@ class CTCModel(_Model):
         Raises:
             InputError: no audio, an unreadable file, or several channels and none selected.
         """
+        if strange := sorted(unused.keys() - _WITHOUT_EFFECT):
+            raise TypeError(f"transcribe: argument {strange[0]} is unknown")
         if batch_size < 1:
             raise InputError(f"transcribe: batch_size {batch_size}, 1 or more is expected")
         waves = self._waves(paths2audio_files if audio is None else audio, channel_selector)
-        recogniser = ConvCTC(self.model, str(self.device))
+        beam = BeamOptions(os.fspath(lm_model), os.fspath(lexicon), beam_size, lm_weight, word_score)
+        recogniser = ConvCTC(self.model, str(self.device), beam)
         rate = self.network.sample_rate
         chunks = [
             (row, first, wave[first:last])
@@ -213,6 +225,12 @@ class CTCModel(_Model):
                 probabilities = None if kept is None else kept[number, :count].clone()
                 found[row].append((first, hypotheses[number], probabilities, count))
         return [self._joined(recogniser, sorted(parts, key=lambda part: part[0]), timestamps) for parts in found]
+
+    def streaming(
+        self, chunk_seconds: float = 1.0, left_seconds: float = 4.0, right_seconds: float = 1.0
+    ) -> TextStream:
+        """Recognise sound as it arrives; see :class:`.TextStream`."""
+        return TextStream(self.model, chunk_seconds, left_seconds, right_seconds)
 
     def _joined(self, recogniser: ConvCTC, parts: list[Any], timestamps: bool) -> Transcription:
         """The text of a recording of its chunks."""

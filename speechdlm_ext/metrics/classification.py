@@ -18,9 +18,15 @@ class BinaryFigures(NamedTuple):
     f1: float | None
 
 
-def confusion(labels: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """Counts (classes, classes) by label, then by prediction; both of any one shape, on any device."""
-    return _counts(labels, predicted, classes, classes)
+def confusion(labels: Tensor, predicted: Tensor, classes: int, valid: Tensor | None = None) -> Tensor:
+    """Counts (classes, classes) by label, then by prediction; all of any one shape, on any device.
+
+    Args:
+        labels, predicted: classes.
+        classes: how many there are.
+        valid: which are counted; None: all.
+    """
+    return _counts(labels, predicted, classes, classes, valid)
 
 
 def accuracy(counts: Tensor) -> float | None:
@@ -40,16 +46,20 @@ def binary_figures(counts: Tensor, positive: int = 1) -> BinaryFigures:
     return BinaryFigures(share(hits, found), share(hits, labelled), share(2 * hits, found + labelled))
 
 
-def score_histograms(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> Tensor:
+def score_histograms(probabilities: Tensor, labels: Tensor, valid: Tensor | None = None, bins: int = BINS) -> Tensor:
     """Counts (2, bins) of the probabilities of the positive class, of negatives and of positives."""
     places = (probabilities.flatten() * bins).long().clamp_(0, bins - 1)
-    return _counts(labels, places, 2, bins)
+    return _counts(labels, places, 2, bins, valid)
 
 
-def _counts(rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
+def _counts(rows: Tensor, columns: Tensor, height: int, width: int, valid: Tensor | None) -> Tensor:
     places = rows.flatten().long() * width + columns.flatten().long()
+    ones = torch.ones_like(places)
+    if valid is not None:
+        ones = valid.flatten().long()
+        places = places.masked_fill(ones == 0, 0)
     counts = torch.zeros(height * width, dtype=torch.long, device=places.device)
-    return counts.scatter_add_(0, places, torch.ones_like(places)).view(height, width)
+    return counts.scatter_add_(0, places, ones).view(height, width)
 
 
 def auroc(histograms: Tensor) -> float | None:

@@ -29,12 +29,18 @@ PUBLISHED = {
                 "stt_en_quartznet15x5", "stt_en_jasper10x5dr", "stt_ca_quartznet15x5", "stt_it_quartznet15x5",
                 "stt_fr_quartznet15x5", "stt_es_quartznet15x5", "stt_de_quartznet15x5", "stt_pl_quartznet15x5",
                 "stt_ru_quartznet15x5", "stt_en_citrinet_256", "stt_en_citrinet_512", "stt_en_citrinet_1024",
+                "stt_zh_citrinet_512",
                 "vad_telephony_marblenet", "vad_marblenet", "commandrecognition_en_matchboxnet3x1x64_v1",
                 "commandrecognition_en_matchboxnet3x2x64_v1", "commandrecognition_en_matchboxnet3x1x64_v2",
                 "commandrecognition_en_matchboxnet3x2x64_v2",
             ),
-            "1.0.0": ("stt_es_citrinet_512",),
+            "1.0.0": (
+                "stt_es_citrinet_512", "stt_en_citrinet_256_gamma_0_25", "stt_en_citrinet_512_gamma_0_25",
+                "stt_en_citrinet_1024_gamma_0_25", "stt_zh_citrinet_1024_gamma_0_25",
+            ),
+            "1.5": ("stt_fr_citrinet_1024_gamma_0_25",),
             "1.5.0": ("stt_de_citrinet_1024",),
+            "1.8.0": ("stt_es_citrinet_1024_gamma_0_25",),
             "1.10.0": ("vad_multilingual_marblenet",),
             "1.20.0": ("vad_multilingual_frame_marblenet",),
         }.items()
@@ -96,7 +102,10 @@ def of_nemo(file: NemoFile) -> LoadedNetwork:
     """The network of a file of one of :data:`CLASSES`; raises :class:`InputError` for others, or a damaged one."""
     file.expect(*CLASSES)
     target, decoder = CLASSES[file.kind], file.config.get("decoder") or {}
-    labels = (decoder.get("params") or decoder).get("vocabulary") if target == TEXT else file.config.get("labels")
+    decoder = decoder.get("params") or decoder  # before 1.0 there was a level more
+    if (pooling := decoder.get("pooling_type", "avg")) != "avg":
+        raise InputError(f"{file.path}: decoder with pooling_type {pooling} is not supported, avg is expected")
+    labels = decoder.get("vocabulary") if target == TEXT else file.config.get("labels")
     symbols = ["|" if label == " " and target == TEXT else str(label) for label in labels or ()]
     vocabulary: dict[str, Any] = {"target": target, "symbols": symbols}
     if target == TEXT:

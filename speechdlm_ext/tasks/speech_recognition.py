@@ -8,12 +8,14 @@ from typing import Any, Optional
 import torch
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.distributed.utils import get_global_rank
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
-from speechdlm_ext.asr.ctc_decoding import greedy
+from speechdlm_ext.asr.ctc_decoding import BeamOptions, BeamSearch, greedy
 from speechdlm_ext.asr.speech_model import describe, vocabulary_of
 from speechdlm_ext.asr.text_tokenizer import CharacterTokenizer, TextTokenizer, load_tokenizer
+from speechdlm_ext.criterions.speech_criterion import CONFUSION
 from speechdlm_ext.data.speech_dataset import (
     SpeechDataset,
     encode_labels,
@@ -27,6 +29,7 @@ from speechdlm_ext.data.symbol_dictionary import SymbolDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.conv_speech import FRAMES, LABEL, TARGETS, TEXT
 from speechdlm_ext.modules.conv_speech_files import STATE
+from speechdlm_ext.tasks.validation_log import ValidationLog
 
 logger = logging.getLogger(__name__)
 _LABELS = "labels.txt"
@@ -64,7 +67,20 @@ class SpeechRecognitionConfig(FairseqDataclass):
     unknown_characters: ChoiceEnum(["refuse", "drop"]) = field(  # type: ignore[valid-type]
         default="refuse", metadata={"help": "what to do with characters outside the vocabulary"}
     )
+    lm_model: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "decode by beam search (--beam, --nbest) with a language model over words (--lm-weight), KenLM's "
+            "ARPA, or binary with --lexicon"
+        },
+    )
+    lexicon: Optional[str] = field(
+        default=None,
+        metadata={"help": "decode by beam search over these words, one a line (default: those of an ARPA file)"},
+    )
+    word_score: float = field(default=0.0, metadata={"help": "added for each word in beam search"})
     seed: int = II("common.seed")
+    tensorboard_logdir: Optional[str] = II("common.tensorboard_logdir")
 
 
 @register_task("speech_recognition", dataclass=SpeechRecognitionConfig)
@@ -74,6 +90,7 @@ class SpeechRecognitionTask(FairseqTask):
     Attributes:
         target: what is recognised.
         network: the configuration of the model that was built; None before.
+        validation: where the criterion puts texts.
     """
 
     cfg: SpeechRecognitionConfig
@@ -88,6 +105,7 @@ class SpeechRecognitionTask(FairseqTask):
         self.network: Optional[dict[str, Any]] = None
         self.frame_rate: Optional[float] = None
         self.speeds = _speeds(cfg.speeds)
+        self.validation = ValidationLog()
 
     @classmethod
     def setup_task(cls, cfg: SpeechRecognitionConfig, **kwargs: Any) -> "SpeechRecognitionTask":
@@ -182,11 +200,28 @@ class SpeechRecognitionTask(FairseqTask):
             target for target, fit in zip(targets, fits, strict=True) if fit
         ]
 
-    def build_generator(self, models: Any, args: Any, *rest: Any, **kwargs: Any) -> "GreedyDecoder":
-        """What ``fairseq-generate`` decodes with."""
+    def post_validate(self, model: Any, stats: dict[str, Any], agg: Any) -> None:
+        """Show texts and confusions when fairseq-train has validated; of several workers, the first one does."""
+        if get_global_rank() == 0:
+            counts = agg[f"_{CONFUSION}"].sum if f"_{CONFUSION}" in agg else None
+            self.validation.write(self.cfg.tensorboard_logdir, stats["num_updates"], self.symbols, counts)
+
+    def build_generator(self, models: Any, args: Any, *rest: Any, **kwargs: Any) -> "Decoder":
+        """What ``fairseq-generate`` decodes with: beam search for ``--lm-model``, ``--lexicon`` or ``--nbest`` above 1.
+
+        Raises:
+            InputError: several checkpoints, a language model without weight, or one that cannot be used.
+        """
         if len(models) != 1:
             raise InputError(f"{len(models)} checkpoints: one is expected, ensembles are not supported")
-        return GreedyDecoder(self.target)
+        best, weight = getattr(args, "nbest", 1), getattr(args, "lm_weight", 0.0)
+        if self.target != TEXT or not (self.cfg.lm_model or self.cfg.lexicon or best > 1):
+            return Decoder(self.target)
+        if self.cfg.lm_model and not weight:
+            raise InputError(f"--lm-model {self.cfg.lm_model}: pass its --lm-weight, too, 1 for instance")
+        options = BeamOptions(self.cfg.lm_model or "", self.cfg.lexicon or "", args.beam, weight, self.cfg.word_score)
+        tokenizer = self.tokenizer or CharacterTokenizer(self.symbols)
+        return Decoder(self.target, options.search(self.symbols, tokenizer.split), best)
 
     def inference_step(self, generator: Any, models: Any, sample: dict[str, Any], *rest: Any, **kwargs: Any) -> Any:
         """Hypotheses of a batch."""
@@ -226,20 +261,28 @@ class SpeechRecognitionTask(FairseqTask):
         return None
 
 
-class GreedyDecoder:
-    """The most likely label of each frame, or of a clip, as fairseq's commands want hypotheses."""
+class Decoder:
+    """Hypotheses as fairseq's commands want them: texts, or the most likely label of each frame, or of a clip.
+
+    Args:
+        target: of the task.
+        search: of texts; default: the most likely symbol of each frame.
+        best: hypotheses of each row that the search gives.
+    """
 
     symbols_to_strip_from_output: frozenset[int] = frozenset()
 
-    def __init__(self, target: str) -> None:
-        self.target = target
+    def __init__(self, target: str, search: Optional[BeamSearch] = None, best: int = 1) -> None:
+        self.target, self.search, self.best = target, search, best
 
     def __call__(self, model: Any, sample: dict[str, Any]) -> list[list[dict[str, Any]]]:
-        """One hypothesis for each row: ``tokens``, ``score``, ``positional_scores``."""
+        """The hypotheses of each row, best first: ``tokens``, ``score``, ``positional_scores``."""
         scores, lengths = model(**sample["net_input"])
         if self.target == TEXT:
-            found = greedy(scores, lengths)
-            return [[_hypothesis(row.symbols, row.score)] for row in found]
+            texts = (
+                self.search(scores, lengths, self.best) if self.search else [[one] for one in greedy(scores, lengths)]
+            )
+            return [[_hypothesis(one.symbols, one.score) for one in row] for row in texts]
         best, labels = scores.float().log_softmax(-1).max(-1)
         if self.target == LABEL:
             return [[_hypothesis((int(label),), float(score))] for label, score in zip(labels, best, strict=True)]

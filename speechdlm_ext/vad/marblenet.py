@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.recordings import stamp
-from speechdlm_ext.vad.base import Detector, Speech, speech_intervals
+from speechdlm_ext.vad.base import Detector, Speech
+from speechdlm_ext.vad.binarization import SMOOTHINGS, binarize, filter_intervals, smooth_overlaps
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +28,10 @@ _CONTEXT = 2.0  # seconds before and after that it sees, too
 class MarbleNet(Detector):
     """A model of frame labels, or of the label of a clip in windows: NeMo's file, a checkpoint, or a published name.
 
-    Speech begins where the probability rises above ``onset`` and ends where it falls below ``offset``. ``window`` and
-    ``shift`` (seconds) are of models of clips: each window is a clip.
+    Speech begins where the probability rises above ``onset`` and ends where it falls below ``offset``, ``pad_onset``
+    seconds earlier and ``pad_offset`` seconds later; then short speech is dropped and short silence bridged (in the
+    other order with ``speech_first=0``). ``window`` and ``shift`` (seconds) are of models of clips: each window is a
+    clip, and with ``smoothing`` (mean or median) all windows that a frame lies in decide, ``overlap`` apart.
     """
 
     name: ClassVar[str] = "marblenet"
@@ -39,9 +42,20 @@ class MarbleNet(Detector):
     offset: float = 0.5
     min_speech: float = 0.0
     min_silence: float = 0.0
-    pad: float = 0.0
+    pad_onset: float = 0.0
+    pad_offset: float = 0.0
+    speech_first: int = 1
     window: float = 0.63
     shift: float = 0.02
+    smoothing: str = "none"
+    overlap: float = 0.875
+
+    def __post_init__(self) -> None:
+        if self.smoothing not in ("none", *SMOOTHINGS) or not 0 <= self.overlap < 1:
+            raise InputError(
+                f"--vad marblenet: smoothing {self.smoothing}, overlap {self.overlap:g}; expected none, "
+                f"{' or '.join(SMOOTHINGS)}, and a share from 0 up to 1"
+            )
 
     def detect(self, wave: NDArray[np.float32], sample_rate: int) -> Speech:
         """See :meth:`Detector.detect`; other rates than the model's are resampled."""
@@ -59,15 +73,8 @@ class MarbleNet(Detector):
                     values, shift = frame_probabilities(network, channel), 1 / network.frame_rate
                 else:
                     values, shift = self._window_probabilities(network, channel), self.shift
-            found = speech_intervals(
-                values.numpy(),
-                shift,
-                max(self.onset, self.offset),
-                self.offset,
-                self.min_speech,
-                self.min_silence,
-                self.pad,
-            )
+            found = binarize(values.numpy(), shift, self.onset, self.offset, self.pad_onset, self.pad_offset)
+            found = filter_intervals(found, self.min_speech, self.min_silence, bool(self.speech_first))
             duration = wave.shape[1] / sample_rate
             speech.append([(start, min(end, duration)) for start, end in found if start < duration])
         return speech
@@ -83,12 +90,17 @@ class MarbleNet(Detector):
                 f"--vad marblenet: window {self.window:g} s, shift {self.shift:g} s; expected 0 < shift ≤ window"
             )
         padded = torch.nn.functional.pad(wave, (width // 2, width))
-        windows = padded.unfold(0, width, shift)[: max(1, len(wave) // shift)]
+        half = round(width / shift / 2) if self.smoothing != "none" else 0
+        windows = padded.unfold(0, width, shift)[: max(1, len(wave) // shift) + half]
         found = []
         for part in windows.split(max(1, round(_BATCH_SECONDS / self.window))):
             logits, _ = network(part.contiguous(), torch.full((len(part),), width))
             found.append(logits.softmax(-1)[:, 1])
-        return torch.cat(found)
+        values = torch.cat(found)
+        if self.smoothing == "none":
+            return values
+        smooth = smooth_overlaps(values.numpy(), int(width / shift + 1), self.overlap, self.smoothing)
+        return torch.from_numpy(smooth[half:])
 
 
 def frame_probabilities(network: torch.nn.Module, wave: torch.Tensor) -> torch.Tensor:

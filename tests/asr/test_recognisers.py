@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +19,12 @@ from speechdlm_ext.asr import (
     Transcript,
     Word,
     build_recogniser,
+    describe_recogniser,
     transcribe_intervals,
 )
 from speechdlm_ext.asr.chunks import cut_at_silences
-from speechdlm_ext.asr.ctc import TorchaudioCTC, greedy_words
+from speechdlm_ext.asr.ctc import TorchaudioCTC, ctc_words
+from speechdlm_ext.asr.ctc_decoding import BeamOptions
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.metrics.words import error_rates
@@ -150,8 +153,33 @@ def test_greedy_decoding() -> None:
     labels = ("-", "|", "A", "B", "")
     frames = [0, 2, 2, 0, 2, 3, 1, 1, 0, 3, 4, 3, 0]
     emissions = torch.nn.functional.one_hot(torch.tensor(frames), 5).float()
-    assert greedy_words(emissions, labels, 0.5) == [("AAB", 0.5, 3.0), ("BB", 4.5, 6.0)]
-    assert greedy_words(emissions[:0], labels, 0.5) == []
+    assert ctc_words(emissions, labels, 0.5) == [("AAB", 0.5, 3.0), ("BB", 4.5, 6.0)]
+    assert ctc_words(emissions[:0], labels, 0.5) == []
+
+
+@pytest.mark.parametrize("kind", ["torchaudio", "ctc"])
+def test_beam_search_over_words(kind: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only words of the list come out; it belongs to what the results depend on."""
+    words = tmp_path / "words.txt"
+    words.write_text("A\nAT  A T |\nTEA\n" if kind == "torchaudio" else "sea\nseas  s e a s |\ntea\n")
+    if kind == "torchaudio":
+        publish(monkeypatch, tmp_path)
+        spec, wave = "torchaudio:SMALL_ASR", WAVE
+    else:
+        spec = f"ctc:{data / 'reference/nemo/ctc_char.nemo'}"
+        wave = read_audio(data / "speech" / "ljspeech" / "LJ001-0008.flac", 16000, channels=1)[0][0].numpy()
+    beam = BeamOptions(lexicon=str(words), beam_size=20, word_score=2.0)
+    plain, search = RecogniserOptions(spec), RecogniserOptions(spec, beam=beam)
+    said = build_recogniser(search).recognise(wave)
+    assert said.text and set(said.text.split()) <= {line.split()[0] for line in words.read_text().splitlines()}
+    assert [word.text for word in said.words] == said.text.split()
+    assert all(one.start < one.end <= other.start + 1e-6 for one, other in pairwise(said.words))
+    assert str(words) in str(describe_recogniser(search)) and describe_recogniser(plain) != describe_recogniser(search)
+    with pytest.raises(InputError, match="the recogniser pocketsphinx has no beam search"):
+        build_recogniser(RecogniserOptions("pocketsphinx", beam=beam))
+    for lexicon, message in (("none.txt", "none.txt: no list of words"), (os.devnull, "no words in it")):
+        with pytest.raises(InputError, match=message):
+            build_recogniser(RecogniserOptions(spec, beam=BeamOptions(lexicon=lexicon)))
 
 
 def test_recognisers_that_cannot_be_had(tmp_path: Path) -> None:

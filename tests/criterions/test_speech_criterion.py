@@ -12,16 +12,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from speechdlm_ext.asr.speech_model import SpeechModel, load_speech_model
 from speechdlm_ext.criterions.speech_criterion import IGNORED, CTCCriterion, LabelCriterion, frames_labels
 from speechdlm_ext.data.symbol_dictionary import SymbolDictionary
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.neural_types import LossType
+from speechdlm_ext.tasks.validation_log import ValidationLog
 
 
 def task_of(model: SpeechModel) -> Any:
     dictionary = SymbolDictionary(model.symbols, model.tokenizer)
-    return SimpleNamespace(target=model.network.target, symbols=model.symbols, target_dictionary=dictionary)
+    return SimpleNamespace(
+        target=model.network.target, symbols=model.symbols, target_dictionary=dictionary, validation=ValidationLog()
+    )
 
 
 def sample_of(reference: Any) -> dict[str, Any]:
@@ -30,7 +35,7 @@ def sample_of(reference: Any) -> dict[str, Any]:
     return {
         "net_input": {"wave": wave, "lengths": lengths}, "samples": lengths.tolist(), "nsentences": len(wave),
         "target": torch.from_numpy(reference["targets"]), "target_lengths": reference["targets_len"].tolist(),
-        "ntokens": 1,
+        "ntokens": 1, "id": torch.arange(len(wave)),
     }  # fmt: skip
 
 
@@ -68,7 +73,7 @@ def test_ctc_of_one_clip(data: Path) -> None:
     wave = read_audio(data / "speech/ljspeech/LJ001-0002.flac")[0]
     sample = {
         "net_input": {"wave": wave, "lengths": torch.tensor([wave.shape[1]])}, "samples": [wave.shape[1]],
-        "nsentences": 1, "target": targets[None], "target_lengths": [len(targets)],
+        "nsentences": 1, "target": targets[None], "target_lengths": [len(targets)], "id": torch.tensor([0]),
     }  # fmt: skip
     loss, size, logs = CTCCriterion(task_of(model), "mean_batch", False)(model.network, sample)
     assert float(loss) / size == pytest.approx(wanted["loss"], rel=1e-5) and logs["impossible"] == 0
@@ -121,6 +126,10 @@ def test_label_loss_and_figures(data: Path) -> None:
     logits = torch.from_numpy(reference["logits"])
     assert float(loss) / int(size) == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-4)
     assert int(logs["correct"]) == int((logits.argmax(1) == labels).sum()) and int(logs["labels"]) == 2
+    expected = torch.zeros(5, 5, dtype=torch.long)
+    for label, best in zip(labels, logits.argmax(1), strict=True):
+        expected[label, best] += 1
+    assert torch.equal(logs["confusion"], expected) and "histograms" not in logs
     weights = [1.0, 2.0, 3.0, 4.0, 5.0]
     loss, size, _ = LabelCriterion(task_of(model), "1,2,3,4,5")(model.network, sample)
     weighted = F.cross_entropy(logits, labels, torch.tensor(weights))
@@ -129,3 +138,62 @@ def test_label_loss_and_figures(data: Path) -> None:
         LabelCriterion(task_of(model), "1,2")
     with pytest.raises(InputError, match="use speech_labels"):
         CTCCriterion(task_of(model), "mean_batch", False)
+
+
+class Given(nn.Module):
+    """A model that gives the logits it is told to."""
+
+    def __init__(self, logits: torch.Tensor, lengths: torch.Tensor) -> None:
+        super().__init__()
+        self.logits, self.lengths = logits, lengths
+
+    def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.logits, self.lengths
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_figures_of_a_detector_are_those_of_all_that_was_validated(workers: int) -> None:
+    """Not means over batches; batches of several workers are summed first, as fairseq does it. scikit-learn knows."""
+    from fairseq import metrics
+    from sklearn import metrics as known
+
+    rng = np.random.default_rng(0)
+    task = SimpleNamespace(target="frame_labels", symbols=("0", "1"))
+    criterion, labels, scores = LabelCriterion(task, None), [], []
+    with metrics.aggregate(new_root=True) as meters:
+        for batch in range(4):
+            outputs = []
+            for worker in range(workers):
+                lengths = torch.tensor([50, 20 + 5 * batch + worker])
+                target = torch.from_numpy((rng.random((2, 50)) < 0.1 + 0.2 * batch).astype(np.int64))
+                logits = torch.from_numpy(rng.normal(0, 1, (2, 50, 2)))
+                logits[..., 1] += target + 0.2 * batch
+                sample = {"net_input": {}, "target": target, "target_lengths": lengths.tolist(), "ntokens": 1}
+                outputs.append(criterion(Given(logits, lengths).eval(), {**sample, "nsentences": 2})[2])
+                for row, length in enumerate(lengths):
+                    labels += target[row, :length].tolist()
+                    scores += logits[row, :length].softmax(-1)[:, 1].tolist()
+            summed = {name: sum(one[name] for one in outputs) for name in outputs[0]}
+            LabelCriterion.reduce_metrics([summed] if batch % 2 else outputs)
+        found, predicted = meters.get_smoothed_values(), np.array(scores) > 0.5
+    wanted = known.precision_recall_fscore_support(labels, predicted, average="binary")[:3]
+    assert [found[name] for name in ("precision", "recall", "f1")] == pytest.approx([100 * x for x in wanted])
+    assert found["accuracy"] == pytest.approx(100 * known.accuracy_score(labels, predicted))
+    assert found["auroc"] == pytest.approx(100 * known.roc_auc_score(labels, scores), abs=0.1)
+    assert meters["_confusion"].sum.tolist() == known.confusion_matrix(labels, predicted).tolist()
+
+
+def test_losses_are_typed(data: Path) -> None:
+    """What goes into a loss is checked: log-probabilities of the decoder, not its logits or features."""
+    model = load_speech_model(data / "reference/nemo/ctc_char.nemo")
+    criterion = CTCCriterion(task_of(model), "mean_batch", False)
+    wave, length = torch.randn(1, 8000), torch.tensor([8000])
+    log_probs, frames = model.network(wave, length)
+    features, _ = model.network.preprocessor(wave, length)
+    target = torch.tensor([[1, 2]])
+    losses = criterion.losses(log_probs, target, frames, torch.tensor([2]))
+    assert isinstance(losses.neural_type.elements_type, LossType)
+    with pytest.raises(TypeError, match="CTCCriterion.losses, argument log_probs: found .*SpectrogramType; expected"):
+        criterion.losses(features, target, frames, torch.tensor([2]))
+    with pytest.raises(TypeError, match=r"CTCCriterion.losses, argument targets: found Tensor of shape \(2,\)"):
+        criterion.losses(log_probs, target[0], frames, torch.tensor([2]))

@@ -13,7 +13,9 @@ from speechdlm_ext.asr import RecogniserOptions, build_recogniser
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import CTCModel, SpeechClassifier
 from speechdlm_ext.io.audio import read_audio, write_audio
+from speechdlm_ext.io.nemo import NemoFile
 from speechdlm_ext.vad import build_detector
+from tests.helpers.nemo_files import changed
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,45 @@ def test_several_channels_need_a_choice(model: CTCModel, data: Path) -> None:
         model.transcribe(call, channel_selector=2)
 
 
+def test_beam_search(model: CTCModel, data: Path, sentence: Path, tmp_path: Path) -> None:
+    """A language model of words decides; hypotheses of a wide beam are at least as probable as the greedy one."""
+    words = ["sea", "seas", "tea"]
+    arpa = tmp_path / "lm.arpa"
+    lines = "".join(f"-{1 + 3 * (word != 'tea')}\t{word}\n" for word in ("<unk>", "<s>", "</s>", *words))
+    arpa.write_text(f"\\data\\\nngram 1=6\n\n\\1-grams:\n{lines}\n\\end\\\n")
+    (text,) = model.transcribe(sentence, lm_model=arpa, lm_weight=30, beam_size=20, timestamps=True)
+    assert set(text.split()) == {"tea"} and [word.text for word in text.words] == text.split()
+    both = model.transcribe([sentence, data / "speech/ljspeech/LJ001-0008.flac"], lm_model=arpa, lm_weight=30)
+    assert both[0] == model.transcribe(sentence, lm_model=arpa, lm_weight=30)[0]
+    free, greedy = model.transcribe(sentence, beam_size=50)[0], model.transcribe(sentence, return_hypotheses=True)[0]
+    assert greedy.y_sequence is not None and free.score >= float(greedy.y_sequence.max(-1).values.sum()) - 1e-3
+    with pytest.raises(TypeError, match="argument lm is unknown"):
+        model.transcribe(sentence, lm="x.arpa")
+    with pytest.raises(InputError, match="beam of -1"):
+        model.transcribe(sentence, beam_size=-1)
+
+
+def test_a_stream_has_the_text_of_the_whole(model: CTCModel, sentence: Path, tmp_path: Path) -> None:
+    """Where features are not normalised over time, but for the last frame; chunks of any size, one recording or two."""
+    plain = CTCModel.from_pretrained(
+        changed(model.model.path, tmp_path / "a.nemo", lambda f: f.config["preprocessor"].update(normalize="None"))
+    )
+    wave = torch.cat([read_audio(sentence)[0][0]] * 3)
+    (whole,) = plain.transcribe(wave)
+    stream = plain.streaming(chunk_seconds=0.4, left_seconds=1.5, right_seconds=1.5)
+    for size in (7, 3200, 100_000):
+        pieces = [stream.step(chunk) for chunk in wave.split(size)] if size > 7 else [stream.step(wave)]
+        so_far = stream.text
+        rest = stream.finish()
+        assert "".join(pieces) == so_far and so_far + rest == whole
+    stream = model.streaming()
+    assert stream.step(wave[:16000]) == "" and stream.step(wave[16000:40000]) != ""
+    with pytest.raises(InputError, match="expected a chunk of at least 1"):
+        model.streaming(chunk_seconds=0)
+    with pytest.raises(InputError, match=r"sound of shape \(2, 3\)"):
+        stream.step(torch.zeros(2, 3))
+
+
 def test_clips_alone_and_together(folder: Path) -> None:
     model = SpeechClassifier.from_pretrained(folder / "commands.nemo")
     reference = np.load(folder / "commands.npz")
@@ -189,6 +230,33 @@ def test_a_nemo_file_of_ours_is_as_nemos(shared: Path, tmp_path: Path) -> None:
                 assert ours.file(ours.config["tokenizer"][key]) == theirs.file(theirs.config["tokenizer"][key])
 
 
+def test_a_published_name(model: CTCModel, sentence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NeMo's names are looked for in the cache, before they are fetched."""
+    monkeypatch.setenv("SPEECHDLM_CACHE", str(tmp_path))
+    for name in ("QuartzNet15x5Base-En", "stt_en_citrinet_1024_gamma_0_25"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.nemo").write_bytes(model.model.path.read_bytes())
+        assert CTCModel.from_pretrained(name).transcribe(sentence) == model.transcribe(sentence)
+
+
+def test_a_tokenizer_that_does_not_belong_is_refused(shared: Path, tmp_path: Path) -> None:
+    from speechdlm_ext.asr.text_tokenizer import train_tokenizer
+
+    texts = ["seven two nine", "one two three four", "zero five six eight"]
+    other, _ = train_tokenizer(texts, "bpe", 40)
+    source = shared / "reference/nemo/asr/ctc_bpe.nemo"
+    for content, message in (
+        (other.model, "the tokenizer has 40 symbols, the model 64 others"),
+        (b"x", "not a model of"),
+    ):
+
+        def change(file: NemoFile, content: bytes = content) -> None:
+            file.files[str(file.config["tokenizer"]["model_path"]).removeprefix("nemo:")] = content
+
+        with pytest.raises(InputError, match=message):
+            CTCModel.from_pretrained(changed(source, tmp_path / "a.nemo", change))
+
+
 def test_other_files_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a model of label, text is expected"):
         CTCModel.from_pretrained(folder / "commands.nemo")
@@ -199,15 +267,6 @@ def test_other_files_are_refused(folder: Path, tmp_path: Path) -> None:
     torch.save({"model": {}}, tmp_path / "a.pt")
     with pytest.raises(InputError, match="neither a .nemo file nor a checkpoint of the task"):
         CTCModel.from_pretrained(tmp_path / "a.pt")
-
-
-def changed(folder: Path, path: Path, change: object) -> Path:
-    from speechdlm_ext.io.nemo import read_nemo, write_nemo
-
-    file = read_nemo(folder / "ctc_char.nemo")
-    change(file)  # type: ignore[operator]
-    write_nemo(path, file.config, file.weights)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -221,11 +280,12 @@ def changed(folder: Path, path: Path, change: object) -> Path:
         (lambda f: f.config["encoder"]["jasper"][0].update(filters=40), "is of another model"),
         (lambda f: f.config["preprocessor"].update(_target_="os.system"), "preprocessor system"),
         (lambda f: f.config.pop("encoder"), "no section encoder"),
+        (lambda f: f.config["decoder"].update(pooling_type="max"), "pooling_type max is not supported"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, change: object, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        CTCModel.from_pretrained(changed(folder, tmp_path / "a.nemo", change))
+        CTCModel.from_pretrained(changed(folder / "ctc_char.nemo", tmp_path / "a.nemo", change))
     assert "\n" not in str(caught.value)
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import CTCModel, SpeechClassifier
+from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.tasks.speech_recognition import SpeechRecognitionConfig, SpeechRecognitionTask
+from tests.helpers.tensorboard import texts_of
 
 pytestmark = pytest.mark.slow
 
@@ -47,9 +49,16 @@ def logged(text: str, what: str) -> dict[str, Any]:
     return found
 
 
+def language_model(path: Path, words: list[str]) -> Path:
+    """Every word equally probable, in the form of KenLM's files."""
+    lines = [f"-1.0\t{word}" for word in ("<unk>", "<s>", "</s>", *sorted(set(words)))]
+    path.write_text("\n".join(["\\data\\", f"ngram 1={len(lines)}", "", "\\1-grams:", *lines, "", "\\end\\", ""]))
+    return path
+
+
 def test_train_validate_generate(folder: Path, run_loaded: Any, checkout: Path) -> None:
     user_dir, run = ["--user-dir", checkout / "speechdlm_ext"], folder / "run"
-    words = ["fairseq-train", folder, *user_dir, "--save-dir", run, *TASK, *TRAIN]
+    words = ["fairseq-train", folder, *user_dir, "--save-dir", run, *TASK, *TRAIN, "--tensorboard-logdir", run / "tb"]
     done = run_loaded(words, env={"OMP_NUM_THREADS": "1"})
     said = done.stdout + done.stderr
     first, last = (
@@ -59,10 +68,13 @@ def test_train_validate_generate(folder: Path, run_loaded: Any, checkout: Path) 
     assert float(last["train_loss"]) < float(first["train_loss"]) / 4
     valid = logged(said, "valid")
     assert float(valid["valid_cer"]) <= 100 and valid["valid_impossible"] == "0"
+    shown = [text for _, text in texts_of(run / "tb/valid", "examples")]
+    assert shown and all(f"| {sentence} |" in shown[-1] for sentence in SENTENCES.values())
     path = ["--path", run / "checkpoint_last.pt"]
     again = run_loaded(["fairseq-validate", folder, *user_dir, *path, *TASK, "--log-format", "json"])
     assert logged(again.stdout + again.stderr, "valid")["valid_loss"] == valid["valid_loss"]
-    done = run_loaded(["fairseq-generate", folder, *user_dir, *path, *TASK, "--gen-subset", "test", "--scoring", "wer"])
+    generate = ["fairseq-generate", folder, *user_dir, *path, *TASK, "--gen-subset", "test", "--scoring", "wer"]
+    done = run_loaded(generate)
     hypotheses = dict(re.findall(r"^H-(\d+)\t[-\d.]+\t(.*)$", done.stdout, re.MULTILINE))
     targets = dict(re.findall(r"^T-(\d+)\t(.*)$", done.stdout, re.MULTILINE))
     assert [targets[str(row)] for row in range(2)] == list(SENTENCES.values())
@@ -70,6 +82,18 @@ def test_train_validate_generate(folder: Path, run_loaded: Any, checkout: Path) 
     model = CTCModel.from_pretrained(run)
     texts = model.transcribe(str(folder / "test.jsonl"))
     assert [hypotheses[str(row)].strip() for row in range(2)] == [text.text for text in texts]
+    arpa = language_model(folder / "lm.arpa", " ".join(SENTENCES.values()).split())
+    beam = ["--lm-model", arpa, "--lm-weight", "2", "--beam", "30", "--nbest", "2", "--word-score", "1"]
+    run_loaded([*generate, *beam, "--results-path", folder / "results"])
+    written = (folder / "results/generate-test.txt").read_text()
+    found = re.findall(r"^H-(\d+)\t([-\d.]+)\t(.*)$", written, re.MULTILINE)
+    best = {row: text for row, _, text in reversed(found)}
+    assert len(found) == 4 and "Generate test with beam=30: WER: " in written
+    again = model.transcribe(str(folder / "test.jsonl"), lm_model=arpa, lm_weight=2, beam_size=30, word_score=1)
+    assert [best[str(row)].strip() for row in range(2)] == [text.text for text in again]
+    assert {word for text in again for word in text.split()} <= set(" ".join(SENTENCES.values()).split())
+    failed = run_loaded([*generate, *beam[:2]], check=False)
+    assert failed.returncode == 2 and "pass its --lm-weight" in failed.stderr.splitlines()[-1]
 
 
 def test_nemos_file_as_a_checkpoint(
@@ -98,11 +122,16 @@ def test_labels(data: Path, tmp_path: Path, run_loaded: Any, checkout: Path, tar
     words = shlex.split(
         f"--arch {arch} --width 0.1 --no-spec-augment --target {target} --labels {labels} --criterion speech_labels "
         "--optimizer adam --lr 0.01 --max-update 25 --no-epoch-checkpoints --log-format json "
-        "--best-checkpoint-metric f1 --maximize-best-checkpoint-metric"
+        f"--best-checkpoint-metric {'f1' if target == 'label' else 'auroc'} --maximize-best-checkpoint-metric"
     )
     place = ["--user-dir", checkout / "speechdlm_ext", "--save-dir", tmp_path / "run"]
     done = run_loaded(["fairseq-train", tmp_path, *place, *TASK, *words], env={"OMP_NUM_THREADS": "1"})
-    assert float(logged(done.stdout + done.stderr, "train")["train_accuracy"]) >= 90
+    said = done.stdout + done.stderr
+    assert float(logged(said, "train")["train_accuracy"]) >= 90
+    best = "f1" if target == "label" else "auroc"
+    valid = [json.loads(line) for line in re.findall(r"\| valid \| (\{.*\})", said)]
+    assert float(valid[-1][f"valid_best_{best}"]) == max(float(one[f"valid_{best}"]) for one in valid)
+    assert "label → what was recognised: " in said
     found = SpeechClassifier.from_pretrained(tmp_path / "run").classify(str(tmp_path / "valid.jsonl"))
     assert len(found) == 2 and all(len(one.frames) == (50 if target == "frame_labels" else 0) for one in found)
 
@@ -143,9 +172,15 @@ def test_bad_rows_are_named(folder: Path, change: dict[str, Any], message: str) 
         ("--speeds 0.9,x", "--speeds 0.9,x: factors from 0.25 to 4"),
         ("--target label", "criterion speech_ctc is for --target text|no vocabulary"),
         ("--sample-rate 8000", "the model takes sound at 16000 Hz, --sample-rate is 8000"),
+        ("--num-workers 1", r"broken.wav: .*(not|cannot|format)"),
     ],
 )
 def test_bad_options_are_one_line(folder: Path, run_loaded: Any, checkout: Path, options: str, message: str) -> None:
+    """Of the options, and of a recording that a worker cannot read."""
+    if "workers" in options:
+        (folder / "broken.wav").write_bytes(b"RIFF of nothing" * 100)
+        row = {"audio_filepath": str(folder / "broken.wav"), "text": "in being", "duration": 1.7}
+        (folder / "train.jsonl").write_text(json.dumps(row) + "\n")
     place = ["--user-dir", checkout / "speechdlm_ext", "--save-dir", folder / "run"]
     done = run_loaded(["fairseq-train", folder, *place, *TASK, *TRAIN, *shlex.split(options)], check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-800:]
@@ -153,14 +188,24 @@ def test_bad_options_are_one_line(folder: Path, run_loaded: Any, checkout: Path,
 
 
 def test_the_seeds_command(folder: Path, run_command: Any, checkout: Path) -> None:
-    """``fairseq-hydra-train --config-dir configs --config-name quartznet_15x5`` with overrides."""
+    """``fairseq-hydra-train --config-dir configs --config-name quartznet_15x5`` with overrides, on fairseq's files."""
+    for split in ("train", "valid"):
+        rows = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text().splitlines()]
+        paths = [Path(row["audio_filepath"]) for row in rows]
+        lines = [f"{path.name}\t{audio_info(path).samples}\n" for path in paths]
+        (folder / f"{split}.tsv").write_text(f"{paths[0].parent}\n" + "".join(lines))
+        letters = [" ".join(row["text"].replace(" ", "|")) + " |\n" for row in rows]
+        (folder / f"{split}.ltr").write_text("".join(letters))
+        (folder / f"{split}.jsonl").unlink()
     overrides = shlex.split(
-        "model.configuration=5x5 +model.width=0.1 common.cpu=true dataset.num_workers=0 dataset.max_tokens=1500 "
-        "optimization.max_update=2 common.tensorboard_logdir=curves"
+        "model.configuration=5x5 +model.width=0.1 common.cpu=true dataset.num_workers=2 dataset.max_tokens=1500 "
+        "optimization.max_update=2 common.tensorboard_logdir=curves task.max_duration=2"
     )
     words = ["fairseq-hydra-train", "--config-dir", checkout / "configs", "--config-name", "quartznet_15x5"]
     places = [f"task.data={folder}", f"checkpoint.save_dir={folder / 'run'}", f"hydra.run.dir={folder / 'hydra'}"]
-    run_command([*words, *places, *overrides], env={"SPEECHDLM_USER_DIR": str(checkout / "speechdlm_ext")})
+    environment = {"SPEECHDLM_USER_DIR": str(checkout / "speechdlm_ext")}
+    run_command([*words, *places, *overrides, "+task.speeds='0.9,1.0,1.1'"], env=environment)
     model = CTCModel.from_pretrained(folder / "run")
     assert len(model.network.encoder.encoder) == 8 and model.tokenizer.symbols[-1] == "|"
-    assert list((folder / "hydra").rglob("events.*"))
+    (written,) = {path.parent for path in (folder / "hydra").rglob("curves/valid/events.*")}
+    assert SENTENCES["LJ001-0002"] in texts_of(written, "examples")[-1][1]
