@@ -21,6 +21,7 @@ from speechdlm_ext.asr.streaming import TextStream
 from speechdlm_ext.checkpoints.conv_speech import write_speech_nemo
 from speechdlm_ext.data.speech_dataset import Utterance, read_utterance, read_utterances
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.recordings import stamp
 from speechdlm_ext.modules.conv_speech import FRAMES, LABEL, TEXT, ConvSpeech
 
 Sound = Union[str, "os.PathLike[str]", NDArray[Any], Tensor]
@@ -155,6 +156,7 @@ class CTCModel(_Model):
     """
 
     targets = (TEXT,)
+    _last: tuple[object, ConvCTC] | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -205,7 +207,7 @@ class CTCModel(_Model):
             raise InputError(f"transcribe: batch_size {batch_size}, 1 or more is expected")
         waves = self._waves(paths2audio_files if audio is None else audio, channel_selector)
         beam = BeamOptions(os.fspath(lm_model), os.fspath(lexicon), beam_size, lm_weight, word_score)
-        recogniser = ConvCTC(self.model, str(self.device), beam)
+        recogniser = self._recogniser(beam)
         rate = self.network.sample_rate
         chunks = [
             (row, first, wave[first:last])
@@ -225,6 +227,13 @@ class CTCModel(_Model):
                 probabilities = None if kept is None else kept[number, :count].clone()
                 found[row].append((first, hypotheses[number], probabilities, count))
         return [self._joined(recogniser, sorted(parts, key=lambda part: part[0]), timestamps) for parts in found]
+
+    def _recogniser(self, beam: BeamOptions) -> ConvCTC:
+        """The last one again where nothing has changed: a language model is read once."""
+        key = (beam, str(self.device), *map(str, (stamp(str(path)) for path in beam.files)))
+        if self._last is None or self._last[0] != key:
+            self._last = key, ConvCTC(self.model, str(self.device), beam)
+        return self._last[1]
 
     def streaming(
         self, chunk_seconds: float = 1.0, left_seconds: float = 4.0, right_seconds: float = 1.0

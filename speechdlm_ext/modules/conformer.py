@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.padding import frame_mask
+from speechdlm_ext.neural_types import AcousticEncodedRepresentation, ChannelType, LengthsType, NeuralType, typecheck
 
 _MASKED = -1e4  # added to scores; -inf would make rows of padding not numbers
 
@@ -348,6 +349,14 @@ class ConformerEncoder(nn.Module):
         self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.n_layers))
         self.out_proj = nn.Linear(config.d_model, config.feat_out) if config.feat_out > 0 else None
 
+    @typecheck(
+        {"x": NeuralType(("B", "T", "D"), ChannelType()), "lengths": NeuralType(("B",), LengthsType())},
+        {
+            "encoded": NeuralType(("B", "T", "D"), AcousticEncodedRepresentation()),
+            "lengths": NeuralType(("B",), LengthsType()),
+        },
+        positional=True,
+    )
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """States (B, T', D) and their valid frames (B,), of features (B, T, F); a row's are as it alone has."""
         if isinstance(self.pre_encode, Subsampling):

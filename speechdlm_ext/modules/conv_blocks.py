@@ -109,7 +109,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         known = {**_OPTIONAL, **options}
         _check(known)
-        width, repeat, stride = int(known["filters"]), int(known["repeat"]), _first(known["stride"])
+        width, repeat, stride = (_first(known[name]) for name in ("filters", "repeat", "stride"))
         kernel = _odd(_first(known["kernel"]), float(known["kernel_size_factor"]))
         dilation, separable = _first(known["dilation"]), known["separable"]
         dropout = float(known["dropout"])
@@ -246,11 +246,12 @@ def _first(value: Any) -> int:
     """``[5]`` or 5 as a number."""
     if isinstance(value, Sequence) and len(value) == 1:
         value = value[0]
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or not 1 <= value <= _LARGEST:
         raise InputError(f"encoder: {value!r} in a block, a number from 1 up is expected")
     return value
 
 
+_LARGEST = 1 << 16  # number in a block
 _FIXED: dict[str, Any] = {
     "conv_mask": True, "normalization_mode": "batch", "frame_splicing": 1, "norm_groups": -1, "quantize": False,
 }  # fmt: skip

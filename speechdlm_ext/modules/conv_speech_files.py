@@ -8,11 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch import nn
+
 from speechdlm_ext.compat.checkpoints import load_checkpoint
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.nemo import NemoFile, read_nemo
 from speechdlm_ext.io.published import Published, locate
+from speechdlm_ext.modules.conv_blocks import ConvEncoder
 from speechdlm_ext.modules.conv_speech import FRAMES, LABEL, TARGETS, TEXT, ConvSpeech
+from speechdlm_ext.modules.speech_features import features_of
 from speechdlm_ext.modules.weights import check_finite, check_weights
 
 STATE = "speech_model"  # what checkpoints of fairseq-train know of the model, under "task_state"
@@ -101,6 +106,15 @@ def load_network(path_or_name: str | os.PathLike[str]) -> LoadedNetwork:
 def of_nemo(file: NemoFile) -> LoadedNetwork:
     """The network of a file of one of :data:`CLASSES`; raises :class:`InputError` for others, or a damaged one."""
     file.expect(*CLASSES)
+    try:
+        return _of_nemo(file)
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file.path}: the configuration is not one of {file.kind} ({one_line(error)[:200]})"
+        ) from None
+
+
+def _of_nemo(file: NemoFile) -> LoadedNetwork:
     target, decoder = CLASSES[file.kind], file.config.get("decoder") or {}
     decoder = decoder.get("params") or decoder  # before 1.0 there was a level more
     if (pooling := decoder.get("pooling_type", "avg")) != "avg":
@@ -138,9 +152,20 @@ def _build(
         found = ", ".join(map(str, outputs)) or "no"
         raise InputError(f"{path}: {found} outputs, {len(symbols)} symbols: the vocabulary is of another model")
     try:
+        _check_encoder(config, weights)
         network = ConvSpeech(config, target, len(symbols))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     check_weights(network, weights, str(path))
     network.load_state_dict(dict(weights))
     return LoadedNetwork(network.eval().requires_grad_(False), vocabulary, path)
+
+
+def _check_encoder(config: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+    """Raise :class:`InputError` where weights do not fit, before there is memory for them: a file may name any size."""
+    if isinstance(config.get("encoder"), Mapping) and isinstance(config.get("preprocessor"), Mapping):
+        inputs = features_of(config["preprocessor"]).dim
+        with torch.device("meta"):
+            encoder = nn.ModuleDict({"encoder": ConvEncoder({"feat_in": inputs, **config["encoder"]})})
+        own = {name: value for name, value in weights.items() if name.startswith("encoder.")}
+        check_weights(encoder, own, "the encoder")

@@ -16,6 +16,7 @@ from speechdlm_ext.neural_types import AudioSignal, LengthsType, NeuralType, Spe
 
 LOG_MEL = "AudioToMelSpectrogramPreprocessor"
 MFCC = "AudioToMFCCPreprocessor"
+_MOST_POINTS = 1 << 16
 _EPSILON = 1e-5  # added to the standard deviation
 _WINDOWS = {
     "hann": torch.hann_window,
@@ -41,10 +42,10 @@ class SpeechFeatures(nn.Module):
         self.sample_rate, self.dim = sample_rate, dim
         self.window_length, self.hop = int(window_size * sample_rate), int(window_stride * sample_rate)
         self.n_fft = n_fft or 2 ** math.ceil(math.log2(max(1, self.window_length)))
-        if not 0 < self.hop <= self.window_length <= self.n_fft:
+        if not 0 < self.hop <= self.window_length <= self.n_fft <= _MOST_POINTS or not 0 < dim <= self.n_fft:
             raise InputError(
-                f"features: a window of {self.window_length} samples every {self.hop} in {self.n_fft} points; expected "
-                "0 < stride ≤ window ≤ points"
+                f"features: a window of {self.window_length} samples every {self.hop} in {self.n_fft} points, {dim} "
+                f"bands; expected 0 < stride ≤ window ≤ points ≤ {_MOST_POINTS}, and no more bands than points"
             )
 
     @property
@@ -198,6 +199,8 @@ class MFCCFeatures(SpeechFeatures):
         from torchaudio.functional import create_dct, melscale_fbanks
 
         super().__init__(sample_rate, window_size, window_stride, n_fft, n_mfcc)
+        if not n_mfcc <= n_mels <= self.n_fft:
+            raise InputError(f"features: {n_mfcc} coefficients of {n_mels} bands in {self.n_fft} points are impossible")
         # Modules for the names of published weights alone.
         self.MelSpectrogram = nn.Module()
         self.MelSpectrogram.spectrogram = nn.Module()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from speechdlm_ext.asr import RecogniserOptions, build_recogniser
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import CTCModel, SpeechClassifier
 from speechdlm_ext.io.audio import read_audio, write_audio
-from speechdlm_ext.io.nemo import NemoFile
+from speechdlm_ext.io.nemo import NemoFile, read_nemo
+from speechdlm_ext.modules.conv_speech_files import of_nemo
 from speechdlm_ext.vad import build_detector
 from tests.helpers.nemo_files import changed
 
@@ -305,3 +307,27 @@ def test_sections_of_a_model_of_ours_name_the_classes_that_nemo_makes(tmp_path: 
         "preprocessor": "AudioToMFCCPreprocessor", "spec_augment": "SpectrogramAugmentation",
         "encoder": "ConvASREncoder",
     }  # fmt: skip
+
+
+def test_configurations_of_any_kind_load_or_are_refused(folder: Path, tmp_path: Path) -> None:
+    """Every entry in turn replaced by what does not belong there: one line, no traceback, no memory for any size."""
+    strange: list[object] = [None, 0, -1, 1 << 40, 1.5, float("nan"), "x", [], [1 << 40], {"a": 1}, True]
+    file = read_nemo(folder / "ctc_char.nemo")
+    names = ("preprocessor", "encoder", "decoder", "nemo_version", "spec_augment", "target")
+    config = {name: file.config[name] for name in names}
+    first, block = config["preprocessor"], config["encoder"]["jasper"][1]
+    places = [(config, name) for name in config] + [(first, name) for name in first] + [(block, name) for name in block]
+    places += [(config["encoder"], name) for name in config["encoder"]]
+    places += [(config["decoder"], name) for name in config["decoder"]]
+    refused = 0
+    for place, name in places:
+        before = place[name]
+        for value in strange:
+            place[name] = value
+            try:
+                of_nemo(NemoFile(file.path, copy.deepcopy(config), file.weights, {}))
+            except InputError as error:
+                refused += 1
+                assert "\n" not in str(error) and len(str(error)) < 400
+            place[name] = before
+    assert refused > 5 * len(places)

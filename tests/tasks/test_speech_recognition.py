@@ -192,7 +192,7 @@ def test_the_seeds_command(folder: Path, run_command: Any, checkout: Path) -> No
     for split in ("train", "valid"):
         rows = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text().splitlines()]
         paths = [Path(row["audio_filepath"]) for row in rows]
-        lines = [f"{path.name}\t{audio_info(path).samples}\n" for path in paths]
+        lines = [f"{path.name}\t{audio_info(path).frames}\n" for path in paths]
         (folder / f"{split}.tsv").write_text(f"{paths[0].parent}\n" + "".join(lines))
         letters = [" ".join(row["text"].replace(" ", "|")) + " |\n" for row in rows]
         (folder / f"{split}.ltr").write_text("".join(letters))
