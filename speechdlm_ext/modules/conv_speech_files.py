@@ -108,7 +108,7 @@ def of_nemo(file: NemoFile) -> LoadedNetwork:
     file.expect(*CLASSES)
     try:
         return _of_nemo(file)
-    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{file.path}: the configuration is not one of {file.kind} ({one_line(error)[:200]})"
         ) from None

@@ -168,7 +168,7 @@ def test_beam_search_over_words(kind: str, data: Path, tmp_path: Path, monkeypat
     else:
         spec = f"ctc:{data / 'reference/nemo/ctc_char.nemo'}"
         wave = read_audio(data / "speech" / "ljspeech" / "LJ001-0008.flac", 16000, channels=1)[0][0].numpy()
-    beam = BeamOptions(lexicon=str(words), beam_size=20, word_score=2.0)
+    beam = BeamOptions(lexicon=str(words), beam_size=20, word_score=20.0)
     plain, search = RecogniserOptions(spec), RecogniserOptions(spec, beam=beam)
     said = build_recogniser(search).recognise(wave)
     assert said.text and set(said.text.split()) <= {line.split()[0] for line in words.read_text().splitlines()}

@@ -17,6 +17,7 @@ from speechdlm_ext.io.audio import read_audio, write_audio
 from speechdlm_ext.io.nemo import NemoFile, read_nemo
 from speechdlm_ext.modules.conv_speech_files import of_nemo
 from speechdlm_ext.vad import build_detector
+from tests.helpers.arpa import write_arpa
 from tests.helpers.nemo_files import changed
 
 
@@ -116,14 +117,12 @@ def test_several_channels_need_a_choice(model: CTCModel, data: Path) -> None:
 
 def test_beam_search(model: CTCModel, data: Path, sentence: Path, tmp_path: Path) -> None:
     """A language model of words decides; hypotheses of a wide beam are at least as probable as the greedy one."""
-    words = ["sea", "seas", "tea"]
-    arpa = tmp_path / "lm.arpa"
-    lines = "".join(f"-{1 + 3 * (word != 'tea')}\t{word}\n" for word in ("<unk>", "<s>", "</s>", *words))
-    arpa.write_text(f"\\data\\\nngram 1=6\n\n\\1-grams:\n{lines}\n\\end\\\n")
-    (text,) = model.transcribe(sentence, lm_model=arpa, lm_weight=30, beam_size=20, timestamps=True)
+    arpa = write_arpa(tmp_path / "lm.arpa", {"sea": -4.0, "seas": -4.0, "tea": -1.0})
+    options = {"lm_model": arpa, "lm_weight": 30, "word_score": 60.0}
+    (text,) = model.transcribe(sentence, **options, beam_size=20, timestamps=True)
     assert set(text.split()) == {"tea"} and [word.text for word in text.words] == text.split()
-    both = model.transcribe([sentence, data / "speech/ljspeech/LJ001-0008.flac"], lm_model=arpa, lm_weight=30)
-    assert both[0] == model.transcribe(sentence, lm_model=arpa, lm_weight=30)[0]
+    both = model.transcribe([sentence, data / "speech/ljspeech/LJ001-0008.flac"], **options)
+    assert both[0] == model.transcribe(sentence, **options)[0]
     free, greedy = model.transcribe(sentence, beam_size=50)[0], model.transcribe(sentence, return_hypotheses=True)[0]
     assert greedy.y_sequence is not None and free.score >= float(greedy.y_sequence.max(-1).values.sum()) - 1e-3
     with pytest.raises(TypeError, match="argument lm is unknown"):
@@ -330,4 +329,4 @@ def test_configurations_of_any_kind_load_or_are_refused(folder: Path, tmp_path: 
                 refused += 1
                 assert "\n" not in str(error) and len(str(error)) < 400
             place[name] = before
-    assert refused > 5 * len(places)
+    assert refused > 3 * len(places)

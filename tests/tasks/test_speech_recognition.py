@@ -14,6 +14,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import CTCModel, SpeechClassifier
 from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.tasks.speech_recognition import SpeechRecognitionConfig, SpeechRecognitionTask
+from tests.helpers.arpa import write_arpa
 from tests.helpers.tensorboard import texts_of
 
 pytestmark = pytest.mark.slow
@@ -49,13 +50,6 @@ def logged(text: str, what: str) -> dict[str, Any]:
     return found
 
 
-def language_model(path: Path, words: list[str]) -> Path:
-    """Every word equally probable, in the form of KenLM's files."""
-    lines = [f"-1.0\t{word}" for word in ("<unk>", "<s>", "</s>", *sorted(set(words)))]
-    path.write_text("\n".join(["\\data\\", f"ngram 1={len(lines)}", "", "\\1-grams:", *lines, "", "\\end\\", ""]))
-    return path
-
-
 def test_train_validate_generate(folder: Path, run_loaded: Any, checkout: Path) -> None:
     user_dir, run = ["--user-dir", checkout / "speechdlm_ext"], folder / "run"
     words = ["fairseq-train", folder, *user_dir, "--save-dir", run, *TASK, *TRAIN, "--tensorboard-logdir", run / "tb"]
@@ -82,7 +76,7 @@ def test_train_validate_generate(folder: Path, run_loaded: Any, checkout: Path) 
     model = CTCModel.from_pretrained(run)
     texts = model.transcribe(str(folder / "test.jsonl"))
     assert [hypotheses[str(row)].strip() for row in range(2)] == [text.text for text in texts]
-    arpa = language_model(folder / "lm.arpa", " ".join(SENTENCES.values()).split())
+    arpa = write_arpa(folder / "lm.arpa", dict.fromkeys(" ".join(SENTENCES.values()).split(), -1.0))
     beam = ["--lm-model", arpa, "--lm-weight", "2", "--beam", "30", "--nbest", "2", "--word-score", "1"]
     run_loaded([*generate, *beam, "--results-path", folder / "results"])
     written = (folder / "results/generate-test.txt").read_text()
