@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechdlm_ext.errors import InputError
+from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.modules.padding import frame_mask
 from speechdlm_ext.neural_types import AudioSignal, LengthsType, NeuralType, SpectrogramType, typecheck
 
@@ -282,7 +282,7 @@ def features_of(config: Mapping[str, Any], reflect: bool = False) -> LogMelFeatu
     try:
         return (LogMelFeatures if kind == LOG_MEL else MFCCFeatures)(**options)
     except TypeError as error:
-        raise InputError(f"preprocessor: {str(error).partition('() ')[2] or error}") from None
+        raise InputError(f"preprocessor: {one_line(str(error).partition('() ')[2] or error)[:200]}") from None
 
 
 def _window(name: str, length: int, periodic: bool) -> Tensor:

@@ -37,6 +37,7 @@ def binarize(
     offset: float = 0.5,
     pad_onset: float = 0.0,
     pad_offset: float = 0.0,
+    last_frame: bool = True,
 ) -> list[Interval]:
     """Speech from where the probability rises above ``onset`` to where it falls below ``offset``.
 
@@ -45,9 +46,10 @@ def binarize(
         frame_shift: seconds.
         onset, offset: probabilities.
         pad_onset, pad_offset: seconds that speech begins earlier and ends later; what then touches is joined.
+        last_frame: whether it belongs to speech that lasts to the end; in NeMo it does not.
 
     Returns:
-        (start, end) in seconds. Speech that lasts to the end ends with the beginning of the last frame, as in NeMo.
+        (start, end) in seconds.
     """
     values = np.asarray(probabilities, np.float64).tolist()
     found: list[Interval] = []
@@ -56,7 +58,7 @@ def binarize(
         if start is None and value > onset:
             start = place
         elif start is not None and value < offset:
-            end = min(place, len(values) - 1)
+            end = min(place, len(values) - (not last_frame))
             found.append((max(0.0, start * frame_shift - pad_onset), end * frame_shift + pad_offset))
             start = None
     return join_intervals(found)

@@ -102,6 +102,18 @@ def test_nemos_file_as_a_checkpoint(
     assert re.search(rf"^H-0\t[-\d.]+\t{re.escape(wanted)}$", done.stdout, re.MULTILINE)
 
 
+def test_transcribe_with_a_language_model(data: Path, tmp_path: Path, run_loaded: Any, checkout: Path) -> None:
+    nemo, arpa = data / "reference/nemo/ctc_char.nemo", write_arpa(tmp_path / "a.arpa", {"sea": -3.0, "tea": -1.0})
+    audio = data / "speech/ljspeech/LJ001-0002.flac"
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio_filepath": str(audio), "duration": 1.8995625}) + "\n")
+    command = ["python", checkout / "scripts/transcribe.py", tmp_path / "m.jsonl", tmp_path / "out.jsonl"]
+    command += ["--asr", f"ctc:{nemo}", "--device", "cpu", "--lm-model", arpa, "--lm-weight", "3"]
+    run_loaded([*command, "--beam", "20", "--word-score", "9"])
+    (row,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    (text,) = CTCModel.from_pretrained(nemo).transcribe(audio, lm_model=arpa, lm_weight=3, beam_size=20, word_score=9)
+    assert row["text"] == text and {"sea", "tea"} >= set(text.split()) and text
+
+
 @pytest.mark.parametrize(("target", "label"), [("label", "one"), ("frame_labels", "0 0 1 1 1 1 1 1 1 0")])
 def test_labels(data: Path, tmp_path: Path, run_loaded: Any, checkout: Path, target: str, label: str) -> None:
     for split in ("train", "valid"):

@@ -24,7 +24,7 @@ def test_intervals_are_nemos(folder: Path) -> None:
             "min_speech": options.pop("min_duration_on", 0.0), "min_silence": options.pop("min_duration_off", 0.0),
             "speech_first": bool(options.pop("filter_speech_first", 1.0)),
         }  # fmt: skip
-        found = binarize(reference["probs"], shift, **options)
+        found = binarize(reference["probs"], shift, **options, last_frame=False)
         np.testing.assert_allclose(found, reference[f"{case}_binarized"], atol=1e-6)
         np.testing.assert_allclose(filter_intervals(found, **filters), reference[f"{case}_filtered"], atol=1e-6)
 
@@ -39,5 +39,9 @@ def test_smoothing_is_nemos(folder: Path, method: str, overlap: float) -> None:
 
 
 def test_nothing_gives_nothing() -> None:
-    assert binarize([], 0.01) == [] and binarize([0.9], 0.01) == [] and len(smooth_overlaps([], 64, 0.5)) == 0
-    assert binarize([0.2, 0.9, 0.9], 0.1) == [(pytest.approx(0.1), pytest.approx(0.2))]
+    assert (
+        binarize([], 0.01) == []
+        and binarize([0.9], 0.01, last_frame=False) == []
+        and len(smooth_overlaps([], 64, 0.5)) == 0
+    )
+    assert binarize([0.2, 0.9, 0.9], 0.1) == [(pytest.approx(0.1), pytest.approx(0.3))]
