@@ -282,7 +282,8 @@ def features_of(config: Mapping[str, Any], reflect: bool = False) -> LogMelFeatu
     try:
         return (LogMelFeatures if kind == LOG_MEL else MFCCFeatures)(**options)
     except TypeError as error:
-        raise InputError(f"preprocessor: {one_line(str(error).partition('() ')[2] or error)[:200]}") from None
+        reason = one_line(error)
+        raise InputError(f"preprocessor: {(reason.partition('() ')[2] or reason)[:200]}") from None
 
 
 def _window(name: str, length: int, periodic: bool) -> Tensor:
