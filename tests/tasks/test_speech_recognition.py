@@ -178,7 +178,7 @@ def test_bad_rows_are_named(folder: Path, change: dict[str, Any], message: str) 
         ("--speeds 0.9,x", "--speeds 0.9,x: factors from 0.25 to 4"),
         ("--target label", "criterion speech_ctc is for --target text|no vocabulary"),
         ("--sample-rate 8000", "the model takes sound at 16000 Hz, --sample-rate is 8000"),
-        ("--num-workers 1", r"broken.wav: .*(not|cannot|format)"),
+        ("--num-workers 1", "broken.wav is not audio that can be read"),
     ],
 )
 def test_bad_options_are_one_line(folder: Path, run_loaded: Any, checkout: Path, options: str, message: str) -> None:
