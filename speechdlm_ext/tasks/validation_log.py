@@ -37,15 +37,12 @@ class ValidationLog:
         """
         pages = {}
         if self._examples:
-            rows = [("said", "recognised"), *(texts for _, texts in sorted(self._examples.items()))]
-            pages["examples"] = _table(rows)
+            texts = [texts for _, texts in sorted(self._examples.items())]
+            pages["examples"] = _table([("said", "recognised"), *texts])
         if counts is not None:
             numbers = counts.long().tolist()
-            rows = [
-                ("labelled", *labels),
-                *((label, *map(str, row)) for label, row in zip(labels, numbers, strict=True)),
-            ]
-            pages["confusion"] = _table(rows)
+            rows = [(label, *map(str, row)) for label, row in zip(labels, numbers, strict=True)]
+            pages["confusion"] = _table([("labelled", *labels), *rows])
             wrong = counts - counts.diag().diag()
             most = torch.argsort(wrong.flatten(), descending=True, stable=True)[:_CONFUSIONS].tolist()
             pairs = [divmod(place, len(labels)) for place in most]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from speechdlm_ext.metrics.intervals import Interval, bridge_silences, join_intervals
 
-SMOOTHINGS = {"mean": np.mean, "median": np.median}
+SMOOTHINGS: dict[str, Callable[[NDArray[np.float64]], np.floating[Any]]] = {"mean": np.mean, "median": np.median}
 
 
 def smooth_overlaps(probabilities: ArrayLike, window: int, overlap: float, method: str = "mean") -> NDArray[np.float64]:
