@@ -36,6 +36,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="of samples (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the figures that are there")
     add_machine_options(parser)
+    parser.add_argument("--int8", action="store_true", help="linear layers with weights of 8 bits, on a CPU")
     return parser
 
 
@@ -60,6 +61,10 @@ def main() -> None:
     cuts = read_cuts(options.inputs)[: options.limit]
     recogniser = build_recogniser(options.asr) if options.asr else None
     model = load_duplex(options.checkpoint).to(open_device(options.device), getattr(torch, options.dtype))
+    if options.int8:
+        if model.device.type != "cpu" or options.dtype != "float32":
+            raise InputError("--int8 is for --device cpu --dtype float32")
+        model.to_int8()
     dataset = DuplexS2SDataset(
         model.tokenizer,
         1 / model.perception.frame_rate,

@@ -14,4 +14,5 @@ PARTS = {
     "detect": ("corpora", "detect"),
     "resynthesize": ("corpora", "resynthesize"),
     "transcribe": ("corpora", "transcribe"),
+    "duplex": ("duplex", "measure"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,28 @@ def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tupl
         The model in evaluation mode, and what it was built of.
 
     Raises:
-        InputError: a file is missing or damaged, weights are missing, unknown, of another shape or no numbers.
+        InputError: a file is missing or damaged, weights are missing, unknown, of another shape or no numbers, or those
+            that a checkpoint does without are no longer where they were.
     """
     path = Path(path)
-    config, weights = _folder(path) if path.is_dir() else _checkpoint(path, trust)
-    where = path / WEIGHTS if path.is_dir() else path
-    beside = path if path.is_dir() else path.parent
+    partial = False
+    if path.is_dir():
+        where, beside = path / WEIGHTS, path
+        config, weights = _folder(path)
+    else:
+        where, beside = path, path.parent
+        config, weights, partial = _checkpoint(path, trust)
     parts = DuplexParts.of(config, beside)
-    model = build_duplex(DuplexParts(**{**vars(parts), "config": {**config, "pretrained_weights": False}}))
+    if partial:
+        try:
+            model = build_duplex(parts)
+        except InputError as error:
+            raise InputError(f"{path}: its frozen weights are in {config['pretrained_llm']}: {error}") from None
+        model.leave_out_frozen(config)
+        weights = {**{name: nn.Module.state_dict(model)[name] for name in model.left_out()}, **weights}
+        model.save_trained_only = False
+    else:
+        model = build_duplex(replace(parts, config={**config, "pretrained_weights": False}))
     of_codec = {name.removeprefix(_CODEC): value for name, value in weights.items() if name.startswith(_CODEC)}
     own = {name: value for name, value in weights.items() if not name.startswith(_CODEC) and not name.endswith(_MASK)}
     if of_codec and isinstance(parts.codec, NemoCodec):
@@ -90,9 +105,11 @@ def _folder(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     return read_config(path / CONFIG), read_safetensors(path / WEIGHTS)
 
 
-def _checkpoint(path: Path, trust: bool | None) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+def _checkpoint(path: Path, trust: bool | None) -> tuple[dict[str, Any], Mapping[str, Tensor], bool]:
+    """The configuration and the weights of a checkpoint, and whether these are the trained ones alone."""
     state = load_checkpoint(path, trust=trust)
     task_state = state.get("task_state") if isinstance(state, Mapping) else None
     if not task_state or TASK_STATE not in task_state or not isinstance(state.get("model"), Mapping):
         raise InputError(f"{path}: neither a checkpoint of a duplex model nor a folder with {CONFIG}")
-    return json.loads(task_state[TASK_STATE]), state["model"]
+    options = (state.get("cfg") or {}).get("model") or {}
+    return json.loads(task_state[TASK_STATE]), state["model"], bool(options.get("save_trained_only"))

@@ -29,6 +29,7 @@ _MODULES = (
     "fairseq.interactive",
     "fairseq.levenshtein",
     "fairseq.distributed",
+    "fairseq.sharded",
     "fairseq.saving",
     "fairseq.training",
     "fairseq.early_stopping",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from speechdlm_ext.data.data_module import DataModule
     from speechdlm_ext.data.duplex_dataset import DuplexS2SDataset
-    from speechdlm_ext.data.salm_dataset import DataModule, SALMDataset
+    from speechdlm_ext.data.salm_dataset import SALMDataset
 
 __all__ = ["DataModule", "DuplexS2SDataset", "SALMDataset"]
 
@@ -15,10 +16,6 @@ def __getattr__(name: str) -> Any:
     """What is loaded when first asked for, because torch and fairseq take seconds."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "DuplexS2SDataset":
-        from speechdlm_ext.data import duplex_dataset
+    from speechdlm_ext.data import data_module
 
-        return duplex_dataset.DuplexS2SDataset
-    from speechdlm_ext.data import salm_dataset
-
-    return getattr(salm_dataset, name)
+    return getattr(data_module, name)

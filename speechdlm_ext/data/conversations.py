@@ -15,7 +15,7 @@ from speechdlm_ext.data.prompts import ASSISTANT, SYSTEM, USER, Turn, join_turns
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info, read_audio
 from speechdlm_ext.io.lhotse import manifest_row
-from speechdlm_ext.io.manifest import iter_jsonl
+from speechdlm_ext.io.shar import iter_cuts, parse_part
 
 _ROLES = {"human": USER, "gpt": ASSISTANT}
 _SOUND = re.compile(r"<sound>|<speech>")
@@ -85,7 +85,7 @@ def iter_conversations(
     - ``{"id", "conversations": [{"type": "text" | "audio", "from", "value", "duration", "offset"}]}``;
     - ShareGPT: ``{"id", "sound", "conversations": [{"from": "human" | "gpt", "value"}]}`` with ``<sound>``;
     - a manifest: ``{"audio_filepath", "duration", "text", "offset", "context"}``;
-    - a cut of lhotse: ``{"id", "start", "duration", "recording", "supervisions"}``.
+    - a cut of lhotse: ``{"id", "start", "duration", "recording", "supervisions"}``; also in a SHAR folder.
 
     Audio is looked for from the working directory, then beside the file. Lines with ``_skipme`` are skipped.
 
@@ -98,7 +98,7 @@ def iter_conversations(
         InputError: a line of no such kind, or one whose audio is missing or shorter than it says.
     """
     folder = Path(path).parent
-    for line in iter_jsonl(path):
+    for line in iter_cuts(path):
         row, where = line.row, f"{path}, line {line.number}"
         if row.get("_skipme"):
             continue
@@ -147,9 +147,10 @@ def _turns(row: Mapping[str, Any], folder: Path, tag: str, context: str, where: 
 
 def _audio(name: Any, folder: Path, offset: Any, duration: Any, where: str) -> Audio:
     path = Path(str(name))
-    if not path.is_file():
+    part = parse_part(path)
+    if part is None and not path.is_file():
         path = folder / path
-    if not path.is_file():
+    if part is None and not path.is_file():
         raise InputError(f"{where}: {name}: no such file, from the working directory or beside the manifest")
     start = float(offset or 0.0)
     if duration is None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from speechdlm_ext.data.text_channel import Turn
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.manifest import iter_jsonl
 from speechdlm_ext.io.recordings import recording_blocks, recording_size
+from speechdlm_ext.io.shar import iter_cuts, parse_part
 from speechdlm_ext.units.files import parse_units
 
 
@@ -47,7 +47,7 @@ class DuplexCut:
 
 
 def read_cuts(path: str | os.PathLike[str]) -> list[DuplexCut]:
-    """Read a file of conversations.
+    """Read a file of conversations, perhaps with ``.gz``, or a SHAR folder of lhotse.
 
     A line is a cut of lhotse (``MonoCut``: ``recording`` is the user's, ``custom.target_audio`` the agent's), or::
 
@@ -61,7 +61,7 @@ def read_cuts(path: str | os.PathLike[str]) -> list[DuplexCut]:
     Raises:
         InputError: the file is missing or empty, or a line lacks a field or has one of another form.
     """
-    cuts = [cut_of_row(line.row, f"{path}, line {line.number}", os.fspath(path)) for line in iter_jsonl(path)]
+    cuts = [cut_of_row(line.row, f"{path}, line {line.number}", os.fspath(path)) for line in iter_cuts(path)]
     if not cuts:
         raise InputError(f"{path}: no conversations in it")
     return cuts
@@ -144,7 +144,9 @@ def _found(file: Any, path: str) -> str:
     """Where an audio file is: as written, or beside the manifest."""
     if not isinstance(file, str) or not file:
         raise InputError(f"{path}: {file!r} is not the path of an audio file")
-    return file if os.path.exists(file) else os.path.join(os.path.dirname(os.path.abspath(path)), file)
+    return (
+        file if os.path.exists(file) or parse_part(file) else os.path.join(os.path.dirname(os.path.abspath(path)), file)
+    )
 
 
 def _turn(entry: Any, where: str) -> Turn:

@@ -155,10 +155,10 @@ class DuplexS2SDataset(Dataset):
 
 
 class DuplexCuts(TokenDataset):
-    """A file of conversations for fairseq; ``--max-tokens`` counts frames of the text channel, padding included.
+    """Conversations for fairseq; ``--max-tokens`` counts frames of the text channel, padding included.
 
     Args:
-        path: see :func:`.read_cuts`.
+        cuts: these, or the file of them (:func:`.read_cuts`).
         maker: of batches.
 
     Raises:
@@ -166,11 +166,15 @@ class DuplexCuts(TokenDataset):
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], maker: DuplexS2SDataset, shuffle: bool = False, seed: int = 1
+        self,
+        cuts: Sequence[DuplexCut] | str | os.PathLike[str],
+        maker: DuplexS2SDataset,
+        shuffle: bool = False,
+        seed: int = 1,
     ) -> None:
         super().__init__(maker.ids.pad, shuffle, seed)
         self.maker = maker
-        self.cuts = read_cuts(path)
+        self.cuts = read_cuts(cuts) if isinstance(cuts, (str, os.PathLike)) else list(cuts)
         sizes, lost = [], 0
         for cut in self.cuts:
             maker.check(cut)
@@ -180,7 +184,7 @@ class DuplexCuts(TokenDataset):
             if channel.lost and lost == channel.lost:
                 logger.warning("%s: no frames for %s", cut.where, "; ".join(channel.notes))
         if lost:
-            logger.warning("%s: %d tokens of text have no frame and are skipped", path, lost)
+            logger.warning("%d tokens of text have no frame and are skipped", lost)
         self.sizes = np.array(sizes)
 
     def __getitem__(self, index: int) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speechdlm_ext.data.conversations import Conversation, iter_conversations
+from speechdlm_ext.data.conversations import Conversation
 from speechdlm_ext.data.llm_tokenizer import LLMTokenizer
 from speechdlm_ext.data.prompts import encode_dialog
 from speechdlm_ext.data.splicing import splice
@@ -18,7 +17,7 @@ from speechdlm_ext.data.token_dataset import TokenDataset
 from speechdlm_ext.errors import InputError
 
 AUDIO_TAG = "<|audioplaceholder|>"
-_FRAME = 0.08  # seconds
+FRAME_SECONDS = 0.08
 
 
 def pad_left(rows: Sequence[Sequence[Any]], value: Any) -> Tensor:
@@ -103,7 +102,9 @@ class ConversationDataset(TokenDataset):
     ) -> None:
         super().__init__(collate.tokenizer.pad_id, shuffle, seed)
         self.collate, self.batch_seconds, self.longest = collate, batch_seconds, longest
-        self.output_frames = output_frames or (lambda samples: -(-samples // round(_FRAME * collate.sample_rate)))
+        self.output_frames = output_frames or (
+            lambda samples: -(-samples // round(FRAME_SECONDS * collate.sample_rate))
+        )
         kept, sizes = [], []
         for one in conversations:
             ids, mask = collate.encode(one)
@@ -186,88 +187,3 @@ class ConversationDataset(TokenDataset):
                     start, count, longest = at, self.audios[index], self.seconds[index]
             cut.append(batch[start:])
         return cut
-
-
-# What a section of NeMo's data configuration may have beside ``input_cfg`` and sampling.
-_SHORT = {"lhotse_as_conversation", "multimodal_conversation", "nemo", "lhotse", "s2s_conversation", "share_gpt"}
-
-
-def read_section(section: Mapping[str, Any], tag: str, folder: Path = Path()) -> list[Conversation]:
-    """The conversations of ``train_ds`` or of a data set in ``validation_ds``.
-
-    Args:
-        section: with ``input_cfg``, a list of ``{type, manifest_filepath | cuts_path, tags}``; ``tags`` may have
-            ``context`` and ``system_prompt``.
-        tag: the placeholder.
-        folder: that relative paths are also looked for in.
-
-    Raises:
-        InputError: a type that is not known, or a file that is missing.
-    """
-    found: list[Conversation] = []
-    for source in section.get("input_cfg") or []:
-        if source.get("type") not in _SHORT:
-            raise InputError(f"input_cfg: type {source.get('type')}; expected one of {', '.join(sorted(_SHORT))}")
-        name = source.get("manifest_filepath") or source.get("cuts_path")
-        if not name:
-            raise InputError("input_cfg: an entry without manifest_filepath or cuts_path")
-        path = Path(name) if Path(name).is_file() else folder / name
-        tags = source.get("tags") or {}
-        own = source.get("audio_locator_tag", tag)
-        context, system = str(tags.get("context", "")), str(tags.get("system_prompt", ""))
-        found += iter_conversations(path, str(own), context, system)
-    if not found:
-        raise InputError("a data section without input_cfg, or with empty files")
-    return found
-
-
-class DataModule:
-    """Batches of a data configuration with ``train_ds`` and ``validation_ds``, for loops of one's own.
-
-    Batches are of like length, with at most ``batch_size`` conversations, ``batch_duration`` seconds of audio and
-    ``batch_tokens`` positions of text and audio, padding included.
-
-    Args:
-        cfg: plain values.
-        tokenizer: of the model.
-        dataset: makes batches; by default one for this tokenizer.
-        folder: that relative paths are also looked for in.
-    """
-
-    def __init__(
-        self,
-        cfg: Mapping[str, Any],
-        tokenizer: LLMTokenizer,
-        dataset: SALMDataset | None = None,
-        folder: str | Path = ".",
-    ) -> None:
-        self.cfg, self.tokenizer, self.folder = cfg, tokenizer, Path(folder)
-        self.dataset = dataset or SALMDataset(tokenizer)
-
-    def train_dataloader(self, epoch: int = 1) -> Iterator[dict[str, Any]]:
-        """An epoch of training batches, in random order."""
-        return self._batches(self.cfg["train_ds"], epoch)
-
-    def val_dataloader(self) -> dict[str, Iterator[dict[str, Any]]]:
-        """Batches of each named validation set."""
-        section = self.cfg["validation_ds"]
-        sets = section.get("datasets") or {"valid": {}}
-        return {name: self._batches({**section, **(one or {})}, None) for name, one in sets.items()}
-
-    def _batches(self, section: Mapping[str, Any], epoch: int | None) -> Iterator[dict[str, Any]]:
-        conversations = read_section(section, self.dataset.audio_locator_tag, self.folder)
-        hop = round(float(section.get("token_equivalent_duration", _FRAME)) * self.dataset.sample_rate)
-        training, seed = epoch is not None, int(section.get("seed") or 1)
-        data = ConversationDataset(
-            conversations,
-            self.dataset,
-            lambda samples: -(-samples // hop),
-            section.get("batch_duration"),
-            None,
-            training,
-            seed,
-        )
-        data.set_epoch(epoch or 1)
-        batches = data.batch_by_size(data.ordered_indices(), section.get("batch_tokens"), section.get("batch_size"))
-        order = data.random(2).permutation(len(batches)) if training else range(len(batches))
-        return (self.dataset[[data.conversations[i] for i in batches[at]]] for at in order)

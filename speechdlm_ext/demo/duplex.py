@@ -5,17 +5,40 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
-from speechdlm_ext.demo.run import ROOT, Step, fairseq, run_steps, script, shown, versions
+from speechdlm_ext.demo import speech_recognition
+from speechdlm_ext.demo.run import (
+    ROOT,
+    Step,
+    binarize_step,
+    fairseq,
+    partial,
+    run_steps,
+    script,
+    shown,
+    train_command,
+    versions,
+)
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.manifest import read_jsonl
 
 _SHOWN = 8  # conversations with their sound in the page
 _VOCABULARY = 160
+SYSTEMS = {"duplex model": "said", "cascade": "cascade", "SpeechDLM": "speech-dlm"}  # and the folders of their sound
+_ROWS = (  # of the table: figure, meaning, factor, unit
+    ("answered_in_time", "of {answers} words, answered within 1.04 s of their end", 100, " %"),
+    ("response_latency", "mean latency", 1, " s"),
+    ("yields", "of interruptions, the agent ends within 1.5 s", 100, " %"),
+    ("barge_in_latency", "mean time until then", 1, " s"),
+    ("false_starts", "turns that no word asked for", 1, ""),
+    ("follows_script", "answers with the words of the script", 100, " %"),
+)
 
 
 def steps(options: argparse.Namespace) -> Iterator[Step]:
@@ -63,10 +86,61 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
     command += ["--num-workers", "0", "--cpu", "--seed", seed]
     yield Step("4-train", f"Train for {updates} updates", command, [checkpoints], resumes=True)
 
-    said = out / "said"
-    command = [*script("scripts/duplex_eval.py"), str(out / "held-out/manifest.jsonl"), "--output", str(said)]
+    said, held_out = out / "said", out / "held-out/manifest.jsonl"
+    command = [*script("scripts/duplex_eval.py"), str(held_out), "--output", str(said)]
     command += ["--checkpoint", str(checkpoints / "checkpoint_last.pt"), "--device", "cpu"]
     yield Step("5-evaluate", "Let the model answer held-out users", command, [said])
+    yield from _cascade(options, manifest, held_out, codebook)
+    yield from _speech_dlm(options, manifest, held_out, codebook)
+    command = [*_baseline("compare", held_out, out / "compared.json", codebook), "--systems"]
+    command += [f"{name}={out / folder}" for name, folder in SYSTEMS.items()]
+    yield Step("14-compare", "Measure all of them from their sound", command, [out / "compared.json"])
+
+
+def _baseline(step: str, manifest: Path, output: Path, codebook: Path | None = None) -> list[str]:
+    command = [shown(Path(sys.executable)), "-m", "speechdlm_ext.demo.duplex_baselines", step, str(manifest)]
+    return [*command, str(output), *([] if codebook is None else ["--codec", f"units:{codebook}"])]
+
+
+def _cascade(options: argparse.Namespace, manifest: Path, held_out: Path, codebook: Path) -> Iterator[Step]:
+    """A recogniser of the user's words, and the script."""
+    out = options.output
+    words, checkpoints, answers = out / "words", out / "words-checkpoints", out / "cascade"
+    yield Step("6-words", "List the users' words", _baseline("words", manifest, words), [words / "train.jsonl"])
+    command = [*script("data_prep/train_tokenizer.py"), str(words / "train.jsonl"), str(words), "--kind", "char"]
+    yield Step("7-letters", "Make their vocabulary", command, [words / "dict.ltr.txt", words / "tokenizer.json"])
+    settings = argparse.Namespace(updates=max(1, options.updates // 2), width=64, batch_size=32, seed=options.seed)
+    command = speech_recognition.train_command(settings, words, checkpoints)
+    yield Step("8-recogniser", "Train a recogniser of them", command, [checkpoints], resumes=True)
+    command = _baseline("cascade", held_out, answers, codebook)
+    command += ["--asr", f"ctc:{checkpoints / 'checkpoint_best.pt'}"]
+    yield Step("9-cascade", "Let a cascade answer held-out users", command, [answers])
+
+
+def _speech_dlm(options: argparse.Namespace, manifest: Path, held_out: Path, codebook: Path) -> Iterator[Step]:
+    """A SpeechDLM of both channels' units, trained on the same dialogues for as long; the user's channel is given."""
+    out, seed = options.output, str(options.seed)
+    split, data, checkpoints = out / "units/split", out / "units/data-bin", out / "units/checkpoints"
+    for name, rows in (("corpus", manifest), ("held-out", held_out)):
+        units = out / f"units/{name}.jsonl"
+        command = [*script("data_prep/encode_units.py"), str(rows), str(units), "--codebook", str(codebook)]
+        yield Step(f"10-{name}", f"Encode both channels of {name}", command, [units, partial(units)], resumes=True)
+    command = [*script("data_prep/split_units.py"), str(out / "units/corpus.jsonl"), str(split), "--valid", "0.04"]
+    yield Step("11-split", "Hold out dialogues", [*command, "--segment-seconds", "15", "--seed", seed], [split])
+    for channel in ("unitA", "unitB"):
+        yield binarize_step(f"11-{channel}", channel, split, data)
+    stamp = json.loads((out / "steps/4-train.json").read_text(encoding="utf-8"))
+    command = train_command(argparse.Namespace(updates=2 * options.updates, seed=options.seed), data, checkpoints)
+    command += ["--stop-time-hours", f"{stamp['seconds'] / 3600:.4f}"]
+    yield Step("12-speech-dlm", "Train a SpeechDLM for as long", command, [checkpoints], resumes=True)
+    samples, answers = out / "units/answers.jsonl", out / "speech-dlm"
+    command = [*script("scripts/sample_speech_dlm.py"), "--in-file", str(out / "units/held-out.jsonl")]
+    command += ["--out-file", str(samples), "--ckpt", str(checkpoints / "checkpoint_best.pt"), "--data", str(data)]
+    command += ["--condition-on", "unitA", "--prompt-frames", "10", "--beam", "1", "--sampling-topp", "0.9"]
+    command += ["--batch-size", "16", "--seed", seed, "--device", "cpu"]
+    yield Step("13-answers", "Let it answer held-out users", command, [samples, partial(samples)], resumes=True)
+    command = [*_baseline("vocode", held_out, answers, codebook), "--samples", str(samples)]
+    yield Step("13-vocode", "Synthesize its answers", command, [answers])
 
 
 def run_duplex_demo(options: argparse.Namespace) -> Path:
@@ -112,7 +186,9 @@ def write_page(out: Path, done: Sequence[tuple[Step, float]], page: Path) -> Non
         line_chart(curves(out, name), "updates", label)
         for name, label in (("text_loss", "Loss of text, nats per frame"), ("audio_loss", "Loss of codes, nats"))
     )
+    compared = json.loads((out / "compared.json").read_text(encoding="utf-8"))
     sections = [
+        Section("compared", "Beside a cascade and a SpeechDLM", comparison(compared), _COMPARED),
         Section("conversations", "What was said", _conversations(out / "said"), finding),
         Section("training", "Training", f'<div class="pair">{charts}</div>'),
         commands_section(out, done),
@@ -122,6 +198,24 @@ def write_page(out: Path, done: Sequence[tuple[Step, float]], page: Path) -> Non
     )
     with atomic_write(page) as file:
         file.write(render_page("A duplex model by its script", lead, sections))
+
+
+_COMPARED = (
+    "All are measured from their sound: turns by a detector of energy, words by the script's answer whose units are "
+    "nearest. The cascade waits for 0.24 s of silence, recognises the word and says the script's answer."
+)
+
+
+def comparison(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of figures, a column a system."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in found)
+    body = ""
+    for figure, meaning, factor, unit in _ROWS:
+        values = [None if one[figure] is None else factor * one[figure] for one in found.values()]
+        cells = ["–" if one is None else f"{one:.2f}{unit}" if unit == " s" else f"{one:.0f}{unit}" for one in values]
+        text = meaning.format(answers=next(iter(found.values()))["answers"])
+        body += f"<tr><td>{text}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _conversations(folder: Path) -> str:

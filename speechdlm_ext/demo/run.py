@@ -97,12 +97,7 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
     yield Step("4-split", "Hold out recordings, and cut all into segments", command, [split])
 
     for channel in ("unitA", "unitB"):
-        command = [fairseq("fairseq-preprocess"), "--source-lang", channel, "--only-source"]
-        command += ["--srcdict", str(split / "dict.txt"), "--destdir", str(data)]
-        command += ["--trainpref", str(split / "train"), "--validpref", str(split / "valid")]
-        kinds = [f"{name}.{channel}-None.{channel}.{kind}" for name in ("train", "valid") for kind in ("bin", "idx")]
-        makes = [data / name for name in (*kinds, f"dict.{channel}.txt")]
-        yield Step(f"5-binarize-{channel}", f"Binarize {channel}", command, makes)
+        yield binarize_step(f"5-binarize-{channel}", channel, split, data)
 
     title = f"Train a SpeechDLM for {options.updates} updates"
     yield Step("6-train", title, train_command(options, data, checkpoints), [checkpoints], resumes=True)
@@ -124,6 +119,15 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
     command += ["--prompts", str(samples), "--units", str(samples), "--reference-units", str(units)]
     command += ["--output", str(out / "evaluation"), "--html", str(out / "report.html")]
     yield Step("9-evaluate", "Evaluate turn-taking", command, [out / "evaluation"], resumes=True)
+
+
+def binarize_step(name: str, channel: str, split: Path, data: Path) -> Step:
+    """``fairseq-preprocess`` of one channel of what ``split_units.py`` wrote."""
+    command = [fairseq("fairseq-preprocess"), "--source-lang", channel, "--only-source"]
+    command += ["--srcdict", str(split / "dict.txt"), "--destdir", str(data)]
+    command += ["--trainpref", str(split / "train"), "--validpref", str(split / "valid")]
+    kinds = [f"{name}.{channel}-None.{channel}.{kind}" for name in ("train", "valid") for kind in ("bin", "idx")]
+    return Step(name, f"Binarize {channel}", command, [data / one for one in (*kinds, f"dict.{channel}.txt")])
 
 
 def train_command(options: argparse.Namespace, data: Path, checkpoints: Path) -> list[str]:

@@ -66,6 +66,16 @@ class DuplexS2SModel(nn.Module):
         """Write the published form."""
         write_duplex(folder, self.model, self.parts, overwrite)
 
+    def to_int8(self) -> DuplexS2SModel:
+        """Let linear layers compute with weights of 8 bits (torch's dynamic quantization); returns itself.
+
+        For inference on a CPU, where reading weights takes most of a step. It cannot be saved afterwards.
+        """
+        from torch.ao.quantization import quantize_dynamic
+
+        self.model = quantize_dynamic(self.model, {nn.Linear}, dtype=torch.qint8, inplace=True)
+        return self
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -125,13 +135,16 @@ class DuplexS2SModel(nn.Module):
             ``audio`` ``(B, N')`` at :attr:`target_sample_rate`, and ``audio_len`` ``(B,)``.
 
         Raises:
-            InputError: no sound, or shapes that do not fit.
+            InputError: no sound, shapes that do not fit, samples that are not numbers, or more frames than the language
+                model has positions.
         """
         if input_signal.dim() != 2 or not input_signal.numel() or input_signal_lens.shape != input_signal.shape[:1]:
             raise InputError(
                 f"sound of shape {tuple(input_signal.shape)} with lengths {tuple(input_signal_lens.shape)}: (B, N) and "
                 "(B,) are expected, with one sample or more"
             )
+        if not bool(torch.isfinite(input_signal).all()):
+            raise InputError("sound with a sample that is not a finite number")
         core = self.model
         user, lengths = core.perception(input_signal, input_signal_lens)
         state = core.make_state(len(user), user.size(1))

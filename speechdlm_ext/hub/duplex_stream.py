@@ -86,6 +86,8 @@ class DuplexStream:
         rows = chunk.unsqueeze(0) if chunk.dim() == 1 else chunk
         if rows.dim() != 2 or len(rows) != self.rows or not rows.is_floating_point():
             raise InputError(f"sound of shape {tuple(chunk.shape)} and {chunk.dtype}: ({self.rows}, n) is expected")
+        if rows.device.type == "cpu" and not bool(torch.isfinite(rows).all()):
+            raise InputError("sound with a sample that is not a finite number")
         return self._advance(rows, last=False)
 
     def finish(self) -> StreamStep:

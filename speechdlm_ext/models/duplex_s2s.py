@@ -1,9 +1,7 @@
 """Duplex speech-to-speech models: a language model that takes in sound and answers, frame by frame (NeMo speechlm2)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,10 @@ from speechdlm_ext.codecs import CODECS, build_codec
 from speechdlm_ext.codecs.base import Codec
 from speechdlm_ext.data.llm_tokenizer import LLMTokenizer, load_tokenizer
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.models.trained_weights import TRAINED_ONLY, TrainedWeights
 from speechdlm_ext.modules.backbone import (
     add_lora,
+    check_length,
     config_of,
     decoder_of,
     find_folder,
@@ -54,11 +54,13 @@ class DuplexState:
 
 @dataclass
 class DuplexConfig(FairseqDataclass):
-    """Options of the model: none; its shape is the task's ``--model-config``."""
+    """Options of the model; its shape is the task's ``--model-config``."""
+
+    save_trained_only: bool = field(default=False, metadata={"help": TRAINED_ONLY})
 
 
 @register_model("duplex_s2s", dataclass=DuplexConfig)
-class DuplexS2S(BaseFairseqModel):
+class DuplexS2S(TrainedWeights, BaseFairseqModel):
     """At frame t the model has read text t, the user's frame t and codes t - 1; it predicts text t + 1 and codes t.
 
     Parameters are named as in the published weights.
@@ -96,13 +98,16 @@ class DuplexS2S(BaseFairseqModel):
         self.register_buffer("_control_codes", torch.tensor([ids.speech_bos, ids.speech_eos, ids.speech_delay]))
 
     @classmethod
-    def build_model(cls, cfg: DuplexConfig, task: Any) -> DuplexS2S:
+    def build_model(cls, cfg: DuplexConfig, task: Any) -> "DuplexS2S":
         """Build the model of a task's configuration (fairseq's entry).
 
         Raises:
-            InputError: as :func:`build_duplex`, or it is the configuration of the other model.
+            InputError: as :func:`build_duplex` and :meth:`.leave_out_frozen`, or it is the configuration of the other
+                model.
         """
         model = build_duplex(task.parts)
+        if cfg.save_trained_only:
+            model.leave_out_frozen(task.parts.config)
         if type(model) is not cls:
             raise InputError(
                 "--arch duplex_s2s_speech_decoder is for configurations with speech_decoder, and only those"
@@ -143,6 +148,7 @@ class DuplexS2S(BaseFairseqModel):
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, DuplexFrames]:
         """Logits of text and codes, as :meth:`heads`, and the frames with their labels."""
         frames = self.prepare(batch)
+        check_length(self.llm, frames.user.size(1))
         return *self.heads(frames.user, frames.text, frames.codes), frames
 
     def make_state(self, rows: int, capacity: int, rolling: bool = False) -> DuplexState:
@@ -152,7 +158,11 @@ class DuplexS2S(BaseFairseqModel):
             rows: B.
             capacity: frames that are remembered.
             rolling: the oldest frames are forgotten where there are more.
+
+        Raises:
+            InputError: the language model has fewer positions.
         """
+        check_length(self.llm, capacity)
         device = self.device
         text = torch.full((rows,), self.ids.text_pad, device=device)
         codes = torch.full((rows, self.codebooks), self.ids.speech_delay, device=device)
@@ -214,7 +224,7 @@ class DuplexParts:
     beside: Path | None
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], beside: Path | None = None) -> DuplexParts:
+    def of(cls, config: Mapping[str, Any], beside: Path | None = None) -> "DuplexParts":
         """Load what a configuration names.
 
         Args:

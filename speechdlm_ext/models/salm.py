@@ -22,7 +22,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.text import SpecialIds, generate_text
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.io.config import read_config
-from speechdlm_ext.models.trained_weights import TrainedWeights
+from speechdlm_ext.models.trained_weights import TRAINED_ONLY, TrainedWeights
 from speechdlm_ext.modules.backbone import (
     add_lora,
     config_of,
@@ -79,10 +79,7 @@ class SALMConfig(FairseqDataclass):
     pretrained_llm: Optional[str] = field(
         default=None, metadata={"help": "language model instead of the one in the configuration"}
     )
-    save_trained_only: bool = field(
-        default=False,
-        metadata={"help": "keep only trained weights in checkpoints; the rest is read where it came from"},
-    )
+    save_trained_only: bool = field(default=False, metadata={"help": TRAINED_ONLY})
     checkpoint_activations: bool = field(
         default=False, metadata={"help": "recompute activations in the backward pass: less memory, more time"}
     )
@@ -194,9 +191,8 @@ class SALM(TrainedWeights, BaseFairseqModel):
             model = cls(cfg, path.parent)
         else:
             raise InputError("--model-config with the model's configuration, or --pretrained-model, is needed")
-        if args.save_trained_only and model.start is None and not model.cfg["pretrained_weights"]:
-            raise InputError("--save-trained-only: the frozen weights are random (pretrained_weights: false)")
-        model.save_trained_only = args.save_trained_only
+        if args.save_trained_only:
+            model.leave_out_frozen(model.cfg, whole=model.start is not None)
         if args.checkpoint_activations:
             model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
         return model

@@ -1,20 +1,27 @@
-"""Models of which a part is frozen: its running means stay, and checkpoints may leave it out."""
+"""Models of which a part is frozen: its running means stay, and checkpoints may do without it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from speechdlm_ext.errors import InputError, one_line
 
+TRAINED_ONLY = "keep only trained weights in checkpoints; the rest is read where it came from"
+_LLM = ("llm.", "embed_tokens.", "lm_head.")
+_ASR = ("perception.preprocessor.", "perception.encoder.")
+
 
 class TrainedWeights(nn.Module):
     """Goes before fairseq's base class.
 
     Attributes:
-        save_trained_only: whether :meth:`state_dict` has trained weights alone.
+        save_trained_only: whether checkpoints do without frozen weights that can be read again.
+        pretrained: the beginnings of their names.
     """
 
     save_trained_only = False
+    pretrained: tuple[str, ...] = ("",)
 
     def train(self, mode: bool = True) -> Any:
         """As of any module, but what is frozen keeps its running means."""
@@ -26,31 +33,47 @@ class TrainedWeights(nn.Module):
                 module.eval()
         return self
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """All weights, or with :attr:`save_trained_only` those that are trained, and buffers of what is."""
-        state = super().state_dict(*args, **kwargs)
-        if not self.save_trained_only:
-            return state
-        prefix = kwargs.get("prefix", "")
-        kept = self.trained_names()
-        return {name: value for name, value in state.items() if name[len(prefix) :] in kept}
+    def leave_out_frozen(self, config: Mapping[str, Any], whole: bool = False) -> None:
+        """Keep frozen weights out of checkpoints, where they can be read again from what ``config`` names.
 
-    def trained_names(self) -> set[str]:
-        """Names of trained parameters, and of the buffers of modules that have some."""
-        names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        modules = {name.rpartition(".")[0] for name in names}
-        return names | {name for name, _ in self.named_buffers() if name.rpartition(".")[0] in modules}
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, model_cfg: Any = None, args: Any = None) -> Any:
-        """Take weights (fairseq's entry): all of them, or where only these are kept, the trained ones.
+        Args:
+            config: that the model was built of: ``pretrained_llm``, ``pretrained_weights``, ``pretrained_asr``.
+            whole: everything was read from elsewhere.
 
         Raises:
-            InputError: names or shapes are of another model.
+            InputError: the language model's weights are random.
+        """
+        llm = config.get("pretrained_weights", True) and not isinstance(config["pretrained_llm"], Mapping)
+        if not whole and not llm:
+            raise InputError("--save-trained-only: the frozen weights are random (pretrained_weights: false)")
+        asr = config.get("pretrained_asr") not in (None, "", "none")
+        self.pretrained = ("",) if whole else _LLM + _ASR * asr
+        self.save_trained_only = True
+
+    def left_out(self) -> set[str]:
+        """Names of what checkpoints do without: frozen weights, and buffers of modules that have no others."""
+        if not self.save_trained_only:
+            return set()
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        modules = {name.rpartition(".")[0] for name in trained}
+        trained |= {name for name, _ in self.named_buffers() if name.rpartition(".")[0] in modules}
+        return {name for name in nn.Module.state_dict(self) if name.startswith(self.pretrained)} - trained
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """All weights, but those that are :meth:`left_out`."""
+        state, prefix = super().state_dict(*args, **kwargs), kwargs.get("prefix", "")
+        for name in self.left_out():
+            del state[prefix + name]
+        return state
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, model_cfg: Any = None, args: Any = None) -> Any:
+        """Take weights (fairseq's entry); those that are :meth:`left_out` may be missing.
+
+        Raises:
+            InputError: others are missing, or names or shapes are of another model.
         """
         names = set(nn.Module.state_dict(self))
-        partial = self.save_trained_only or getattr(model_cfg, "save_trained_only", False)
-        missing = names - set(state_dict) - (names - self.trained_names() if partial else set())
-        unknown = set(state_dict) - names
+        missing, unknown = names - set(state_dict) - self.left_out(), set(state_dict) - names
         if strict and (missing or unknown):
             kind, name = ("has no weights", min(missing)) if missing else ("has unknown weights", min(unknown))
             raise InputError(f"the checkpoint {kind} {name}: it is of another model, or was trained with other options")

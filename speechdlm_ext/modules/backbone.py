@@ -113,6 +113,13 @@ def config_of(llm: nn.Module) -> Any:
     return decoder_of(llm).config
 
 
+def check_length(llm: nn.Module, length: int) -> None:
+    """Raise :class:`InputError` where there are more positions than the language model has."""
+    most = getattr(config_of(llm), "max_position_embeddings", None)
+    if most is not None and length > most:
+        raise InputError(f"{length} positions, the language model has {most}: make the audio or the context shorter")
+
+
 def take_embeddings(llm: nn.Module) -> nn.Module:
     """Move the token embeddings out of a backbone, as speech-text models have them; returns them.
 

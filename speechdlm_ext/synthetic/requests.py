@@ -78,12 +78,18 @@ def make_requests(folder: Path, count: int, options: RequestOptions) -> Path:
     return manifest
 
 
+def script_answers(source: EspeakSource | None = None) -> dict[str, Clip]:
+    """The agent's answers as they are spoken, by the word that asks for them."""
+    source = source or EspeakSource()
+    return {word: _clip(source, text, VOICES[AGENT]) for word, text in SCRIPT.items()}
+
+
 def _conversations(folder: Path, count: int, options: RequestOptions) -> Iterator[dict[str, Any]]:
     import torch
     from tqdm import tqdm
 
     source = EspeakSource()
-    answers = {word: _clip(source, text, VOICES[AGENT]) for word, text in SCRIPT.items()}
+    answers = script_answers(source)
     words = {(word, voice): _clip(source, word, voice) for voice in _manners(options.held_out) for word in SCRIPT}
     voices = sorted({voice for _, voice in words}, key=lambda voice: (voice.name, voice.rate, voice.pitch))
     for number in tqdm(range(count), desc="conversations", unit="file"):

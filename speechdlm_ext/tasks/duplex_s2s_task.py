@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -12,6 +11,8 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
 
+from speechdlm_ext.data.data_module import find_section, read_section_cuts
+from speechdlm_ext.data.duplex_cuts import DuplexCut, read_cuts
 from speechdlm_ext.data.duplex_dataset import DuplexCuts, DuplexS2SDataset
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.config import read_config
@@ -27,7 +28,11 @@ class DuplexS2STaskConfig(FairseqDataclass):
     """Options of the task."""
 
     data: Optional[str] = field(
-        default=None, metadata={"help": "folder with train.jsonl, valid.jsonl, …: conversations or lhotse cuts"}
+        default=None,
+        metadata={
+            "help": "folder with train.jsonl, valid.jsonl, … (conversations or cuts of lhotse), or SHAR folders train, "
+            "valid, …; or a YAML file with train_ds and validation_ds, whose data sets are named by --valid-subset"
+        },
     )
     model_config: Optional[str] = field(
         default=None,
@@ -88,10 +93,18 @@ class DuplexS2STask(PlainTask):
         if not self.cfg.data:
             raise InputError("no folder with train.jsonl and valid.jsonl was named")
         paths = utils.split_paths(self.cfg.data)
-        path = os.path.join(paths[(epoch - 1) % len(paths)], f"{split}.jsonl")
-        dataset = DuplexCuts(path, self.maker, split.startswith("train"), self.cfg.seed)
-        logger.info("%s: %s frames in %s conversations", path, f"{int(dataset.sizes.sum()):,}", f"{len(dataset):,}")
+        path = Path(paths[(epoch - 1) % len(paths)])
+        dataset = DuplexCuts(self._read(path, split), self.maker, split.startswith("train"), self.cfg.seed)
+        logger.info(
+            "%s, %s: %s frames in %s conversations", path, split, f"{int(dataset.sizes.sum()):,}", f"{len(dataset):,}"
+        )
         self.datasets[split] = dataset
+
+    @staticmethod
+    def _read(path: Path, split: str) -> list[DuplexCut]:
+        if path.suffix in (".yaml", ".yml"):
+            return read_section_cuts(find_section(path, split), path.parent)
+        return read_cuts(path / split if (path / split).is_dir() else path / f"{split}.jsonl")
 
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints keep of the task: the configuration of the model."""

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-import yaml
 from fairseq import utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import register_task
 from omegaconf import II
 
 from speechdlm_ext.data.conversations import Conversation, iter_conversations
-from speechdlm_ext.data.salm_dataset import ConversationDataset, SALMDataset, read_section
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.data.data_module import find_section, read_conversations
+from speechdlm_ext.data.salm_dataset import ConversationDataset, SALMDataset
+from speechdlm_ext.errors import InputError
 from speechdlm_ext.tasks.plain_task import PlainTask
 
 logger = logging.getLogger(__name__)
@@ -93,21 +93,10 @@ class SALMTask(PlainTask):
 
     def _read(self, path: Path, split: str) -> list[Conversation]:
         tag = self.model.audio_locator_tag
-        if path.suffix not in (".yaml", ".yml"):
-            file = path / f"{split}.jsonl"
-            return list(iter_conversations(file, tag, self.cfg.context, self.cfg.system_prompt))
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-            config = config.get("data", config)
-            if split.startswith("train"):
-                return read_section(config["train_ds"], tag, path.parent)
-            section = config["validation_ds"]
-            sets = section.get("datasets") or {"valid": {}}
-            if split not in sets:
-                raise InputError(f"{path}: no validation set {split}; --valid-subset takes {', '.join(sets)}")
-            return read_section({**section, **(sets[split] or {})}, tag, path.parent)
-        except (OSError, yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"{path}: no data configuration ({type(error).__name__}: {one_line(error)})") from None
+        if path.suffix in (".yaml", ".yml"):
+            return read_conversations(find_section(path, split), tag, path.parent)
+        file = path / split if (path / split).is_dir() else path / f"{split}.jsonl"
+        return list(iter_conversations(file, tag, self.cfg.context, self.cfg.system_prompt))
 
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints keep of the task: how the model is built again, and where frozen weights are."""

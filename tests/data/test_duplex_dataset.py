@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from speechdlm_ext.data import DataModule
 from speechdlm_ext.data.duplex_cuts import read_cuts
 from speechdlm_ext.data.duplex_dataset import DuplexCuts, DuplexS2SDataset
 from speechdlm_ext.data.text_channel import TextIds, Turn, build_token_channel, strip_timestamps
@@ -148,3 +149,27 @@ def test_lost_text_is_said(tmp_path, caplog):
     turn = {**_turn(0.8, 0.16), "text": "a long answer"}
     DuplexCuts(_stereo(tmp_path, [{"supervisions": [turn]}]), DuplexS2SDataset(Letters()))
     assert "of the 13 tokens of 'a long answer'" in caplog.text
+
+
+def test_named_sets_and_batches_by_seconds_and_frames(tmp_path):
+    rows = [
+        {"id": str(number), "duration": 0.4 + 0.1 * (number % 3), "codec": "1 2", "codec_rate": 12.5}
+        for number in range(12)
+    ]
+    _stereo(tmp_path, rows)
+    source = {"input_cfg": [{"type": "lhotse_as_conversation", "cuts_path": "cuts.jsonl"}]}
+    config = {
+        "train_ds": {**source, "batch_duration": 2.0, "seed": 3},
+        "validation_ds": {
+            "batch_size": 5,
+            "datasets": {"near": source, "far": {"cuts_path": "cuts.jsonl", "batch_tokens": 8}},
+        },
+    }
+    module = DataModule(config, Letters(), DuplexS2SDataset(Letters()), tmp_path)
+    first, second = list(module.train_dataloader(1)), list(module.train_dataloader(2))
+    assert sum(len(batch["target_texts"]) for batch in first) == 12
+    assert all(batch["target_tokens"].numel() * 0.08 <= 2.0 for batch in first)
+    assert [batch["target_tokens"].shape for batch in first] != [batch["target_tokens"].shape for batch in second]
+    found = {name: list(batches) for name, batches in module.val_dataloader().items()}
+    assert [len(batch["target_texts"]) for batch in found["near"]] == [5, 5, 2]
+    assert len(found["far"]) == 12

@@ -39,6 +39,14 @@ def write_rows(path: Path, rows: tuple[tuple[int, int], ...] = ROWS, seed: int =
 
 
 def train_here(data: Path, save_dir: Path, *options: str) -> None:
+    """``fairseq-train`` of a dialogue model in this process."""
+    words = [str(data), "--save-dir", str(save_dir), *MODEL, *UPDATE, *options]
+    if "--fp16" in words:
+        words.remove("--cpu")
+    fairseq_train(words)
+
+
+def fairseq_train(words: list[str]) -> None:
     """``fairseq-train`` in this process."""
     from fairseq import options as fairseq_options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -46,9 +54,6 @@ def train_here(data: Path, save_dir: Path, *options: str) -> None:
 
     import speechdlm_ext.plugin  # noqa: F401 - registers
 
-    words = [str(data), "--save-dir", str(save_dir), *MODEL, *UPDATE, *options]
-    if "--fp16" in words:
-        words.remove("--cpu")
     parser = fairseq_options.get_training_parser()
     main(convert_namespace_to_omegaconf(fairseq_options.parse_args_and_arch(parser, words)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.duplex import DuplexOptions
 from speechdlm_ext.hub.duplex import DuplexS2SModel, DuplexS2SSpeechDecoderModel
 from tests.helpers.duplex import SPEECH_DECODER, write_config
+from tests.helpers.host_syncs import counted_syncs
 
 REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "nemo" / "speechlm"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/nemo")
@@ -221,6 +223,10 @@ def test_bad_input_is_refused_in_one_line(tmp_path):
         model.offline_inference(torch.zeros(1, 0), torch.tensor([0]))
     with pytest.raises(InputError, match="expected"):
         model.streaming().step(torch.zeros(2, 100))
+    broken = torch.full((1, 2000), torch.nan)
+    for read in (model.streaming().step, lambda wave: model.offline_inference(wave, torch.tensor([2000]))):
+        with pytest.raises(InputError, match="not a finite number"):
+            read(broken)
     with pytest.raises(InputError, match="two frames"):
         model.streaming(context_seconds=0.1)
     config = json.loads((tmp_path / "model.json").read_text())
@@ -237,12 +243,29 @@ def test_bad_input_is_refused_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_recordings_longer_than_the_language_models_context(tmp_path):
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    llm = {"model_type": "llama", "vocab_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 20, **shape}
+    model = _tiny(tmp_path, pretrained_llm=llm)
+    assert model.offline_inference(_sound(seconds=1.6), torch.tensor([25600]))["tokens_text"].size(1) == 20
+    with pytest.raises(InputError, match="25 positions, the language model has 20"):
+        model.offline_inference(_sound(), torch.tensor([32000]))
+    with pytest.raises(InputError, match="the language model has 20"):
+        model.streaming(context_seconds=2.0)
+    stream = model.streaming(context_seconds=1.6)
+    assert sum(stream.step(part).codes.size(1) for part in _sound(seconds=3.2).split(1280, 1)) > 30
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda folder: (folder / "config.json").write_text("{"), "not JSON"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 64), "cannot be read"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(pickle.dumps([print])), "cannot be read"),
+        (lambda folder: (folder / "model.safetensors").write_bytes((1 << 62).to_bytes(8, "little")), "cannot be read"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no such file"),
+        (lambda folder: (folder / "config.json").write_text("[1]"), "an object is expected"),
+        (lambda folder: (folder / "tokenizer.model").write_bytes(b"\x80\x04."), "tokenizer"),
     ],
 )
 def test_damaged_folders_are_refused(tmp_path, damage, message):
@@ -283,3 +306,18 @@ def test_code_of_the_documentation_runs(tmp_path, checkout):
     exec(compile(code.replace("path/to/folder", str(tmp_path / "saved")), "docs/duplex_models.md", "exec"), names)
     assert set(names["said"]) == {"text", "tokens_text", "tokens_audio", "tokens_len", "audio", "audio_len"}
     assert names["rest"].codes.size(1) >= 0 and names["step"].codes.size(2) == 4
+
+
+@pytest.mark.parametrize("changes", [{}, {"speech_decoder": SPEECH_DECODER}], ids=["without", "speech decoder"])
+def test_a_step_of_a_stream_waits_for_what_it_says_alone(tmp_path, changes):
+    """The ids that it spells, and the codes of which the units codec makes sound on the CPU."""
+    stream = _tiny(tmp_path, **changes).streaming(context_seconds=1.6)
+    chunks = _sound(seconds=4.0).split(1280, 1)
+    for chunk in chunks[:30]:
+        stream.step(chunk)
+    with counted_syncs() as found:
+        for chunk in chunks[30:40]:
+            stream.step(chunk)
+    # Each of the ten steps looks whether its chunk, on the CPU, has numbers alone, and at the codes of the units codec.
+    assert found.pop("tolist") == 10
+    assert set(found) <= {"cpu", "_local_scalar_dense"} and max(found.values()) <= 30

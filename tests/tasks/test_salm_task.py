@@ -15,6 +15,7 @@ from speechdlm_ext.hub import SALM
 from tests.helpers.commands import run_command
 from tests.helpers.processes import Command
 from tests.helpers.salm_models import FREEZE, PERCEPTION, TAG, write_config, write_conversations
+from tests.helpers.training import fairseq_train
 
 UPDATE = shlex.split(
     "--task salm_task --arch salm --criterion salm_criterion --context repeat: --optimizer adam --lr 0.01 --cpu "
@@ -33,17 +34,8 @@ def folder(tmp_path_factory):
 
 def train(folder, save, *options):
     """``fairseq-train`` in this process; the checkpoint."""
-    from fairseq import options as fairseq_options
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from fairseq_cli.train import main
-
-    import speechdlm_ext.plugin  # noqa: F401 - registers
-
-    words = [str(folder), "--save-dir", str(save), *UPDATE, "--model-config", str(folder / "model.json"), *options]
-    main(
-        convert_namespace_to_omegaconf(
-            fairseq_options.parse_args_and_arch(fairseq_options.get_training_parser(), words)
-        )
+    fairseq_train(
+        [str(folder), "--save-dir", str(save), *UPDATE, "--model-config", str(folder / "model.json"), *options]
     )
     return save / "checkpoint_last.pt"
 

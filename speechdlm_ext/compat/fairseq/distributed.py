@@ -1,4 +1,4 @@
-"""Several processes without GPUs, and backends that need a package which is not there."""
+"""Several processes without GPUs."""
 
 from __future__ import annotations
 
@@ -54,23 +54,6 @@ def _gather_anything(module: Any) -> None:
         gathered = [None] * module.get_world_size(group)
         module.dist.all_gather_object(gathered, move_to_cpu(data), group=group)
         return gathered
-
-
-def _refuse_fully_sharded(module: Any) -> None:
-    original = module.fsdp_enable_wrap
-
-    @replace(module, "fsdp_enable_wrap")
-    def fsdp_enable_wrap(cfg: Any) -> Any:
-        reason = None
-        if not module.has_FSDP:
-            reason = "needs the package fairscale, which is not installed: install it (pip install fairscale)"
-        elif not module.torch.cuda.is_available():
-            reason = "needs GPUs, and none is found: use another backend"
-        elif cfg.distributed_world_size == 1:
-            reason = "has nothing to share out in a single process: start several (torchrun)"
-        if reason is not None:
-            raise InputError(f"--ddp-backend fully_sharded {reason}, or drop the option")
-        return original(cfg)
 
 
 _EACH_NODE = (
@@ -147,11 +130,5 @@ REPAIRS = [
         fault="TypeError: type torch.cuda.ByteTensor not available (on CPU), ValueError: encoded data size … exceeds "
         "max_size (fairseq-validate in several processes)",
         changes={"fairseq.distributed.utils": _gather_anything},
-    ),
-    Repair(
-        name="fully-sharded",
-        package="fairseq",
-        fault="tracebacks for --ddp-backend fully_sharded without fairscale, without a GPU, or in a single process",
-        changes={"fairseq.distributed.fully_sharded_data_parallel": _refuse_fully_sharded},
     ),
 ]

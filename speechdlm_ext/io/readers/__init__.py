@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.readers.base import AudioReader
 from speechdlm_ext.io.readers.ffmpeg import FfmpegReader, find_ffmpeg
 from speechdlm_ext.io.readers.libsndfile import SndfileReader
 from speechdlm_ext.io.readers.sphere import SphereReader
+from speechdlm_ext.io.shar import Part, parse_part
 
 # The first whose ``opens`` is true opens a file.
 READERS: tuple[type[AudioReader], ...] = (SphereReader, FfmpegReader, SndfileReader)
@@ -35,12 +37,14 @@ def is_audio(path: str | os.PathLike[str]) -> bool:
 
 
 def open_audio(path: str | os.PathLike[str]) -> AudioReader:
-    """Open an audio file; a context manager.
+    """Open an audio file, or one in an archive (:mod:`.shar`); a context manager.
 
     Raises:
         InputError: the file is missing, a folder, unreadable, not audio, or has no samples.
     """
     if not os.path.exists(path):
+        if part := parse_part(path):
+            return _open_part(part)
         raise InputError(f"{path}: no such file")
     if os.path.isdir(path):
         raise InputError(f"{path} is a folder, expected an audio file")
@@ -61,3 +65,16 @@ def open_audio(path: str | os.PathLike[str]) -> AudioReader:
         except InputError:
             pass
         raise
+
+
+def _open_part(part: Part) -> AudioReader:
+    """Open a file in an archive, by a copy that is there as long as the reader is."""
+    copy = tempfile.NamedTemporaryFile(suffix=os.path.splitext(part.name)[1])  # noqa: SIM115
+    copy.write(part.read())
+    copy.flush()
+    try:
+        reader = open_audio(copy.name)
+    except InputError as error:
+        raise InputError(str(error).replace(copy.name, part.path)) from None
+    reader.path, reader.copy = part.path, copy
+    return reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,7 @@ class AudioReader(ABC):
         sample_rate: in Hz.
         channels: number of channels.
         frames: samples per channel that there are, whatever the header says.
+        copy: what is opened in the place of a part of an archive.
         notes: where the header says something else, what it says; empty otherwise.
 
     Raises:
@@ -35,6 +36,7 @@ class AudioReader(ABC):
     sample_rate: int
     channels: int
     frames: int
+    copy: Any = None
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
