@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from speechdlm_ext.asr import Recogniser, build_recogniser
-from speechdlm_ext.codecs import Codec, build_codec
+from speechdlm_ext.codecs import build_codec
+from speechdlm_ext.codecs.base import Codec
 from speechdlm_ext.data.duplex_cuts import DuplexCut, read_cuts, read_sound
 from speechdlm_ext.data.text_channel import Turn
 from speechdlm_ext.errors import run_command
@@ -35,7 +36,7 @@ RATE = 16000
 PATIENCE = 0.24  # s of silence after which the cascade takes the user's turn as ended
 ONSET = 0.1  # s of the user's speech after which it gives way
 _MARGIN = 0.1  # s around a word that the recogniser gets
-_PAUSE = 0.5  # s: a longer silence parts two turns of the agent
+_PAUSE = 0.2  # s: a longer silence parts two turns of the agent; the script leaves 0.3 s after an interruption
 _LIKE = 0.5  # edits per unit, above which a turn has none of the script's answers
 
 
@@ -131,11 +132,10 @@ def _runs(codec: Codec, wave: Tensor) -> list[int]:
 
 def edits(found: Sequence[Any], expected: Sequence[Any], beginning: bool = False) -> int:
     """Edits between two sequences, or with ``beginning`` between the first and the nearest beginning of the other."""
-    places = np.arange(len(expected) + 1)
+    known, places = np.asarray(expected), np.arange(len(expected) + 1)
     row = places.copy()
     for item in found:
-        other = np.array([item != one for one in expected], dtype=int)
-        new = np.concatenate(([row[0] + 1], np.minimum(row[1:] + 1, row[:-1] + other)))
+        new = np.concatenate(([row[0] + 1], np.minimum(row[1:] + 1, row[:-1] + (known != item))))
         row = np.minimum.accumulate(new - places) + places
     return int(row.min() if beginning else row[-1])
 
