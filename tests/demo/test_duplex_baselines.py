@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from speechdlm_ext.codecs import build_codec
 from speechdlm_ext.data.duplex_cuts import read_cuts, read_sound
 from speechdlm_ext.demo.duplex_baselines import PATIENCE, edits, measure, run_cascade, write_words
 from speechdlm_ext.encoders.logmel import LogMelEncoder
+from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.synthetic.requests import RequestOptions, make_requests
 from speechdlm_ext.units.codebook import Codebook
 
@@ -46,7 +46,7 @@ def test_a_cascade_answers_after_its_patience_and_gives_way(tmp_path):
     assert found["answered_in_time"] == 1 and found["yields"] == 1 and found["follows_script"] >= 0.8
     assert PATIENCE - 0.1 < found["response_latency"] < PATIENCE + 0.2
     write_words(manifest, tmp_path / "words", valid=0.2)
-    rows = [json.loads(line) for name in ("train", "valid") for line in open(tmp_path / "words" / f"{name}.jsonl")]
+    rows = [row for name in ("train", "valid") for row in read_jsonl(tmp_path / "words" / f"{name}.jsonl")]
     assert sorted(row["text"] for row in rows) == sorted(words)
 
 
