@@ -48,17 +48,17 @@ def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tupl
     else:
         where, beside = path, path.parent
         config, weights, partial = _checkpoint(path, trust)
-    parts = DuplexParts.of(config, beside)
+    try:
+        parts = DuplexParts.of(config, beside)
+        model = build_duplex(parts if partial else replace(parts, config={**config, "pretrained_weights": False}))
+    except InputError as error:
+        if not partial:
+            raise
+        raise InputError(f"{path}: its frozen weights are in {config['pretrained_llm']}: {error}") from None
     if partial:
-        try:
-            model = build_duplex(parts)
-        except InputError as error:
-            raise InputError(f"{path}: its frozen weights are in {config['pretrained_llm']}: {error}") from None
         model.leave_out_frozen(config)
         weights = {**{name: nn.Module.state_dict(model)[name] for name in model.left_out()}, **weights}
         model.save_trained_only = False
-    else:
-        model = build_duplex(replace(parts, config={**config, "pretrained_weights": False}))
     of_codec = {name.removeprefix(_CODEC): value for name, value in weights.items() if name.startswith(_CODEC)}
     own = {name: value for name, value in weights.items() if not name.startswith(_CODEC) and not name.endswith(_MASK)}
     if of_codec and isinstance(parts.codec, NemoCodec):

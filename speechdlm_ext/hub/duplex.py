@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,7 +74,9 @@ class DuplexS2SModel(nn.Module):
         """
         from torch.ao.quantization import quantize_dynamic
 
-        self.model = quantize_dynamic(self.model, {nn.Linear}, dtype=torch.qint8, inplace=True)
+        with warnings.catch_warnings():  # its tensors will have another type in a later PyTorch
+            warnings.simplefilter("ignore")
+            self.model = quantize_dynamic(self.model, {nn.Linear}, dtype=torch.qint8, inplace=True)
         return self
 
     @property

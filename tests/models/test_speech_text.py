@@ -80,22 +80,18 @@ def test_random_weights_are_not_left_out(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_sharded_processes_make_the_updates_of_one(kind, tmp_path, checkout):
-    """Stopped and resumed by shards; what they save is read without sharding, and goes on as one process."""
+@pytest.mark.parametrize(("kind", "stops"), [("salm", [3]), ("duplex", [1, 3])])
+def test_two_sharded_processes_make_the_updates_of_one(kind, stops, tmp_path, checkout):
+    """Stopped and resumed, too; what they save is whole, and goes on without sharding."""
     _write(kind, tmp_path)
-    momentum = ["--optimizer", "sgd", "--lr", "0.05", "--momentum", "0.9", "--clip-norm", "0.5"]
-    shared = [*KINDS[kind], *COMMON, *momentum, "--user-dir", str(checkout / "speechdlm_ext")]
-
-    def run(save: str, updates: int, *more: str, ranks: int = 1) -> None:
-        words = ["fairseq-train", tmp_path, "--save-dir", tmp_path / save, "--model-config", tmp_path / "model.json"]
-        Command([*words, *shared, "--max-update", updates, *more], tmp_path / f"{save}{updates}", ranks=ranks).wait()
-
-    sharded = ("--ddp-backend", "fully_sharded")
-    run("two", 2, *sharded, ranks=2)
-    run("two", 4, *sharded, ranks=2)
-    run("two", 5, "--update-freq", "2")
-    run("one", 5, "--update-freq", "2")
+    momentum = shlex.split("--optimizer sgd --lr 0.05 --momentum 0.9 --clip-norm 0.5")
+    words = ["fairseq-train", tmp_path, "--save-dir", tmp_path / "two", "--model-config", tmp_path / "model.json"]
+    words += [*KINDS[kind], *COMMON, *momentum, "--user-dir", checkout / "speechdlm_ext"]
+    for updates in stops:
+        sharded = ["--ddp-backend", "fully_sharded", "--max-update", updates]
+        Command([*words, *sharded], tmp_path / f"log{updates}", ranks=2).wait()
+    for save in ("one", "two"):
+        _train(kind, tmp_path, save, 4, *momentum, "--update-freq", "2")
     two, one = weights_in(tmp_path / "two"), weights_in(tmp_path / "one")
     assert two.keys() == one.keys()
     for name, weight in one.items():

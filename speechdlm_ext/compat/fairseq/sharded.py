@@ -38,7 +38,9 @@ def _shard_the_model(module: Any) -> None:
     def distributed_fairseq_model(args: Any, model: Any, process_group: Any, device: Any) -> Any:
         if args.ddp_backend != "fully_sharded":
             return original(args, model, process_group, device)
-        if not isinstance(model, module.BaseFairseqModel):  # weights of a criterion are few
+        from fairseq.models import BaseFairseqModel
+
+        if not isinstance(model, BaseFairseqModel):  # weights of a criterion are few
             kept, args.ddp_backend = args.ddp_backend, "legacy_ddp"
             try:
                 return original(args, model, process_group, device)
