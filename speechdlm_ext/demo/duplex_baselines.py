@@ -115,8 +115,8 @@ def measure(cuts: Sequence[DuplexCut], codec: Codec, folder: Path | None) -> dic
             scores = {text: edits(runs, answer, beginning=True) / max(1, len(runs)) for text, answer in answers.items()}
             nearest = min(scores, key=lambda text: scores[text])
             agent.append(Turn(start, end - start, nearest if scores[nearest] <= _LIKE else "", "agent"))
-        sides = ([turn for turn in cut.turns if turn.speaker == who] for who in ("user", "agent"))
-        talks.append(Conversation(cut.id, cut.duration, *sides, agent))
+        user, expected = ([turn for turn in cut.turns if turn.speaker == who] for who in ("user", "agent"))
+        talks.append(Conversation(cut.id, cut.duration, user, expected, agent))
     return figures(talks)
 
 

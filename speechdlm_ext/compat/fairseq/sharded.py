@@ -92,13 +92,14 @@ def _sharded_class() -> Any:
     import torch
     from torch import Tensor, nn
     from torch.distributed.device_mesh import DeviceMesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import FSDPModule, fully_shard
     from torch.utils._pytree import tree_map
 
     class ShardedModel(nn.Module):
         """A fairseq model whose weights are split among processes; what it lacks itself is the model's."""
 
         use_sharded_state = False
+        module: Any
 
         def __init__(self, module: nn.Module, group: Any, device: torch.device, reshard: bool) -> None:
             super().__init__()
@@ -108,7 +109,7 @@ def _sharded_class() -> Any:
             fully_shard(module, mesh=mesh)
             if device.type == "cpu":  # gloo sums, but does not average
                 for part in module.modules():
-                    if hasattr(part, "set_force_sum_reduction_for_comms"):
+                    if isinstance(part, FSDPModule):
                         part.set_force_sum_reduction_for_comms(True)
             self.module = module
             self.first = torch.distributed.get_rank(group) == 0
