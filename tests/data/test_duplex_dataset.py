@@ -153,7 +153,7 @@ def test_lost_text_is_said(tmp_path, caplog):
 
 def test_named_sets_and_batches_by_seconds_and_frames(tmp_path):
     rows = [
-        {"id": str(number), "duration": 0.4 + 0.1 * (number % 3), "codec": "1 2", "codec_rate": 12.5}
+        {"id": str(number), "offset": 0.0, "duration": 0.4 + 0.1 * (number % 3), "codec": "1 2", "codec_rate": 12.5}
         for number in range(12)
     ]
     _stereo(tmp_path, rows)
