@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,8 @@ def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tupl
         where, beside = path, path.parent
         config, weights, partial = _checkpoint(path, trust)
     try:
-        parts = DuplexParts.of(config, beside)
-        model = build_duplex(parts if partial else replace(parts, config={**config, "pretrained_weights": False}))
+        parts = DuplexParts.of(config if partial else {**config, "pretrained_weights": False}, beside)
+        model = build_duplex(parts)
     except InputError as error:
         if not partial:
             raise

@@ -28,7 +28,7 @@ from speechdlm_ext.modules.backbone import (
     take_embeddings,
 )
 from speechdlm_ext.modules.duplex_frames import ChannelIds, DuplexFrames, align_channels, stack_codes
-from speechdlm_ext.modules.perception import Perception
+from speechdlm_ext.modules.perception import Perception, find_encoder, load_encoder
 from speechdlm_ext.modules.speech_decoder import SpeechDecoder, SpeechDecoderOptions, SpeechDecoderState
 
 OWN_LLM = "llm_backbone"  # the configuration of the language model in a model's folder
@@ -229,8 +229,8 @@ class DuplexParts:
 
         Args:
             config: ``pretrained_llm`` (of which the tokenizer is taken, too, unless there is ``tokenizer``),
-                ``pretrained_audio_codec`` (a ``.nemo`` file, or ``KIND:MODEL`` of :func:`.build_codec`) and
-                ``perception``.
+                ``pretrained_audio_codec`` (a ``.nemo`` file, or ``KIND:MODEL`` of :func:`.build_codec`),
+                ``perception``, and ``pretrained_asr`` (see :func:`.find_encoder`).
 
         Raises:
             InputError: a part is missing or cannot be loaded, or frame rates do not fit.
@@ -247,19 +247,22 @@ class DuplexParts:
         if tokenizer.bos_id is None or tokenizer.eos_id is None:
             raise InputError(f"{source}: the tokenizer has no BOS or no EOS, which mark the agent's turns")
         codec = _codec(str(config["pretrained_audio_codec"]), beside)
-        perception = Perception(config["perception"])
+        sections, weights = find_encoder(config, beside)
+        section = {**config["perception"], **sections}
+        perception = Perception(section)
+        load_encoder(perception, weights, str(config.get("pretrained_asr")))
         ratio = codec.frame_rate / perception.frame_rate
         if abs(ratio - round(ratio)) > 1e-6 or ratio < 0.5:
             raise InputError(
                 f"the codec has {codec.frame_rate:g} frames per second, the perception {perception.frame_rate:g}: the "
                 "former has to be a multiple of the latter"
             )
-        return cls(config, llm, tokenizer, codec, perception, beside)
+        return cls({**config, "perception": section}, llm, tokenizer, codec, perception, beside)
 
     def located(self) -> dict[str, Any]:
         """The configuration with absolute paths of the files and folders that it names: it can be read anywhere."""
         config = dict(self.config)
-        for name in ("pretrained_llm", "tokenizer", "pretrained_audio_codec"):
+        for name in ("pretrained_llm", "tokenizer", "pretrained_audio_codec", "pretrained_asr"):
             if isinstance(config.get(name), str):
                 kind, colon, model = config[name].rpartition(":")
                 found = [(find_folder(one, self.beside), one) for one in model.split(",")]

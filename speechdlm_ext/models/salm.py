@@ -33,8 +33,7 @@ from speechdlm_ext.modules.backbone import (
     predict_tokens,
     take_embeddings,
 )
-from speechdlm_ext.modules.perception import Perception, pretrained_encoder
-from speechdlm_ext.modules.weights import check_weights
+from speechdlm_ext.modules.perception import Perception, find_encoder, load_encoder
 from speechdlm_ext.neural_types import AudioSignal, LengthsType, MaskType, NeuralType, TokenIndex, typecheck
 
 LORA = r"^.+\.lora_.+$"
@@ -98,7 +97,7 @@ class SALM(TrainedWeights, BaseFairseqModel):
 
     Args:
         cfg: the published ``model`` section: ``pretrained_llm`` (folder, name, ``.gguf`` file or a configuration),
-            ``pretrained_weights``, ``pretrained_asr`` (see :func:`.pretrained_encoder`), ``perception``,
+            ``pretrained_weights``, ``pretrained_asr`` (see :func:`.find_encoder`), ``perception``,
             ``audio_locator_tag``, ``prompt_format``, ``lora``, ``freeze_params``, ``prevent_freeze_params``; also
             ``tokenizer``, where it is not with the language model.
         folder: of the model; relative paths are looked for from the working directory, then from there.
@@ -152,13 +151,8 @@ class SALM(TrainedWeights, BaseFairseqModel):
 
     def _build_perception(self, section: dict[str, Any]) -> Perception:
         """Of its section, which takes up what ``pretrained_asr`` and the language model give."""
-        asr, weights = self.cfg.get("pretrained_asr"), None
-        if asr and asr != "none" and self.cfg["pretrained_weights"]:
-            path = find_folder(asr, self.folder)
-            if path is None:
-                raise InputError(f"pretrained_asr {asr}: no such file; download its .nemo file, or say none")
-            sections, weights = pretrained_encoder(path)
-            section.update(sections)
+        sections, weights = find_encoder(self.cfg, self.folder)
+        section.update(sections)
         width = config_of(self.llm).hidden_size
         section.setdefault("output_dim", width)
         if section.get("output_rms") == "llm":
@@ -168,10 +162,7 @@ class SALM(TrainedWeights, BaseFairseqModel):
         perception = Perception(section, build_encoder(kind, options) if kind in ENCODERS else None)
         if perception.output_dim != width:
             raise InputError(f"salm: perception.output_dim {perception.output_dim}, the language model has {width}")
-        if weights is not None:
-            own = {name: one for name, one in perception.state_dict().items() if name not in weights}
-            check_weights(perception, {**own, **weights}, str(path))
-            perception.load_state_dict({**own, **weights})
+        load_encoder(perception, weights, str(self.cfg.get("pretrained_asr")))
         return perception
 
     @classmethod

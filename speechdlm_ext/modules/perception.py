@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.nemo import read_nemo
+from speechdlm_ext.modules.backbone import find_folder
 from speechdlm_ext.modules.conformer import ConformerEncoder, ConformerState, conformer_config
 from speechdlm_ext.modules.conv_blocks import ConvEncoder
 from speechdlm_ext.modules.conv_speech_files import load_network
 from speechdlm_ext.modules.padding import frame_mask
 from speechdlm_ext.modules.spec_augment import spec_augmentation
 from speechdlm_ext.modules.speech_features import LogMelFeatures, Preprocessor
+from speechdlm_ext.modules.weights import check_weights
 from speechdlm_ext.neural_types import AcousticEncodedRepresentation, AudioSignal, LengthsType, NeuralType, typecheck
 
 CONFORMER, CONVOLUTIONS, IDENTITY = "ConformerEncoder", "ConvASREncoder", "IdentityConnector"
@@ -257,6 +260,33 @@ def build_encoder(section: Mapping[str, Any], where: str) -> ConformerEncoder | 
     if kind != CONFORMER:
         raise InputError(f"{where}: {section.get('_target_')} is not known; expected {CONFORMER} or {CONVOLUTIONS}")
     return ConformerEncoder(conformer_config(section, where))
+
+
+def find_encoder(
+    config: Mapping[str, Any], folder: str | os.PathLike[str] | None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """:func:`pretrained_encoder` of ``pretrained_asr`` in a model's configuration, where it has pretrained weights.
+
+    Args:
+        folder: from which a relative path is looked for, too.
+
+    Returns:
+        Empty dictionaries where nothing is to be read.
+    """
+    source = config.get("pretrained_asr")
+    if not source or source == "none" or not config.get("pretrained_weights", True):
+        return {}, {}
+    path = find_folder(source, folder)
+    if path is None:
+        raise InputError(f"pretrained_asr {source}: no such file; download its .nemo file, or say none")
+    return pretrained_encoder(path)
+
+
+def load_encoder(perception: Perception, weights: Mapping[str, Tensor], where: str) -> None:
+    """Take the weights of :func:`find_encoder`; the others stay."""
+    own = {name: one for name, one in perception.state_dict().items() if name not in weights}
+    check_weights(perception, {**own, **weights}, where)
+    perception.load_state_dict({**own, **weights})
 
 
 def pretrained_encoder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

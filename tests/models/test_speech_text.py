@@ -11,6 +11,7 @@ import torch
 from speechdlm_ext.checkpoints.duplex import read_duplex
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.nemo import read_nemo
 from tests.helpers import duplex, salm_models
 from tests.helpers.processes import Command
 from tests.helpers.training import fairseq_train, weights_in
@@ -69,6 +70,25 @@ def test_a_duplex_model_without_its_frozen_weights_is_read_with_them(tmp_path):
     (tmp_path / "llm").rename(tmp_path / "moved")
     with pytest.raises(InputError, match="its frozen weights are in .*llm"):
         read_duplex(path)
+
+
+def test_a_duplex_model_hears_by_a_recogniser(data, tmp_path):
+    asr = data / "reference" / "nemo" / "ctc_char.nemo"
+    config = {"pretrained_weights": True, "tokenizer": "llm", "pretrained_asr": str(asr)}
+    llm = salm_models.write_llm(tmp_path / "llm").name
+    frozen = [*FREEZE, r"^perception\.(preprocessor|encoder)\."]
+    # Units come every 20 ms, too: four of the recogniser's frames make one of 80 ms.
+    perception = {"stack": 4, "output_dim": 16}
+    duplex.write_config(tmp_path, pretrained_llm=llm, perception=perception, freeze_params=frozen, **config)
+    for split in ("train", "valid"):
+        duplex.write_conversations(tmp_path, split, 2)
+    path = _train("duplex", tmp_path, "run", 2, "--save-trained-only")
+    kept = load_checkpoint(path)["model"]
+    assert not any(name.startswith("perception.encoder.") for name in kept) and "perception.proj.weight" in kept
+    found = read_duplex(path)[0].perception.state_dict()
+    for name, weight in read_nemo(asr).weights.items():
+        if name.startswith("encoder."):
+            assert torch.equal(found[name], weight), name
 
 
 def test_random_weights_are_not_left_out(tmp_path):
