@@ -100,9 +100,9 @@ def test_random_weights_are_not_left_out(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "stops"), [("salm", [3]), ("duplex", [1, 3])])
+@pytest.mark.parametrize(("kind", "stops"), [("salm", [2]), ("duplex", [1, 2])])
 def test_two_sharded_processes_make_the_updates_of_one(kind, stops, tmp_path, checkout):
-    """Stopped and resumed, too; what they save is whole, and goes on without sharding."""
+    """Stopped and resumed, too; what they save after an epoch is whole, and goes on without sharding."""
     _write(kind, tmp_path)
     momentum = shlex.split("--optimizer sgd --lr 0.05 --momentum 0.9 --clip-norm 0.5")
     words = ["fairseq-train", tmp_path, "--save-dir", tmp_path / "two", "--model-config", tmp_path / "model.json"]
@@ -115,5 +115,5 @@ def test_two_sharded_processes_make_the_updates_of_one(kind, stops, tmp_path, ch
     two, one = weights_in(tmp_path / "two"), weights_in(tmp_path / "one")
     assert two.keys() == one.keys()
     for name, weight in one.items():
-        if "running_" not in name:  # each process has its own running means
+        if "batch_norm.running" not in name and "num_batches" not in name:  # each process has its own running means
             assert torch.allclose(two[name], weight, atol=2e-6), name
