@@ -15,4 +15,5 @@ PARTS = {
     "resynthesize": ("corpora", "resynthesize"),
     "transcribe": ("corpora", "transcribe"),
     "duplex": ("duplex", "measure"),
+    "speechlm": ("speech_llms", "measure"),
 }

@@ -31,7 +31,14 @@ def main() -> None:
         torch.set_num_threads(settings["threads"])
     for name in settings["imports"]:
         importlib.import_module(name)
-    kinds = {"train": training, "score": training, "sample": sampling, "unit": with_units, "asr": with_sound}
+    kinds = {
+        "train": training,
+        "score": training,
+        "sample": sampling,
+        "unit": with_units,
+        "asr": with_sound,
+        "llm": with_llm,
+    }
     work = kinds[settings["work"].split("-")[0]](settings)
     about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "memory": peak_memory(settings)}
     if settings["work"] == "train":
@@ -100,6 +107,14 @@ def with_sound(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
     """Recognisers of speech, NeMo's and ours: ``asr-train`` or ``asr-transcribe``."""
     asr_work = importlib.import_module("asr_work")
     kinds = {"train": asr_work.training, "transcribe": asr_work.transcribing}
+    work: Callable[[], dict[str, float]] = kinds[settings["work"].split("-")[1]](settings)
+    return work
+
+
+def with_llm(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
+    """Speech-text and duplex models, NeMo's and ours: ``llm-train`` or ``llm-generate``."""
+    llm_work = importlib.import_module("llm_work")
+    kinds = {"train": llm_work.training, "generate": llm_work.generating}
     work: Callable[[], dict[str, float]] = kinds[settings["work"].split("-")[1]](settings)
     return work
 

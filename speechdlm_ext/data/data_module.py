@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from speechdlm_ext.data.conversations import Conversation, iter_conversations
 from speechdlm_ext.data.duplex_cuts import DuplexCut, read_cuts
 from speechdlm_ext.data.duplex_dataset import DuplexCuts, DuplexS2SDataset
@@ -16,6 +14,7 @@ from speechdlm_ext.data.llm_tokenizer import LLMTokenizer
 from speechdlm_ext.data.salm_dataset import FRAME_SECONDS, ConversationDataset, SALMDataset
 from speechdlm_ext.data.token_dataset import TokenDataset
 from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.io.config import read_config
 
 _KINDS = {
     "lhotse_as_conversation", "multimodal_conversation", "nemo", "lhotse", "lhotse_shar", "s2s_conversation",
@@ -30,13 +29,12 @@ def find_section(path: Path, split: str) -> dict[str, Any]:
     Raises:
         InputError: the file is no data configuration, or has no such data set.
     """
+    config = read_config(path, "data")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        config = config.get("data", config)
         if split.startswith("train"):
             return dict(config["train_ds"])
         sets = validation_sections(config)
-    except (OSError, yaml.YAMLError, KeyError, AttributeError, TypeError) as error:
+    except (KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: no data configuration ({type(error).__name__}: {one_line(error)})") from None
     if split not in sets:
         raise InputError(f"{path}: no validation set {split}; --valid-subset takes {', '.join(sets)}")
