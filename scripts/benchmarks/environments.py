@@ -69,7 +69,7 @@ PUBLIC = Environment(
     "SPEECHDLM_PUBLIC_ENVIRONMENT",
 )  # fmt: skip
 NEMO = Environment(
-    "nemo", "nemo-toolkit[asr]==3.0.0", "from nemo.collections.asr.models import EncDecCTCModel",
+    "nemo", "nemo-toolkit[asr,speechlm2]==3.0.0", "from nemo.collections.asr.models import EncDecCTCModel",
     "SPEECHDLM_NEMO_ENVIRONMENT",
 )  # fmt: skip
 
