@@ -195,6 +195,23 @@ def test_a_detector_of_windows(shared: Path, sentence: Path) -> None:
     np.testing.assert_allclose(np.array(speech).reshape(-1, 2), np.minimum(wanted, wave.shape[1] / 16000), atol=1e-3)
 
 
+def test_smoothed_windows(shared: Path, sentence: Path) -> None:
+    """Of a frame decides the mean of every third of the windows of 0.7 s that it lies in, by hand."""
+    file = shared / "reference/nemo/classification/vad.nemo"
+    wave = read_audio(sentence)[0]
+    spec = f"marblenet:model={file},shift=0.1,smoothing=mean,overlap=0.5,onset=0.52,offset=0.52"
+    (speech,) = build_detector(spec).detect(wave.numpy(), 16000)
+    model, count = SpeechClassifier.from_pretrained(file), wave.shape[1] // 1600
+    padded = torch.nn.functional.pad(wave[0], (5040, 10080))
+    clips = [padded[1600 * i : 1600 * i + 10080] for i in range(0, count + 3, 3)]
+    scores = [float(one.logits.softmax(-1)[1]) for one in model.classify(clips)]
+    smooth = [np.mean([p for i, p in enumerate(scores) if 3 * i <= t + 3 < 3 * i + 7]) for t in range(count)]
+    wanted = np.flatnonzero(np.diff(np.array([0, *(p > 0.52 for p in smooth), 0]))).reshape(-1, 2) * 0.1
+    np.testing.assert_allclose(np.array(speech).reshape(-1, 2), np.minimum(wanted, wave.shape[1] / 16000), atol=1e-3)
+    with pytest.raises(InputError, match="smoothing max, overlap 0.875; expected none, mean or median"):
+        build_detector("marblenet:smoothing=max")
+
+
 def test_files_in_both_directions(model: CTCModel, folder: Path, sentence: Path, tmp_path: Path) -> None:
     from speechdlm_ext.asr.speech_model import load_speech_model
     from speechdlm_ext.checkpoints.conv_speech import write_speech_checkpoint
