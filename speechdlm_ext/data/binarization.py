@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, signal
 
 import numpy as np
 
 from speechdlm_ext.data.binarized_files import install, target_files, write_binarized
-from speechdlm_ext.data.text_chunks import Chunk, Counts, cut, equally_long, number_chunk
+from speechdlm_ext.data.text_chunks import Chunk, cut, equally_long, number_chunk
 from speechdlm_ext.data.text_sources import Source, find_sources
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import work_folder
+from speechdlm_ext.io.pool import run_in_processes
 from speechdlm_ext.units.files import DURATIONS
 from speechdlm_ext.units.vocabulary import Vocabulary
 
@@ -128,7 +126,8 @@ def _number(
 ) -> dict[tuple[str, str], Column]:
     columns: dict[tuple[str, str], Column] = {}
     total, done = sum(s.end - s.start for s in chunks), 0
-    for chunk, counts in zip(chunks, _in_processes(chunks, workers), strict=True):
+    counted = run_in_processes(number_chunk, chunks, min(workers, len(chunks)), ordered=True)
+    for chunk, counts in zip(chunks, counted, strict=True):
         split = Path(chunk.out).name.rsplit(".", 1)[0]
         for channel, units in counts.units.items():
             column = columns.setdefault((split, channel), Column())
@@ -138,21 +137,6 @@ def _number(
         done += chunk.end - chunk.start
         progress(done, total)
     return columns
-
-
-def _in_processes(chunks: Sequence[Chunk], workers: int) -> Iterator[Counts]:
-    """The counts of each chunk, in order."""
-    if min(workers, len(chunks)) == 1:
-        yield from map(number_chunk, chunks)
-        return
-    # Ctrl-C reaches the workers as well; the main process ends them.
-    pool = ProcessPoolExecutor(min(workers, len(chunks)), initializer=signal, initargs=(SIGINT, SIG_IGN))
-    try:
-        yield from pool.map(number_chunk, chunks)
-    except BrokenProcessPool:
-        raise InputError("a worker was killed, perhaps for want of memory: pass a smaller --num-workers") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _check_lines(source: Source, columns: Mapping[tuple[str, str], Column]) -> None:

@@ -31,6 +31,7 @@ def run_in_processes(
     items: Iterable[Item],
     num_workers: int,
     fresh: bool = False,
+    ordered: bool = False,
     preload: Sequence[str] = (),
 ) -> Generator[Result, None, None]:
     """Apply a function to each item, in processes with one thread each.
@@ -40,10 +41,11 @@ def run_in_processes(
         items: read only as far ahead as the processes need.
         num_workers: processes at a time; with 1, and not ``fresh``, all runs in this process.
         fresh: each item in a process of its own, for libraries that carry state from one call to the next.
+        ordered: results in the order of their items, and not in the order in which they are ready.
         preload: modules that every process needs, besides that of the function.
 
     Yields:
-        Results in the order in which they are ready.
+        Results.
 
     Raises:
         InputError: a process was killed, for example because memory ran out.
@@ -66,11 +68,10 @@ def run_in_processes(
     workers = max(1, num_workers)
     pool: Executor = ThreadPoolExecutor(workers) if fresh else ProcessPoolExecutor(workers, context, _prepare)
     try:
-        yield from _results(pool, run_alone if fresh else function, items, workers)
+        yield from _results(pool, run_alone if fresh else function, items, workers, ordered)
     except BrokenProcessPool:
         raise InputError(
-            "a worker process was killed, perhaps because memory ran out: run again with a smaller --num-workers; "
-            "finished work is kept"
+            "a worker process was killed, perhaps because memory ran out: run again with a smaller --num-workers"
         ) from None
 
 
@@ -88,19 +89,23 @@ def run_in_threads(
 
 
 def _results(
-    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], workers: int
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], workers: int, ordered: bool = False
 ) -> Iterator[Result]:
-    pending: set[Future[Result]] = set()
+    pending: list[Future[Result]] = []
+
+    def finished() -> Iterator[Result]:
+        done = pending[:1] if ordered else list(wait(pending, return_when=FIRST_COMPLETED).done)
+        pending[:] = [future for future in pending if future not in done]
+        yield from (future.result() for future in done)
+
     with pool:
         try:
             for item in items:
-                pending.add(pool.submit(function, item))
+                pending.append(pool.submit(function, item))
                 if len(pending) >= _AHEAD * workers:
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
+                    yield from finished()
             while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
+                yield from finished()
         finally:
             for future in pending:
                 future.cancel()

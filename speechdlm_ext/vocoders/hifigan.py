@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 SPEAKERS = (0, 4)  # dGSLM's for its two channels
 _SAMPLE_RATE = 16000  # where the configuration does not say, as in the published code
 # Sound made at a time, in seconds: of one chunk, and of all chunks of a batch together. Bounds the memory.
-_CHUNK_SECONDS, _BATCH_SECONDS = 20.0, 160.0
+_CHUNK_SECONDS = 20.0
+# On a CPU one window at a time: what several take together does not fit its caches, and is slower.
+_BATCH_SECONDS = {"cpu": 0.0, "cuda": 160.0}
 
 
 class HiFiGANVocoder:
@@ -42,6 +44,7 @@ class HiFiGANVocoder:
         speaker_names: in the order of the table, where they are known.
         style_names: the same.
         chunk_seconds: of sound made at a time, in seconds, without the context that it needs.
+        batch_seconds: of all chunks that are made together; by default 160 on a GPU, and one chunk at a time on a CPU.
         digest: of the checkpoint, which tells vocoders apart in ``settings``.
 
     Raises:
@@ -57,6 +60,7 @@ class HiFiGANVocoder:
         speaker_names: Sequence[str] = (),
         style_names: Sequence[str] = (),
         chunk_seconds: float = _CHUNK_SECONDS,
+        batch_seconds: float | None = None,
         digest: str = "",
     ) -> None:
         self.generator = generator
@@ -73,6 +77,9 @@ class HiFiGANVocoder:
         self.styles = choose([0] if styles is None and there else styles, style_names, there, "style")
         self.context = context_frames(config)
         self.chunk_frames = max(1, round(chunk_seconds * self.frame_rate))
+        if batch_seconds is None:
+            batch_seconds = _BATCH_SECONDS.get(self._device.type, _BATCH_SECONDS["cuda"])
+        self.batch_frames = int(batch_seconds * self.frame_rate)
         self.codebook_fingerprint: str | None = config.get("codebook")
         self._digest = digest
 
@@ -99,6 +106,7 @@ class HiFiGANVocoder:
         styles: Sequence[str | int] | None = None,
         device: str | torch.device = "cpu",
         chunk_seconds: float = _CHUNK_SECONDS,
+        batch_seconds: float | None = None,
     ) -> HiFiGANVocoder:
         """Load a published vocoder.
 
@@ -109,7 +117,7 @@ class HiFiGANVocoder:
             speakers: as for the class.
             styles: as for the class.
             device: where the sound is made.
-            chunk_seconds: as for the class.
+            chunk_seconds, batch_seconds: as for the class.
 
         Raises:
             InputError: a file is missing or damaged, the two do not belong together, or as for the class.
@@ -124,7 +132,8 @@ class HiFiGANVocoder:
         speaker_names, style_names = (read_names(settings.with_name(f"{kind}.txt")) for kind in ("speakers", "styles"))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
         generator.to(device)
-        return cls(generator, options, speakers, styles, speaker_names, style_names, chunk_seconds, digest)
+        names = (speaker_names, style_names)
+        return cls(generator, options, speakers, styles, *names, chunk_seconds, batch_seconds, digest)
 
     @property
     def num_units(self) -> int:
@@ -185,7 +194,7 @@ class HiFiGANVocoder:
             begin, end = max(0, start - before), min(frames, stop + after)
             by_length.setdefault(end - begin, []).extend((row, begin, start, stop) for row in range(rows))
         for length, windows in by_length.items():
-            together = max(1, int(_BATCH_SECONDS * self.frame_rate) // length)
+            together = max(1, self.batch_frames // length)
             for place in range(0, len(windows), together):
                 yield length, windows[place : place + together]
 

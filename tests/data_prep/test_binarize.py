@@ -265,7 +265,7 @@ def test_a_killed_worker_is_one_line(
     corpus: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(binarization, "number_chunk", die)
-    with pytest.raises(InputError, match="a worker was killed.*smaller --num-workers"):
+    with pytest.raises(InputError, match="a worker process was killed.*smaller --num-workers"):
         binarize(prefixes(corpus[0]), tmp_path / "bin", workers=2)
     assert not list((tmp_path / "bin").iterdir())
 

@@ -35,6 +35,15 @@ def test_every_result(num_workers: int, fresh: bool) -> None:
     assert sorted(run_in_processes(square, range(6), num_workers, fresh)) == [n * n for n in range(6)]
 
 
+def slow_first(number: int) -> int:
+    time.sleep(0.3 if number == 0 else 0)
+    return number
+
+
+def test_results_in_the_order_of_their_items() -> None:
+    assert list(run_in_processes(slow_first, range(20), 2, ordered=True)) == list(range(20))
+
+
 def test_items_are_read_only_a_little_ahead() -> None:
     taken: list[int] = []
 
