@@ -9,7 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples in every run, however slow the machine is; --hypothesis-profile=default looks for others.
-settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("steady")
 
 # Files that take a minute or more, begun first, so that none of them is left over for one process at the end.
@@ -63,11 +65,11 @@ PROCESSES = ("subprocess", "multiprocessing", "helpers.processes", "helpers.batt
 
 
 def group_of(item: pytest.Item) -> str:
-    """`browser`, `commands` (processes, and what is marked as slow) or `unit`."""
+    """`browser` needs Chromium; `commands` has processes, or is marked so as it takes a second; `unit` is the rest."""
     fixtures = set(getattr(item, "fixturenames", ()))
     if "driver" in fixtures:
         return "browser"
-    if fixtures & {"run_command", "run_loaded"} or item.get_closest_marker("slow"):
+    if fixtures & {"run_command", "run_loaded"} or item.get_closest_marker("commands"):
         return "commands"
     return "commands" if any(word in source_of(item.path) for word in PROCESSES) else "unit"
 
@@ -90,6 +92,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((number for number, start in enumerate(LONG) if name.startswith(start)), len(LONG))
 
     items.sort(key=place)
+
+
+# What Python reports of a process that is started, whoever starts it.
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+unit_now: list[str] = []  # the test of the group `unit` that runs
+
+
+def no_processes(event: str, _: object) -> None:
+    if event in STARTS and unit_now:
+        raise RuntimeError(f"{unit_now[0]} starts a process ({event}): mark it with pytest.mark.commands")
+
+
+sys.addaudithook(no_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test of the group `unit` cannot start a process."""
+    unit_now[:] = [item.nodeid] if item.get_closest_marker("unit") else []
+    try:
+        return (yield)
+    finally:
+        unit_now.clear()
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures of any scope are made
@@ -143,7 +168,7 @@ def shared() -> Path:
     pytest.skip(f"no recordings to test with: {' or '.join(map(str, places))} is missing (SPEECHDLM_SHARED names it)")
 
 
-@pytest.fixture(scope="session", params=["small", "large"])
+@pytest.fixture(scope="session", params=["small", pytest.param("large", marks=pytest.mark.commands)])
 def reference(request: pytest.FixtureRequest, data: Path) -> Path:
     """Outputs of the public SpeechDLM code: of a tiny model, tracked; and of a larger one, where ``shared`` exists."""
     return data / "reference" if request.param == "small" else request.getfixturevalue("shared") / "reference"

@@ -216,6 +216,7 @@ def test_a_class_without_types_is_refused() -> None:
         Plain().run(a=1)
 
 
+@pytest.mark.commands
 def test_compiled_code_has_no_checks() -> None:
     module = Module()
     compiled = torch.compile(module, backend="eager", fullgraph=True)

@@ -11,6 +11,8 @@ import torch
 
 from speechdlm_ext.asr import RecogniserOptions, build_recogniser
 
+pytestmark = pytest.mark.commands
+
 transformers = pytest.importorskip("transformers")
 
 WAVE = np.sin(np.arange(40000) ** 1.3 / 40).astype(np.float32) * 0.3

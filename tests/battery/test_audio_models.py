@@ -13,7 +13,7 @@ import torch
 from speechdlm_ext.errors import InputError
 from tests.helpers.hostile import payloads
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 RATE = 16000
 
 

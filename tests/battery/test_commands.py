@@ -14,7 +14,7 @@ import torch
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from tests.helpers.battery import EPOCHS, TEST_LINES, Battery, Done
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 
 @pytest.fixture(scope="module", autouse=True)

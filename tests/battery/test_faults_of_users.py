@@ -12,7 +12,7 @@ from speechdlm_ext.compat.checkpoints import load_checkpoint
 from tests.helpers.battery import LANGUAGE_MODEL, TRANSLATION, Battery
 from tests.helpers.processes import free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from speechdlm_ext.compat.checkpoints import load_checkpoint
 from tests.helpers.battery import HYDRA, TRANSLATION, Battery
 from tests.helpers.hostile import payloads
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 
 def _command(battery: Battery, name: str, bad: Path, folder: Path) -> list[str]:

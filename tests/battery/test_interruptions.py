@@ -19,7 +19,7 @@ from speechdlm_ext.compat.fairseq.saving import is_whole
 from tests.helpers.battery import TRANSLATION, Battery
 from tests.helpers.processes import newest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 UPDATES = 25
 KILLS = int(os.environ.get("SPEECHDLM_KILLS", "2"))

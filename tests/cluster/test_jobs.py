@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.commands import CHECKOUT
 from tests.helpers.slurm import Cluster
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 
 def control(cluster: Cluster, place: Path, *words: str, check: bool = True) -> str:

@@ -21,7 +21,7 @@ from tests.helpers.ctc_checkpoints import small_recogniser
 from tests.helpers.noise_corpus import write_noise_corpus
 from tests.helpers.processes import start_loaded
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 KILLS = int(os.environ.get("SPEECHDLM_KILLS", "8"))
 RECORDINGS = 100 + 12 * KILLS

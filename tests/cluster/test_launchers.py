@@ -22,7 +22,7 @@ from tests.helpers.commands import CHECKOUT
 from tests.helpers.ctc_checkpoints import small_recogniser
 from tests.helpers.slurm import Cluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 
 def until(done: Callable[[], object], seconds: float = 120) -> None:

@@ -14,6 +14,7 @@ from tests.helpers.codecs import tiny_encodec, tiny_mimi
 pytest.importorskip("transformers")
 
 
+@pytest.mark.commands
 @torch.no_grad()
 def test_codes_and_sound_are_those_of_transformers(tmp_path: Path) -> None:
     torch.manual_seed(3)

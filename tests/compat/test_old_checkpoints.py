@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+
+pytestmark = pytest.mark.commands
 
 OPTIONS: dict[str, Any] = {
     "task": "language_modeling",
@@ -29,12 +32,14 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    (tmp_path / "dict.txt").write_text("".join(f"{unit} 1\n" for unit in range(12)))
-    return tmp_path
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("old")
+    (folder / "dict.txt").write_text("".join(f"{unit} 1\n" for unit in range(12)))
+    return folder
 
 
+@cache
 def _weights(data: Path) -> dict[str, torch.Tensor]:
     from fairseq import tasks
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -62,9 +67,9 @@ def _options(data: Path, year: int) -> dict[str, Any]:
     return {"args": None, "cfg": OmegaConf.create(parts) if year == 2021 else parts}
 
 
-@pytest.mark.parametrize("year", [2019, 2020, 2021, 2022])
-@pytest.mark.parametrize("new_format", [True, False], ids=["zip", "before 2020"])
+@pytest.mark.parametrize(("year", "new_format"), [(2019, False), (2020, True), (2021, False), (2022, True)])
 def test_an_old_checkpoint_gives_its_model(data: Path, year: int, new_format: bool) -> None:
+    """In torch's format of before 2020, or in today's."""
     from fairseq.checkpoint_utils import load_model_ensemble_and_task
 
     weights = _weights(data)

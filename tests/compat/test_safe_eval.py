@@ -8,7 +8,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechdlm_ext.compat.fairseq.safe_eval import evaluate
@@ -25,6 +25,7 @@ literals = st.recursive(
 )
 
 
+@settings(max_examples=30)
 @given(literals)
 def test_literals_are_what_eval_makes_of_them(value: object) -> None:
     if "inf" not in repr(value):
@@ -107,4 +108,6 @@ def test_no_module_of_fairseq_has_the_builtin() -> None:
 def _calls_eval(code: CodeType) -> bool:
     import dis
 
+    if "eval" not in code.co_names:
+        return False  # without the time that taking it apart needs
     return any(step.argval == "eval" and "GLOBAL" in step.opname for step in dis.get_instructions(code))

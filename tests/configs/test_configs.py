@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 import speechdlm_ext  # noqa: F401 - registers
 from tests.helpers.published_commands import TRAIN, words
 
+pytestmark = pytest.mark.commands
+
 ABLATION = [
     "speech_dlm_next_unit",
     "speech_dlm_next_unit_cross",

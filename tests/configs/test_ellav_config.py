@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from speechdlm_ext import plugin  # noqa: F401 - registers
 
 
+@pytest.mark.commands
 def test_the_published_recipe(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fairseq.dataclass.initialize import add_defaults, hydra_init
 

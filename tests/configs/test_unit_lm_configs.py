@@ -74,7 +74,7 @@ TINY = {"128,256": "4,8", "256,512": "6", "2,3": "2", "0.1,0.2": "0.2"}
 ALL = {"128,256": "4,8", "256,512": "6,7", "2,3": "1,2", "0.1,0.2": "0.0,0.2"}
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 @pytest.mark.parametrize("sizes", [TINY, pytest.param(ALL, marks=pytest.mark.long)], ids=["2", "16"])
 def test_a_grid_in_one_command_ends_in_its_table(
     sizes: dict[str, str], checkout: Path, run_command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

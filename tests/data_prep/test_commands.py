@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 QUIET = {"OMP_NUM_THREADS": "1"}
 BOOK = ["--codebook", "{work}/book.safetensors"]

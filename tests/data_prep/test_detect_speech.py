@@ -19,7 +19,7 @@ from speechdlm_ext.io.manifest import read_jsonl
 from speechdlm_ext.vad.statistics import COLUMNS
 from tests.helpers.sphere import conversation, write_fisher
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 
 @pytest.fixture

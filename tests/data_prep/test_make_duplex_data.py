@@ -80,6 +80,7 @@ def test_rows_without_turns_are_refused(tmp_path, more, message):
         list(conversations(_manifest(tmp_path, **more), {}))
 
 
+@pytest.mark.commands
 def test_command_adds_the_codes_of_the_agent(tmp_path, checkout):
     write_config(tmp_path)
     manifest = write_conversations(tmp_path, "all", 4, codes=False)

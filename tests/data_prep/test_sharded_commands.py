@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 TRAIN = ["--clusters", "12", "--max-frames", "600"]
 

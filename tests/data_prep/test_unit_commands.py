@@ -22,7 +22,7 @@ from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
 from speechdlm_ext.units import Codebook, DPDPQuantizer
 from speechdlm_ext.units.files import expand_durations, parse_units
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 QUIET = {"OMP_NUM_THREADS": "1"}
 

@@ -49,7 +49,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return out, done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_end_to_end(undisturbed: tuple[Path, str]) -> None:
     out, printed = undisturbed
     commands = [line[2:] for line in printed.splitlines() if line.startswith("$ ")]
@@ -81,7 +81,7 @@ def test_prompts_are_spread_over_the_longest_segments() -> None:
         choose_prompts([], 1)
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_pasted_command_works(undisturbed: tuple[Path, str]) -> None:
     """A printed line, given to a shell as it is."""
     out, printed = undisturbed
@@ -91,7 +91,7 @@ def test_pasted_command_works(undisturbed: tuple[Path, str]) -> None:
     assert done.returncode == 0 and (out / "again.html").is_file(), done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_the_report_has_training_turn_taking_and_commands(undisturbed: tuple[Path, str]) -> None:
     out, _ = undisturbed
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -113,8 +113,7 @@ def test_n_grams_of_edge_units_by_hand(tmp_path: Path) -> None:
     assert unigram == pytest.approx(1.0, abs=0.1)  # a unigram does not know which unit came before
 
 
-@pytest.mark.slow
-@pytest.mark.browser
+@pytest.mark.commands
 def test_report_in_chromium(undisturbed: tuple[Path, str]) -> None:
     out, _ = undisturbed
     with browser.open_browser() as driver:
@@ -129,7 +128,7 @@ def test_report_in_chromium(undisturbed: tuple[Path, str]) -> None:
         assert all(len(e.get_attribute("d")) > 500 for e in driver.find_elements("css selector", "path.wave"))
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_killed_anywhere_it_ends_the_same(undisturbed: tuple[Path, str], tmp_path: Path) -> None:
     whole, _ = undisturbed
     out = tmp_path / "killed"
@@ -164,7 +163,7 @@ def test_killed_anywhere_it_ends_the_same(undisturbed: tuple[Path, str], tmp_pat
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_again_is_quick_and_other_options_are_not_mistaken(undisturbed: tuple[Path, str]) -> None:
     out, _ = undisturbed
     before = (out / "units.jsonl").stat().st_mtime_ns

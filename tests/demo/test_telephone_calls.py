@@ -13,7 +13,7 @@ from speechdlm_ext.demo.run import steps
 from speechdlm_ext.io.manifest import read_jsonl
 from tests.helpers.sphere import conversation, to_ulaw, write_fisher, write_sphere
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 
 def test_calls_become_units(tmp_path: Path, checkout: Path) -> None:

@@ -128,6 +128,7 @@ def test_a_batch_gives_what_single_files_give(make: Any, weights: dict[str, torc
         torch.testing.assert_close(features, want, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.commands
 def test_the_bias_of_far_frames_and_of_fewer_frames_after_many(
     make: Any, weights: dict[str, torch.Tensor], wave: torch.Tensor
 ) -> None:

@@ -92,6 +92,7 @@ def test_the_files(corpora: Path, tmp_path: Path) -> None:
     assert rows[2]["overlap.mean"] == "" and float(rows[2]["sound.A.level"]) < -20
 
 
+@pytest.mark.commands
 def test_a_run_that_was_stopped_goes_on(corpora: Path, tmp_path: Path) -> None:
     options = EvaluationOptions(corpora / "made", corpora / "real", vad="energy", num_workers=1, bootstrap=QUICK)
     seen: list[int] = []
@@ -194,6 +195,7 @@ def test_people_of_an_rttm_file_are_channels(tmp_path: Path, data: Path) -> None
     assert alone["activity"]["method"] == "rttm" and alone["generated"]["ipu"]["n"] == result["generated"]["ipu"]["n"]
 
 
+@pytest.mark.commands
 def test_prompts_by_name_and_by_table(tmp_path: Path) -> None:
     """Each real dialogue keeps its own pace; generated ones keep it, too, after a prompt of 10 s."""
     rows = []

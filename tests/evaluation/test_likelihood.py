@@ -34,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.commands
 def test_against_the_models_scores(folder: Path, tmp_path: Path) -> None:
     options = EvaluationOptions(
         folder / "made.jsonl", folder / "real.jsonl", PromptOptions(prompt_seconds=2, continuation_seconds=5),

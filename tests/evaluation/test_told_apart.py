@@ -14,6 +14,8 @@ from speechdlm_ext.metrics.bootstrap import BootstrapOptions
 from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, TurnTakingPriors, Utterance, make_noise, plan_utterances
 from speechdlm_ext.synthetic.recorded_speech import RecordingSource
 
+pytestmark = pytest.mark.commands
+
 SECONDS = 60.0
 # What a model may get wrong: hesitant, with long turns and few words of listening.
 OTHERWISE = TurnTakingPriors(offset_mean=0.4, pause_median=0.8, utterances_per_turn=3.0, backchannel_share=0.05)

@@ -52,6 +52,7 @@ def test_abx_without_its_package_is_one_line() -> None:
             require_fastabx()
 
 
+@pytest.mark.commands
 def test_the_command_measures_each_pair_once(tmp_path: Path, data: Path, here: Any) -> None:
     pytest.importorskip("pocketsphinx")
     speech = data / "speech" / "ljspeech"

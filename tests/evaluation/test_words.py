@@ -42,6 +42,7 @@ def talks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "talks"
 
 
+@pytest.mark.commands
 def test_what_was_understood_is_kept_while_it_holds(talks: Path, tmp_path: Path) -> None:
     out, weights = tmp_path / "out", tmp_path / "hub" / "checkpoints" / "small_asr.pth"
     plain, measured = run(talks, out, RecogniserOptions())

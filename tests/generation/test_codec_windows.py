@@ -15,6 +15,8 @@ from speechdlm_ext.hub import UnitToCodec
 from speechdlm_ext.modules import cache
 from tests.helpers.dpslm import acoustic_model
 
+pytestmark = pytest.mark.commands
+
 UNITS = 12
 
 

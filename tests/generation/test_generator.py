@@ -418,6 +418,7 @@ def test_a_step_of_beam_search_asks_whether_hypotheses_changed_places_on_a_cpu_a
     assert counts[1] - counts[0] == {"equal": 8, "tolist": 1}
 
 
+@pytest.mark.commands
 def test_a_step_is_compiled_once_for_all_calls() -> None:
     core = generator(toy_model(decoder_layers=1, decoder_cross_layers=1), compile=True, max_len_b=20, sampling=True)
     # Of models loaded from checkpoints, args is such a dictionary.
@@ -434,13 +435,13 @@ def test_a_step_is_compiled_once_for_all_calls() -> None:
     assert torch.equal(compiled[0][0].units, eager[0][0].units)  # compiled steps see the new weights
 
 
-@pytest.mark.parametrize("options", [{"sampling": True}, {"beam": 3}])
-def test_compiled_steps_give_the_same(options: dict) -> None:
+@pytest.mark.commands
+def test_compiled_steps_of_beam_search_give_the_same() -> None:
     prompts = [prompt(4), prompt(9)]
     plain, compiled = (
-        generator(
-            toy_model(decoder_layers=1, decoder_cross_layers=1), compile=compile, max_len_b=30, **options
-        ).generate(prompts, [1, 2])
+        generator(toy_model(decoder_layers=1, decoder_cross_layers=1), compile=compile, max_len_b=30, beam=3).generate(
+            prompts, [1, 2]
+        )
         for compile in (False, True)
     )
     for ours, theirs in zip(plain, compiled, strict=True):

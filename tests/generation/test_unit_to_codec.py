@@ -69,6 +69,7 @@ def generate(model: UnitToCodec, folder: Path, number: int, case: dict[str, Any]
     return generate_codec(model.decoder, model.dictionary, prompts, options, draws)
 
 
+@pytest.mark.commands
 def test_rows_are_decoded_by_the_stated_rules(reference: tuple[UnitToCodec, Path]) -> None:
     model, folder = reference
     cases = json.loads((folder / "generation.json").read_text())
@@ -84,6 +85,7 @@ def test_rows_are_decoded_by_the_stated_rules(reference: tuple[UnitToCodec, Path
     assert tried >= 4
 
 
+@pytest.mark.commands
 def test_with_the_published_limits_the_codec_tokens_are_the_public_codes(reference: tuple[UnitToCodec, Path]) -> None:
     model, folder = reference
     cases = json.loads((folder / "generation.json").read_text())

@@ -49,6 +49,7 @@ def check(folder: Path, names: dict[str, Any]) -> None:
         assert info.sample_rate == 24000 and info.frames == 600 * len(row)
 
 
+@pytest.mark.commands
 def test_the_example_of_the_documentation_runs(at_hand: Path, checkout: Path) -> None:
     text = (checkout / "docs" / "unit_to_codec.md").read_text(encoding="utf-8")
     (block,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "wavlm_large" in block)
@@ -57,6 +58,7 @@ def test_the_example_of_the_documentation_runs(at_hand: Path, checkout: Path) ->
     check(at_hand, names)
 
 
+@pytest.mark.commands
 @pytest.mark.skipif(not SEED.is_file(), reason="needs ../shared/seeds")
 def test_the_published_example_runs_but_for_where_the_entries_are(
     at_hand: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch

@@ -72,6 +72,7 @@ def test_published_model_predicts_and_says_what_the_public_code_does(name, kind)
         assert torch.equal(said["tokens_audio"][row, :size], arrays["offline_tokens_audio"][row, :size])
 
 
+@pytest.mark.commands
 @needs_reference
 @pytest.mark.parametrize("chunk", [1280, 700])
 def test_published_model_streams_what_it_says_offline(chunk):
@@ -86,6 +87,7 @@ def test_published_model_streams_what_it_says_offline(chunk):
     assert torch.allclose(torch.cat([step.audio for step in steps], 1), whole, atol=1e-6)
 
 
+@pytest.mark.commands
 @needs_reference
 def test_a_model_that_needs_the_whole_recording_says_so_when_it_shall_stream():
     model = DuplexS2SSpeechDecoderModel.from_pretrained(REFERENCE / "duplex_s2s_speech_decoder" / "model")

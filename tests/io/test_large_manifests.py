@@ -27,7 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_memory(tmp_path: Path) -> None:
     peaks = []
     for count in (1000, 100_000):

@@ -99,7 +99,7 @@ def link(target: str) -> tarfile.TarInfo:
         ({"tokenizer.model": link("/etc/passwd")}, "a link or a device"),
         ({"./" + CONFIG: b"x: 1"}, "comes twice"),
         ({CONFIG: b"x: !!python/object/apply:os.system ['true']"}, "not YAML of plain values"),
-        ({CONFIG: b"[" * 100_000}, "not YAML of plain values"),
+        ({CONFIG: b"[" * 10_000}, "not YAML of plain values"),
         ({CONFIG: b"- 1"}, "holds list, expected a mapping"),
         ({CONFIG: b"\xff\xfe\x00"}, "not YAML of plain values"),
         ({WEIGHTS: weights([1, 2])}, "not a state dict"),
@@ -128,6 +128,7 @@ def test_damaged_files_are_refused(nemo: Path, tmp_path: Path) -> None:
         read_nemo(archive(path, {CONFIG: yaml.safe_dump({}).encode()}))
 
 
+@pytest.mark.commands
 def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.nemo"
     with tarfile.open(path, "w:gz") as tar:

@@ -101,6 +101,7 @@ def test_nothing_to_compare() -> None:
     assert compare(corpus(1, 1), corpus(2, 5), OPTIONS)["ipu"]["interval"] is None  # one conversation has no scatter
 
 
+@pytest.mark.commands
 def test_correlation_over_prompts() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.uniform(1, 4, 40)

@@ -323,6 +323,7 @@ def test_bad_models_are_one_line(tiny, tmp_path):
         SALM.from_pretrained(tmp_path / "none")
 
 
+@pytest.mark.commands
 @needs_reference
 def test_more_than_the_context_is_one_line():
     model = SALM.from_pretrained(REFERENCE / "salm" / "model")

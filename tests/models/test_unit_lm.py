@@ -55,6 +55,7 @@ def test_sizes_are_in_order() -> None:
     assert 4e6 < sizes[0] < 5e6 and 30e6 < sizes[1] < 40e6 and sizes[2] == 202_378_240
 
 
+@pytest.mark.commands
 def test_architectures_are_options_of_the_command_line_and_given_sizes_win() -> None:
     from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf

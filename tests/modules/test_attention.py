@@ -92,6 +92,7 @@ def test_a_full_cache_is_refused_unless_it_rolls() -> None:
     assert DecoderCache(4, rolling=True).extend(5).length == 5
 
 
+@pytest.mark.commands
 def test_a_layers_training_forward_compiles_whole() -> None:
     torch.manual_seed(0)
     layer = DialogueLayer(16, 32, 2, cross=True)
@@ -102,6 +103,7 @@ def test_a_layers_training_forward_compiles_whole() -> None:
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.commands
 @torch.no_grad()
 def test_decoding_steps_compile_whole_and_once() -> None:
     decoder = toy_model(3).decoder

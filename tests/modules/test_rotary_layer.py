@@ -116,9 +116,10 @@ def test_packed_sequences_are_each_sequence_alone(kv_heads: int, monkeypatch: py
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.commands
 def test_a_layer_compiles_whole_in_training_and_in_decoding() -> None:
     layer = toy_layer(dropout=0.5).train()
-    compiled = torch.compile(layer, fullgraph=True)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     x = torch.randn(2, 9, 8, requires_grad=True)
     compiled(x, angles(9)).sum().backward()
     assert all(parameter.grad is not None for parameter in layer.parameters())
@@ -127,7 +128,7 @@ def test_a_layer_compiles_whole_in_training_and_in_decoding() -> None:
         expected = layer(x, angles(9))
         cache = DecoderCache(16, rolling=True, static=True)
 
-        @torch.compile(fullgraph=True)
+        @torch.compile(fullgraph=True, backend="aot_eager")
         def step(x: Tensor) -> Tensor:
             return layer(x, rotary_angles(cache.positions, 4, 1e4, x.dtype), None, cache)  # type: ignore[no-any-return]
 

@@ -57,7 +57,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_python_starts_at_most_5_ms_later(run_command, checkout, tmp_path):
     results = tmp_path / "results.json"
     command = [checkout / "scripts" / "benchmark.py", "startup", "--json", results]
@@ -94,6 +94,7 @@ def test_every_part_is_there_and_says_what_it_measures(run_command, checkout):
     assert all(len(line.split()) > 5 for line in listed)
 
 
+@pytest.mark.commands
 def test_a_worker_that_fails_says_why_in_one_line(checkout, monkeypatch):
     monkeypatch.syspath_prepend(str(checkout / "scripts"))
     from benchmarks import sides

@@ -17,7 +17,7 @@ from tests.helpers.duplex import write_config, write_conversations
 from tests.helpers.processes import Command
 from tests.helpers.training import weights_in
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 TASK = shlex.split(
     "--task duplex_s2s_task --arch duplex_s2s --criterion duplex_criterion --text-overflow turn --cpu --num-workers 0 "

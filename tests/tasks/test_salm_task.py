@@ -17,6 +17,8 @@ from tests.helpers.processes import Command
 from tests.helpers.salm_models import FREEZE, PERCEPTION, TAG, write_config, write_conversations
 from tests.helpers.training import fairseq_train
 
+pytestmark = pytest.mark.commands
+
 UPDATE = shlex.split(
     "--task salm_task --arch salm --criterion salm_criterion --context repeat: --optimizer adam --lr 0.01 --cpu "
     "--lr-scheduler fixed --batch-size 6 --num-workers 0 --no-epoch-checkpoints --no-progress-bar --seed 3"
@@ -157,7 +159,6 @@ def test_random_weights_are_not_left_out(folder, tmp_path):
         train(folder, tmp_path, "--save-trained-only", "--model-config", str(path))
 
 
-@pytest.mark.commands
 def test_the_seeds_commands(folder, tmp_path):
     model = {"pretrained_llm": str(folder / "llm"), "perception": PERCEPTION, "freeze_params": FREEZE}
     model |= {"optimizer": {"_target_": "torch.optim.AdamW", "lr": 0.01, "betas": [0.9, 0.98]}}

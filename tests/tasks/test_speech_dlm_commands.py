@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers.published_commands import PREPROCESS_A, PREPROCESS_B, RENAME, TRAIN, VALIDATE, words
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 # What takes the place of the published sizes. --fp16 is the only one that is skipped: it needs a GPU.
 SMALL = shlex.split(

@@ -17,7 +17,7 @@ from speechdlm_ext.tasks.speech_recognition import SpeechRecognitionConfig, Spee
 from tests.helpers.arpa import write_arpa
 from tests.helpers.tensorboard import texts_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 TASK = shlex.split("--task speech_recognition --cpu --num-workers 0 --max-tokens 1500")
 TRAIN = shlex.split(

@@ -21,7 +21,7 @@ from speechdlm_ext.generation.options import DecodingOptions
 from tests.helpers.unit_checkpoints import utterances, write_corpus, write_unit_checkpoint
 from tests.helpers.unit_models import toy_unit_lm, toy_unit_lstm
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 LENGTHS = [30, 7, 12, 1, 22]
 
 

@@ -310,6 +310,7 @@ def test_units_of_another_codebook_are_refused(corpus: Path) -> None:
         UnitHiFiGANTask.setup_task(cfg)
 
 
+@pytest.mark.commands
 def test_both_recipes_build(checkout: Path, corpus: Path) -> None:
     from fairseq import criterions, tasks
     from fairseq.dataclass.initialize import add_defaults, hydra_init

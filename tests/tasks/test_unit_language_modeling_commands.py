@@ -20,7 +20,7 @@ from tests.helpers.processes import Command
 from tests.helpers.training import weights_in
 from tests.helpers.unit_checkpoints import dpslm_file
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 TASK = shlex.split(
     "--task unit_language_modeling --criterion unit_lm_criterion --cpu --num-workers 0 --log-format json"

@@ -14,7 +14,7 @@ import pytest
 from speechdlm_ext.hub import UnitToCodec
 from tests.helpers.processes import Command
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 TASK = shlex.split(
     "--task unit_to_codec_task --units 6 --codec-types 12 --criterion unit_to_codec_criterion --cpu --num-workers 0 "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.training import train_here, weights_in
 
 OPTIONS = shlex.split(
@@ -13,6 +15,7 @@ OPTIONS = shlex.split(
 )
 
 
+@pytest.mark.commands
 def test_novograd_and_cosine_resume_where_they_stopped(binarized: Path, tmp_path: Path) -> None:
     """One batch an epoch."""
     train_here(binarized, tmp_path / "whole", *OPTIONS)

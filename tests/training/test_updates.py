@@ -9,6 +9,8 @@ import torch
 
 from tests.helpers.training import EVERYTHING, Weights, difference
 
+pytestmark = pytest.mark.commands
+
 
 @pytest.mark.parametrize("options", [[], EVERYTHING], ids=["published", "everything"])
 def test_several_batches_an_update_are_one_large_one(

@@ -173,7 +173,7 @@ def test_what_cannot_be_split(rows: list[dict], options: dict, expected: str) ->
         list(split_rows(rows, **options))
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_fairseq_preprocess_reads_the_lines(tmp_path: Path, run_loaded) -> None:
     """Units come back from the binarized data as they were, whichever channel has seen them."""
     rows = [recording("r1", 900), recording("r2", 910, 2000)]
@@ -239,7 +239,7 @@ def test_a_last_test_is_of_recordings_that_nothing_else_has_seen(tmp_path: Path)
     assert not list(tmp_path.glob("test.*"))
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_durations_travel_from_the_split_to_the_binarized_data(tmp_path: Path, run_command, checkout) -> None:
     rows = [
         {"audio": f"r{n}", "unitA": "4 7 4 9", "unitA.durations": f"3 {900 + n} 1 4", "frame_rate": 50.0}

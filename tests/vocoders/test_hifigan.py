@@ -78,7 +78,7 @@ def test_styles_and_names(expresso: Any) -> None:
 
 
 def test_windows_of_equal_length_are_made_together(dgslm: Any) -> None:
-    """Of 3 rows of 2 channels with 5 chunks each: those at both ends, and those in the middle; on a CPU by default alone."""
+    """Of 3 rows of 2 channels with 5 chunks: those at both ends, and those in the middle; by default none on a CPU."""
     units = random_units(3, 50, 2)
 
     def decode(batch_seconds: float | None) -> tuple[torch.Tensor, list[int]]:
