@@ -55,8 +55,6 @@ APART = (
     "test_commands.py::test_each_job_of_a_multirun_is_a_run_of_its_own[stock]",
     "test_commands.py::test_a_resumed_run_ends_as_an_undisturbed_one[stock]",
     "test_commands.py::test_generation_answers_every_line[stock-sample]",
-    "test_speech_dlm_commands.py::test_hydra_trains_a_published_config_once_for_each_seed",
-    "test_demo.py::test_killed_anywhere_it_ends_the_same",
 )
 
 
@@ -69,7 +67,8 @@ def group_of(item: pytest.Item) -> str:
     fixtures = set(getattr(item, "fixturenames", ()))
     if "driver" in fixtures:
         return "browser"
-    if fixtures & {"run_command", "run_loaded"} or item.get_closest_marker("commands"):
+    marked = item.get_closest_marker("commands") or item.get_closest_marker("long")
+    if marked or fixtures & {"run_command", "run_loaded"}:
         return "commands"
     return "commands" if any(word in source_of(item.path) for word in PROCESSES) else "unit"
 

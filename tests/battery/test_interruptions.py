@@ -56,6 +56,7 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
     battery: Battery, run_loaded: Any, tmp_path: Path
 ) -> None:
@@ -82,7 +83,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
 
 
 def test_a_cut_checkpoint_is_noticed_and_the_newest_whole_one_taken(
-    battery: Battery, run_command: Any, run_loaded: Any, tmp_path: Path
+    battery: Battery, run_loaded: Any, tmp_path: Path
 ) -> None:
     undisturbed = load_checkpoint(battery.get("train").folder / "checkpoints" / "checkpoint_last.pt")
     data = str(battery.get("preprocess").folder)
@@ -97,7 +98,7 @@ def test_a_cut_checkpoint_is_noticed_and_the_newest_whole_one_taken(
 
     for path in (tmp_path / "run").glob("*.pt"):
         path.write_bytes(path.read_bytes()[:-100])
-    done = run_command([*words, "--max-epoch", "4"], cwd=tmp_path, check=False)
+    done = run_loaded([*words, "--max-epoch", "4"], cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("fairseq-train: error: ")
     assert "no whole checkpoint" in done.stderr

@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_command) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_command, run_loaded) -> Path:
     """What the five commands make of the folder."""
     out = tmp_path_factory.mktemp("work")
     command = ["python", "data_prep/make_manifest.py", folder, out / "manifest.jsonl"]
@@ -51,7 +51,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_command) ->
         ("data_prep/split_units.py", out / "units.jsonl", out / "data", "--segment-seconds", "5"),
         ("scripts/synthesize.py", out / "data" / "valid.jsonl", out / "wav", "--codebook", book),
     ):
-        run_command(["python", script, *arguments], env=QUIET)
+        run_loaded(["python", script, *arguments], env=QUIET)
     return out
 
 

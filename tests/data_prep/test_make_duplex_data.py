@@ -13,7 +13,6 @@ from speechdlm_ext.data.duplex_cuts import read_cuts
 from speechdlm_ext.data.llm_tokenizer import load_tokenizer
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import write_audio
-from tests.helpers.commands import run_command
 from tests.helpers.duplex import write_config, write_conversations
 
 TURNS = [
@@ -81,12 +80,12 @@ def test_rows_without_turns_are_refused(tmp_path, more, message):
 
 
 @pytest.mark.commands
-def test_command_adds_the_codes_of_the_agent(tmp_path, checkout):
+def test_command_adds_the_codes_of_the_agent(tmp_path, checkout, run_loaded):
     write_config(tmp_path)
     manifest = write_conversations(tmp_path, "all", 4, codes=False)
     command = ["python", checkout / "data_prep/make_duplex_data.py", manifest, tmp_path / "data"]
     options = ["--codec", f"units:{tmp_path / 'codebook.safetensors'}", "--valid", "0.25", "--vocab-size", "16"]
-    done = run_command([*command, *options])
+    done = run_loaded([*command, *options])
     assert "3 segments" in done.stdout
     cuts = read_cuts(tmp_path / "data/train.jsonl") + read_cuts(tmp_path / "data/valid.jsonl")
     assert sorted(cut.id for cut in cuts) == ["all0", "all1", "all2", "all3"]
@@ -94,5 +93,5 @@ def test_command_adds_the_codes_of_the_agent(tmp_path, checkout):
     tokenizer = load_tokenizer(tmp_path / "data/tokenizer.model")
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 3)
     assert tokenizer.ids_to_text(tokenizer.text_to_ids("two three")) == "two three"
-    again = run_command([*command, *options], check=False)
+    again = run_loaded([*command, *options], check=False)
     assert again.returncode == 2 and "--overwrite" in again.stderr and again.stderr.count("\n") == 1

@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_command, here) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_loaded, here) -> Path:
     """What one run of the three commands makes of it."""
     out = tmp_path_factory.mktemp("work")
     status, printed, error = here("data_prep/make_manifest.py", folder, out / "manifest.jsonl")
@@ -63,7 +63,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, folder: Path, run_command, he
     assert here("data_prep/train_codebook.py", *book, "--max-frames", "900")[0] == 0
     assert not list(out.glob("book.*.npy*"))
     units = [out / "manifest.jsonl", out / "units.jsonl", "--codebook", out / "book.safetensors"]
-    encoded = run_command(["python", "data_prep/encode_units.py", *units], env=QUIET)
+    encoded = run_loaded(["python", "data_prep/encode_units.py", *units], env=QUIET)
     assert "15 recordings, 0.00" in encoded.stdout and "21 channels; 0 skipped" in encoded.stdout
     assert "units/s" in encoded.stdout and "bits/s" in encoded.stdout and "× real time" in encoded.stdout
     return out

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -49,7 +50,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return out, done.stdout
 
 
-@pytest.mark.commands
+@pytest.mark.long
 def test_end_to_end(undisturbed: tuple[Path, str]) -> None:
     out, printed = undisturbed
     commands = [line[2:] for line in printed.splitlines() if line.startswith("$ ")]
@@ -81,7 +82,7 @@ def test_prompts_are_spread_over_the_longest_segments() -> None:
         choose_prompts([], 1)
 
 
-@pytest.mark.commands
+@pytest.mark.long
 def test_pasted_command_works(undisturbed: tuple[Path, str]) -> None:
     """A printed line, given to a shell as it is."""
     out, printed = undisturbed
@@ -91,7 +92,7 @@ def test_pasted_command_works(undisturbed: tuple[Path, str]) -> None:
     assert done.returncode == 0 and (out / "again.html").is_file(), done.stderr
 
 
-@pytest.mark.commands
+@pytest.mark.long
 def test_the_report_has_training_turn_taking_and_commands(undisturbed: tuple[Path, str]) -> None:
     out, _ = undisturbed
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -113,7 +114,7 @@ def test_n_grams_of_edge_units_by_hand(tmp_path: Path) -> None:
     assert unigram == pytest.approx(1.0, abs=0.1)  # a unigram does not know which unit came before
 
 
-@pytest.mark.commands
+@pytest.mark.long
 def test_report_in_chromium(undisturbed: tuple[Path, str]) -> None:
     out, _ = undisturbed
     with browser.open_browser() as driver:
@@ -128,7 +129,7 @@ def test_report_in_chromium(undisturbed: tuple[Path, str]) -> None:
         assert all(len(e.get_attribute("d")) > 500 for e in driver.find_elements("css selector", "path.wave"))
 
 
-@pytest.mark.commands
+@pytest.mark.long
 def test_killed_anywhere_it_ends_the_same(undisturbed: tuple[Path, str], tmp_path: Path) -> None:
     whole, _ = undisturbed
     out = tmp_path / "killed"
@@ -163,7 +164,7 @@ def test_killed_anywhere_it_ends_the_same(undisturbed: tuple[Path, str], tmp_pat
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.commands
+@pytest.mark.long
 def test_again_is_quick_and_other_options_are_not_mistaken(undisturbed: tuple[Path, str]) -> None:
     out, _ = undisturbed
     before = (out / "units.jsonl").stat().st_mtime_ns
@@ -195,18 +196,17 @@ def _folder(kind: str, where: Path) -> Path:
     ("kind", "words"),
     (("missing", "no such folder"), ("empty", "empty"), ("mono", "channel"), ("broken", "a.wav")),
 )
-def test_recordings_that_are_invalid(kind: str, words: str, tmp_path: Path) -> None:
-    done = run_demo(tmp_path / "out", "--audio", str(_folder(kind, tmp_path)))
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1 and words in done.stderr, done.stderr
+def test_recordings_that_are_invalid(kind: str, words: str, tmp_path: Path, here: Any) -> None:
+    status, _, error = here("scripts/demo.py", "--output", tmp_path / "out", "--audio", _folder(kind, tmp_path))
+    assert status == 2 and len(error.strip().splitlines()) == 1 and words in error, error
 
 
-def test_options_and_places_that_are_invalid(tmp_path: Path) -> None:
+def test_options_and_places_that_are_invalid(tmp_path: Path, here: Any) -> None:
     taken = tmp_path / "file"
     taken.write_text("", encoding="utf-8")
     for out, options in ((tmp_path / "a", ["--updates", "0"]), (taken, []), (Path("/proc/none"), [])):
-        done = run_demo(out, *options)
-        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        status, _, error = here("scripts/demo.py", "--output", out, *options)
+        assert status == 2 and len(error.strip().splitlines()) == 1, error
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere: a permission cannot be missing")

@@ -68,13 +68,13 @@ def numbers(value: Any, name: str = "") -> Iterator[str]:
         yield name
 
 
-def test_on_what_the_demo_makes(demo: Path, tmp_path: Path, run_command: RunCommand, checkout: Path) -> None:
+def test_on_what_the_demo_makes(demo: Path, tmp_path: Path, run_loaded: RunCommand, checkout: Path) -> None:
     out = tmp_path / "out"
     command = [*COMMAND, demo / "samples", "--units", demo / "samples.jsonl", "--output", out, "--vad", "energy",
                "--reference", demo / "corpus" / "manifest.jsonl", "--reference-units", demo / "units.jsonl",
                "--prompts", demo / "samples.jsonl", "--checkpoint", demo / "model.pt", "--data", demo,
                "--full-duplex-bench", tmp_path / "bench", "--num-workers", "1", "--resamples", "50"]  # fmt: skip
-    done = run_command(command, cwd=checkout)
+    done = run_loaded(command, cwd=checkout)
     assert done.stdout.split() == [str(out / name) for name in ("metrics.json", "metrics.csv", "index.html")]
     result = json.loads((out / "metrics.json").read_text())
     assert result["skipped"] == [] and result["generated"]["conversations"] == 6
@@ -99,7 +99,9 @@ def test_on_what_the_demo_makes(demo: Path, tmp_path: Path, run_command: RunComm
     assert len(timelines) == 9 and {row["lead"] for row in timelines} == {PROMPT / 50, 0}
 
 
-def test_on_real_calls(data: Path, tmp_path: Path, run_command: RunCommand, checkout: Path) -> None:
+def test_on_real_calls(
+    data: Path, tmp_path: Path, run_command: RunCommand, run_loaded: RunCommand, checkout: Path
+) -> None:
     """Real calls by silero, all cores, as a user runs it; then what a user may do wrong."""
     calls = data / "speech" / "calls"
     for name in ("google_two_channel.flac", "azure_katiesteve.ogg"):
@@ -115,7 +117,7 @@ def test_on_real_calls(data: Path, tmp_path: Path, run_command: RunCommand, chec
         result["generated"]["minutes"], 0.44, abs_tol=0.05
     )
     assert (tmp_path / "out" / "index.html").read_text(encoding="utf-8").count("<h2") >= 4
-    wrong = run_command([*COMMAND, tmp_path / "calls", "--output", tmp_path / "out", "--asr",
+    wrong = run_loaded([*COMMAND, tmp_path / "calls", "--output", tmp_path / "out", "--asr",
                          f"torchaudio:WAV2VEC2_ASR_BASE_960H={tmp_path}/none.pth"],
                         cwd=checkout, check=False)  # fmt: skip
     assert wrong.returncode == 2 and "the weights of WAV2VEC2_ASR_BASE_960H are missing" in wrong.stderr

@@ -45,10 +45,10 @@ def test_truth_against_itself_and_against_detectors(tmp_path: Path) -> None:
     assert energy["per_minute"] == figures["annotation"]["per_minute"]
 
 
-def test_the_command(tmp_path: Path, checkout: Path, run_command, data: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_command(tmp_path: Path, checkout: Path, run_loaded, data: Path) -> None:  # type: ignore[no-untyped-def]
     speech = data / "speech"
     command = ["python", checkout / "scripts/evaluate_detection.py", speech / "ami", "--rttm", speech / "ami.rttm"]
-    done = run_command([*command, "--vad", "energy", "--json", tmp_path / "f.json"])
+    done = run_loaded([*command, "--vad", "energy", "--json", tmp_path / "f.json"])
     head, _, annotation, energy = done.stdout.splitlines()
     assert head.startswith("| detector | F1 | missed |") and annotation.startswith("| annotation | – |")
     figures = json.loads((tmp_path / "f.json").read_text())

@@ -191,13 +191,13 @@ def test_scores_of_something_else_are_one_line(tmp_path: Path) -> None:
             read_likelihoods(tmp_path / "scores.txt")
 
 
-def test_the_command_says_what_was_counted(tmp_path: Path, run_command: Any, checkout: Path) -> None:
+def test_the_command_says_what_was_counted(tmp_path: Path, run_loaded: Any, checkout: Path) -> None:
     rows = write_gold(tmp_path / "sLM21" / "lexical" / "dev", LEXICAL, 10)
     write_gold(tmp_path / "sLM21" / "syntactic" / "dev", SYNTACTIC, 3, seed=9)
     scores = random_scores([row["filename"] for row in rows[1:]])
     write_likelihoods(tmp_path / "scores.txt", list(scores.values()))
     command = ["python", checkout / "scripts" / "evaluate_scores.py", tmp_path / "scores.txt", tmp_path / "sLM21"]
-    done = run_command([*command, "--json", tmp_path / "figures.json"])
+    done = run_loaded([*command, "--json", tmp_path / "figures.json"])
     accuracy, with_ties, pairs, ties = by_hand(rows, scores)
     first, *others = done.stdout.splitlines()
     assert first.startswith(f"lexical/dev: {100 * accuracy:.2f} % [")
@@ -206,5 +206,5 @@ def test_the_command_says_what_was_counted(tmp_path: Path, run_command: Any, che
     assert "skipped: " in done.stderr and "syntactic" in done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["lexical/dev"]["accuracy"] == pytest.approx(accuracy)
-    refused = run_command([*command[:-1], tmp_path], check=False)
+    refused = run_loaded([*command[:-1], tmp_path], check=False)
     assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1

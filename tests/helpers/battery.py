@@ -146,8 +146,7 @@ class Battery:
             words.append(f"common.user_dir={self.user_dir}")
         elif user_dir:
             words += ["--user-dir", str(self.user_dir)]
-        # As users start it: all that is stock, but variations of it, and what starts processes of its own.
-        loaded = (user_dir or step in LOADED) and words[0].startswith("fairseq-")
+        loaded = (user_dir or step not in AS_USERS) and words[0].startswith("fairseq-")
         run = self.run_loaded if loaded else self.run_command
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
 
@@ -296,5 +295,6 @@ STEPS: dict[str, Callable[[Battery, bool], Done]] = {
 }
 # Without --user-dir these are variations that take long.
 APART = frozenset(("train_one_epoch", "resume", "multirun", "two_ranks", "two_ranks_one_epoch", "two_ranks_resume"))
-LOADED = frozenset(("activations", "amp", "bf16"))
+# What is started as a user starts it: a command of each kind.
+AS_USERS = frozenset(("train", "generate", "hydra", "score", "fp16", "two_ranks"))
 ONCE = frozenset(("score", "activations", "amp", "bf16", "fp16", "fully_sharded"))

@@ -220,7 +220,7 @@ def test_the_commands_with_files_at_hand(
 
 
 def test_continuations_are_piped_to_sound_and_a_page(
-    models: Path, pipeline: UnitPipeline, rows: list[dict[str, Any]], tmp_path: Path, checkout: Path, run_command: Any
+    models: Path, pipeline: UnitPipeline, rows: list[dict[str, Any]], tmp_path: Path, checkout: Path, run_loaded: Any
 ) -> None:
     pipeline.codebook.save(tmp_path / "codebook.safetensors")
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
@@ -228,13 +228,13 @@ def test_continuations_are_piped_to_sound_and_a_page(
     encode_recordings(rows[:2], pipeline.codebook, tmp_path / "prompts.jsonl", deduplicate=True, say=lambda line: None)
     sample = ["python", checkout / "scripts/sample_units.py", tmp_path / "prompts.jsonl", "-", "--checkpoint",
               tmp_path / "lm.pt", "--prompt-units", "3", "--max-len-b", "6", "--samples", "2"]  # fmt: skip
-    units = run_command(sample).stdout
+    units = run_loaded(sample).stdout
     assert [json.loads(line)["audio"] for line in units.splitlines()] == ["a-s1", "a-s2", "b-s1", "b-s2"]
     speak = ["python", checkout / "scripts/synthesize.py", "-", tmp_path / "sound", "--vocoder", "wavtokenizer",
              "--acoustic", models / "acoustic.pt", "--codec-checkpoint", models / "codec.ckpt", "--voice",
              tmp_path / "m.jsonl", "--codebook", tmp_path / "codebook.safetensors", "--html",
              tmp_path / "listen.html"]  # fmt: skip
-    done = run_command(speak, input=units)
+    done = run_loaded(speak, input=units)
     assert "4 wav files" in done.stdout and "4 rows are deduplicated" not in done.stderr
     page = (tmp_path / "listen.html").read_text(encoding="utf-8")
     assert page.count("data:audio/") == 8 and "a-s2" in page and "b.wav" in page

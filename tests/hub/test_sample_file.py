@@ -47,13 +47,13 @@ def timed_model() -> UnitModel:
 
 
 def test_the_command_continues_sequences_that_are_spoken_at_their_own_pace(
-    tmp_path: Path, run_command: Any, checkout: Path
+    tmp_path: Path, run_loaded: Any, checkout: Path
 ) -> None:
     rows = write_rows(tmp_path / "prompts.jsonl", [30, 0, 4], speaker="x")
     write_unit_checkpoint(tmp_path / "model.pt", timed_model().models[0])
     command = ["python", checkout / "scripts" / "sample_units.py", tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"]
     command += ["--checkpoint", tmp_path / "model.pt", "--prompt-units", "6", "--samples", "2", "--seed", "5"]
-    done = run_command([*command, "--max-seconds", "1.2", "--min-len", "10", "--batch-size", "2"])
+    done = run_loaded([*command, "--max-seconds", "1.2", "--min-len", "10", "--batch-size", "2"])
     assert "6 continued" in done.stdout and not list(tmp_path.glob("*.partial"))
     made = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["audio"] for row in made] == [f"r{n}-s{k}" for n in range(3) for k in (1, 2)]
@@ -77,12 +77,12 @@ def test_the_command_continues_sequences_that_are_spoken_at_their_own_pace(
         else:  # 1.2 s, of which the prompt has as much as it really lasts
             assert sum(frames) == 60
     assert not all(row["ended"] for row in made)
-    refused = run_command(command, check=False)
+    refused = run_loaded(command, check=False)
     assert refused.returncode == 2 and "pass --overwrite" in refused.stderr
     encoder = LogMelEncoder()
     Codebook(torch.randn(UNITS, 40) - 5, "logmel", encoder.options, 50.0).save(tmp_path / "book.safetensors")
     speak = ["python", checkout / "scripts" / "synthesize.py", tmp_path / "out.jsonl", tmp_path / "wavs"]
-    run_command([*speak, "--codebook", tmp_path / "book.safetensors"])
+    run_loaded([*speak, "--codebook", tmp_path / "book.safetensors"])
     for row in made:
         with wave.open(str(tmp_path / "wavs" / f"{row['audio']}.wav")) as file:
             seconds = file.getnframes() / file.getframerate()

@@ -33,13 +33,13 @@ def unit_rows(lines: list[list[int]]) -> list[dict[str, Any]]:
     return [{"audio": f"dev/{i:02}", "unitA": " ".join(map(str, line))} for i, line in enumerate(lines)]
 
 
-def test_the_command_writes_sums_in_the_order_of_the_rows(tmp_path: Path, run_command: Any, checkout: Path) -> None:
+def test_the_command_writes_sums_in_the_order_of_the_rows(tmp_path: Path, run_loaded: Any, checkout: Path) -> None:
     model = toy_unit_lm().eval()
     write_unit_checkpoint(tmp_path / "model.pt", model)
     lines = utterances(LENGTHS)
     units = write_rows(tmp_path / "units.jsonl", unit_rows(lines))
     command = ["python", checkout / "scripts" / "score_units.py", units, tmp_path / "scores.txt"]
-    done = run_command([*command, "--checkpoint", tmp_path / "model.pt"])
+    done = run_loaded([*command, "--checkpoint", tmp_path / "model.pt"])
     assert "5 scored" in done.stdout and "1 (dev/01)" in done.stdout
     written = (tmp_path / "scores.txt").read_text().splitlines()
     assert written[1] == "dev/01 nan"  # two fields, as the challenge's readers want them; why stands beside it
@@ -60,7 +60,7 @@ def test_the_command_writes_sums_in_the_order_of_the_rows(tmp_path: Path, run_co
         )
     assert read_likelihoods(tmp_path / "parts.txt").keys() == read_likelihoods(tmp_path / "scores.txt").keys()
     merge = ["python", checkout / "data_prep" / "merge_manifest.py", units, tmp_path / "parts.txt"]
-    run_command([*merge, "--output", tmp_path / "joined.txt"])
+    run_loaded([*merge, "--output", tmp_path / "joined.txt"])
     for ending in ("", ".errors"):
         joined = (tmp_path / f"joined.txt{ending}").read_text()
         assert joined == (tmp_path / f"scores.txt{ending}").read_text()

@@ -67,7 +67,7 @@ def write_units(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def test_files_with_durations_copies_and_frames(tmp_path: Path, run_command: Any, checkout: Path) -> None:
+def test_files_with_durations_copies_and_frames(tmp_path: Path, run_loaded: Any, checkout: Path) -> None:
     random = np.random.default_rng(0)
     rows = []
     for number in range(12):
@@ -81,7 +81,7 @@ def test_files_with_durations_copies_and_frames(tmp_path: Path, run_command: Any
     frames = sum(int(d) for row in rows[8:] for d in row["unitA.durations"].split())
     expected = measure_ngram(KneserNey(lines[0], 2, 9, without_repeats=True), lines[1], frames / 25)
     command = ["python", checkout / "scripts" / "measure_ngrams.py", train, valid, "--json", tmp_path / "figures.json"]
-    done = run_command([*command, "--without-copies", "--orders", "2"])
+    done = run_loaded([*command, "--without-copies", "--orders", "2"])
     (found,) = json.loads((tmp_path / "figures.json").read_text())
     assert found == pytest.approx(vars(expected)) and f"{expected.bits_per_second:.2f}" in done.stdout
     with_copies, more_units = (

@@ -57,7 +57,7 @@ def copy(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.commands
+@pytest.mark.long
 def test_every_runnable_block_runs(checkout, copy):
     blocks = _blocks(checkout)
     assert len(blocks) >= 6

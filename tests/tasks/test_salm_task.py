@@ -12,7 +12,6 @@ import yaml
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import SALM
-from tests.helpers.commands import run_command
 from tests.helpers.processes import Command
 from tests.helpers.salm_models import FREEZE, PERCEPTION, TAG, write_config, write_conversations
 from tests.helpers.training import fairseq_train
@@ -159,7 +158,7 @@ def test_random_weights_are_not_left_out(folder, tmp_path):
         train(folder, tmp_path, "--save-trained-only", "--model-config", str(path))
 
 
-def test_the_seeds_commands(folder, tmp_path):
+def test_the_seeds_commands(folder, tmp_path, run_loaded):
     model = {"pretrained_llm": str(folder / "llm"), "perception": PERCEPTION, "freeze_params": FREEZE}
     model |= {"optimizer": {"_target_": "torch.optim.AdamW", "lr": 0.01, "betas": [0.9, 0.98]}}
     model |= {"lr_scheduler": {"_target_": "nemo.core.optim.lr_scheduler.CosineAnnealing", "warmup_steps": 1}}
@@ -171,7 +170,7 @@ def test_the_seeds_commands(folder, tmp_path):
     config |= {"exp_manager": {"exp_dir": str(tmp_path / "exp")}}
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "salm.yaml").write_text(yaml.safe_dump(config))
-    done = run_command(
+    done = run_loaded(
         [
             "python",
             "scripts/salm_train.py",
@@ -185,7 +184,7 @@ def test_the_seeds_commands(folder, tmp_path):
     assert '"tones_accuracy"' in done.stdout + done.stderr and '"more_loss"' in done.stdout + done.stderr
     checkpoint, output = tmp_path / "exp" / "checkpoints" / "checkpoint_last.pt", tmp_path / "generations.jsonl"
     words = [f"pretrained_name={checkpoint}", f"inputs={folder / 'valid.jsonl'}", "batch_size=3", "max_new_tokens=4"]
-    done = run_command(["python", "scripts/salm_eval.py", *words, f"output_manifest={output}", "use_normalizer=basic"])
+    done = run_loaded(["python", "scripts/salm_eval.py", *words, f"output_manifest={output}", "use_normalizer=basic"])
     assert "WER" in done.stdout and "RTFx" in done.stdout
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [set(row) for row in rows] == [{"id", "duration", "text", "pred_text"}] * 4

@@ -178,6 +178,7 @@ def shorten(path: Path) -> None:
         Path(f"{path}.new.{ending}").replace(f"{path}.{ending}")
 
 
+@pytest.mark.long
 def test_hydra_trains_a_published_config_once_for_each_seed(
     trained: Path, checkout: Path, run_command: Any, tmp_path: Path
 ) -> None:

@@ -90,11 +90,9 @@ def test_train_validate_generate(folder: Path, run_loaded: Any, checkout: Path) 
     assert failed.returncode == 2 and "pass its --lm-weight" in failed.stderr.splitlines()[-1]
 
 
-def test_nemos_file_as_a_checkpoint(
-    data: Path, folder: Path, run_loaded: Any, run_command: Any, checkout: Path
-) -> None:
+def test_nemos_file_as_a_checkpoint(data: Path, folder: Path, run_loaded: Any, checkout: Path) -> None:
     nemo, checkpoint = data / "reference/nemo/ctc_char.nemo", folder / "model.pt"
-    run_command(["python", checkout / "scripts/convert_nemo.py", nemo, checkpoint])
+    run_loaded(["python", checkout / "scripts/convert_nemo.py", nemo, checkpoint])
     words = ["--user-dir", checkout / "speechdlm_ext", "--path", checkpoint, *TASK, "--gen-subset", "test"]
     (folder / "dict.ltr.txt").unlink()
     done = run_loaded(["fairseq-generate", folder, *words, "--scoring", "wer"])

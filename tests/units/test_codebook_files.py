@@ -317,19 +317,19 @@ def test_pairs_by_name(tmp_path: Path) -> None:
     assert chosen is not None and (chosen.duration_penalty, chosen.num_neighbors) == (600.0, 5)
 
 
-def test_convert_command(tmp_path: Path, checkout: Path, run_command: RunCommand) -> None:
+def test_convert_command(tmp_path: Path, checkout: Path, run_loaded: RunCommand) -> None:
     model = KMeans(6, n_init=1).fit(np.random.default_rng(1).standard_normal((200, WIDTH)))
     command = ["python", checkout / "data_prep" / "convert_codebook.py"]
     path, converted = tmp_path / "km.bin", tmp_path / "codebook.safetensors"
     joblib.dump(model, path)
-    done = run_command([*command, path, converted, "--encoder", "logmel"])
+    done = run_loaded([*command, path, converted, "--encoder", "logmel"])
     codebook = load_codebook(converted)
     assert codebook.fingerprint in done.stdout
     assert codebook.build_encoder().dim == WIDTH
     assert np.array_equal(codebook.centroids.numpy(), model.cluster_centers_.astype(np.float32))
     before = converted.read_bytes()
     hostile("in a model", tmp_path / "marker", path)
-    done = run_command([*command, path, converted, "--encoder", "logmel", "--overwrite"], check=False)
+    done = run_loaded([*command, path, converted, "--encoder", "logmel", "--overwrite"], check=False)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "posix.system" in done.stderr
     assert converted.read_bytes() == before and not (tmp_path / "marker").exists()
 

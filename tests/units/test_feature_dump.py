@@ -157,7 +157,7 @@ def test_shards_of_features_are_those_of_one_run(tmp_path: Path, rows: list[dict
 
 
 def test_a_full_disk_is_one_line_and_the_work_goes_on_afterwards(
-    tmp_path: Path, rows: list[dict[str, Any]], run_command: Any, checkout: Path
+    tmp_path: Path, rows: list[dict[str, Any]], run_command: Any, run_loaded: Any, checkout: Path
 ) -> None:
     write_jsonl(tmp_path / "m.jsonl", rows)
     limited = (
@@ -173,5 +173,5 @@ def test_a_full_disk_is_one_line_and_the_work_goes_on_afterwards(
     assert f"{tmp_path}/book.features.npy cannot be written" in done.stderr
     for name in ("book", "other"):
         command[2] = tmp_path / name
-        run_command(["python", *command])
+        run_loaded(["python", *command])
     assert (tmp_path / "book").read_bytes() == (tmp_path / "other").read_bytes()

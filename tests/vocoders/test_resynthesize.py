@@ -359,11 +359,11 @@ def test_names_of_data_sets_and_joined_recordings() -> None:
             mirror_paths([pair], name, "out")
 
 
-def test_the_command_and_its_page(recordings: Path, choice: UnitPipeline, checkout: Path, run_command: Any) -> None:
+def test_the_command_and_its_page(recordings: Path, choice: UnitPipeline, checkout: Path, run_loaded: Any) -> None:
     command = ["python", checkout / "scripts/resynthesize.py", recordings / "manifest.jsonl", "talk", "--codebook",
                recordings / "codebook.safetensors", "--output-dir", recordings / "out2", "--page",
                recordings / "listen.html", "--page-items", "3", "--shard", "0/2"]  # fmt: skip
-    done = run_command(command)
+    done = run_loaded(command)
     assert "3 wav files" in done.stdout
     page = (recordings / "listen.html").read_text()
     assert page.count("data:audio/") == 6
