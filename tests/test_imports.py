@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 # Each group may import those before it, and rooms of one group one another as long as there is no circle.
@@ -40,8 +41,10 @@ def _room(parts: tuple[str, ...]) -> str | None:
     return parts[0] if parts[0] in ("data_prep", "scripts") else None
 
 
-def _edges(checkout: Path) -> Iterator[tuple[str, str, str]]:
-    """A file, its room, and another room that it imports."""
+@cache
+def _edges(checkout: Path) -> list[tuple[str, str, str]]:
+    """Files, each with its room and another room that it imports."""
+    edges = []
     for top in ("speechdlm_ext", "data_prep", "scripts"):
         for path in sorted((checkout / top).rglob("*.py")):
             parts = path.relative_to(checkout).parts
@@ -49,7 +52,8 @@ def _edges(checkout: Path) -> Iterator[tuple[str, str, str]]:
             for name in sorted(set(_imported(ast.parse(path.read_text(encoding="utf-8")), parts[:-1]))):
                 other = _room(tuple(name.split(".")))
                 if room is not None and other in LEVEL and other != room:
-                    yield path.relative_to(checkout).as_posix(), room, other
+                    edges.append((path.relative_to(checkout).as_posix(), room, other))
+    return edges
 
 
 def _circles(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:

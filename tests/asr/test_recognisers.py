@@ -91,6 +91,7 @@ def test_long_speech_comes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [one["end"] for one in said[:-2]] == [other["start"] for other in said[1:-1]]
 
 
+@pytest.mark.commands
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 60000), st.floats(1, 3), st.integers(0, 9))
 def test_pieces_are_the_wave_and_none_is_too_long(samples: int, longest: float, seed: int) -> None:
@@ -135,6 +136,7 @@ def test_weights_that_change_are_read_again(tmp_path: Path, monkeypatch: pytest.
     assert other is not first and other.recognise(WAVE) != first.recognise(WAVE)
 
 
+@pytest.mark.commands
 def test_real_recognition(data: Path) -> None:
     pytest.importorskip("pocketsphinx")
     wave, _ = read_audio(data / "speech" / "ljspeech" / "LJ001-0008.flac", 16000, channels=1)
@@ -182,6 +184,7 @@ def test_beam_search_over_words(kind: str, data: Path, tmp_path: Path, monkeypat
             build_recogniser(RecogniserOptions(spec, beam=BeamOptions(lexicon=lexicon)))
 
 
+@pytest.mark.commands
 def test_recognisers_that_cannot_be_had(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such CTC bundle; expected one of .*WAV2VEC2_ASR_BASE_960H") as unknown:
         build_recogniser("torchaudio:NONE")

@@ -42,6 +42,7 @@ def same_weights(one: DialogueModel, other: DialogueModel) -> bool:
     return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize(
     ("channels", "options"),
     [
@@ -102,6 +103,7 @@ def test_options_can_be_changed_and_unknown_ones_are_refused(saved: Path) -> Non
         load_speech_dlm(saved, max_positions=32)
 
 
+@pytest.mark.commands
 def test_a_model_that_is_there_is_not_overwritten_unasked(toy: Path, tmp_path: Path) -> None:
     first, second = load_speech_dlm(toy), load_speech_dlm(toy, "other.pt")
     first.save_pretrained(tmp_path)

@@ -86,6 +86,7 @@ def test_rows_of_a_batch_are_what_they_are_alone(codec: Codec) -> None:
     assert not made[1, 18 * codec.hop :].any()
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("frames", [1, 3])
 def test_a_stream_gives_what_the_whole_gives(codec: Codec, frames: int) -> None:
     wave = sound(2, 60 * codec.hop + 1)

@@ -56,6 +56,7 @@ def test_rows_keep_their_fields_and_get_the_tokens(
     assert again.returncode == 2 and again.stderr.count("\n") == 1 and "codec.jsonl exists" in again.stderr
 
 
+@pytest.mark.commands
 def test_any_codec_in_shards(tmp_path: Path, data: Path, here: Any) -> None:
     speech = sorted((data / "speech" / "ljspeech").glob("*.flac"))[0]
     torch.manual_seed(1)

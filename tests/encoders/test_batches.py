@@ -79,6 +79,7 @@ def test_windows_are_halved_too(tmp_path: Path, rows: list[dict[str, Any]]) -> N
     assert sizes.count(1) == 4 and max(sizes) == 4
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("kind", ["nearest", "penalty"])
 def test_one_copy_a_batch_is_all_that_waits(tmp_path: Path, kind: str) -> None:
     """From sound on the host to units on the host, whatever the number of channels."""

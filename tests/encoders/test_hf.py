@@ -50,6 +50,7 @@ def sounds() -> list[torch.Tensor]:
     return [torch.randn(size, generator=draw) * 0.1 for size in (16000, 9000, 16000, 12345)]
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("kind", ["wav2vec2-base", "wav2vec2-large", "wavlm", "whisper", "wav2vec2-bert"])
 def test_features_are_transformers_hidden_states_alone_and_together(kind: str, tmp_path: Path) -> None:
     folder = save(tmp_path, kind)

@@ -127,6 +127,7 @@ def test_normalized_blocks(wave: torch.Tensor, held: int, monkeypatch: pytest.Mo
     assert list(chunking.normalized_blocks([])) == []
 
 
+@pytest.mark.commands
 def test_a_long_stream_holds_one_window(encoders: dict[str, Any], wave: torch.Tensor) -> None:
     encoder = encoders["base"]
     seen: list[int] = []

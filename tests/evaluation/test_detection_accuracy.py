@@ -14,6 +14,7 @@ from speechdlm_ext.io.rttm import SpeakerTurn, write_rttm
 from tests.helpers.talks import take_turns, write_talk
 
 
+@pytest.mark.commands
 def test_meetings_as_annotated(data: Path) -> None:
     """AMI: no lower than was measured once (docs/evaluation.md)."""
     corpus = read_corpus(data / "speech" / "ami")

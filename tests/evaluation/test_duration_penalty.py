@@ -29,6 +29,7 @@ def white_lines(path: Path) -> list[int]:
     return [int(np.count_nonzero(np.diff(np.concatenate(([0], one.astype(int)))) == 1)) for one in bright]
 
 
+@pytest.mark.commands
 def test_a_line_for_each_change(tmp_path: Path) -> None:
     wave = 0.1 * torch.randn(32000, generator=torch.Generator().manual_seed(1))
     changing = torch.arange(100) // 10
@@ -46,6 +47,7 @@ def test_table() -> None:
     assert penalty_table(units, 50.0).splitlines()[2:] == ["| 0 | 25.0 | 40 | 25 |", "| 5 | 6.2 | 160 | 0 |"]
 
 
+@pytest.mark.commands
 def test_units_of_a_manifest(data: Path) -> None:
     row = {"id": "a", "audio_filepath": str(data / "speech" / "ljspeech" / "LJ001-0002.flac"), "channels": 1}
     codebook = Codebook(10 * torch.randn(9, 40), encoder="logmel", options=LogMelEncoder().options, frame_rate=50.0)

@@ -46,6 +46,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.commands
 def test_figures_are_those_of_the_truth(corpora: Path, tmp_path: Path) -> None:
     result = run(corpora / "made", corpora / "real", tmp_path)
     for side, talks in (
@@ -69,6 +70,7 @@ def test_figures_are_those_of_the_truth(corpora: Path, tmp_path: Path) -> None:
     assert result["skipped"] == []
 
 
+@pytest.mark.commands
 def test_the_files(corpora: Path, tmp_path: Path) -> None:
     evaluation = evaluate(EvaluationOptions(corpora / "made", corpora / "real", vad="energy", num_workers=1), tmp_path)
     files = write_metrics(evaluation, tmp_path)

@@ -67,6 +67,7 @@ def test_what_was_understood_is_kept_while_it_holds(talks: Path, tmp_path: Path)
     assert run(talks, out, RecogniserOptions(SMALL.spec, 1.0))[1] == 1
 
 
+@pytest.mark.commands
 def test_texts_are_compared_where_all_of_them_was_heard(talks: Path, tmp_path: Path) -> None:
     texts: list[Any] = ["TEA TON", ["TEA", "TON"], ["TEA", "TON", "NO"]]
     rows = [{"audio_filepath": str(talks / f"t{n}.wav"), "text": text} for n, text in enumerate(texts)]
@@ -91,6 +92,7 @@ def test_silence_has_no_rate_of_words(tmp_path: Path, monkeypatch: pytest.Monkey
     assert words["reason"] == "no speech was found; the recogniser has no tag for laughter"
 
 
+@pytest.mark.commands
 def test_words_of_a_short_recording(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("pocketsphinx")
     audio = str(data / "speech" / "ljspeech" / "LJ001-0008.flac")

@@ -86,6 +86,7 @@ def plain_greedy(model: SpeechDLM, start: Tensor, limit: int, delayed: bool) -> 
     return history[1:]
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("delayed", [True, False])
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @torch.no_grad()
@@ -120,6 +121,7 @@ def test_scores_are_the_models_log_probabilities(sampling: bool) -> None:
             assert h.score == pytest.approx(float(h.positional_scores.sum()) / 26, abs=1e-4)
 
 
+@pytest.mark.commands
 def test_a_model_without_durations_generates_and_its_beam_is_exhaustive_search() -> None:
     model = toy_model(1, duration_prediction="False")
     start = prompt(3, 1)
@@ -185,6 +187,7 @@ def test_an_ensemble_averages_probabilities() -> None:
     torch.testing.assert_close(best.positional_scores[:-1], expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize(("positions", "window"), [(16, None), (16, 500), (64, 16)])
 def test_beyond_the_window_each_frame_sees_half_a_window_or_more(positions: int, window: int | None) -> None:
     model = toy_model(tokens_per_sample=positions)
@@ -397,6 +400,7 @@ def test_random_numbers_are_each_rows_own() -> None:
             row_seed(wrong)
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("options", [{}, {"sampling_topp": 0.9}, {"sampling_topk": 5}])
 def test_a_decoding_step_waits_for_the_device_only_to_see_whether_to_stop(options: dict) -> None:
     core = generator(toy_model(), sampling=True, max_len_b=40, **options)

@@ -145,6 +145,7 @@ def test_decoding_is_that_of_the_rules_without_a_cache(small: UnitToCodec, publi
         assert one.ids == made and one.finished
 
 
+@pytest.mark.commands
 def test_a_rows_samples_depend_on_its_own_numbers(small: UnitToCodec) -> None:
     model = small
     prompts = [

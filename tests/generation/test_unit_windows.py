@@ -41,6 +41,7 @@ def test_a_window_is_a_banded_mask(static: bool, chunks: list[int]) -> None:
     torch.testing.assert_close(found.double(), expected, atol=5e-5, rtol=1e-5)
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("static", [True, False])
 def test_beyond_8000_positions_predictions_depend_on_the_last_units_alone(static: bool) -> None:
     """Each of two layers sees 31 units back, and rotary positions depend on distances alone."""

@@ -102,6 +102,7 @@ def test_an_early_end_is_told_for_each_row_and_durations_are_kept(parts: Any, tm
     assert audio_info(tmp_path / "talk.wav").frames == 4 * 480 and audio_info(tmp_path / "talk.wav").channels == 2
 
 
+@pytest.mark.commands
 def test_shards_and_samples_are_what_one_run_makes(
     parts: Any, pipeline: UnitPipeline, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:

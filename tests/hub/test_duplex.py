@@ -38,6 +38,7 @@ def _published_loss(text_logits, code_logits, arrays):
     return float(text / frames), float(codes / frames / books)
 
 
+@pytest.mark.commands
 @needs_reference
 @pytest.mark.parametrize(("name", "kind"), BOTH)
 def test_published_model_predicts_and_says_what_the_public_code_does(name, kind):
@@ -122,6 +123,7 @@ def test_a_stream_says_what_the_recording_gives(tmp_path, changes):
     assert sum(step.audio.size(1) for step in steps) == said["audio"].size(1) == int(said["audio_len"][0])
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("changes", [{}, {"speech_decoder": SPEECH_DECODER}], ids=["without", "speech decoder"])
 def test_a_row_alone_is_the_row_in_a_batch(tmp_path, changes):
     model = _tiny(tmp_path, **changes)
@@ -155,6 +157,7 @@ def _tensors(value, seen):
     return [tensor for one in inner for tensor in _tensors(one, seen)]
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("changes", [{}, {"speech_decoder": SPEECH_DECODER}], ids=["without", "speech decoder"])
 def test_memory_of_a_stream_stays_the_same(tmp_path, changes):
     model = _tiny(tmp_path, **changes)
@@ -172,6 +175,7 @@ def test_memory_of_a_stream_stays_the_same(tmp_path, changes):
     assert len(stream.ids[0]) <= 16
 
 
+@pytest.mark.commands
 def test_top_k_samples_from_the_likeliest_alone(tmp_path):
     model = _tiny(tmp_path)
     wave, lengths = _sound(seconds=3.0), torch.tensor([48000])

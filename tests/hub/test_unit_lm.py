@@ -147,6 +147,7 @@ def test_published_forms_load(tmp_path: Path) -> None:
     assert hub.score(line).total == pytest.approx(amela_likelihood(weights, line, 30), rel=1e-5)
 
 
+@pytest.mark.commands
 def test_samples_have_the_form_of_their_prompts() -> None:
     hub = UnitModel([toy_unit_lm(durations=True)], frame_rate=50.0)
     options: dict[str, Any] = {"sampling": True, "max_len_b": 15, "stop_at_end": False, "seed": 3}

@@ -53,6 +53,7 @@ def test_a_bigram_by_hand() -> None:
     assert found.nll_loss == pytest.approx(-(math.log2(begin) + math.log2(end)) / 2)
 
 
+@pytest.mark.commands
 def test_a_trigram_learns_a_source_of_order_two_and_lower_orders_do_not() -> None:
     source = MarkovSource()
     train, valid = source.draw(np.full(1500, 100), 1), source.draw(np.full(20, 100), 2)

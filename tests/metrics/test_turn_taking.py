@@ -201,6 +201,7 @@ def columns(events: Events) -> dict[str, list[tuple[int, Span]]]:
     return {name: rows(getattr(events, name)) for name in KINDS}
 
 
+@pytest.mark.commands
 @settings(deadline=None)
 @given(conversations, conversations, conversations)
 def test_many_at_once_are_each_alone(

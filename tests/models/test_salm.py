@@ -283,6 +283,7 @@ def test_bits_of_sound_are_the_sound(tiny):
     assert torch.equal(tiny(ids, wave, lens)[0], tiny(ids, wave.view(torch.int32), lens)[0])
 
 
+@pytest.mark.commands
 def test_what_is_frozen_keeps_its_running_means(tiny):
     frozen = SALM({**tiny.cfg, "freeze_params": [r"^perception\.encoder\..+$"]}, tiny.folder).train()
     before = {name: value.clone() for name, value in frozen.perception.named_buffers() if "running" in name}

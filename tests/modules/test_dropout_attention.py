@@ -78,6 +78,7 @@ def test_with_hardly_any_dropout_training_is_evaluation(channels: int, across: b
     torch.testing.assert_close(block.train()(x, x), block.eval()(x, x), atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.commands
 def test_dropped_attention_is_right_in_the_mean() -> None:
     torch.manual_seed(2)
     block = CausalAttention(8, 2, dropout=0.4)

@@ -82,6 +82,7 @@ def test_a_stream_joined_is_the_whole(samples, length):
     torch.testing.assert_close(torch.cat(parts, 1), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.commands
 @torch.no_grad()
 def test_a_stream_keeps_a_constant_amount():
     stream = perception().stream()

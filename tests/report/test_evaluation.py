@@ -18,6 +18,7 @@ from speechdlm_ext.report.sound import Recording
 from tests.helpers.calls import LEAD, data_of, write
 
 
+@pytest.mark.commands
 def test_sound_is_embedded_while_there_is_room(written: tuple[Path, PageReport], tmp_path: Path) -> None:
     page, report = written
     rows = data_of(page)
@@ -31,6 +32,7 @@ def test_sound_is_embedded_while_there_is_room(written: tuple[Path, PageReport],
             assert (page.parent / unquote(source)).is_file()
 
 
+@pytest.mark.commands
 def test_without_room_everything_is_linked(corpora: list[PageCorpus], tmp_path: Path) -> None:
     report = write(tmp_path / "index.html", corpora, 0)
     assert (report.embedded, report.silent) == (0, 1) and report.linked == 7
@@ -58,6 +60,7 @@ def test_figures_of_each_dialogue_are_its_own(corpora: list[PageCorpus]) -> None
     assert own == [0.5, None, 0.25, None, 1.0, 0.0]
 
 
+@pytest.mark.commands
 def test_lost_sound_is_named_and_the_page_stands(corpora: list[PageCorpus], tmp_path: Path) -> None:
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"RIFF nothing")

@@ -44,6 +44,7 @@ def test_offsets_and_pauses() -> None:
     assert np.median(pauses) == pytest.approx(0.45, rel=0.03) and pauses.min() > 0.2
 
 
+@pytest.mark.commands
 def test_turns_of_a_long_conversation() -> None:
     talk = simulate_dialogue(Tones(), 1800, np.random.default_rng(1))
     events = find_events([talk.speech(0), talk.speech(1)], 1800)

@@ -153,6 +153,7 @@ def test_sample_takes_the_same_share_of_each(data: Path) -> None:
     assert len(np.unique(some.numpy(), axis=0)) > 400
 
 
+@pytest.mark.commands
 def test_several_threads_give_nearly_the_same_codebook() -> None:
     """Sums come in another order: the error is the same up to rounding; one thread gives the same bits."""
     features = torch.randn(4000, 40, generator=torch.Generator().manual_seed(3)) * 10

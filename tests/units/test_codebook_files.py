@@ -202,6 +202,7 @@ def test_the_hostile_files_are_hostile(tmp_path: Path) -> None:
         marker.unlink()
 
 
+@pytest.mark.commands
 @settings(deadline=None, max_examples=200)
 @given(data=st.data())
 def test_damaged_files_end_in_one_line(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -64,6 +64,7 @@ def cost(units: list[int], distances: np.ndarray, penalty: float) -> float:
     return float(distances[np.arange(len(units)), units].sum()) + penalty * changes
 
 
+@pytest.mark.commands
 def test_the_best_of_all_sequences_in_1000_cases() -> None:
     draw = np.random.default_rng(1)
     for seed in range(1000):

@@ -35,6 +35,7 @@ def parts(split: Split) -> dict[str, list[dict]]:
     return {part: found[part] for part in ("train", "valid", "test") if part in found}
 
 
+@pytest.mark.commands
 @settings(deadline=None, max_examples=30)
 @given(
     seconds=st.lists(st.integers(1, 60), min_size=1, max_size=12),
@@ -98,6 +99,7 @@ def test_copies_at_other_speeds_are_for_training_without_what_is_held_out() -> N
         split_rows([*rows, {**recording("x", 100), "copy_of": "r99"}], 0.17, 15)
 
 
+@pytest.mark.commands
 def test_seed_chooses() -> None:
     rows = [recording(f"r{n}", 3000) for n in range(20)]
     chosen = {tuple(row["recording"] for row in parts(split_rows(rows, 0.1, seed=seed))["valid"]) for seed in range(10)}
@@ -223,6 +225,7 @@ def test_deduplicated_rows_are_cut_as_their_frames_are(data: list[list[int]], se
     assert not split.by_recording or sum(map(len, recordings)) == len(set().union(*recordings)) == len(rows)
 
 
+@pytest.mark.commands
 def test_a_last_test_is_of_recordings_that_nothing_else_has_seen(tmp_path: Path) -> None:
     rows = [recording(f"r{n}", 3000 + n) for n in range(20)]
     copies = [{**recording(f"{row['audio']}-slow", 3300), "copy_of": row["audio"], "speed": 0.9} for row in rows]
@@ -266,6 +269,7 @@ def test_durations_travel_from_the_split_to_the_binarized_data(tmp_path: Path, r
     assert sum(len(row["unitA"].split()) for row in whole) == sum(908 + n for n in range(10))
 
 
+@pytest.mark.commands
 def test_a_long_recording_takes_time_in_proportion() -> None:
     """Eight hours of runs in 480 segments: a row is parsed once, not for each segment."""
     row = {"audio": "a", "unitA": "7 8 9 " * 240_000, "unitA.durations": "1 2 3 " * 240_000}

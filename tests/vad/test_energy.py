@@ -44,6 +44,7 @@ def test_levels() -> None:
     assert frame_levels(hum + 0.2, rate)[20:80].max() < -40
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("rate", (8000, 11025, 22050, 44100))
 def test_frames_do_not_drift_at_rates_that_10_ms_do_not_divide(rate: int) -> None:
     wave = np.zeros(600 * rate)

@@ -51,6 +51,7 @@ def test_hysteresis() -> None:
     assert speech_intervals([], 1.0, 5, 3) == []
 
 
+@pytest.mark.commands
 @given(st.lists(st.booleans(), max_size=60), st.sampled_from([0.01, 0.016, 0.02, 1.0]))
 def test_frames_and_intervals_are_inverse(frames: list[bool], shift: float) -> None:
     found = frames_to_intervals(frames, shift)

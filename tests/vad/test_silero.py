@@ -42,6 +42,7 @@ def approx(intervals: list[tuple[float, float]]) -> list[object]:
     return [pytest.approx(one, abs=6e-5) for one in intervals]
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("name", FILES)
 def test_speech_is_where_the_package_finds_it(name: str, data: Path) -> None:
     wave, rate = read_audio(data / "speech" / name)
@@ -51,6 +52,7 @@ def test_speech_is_where_the_package_finds_it(name: str, data: Path) -> None:
         assert own == approx(published(channel)) and own
 
 
+@pytest.mark.commands
 def test_options_are_the_packages(call: torch.Tensor) -> None:
     detector = Silero(threshold=0.7, min_speech=0.06, min_silence=0.3, pad=0.2)
     options = {"threshold": 0.7, "min_speech_duration_ms": 60, "min_silence_duration_ms": 300, "speech_pad_ms": 200}
@@ -70,6 +72,7 @@ def test_the_network_is_the_packages(call: torch.Tensor) -> None:
     assert ours.max() > 0.9 and ours.min() < 0.1
 
 
+@pytest.mark.commands
 def test_another_network_in_the_package_is_run_by_the_package(
     call: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

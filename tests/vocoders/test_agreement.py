@@ -62,6 +62,7 @@ def output(data: Path, rows: list[dict[str, Any]], tmp_path_factory: pytest.Temp
     return folder
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("method", ["energy", "silero"])
 def test_speech_and_silence_are_where_they_were(method: str, rows: list[dict[str, Any]], output: Path) -> None:
     found = list(compare_resynthesis(rows, "speech", output, build_detector(method).detect))

@@ -49,6 +49,7 @@ def codebook(calls: list[dict]) -> Codebook:
     return train_codebook(features, encoder, 100, 1, levels)
 
 
+@pytest.mark.commands
 @settings(deadline=None, max_examples=15)
 @given(batch=st.integers(1, 3), frames=st.integers(1, 30), channels=st.integers(1, 3), seed=st.integers(0, 99))
 def test_length_and_independence(codebook: Codebook, batch: int, frames: int, channels: int, seed: int) -> None:
@@ -70,6 +71,7 @@ def test_seed(codebook: Codebook) -> None:
     assert not torch.equal(CodebookVocoder(codebook, seed=5).decode(units), first)
 
 
+@pytest.mark.commands
 def test_pattern_level_and_spectrum_of_a_call(calls: list[dict], codebook: Codebook) -> None:
     encoder = LogMelEncoder()
     wave, _ = read_audio(calls[0]["audio_filepath"], 16000)

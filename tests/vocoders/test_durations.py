@@ -130,6 +130,7 @@ def test_units_beyond_the_vocoders_are_found_before_anything_is_made(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.commands
 def test_names_are_compared_in_no_time(vocoders: Any, tmp_path: Path) -> None:
     rows = [{"audio": str(number), "unitA": "1 1"} for number in range(40000)]
     begin = time.process_time()

@@ -48,6 +48,7 @@ def expresso(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return write(folder, config, weights, speakers=SPEAKERS, styles=STYLES), config, weights
 
 
+@pytest.mark.commands
 def test_two_channels_are_fairseqs_speakers_0_and_4(dgslm: Any) -> None:
     checkpoint, config, weights = dgslm
     vocoder = HiFiGANVocoder.load(checkpoint)
@@ -63,6 +64,7 @@ def test_two_channels_are_fairseqs_speakers_0_and_4(dgslm: Any) -> None:
     assert not torch.allclose(sound[0, 1], fairseq_sound(config, weights, units[0, :, 1], 0, None), atol=1e-3)
 
 
+@pytest.mark.commands
 def test_styles_and_names(expresso: Any) -> None:
     checkpoint, config, weights = expresso
     units = random_units(1, 20, 2)
@@ -96,6 +98,7 @@ def test_windows_of_equal_length_are_made_together(dgslm: Any) -> None:
     assert max(decode(1.0)[1]) == 50 // 16  # windows of 16 frames
 
 
+@pytest.mark.commands
 def test_chunks_equal_the_whole_seams_included(dgslm: Any) -> None:
     checkpoint = dgslm[0]
     units = random_units(1, 60, 2)

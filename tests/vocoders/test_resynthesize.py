@@ -80,6 +80,7 @@ def output(rows: Any, choice: UnitPipeline, recordings: Path) -> tuple[Path, lis
     return recordings / "out", said
 
 
+@pytest.mark.commands
 def test_files_lie_as_the_recordings_do_and_resampling_is_said(output: Any) -> None:
     folder, said = output
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.wav")}
@@ -124,6 +125,7 @@ def test_agreement_against_a_count() -> None:
     assert speech_agreement([], [], 0.0) == 1.0
 
 
+@pytest.mark.commands
 def test_what_is_there_is_kept_and_the_rest_made(output: Any, rows: Any, choice: UnitPipeline, tmp_path: Path) -> None:
     vocoder = CodebookVocoder(choice.codebook)
     for index in (0, 1):
