@@ -63,7 +63,7 @@ PROCESSES = ("subprocess", "multiprocessing", "helpers.processes", "helpers.batt
 
 
 def group_of(item: pytest.Item) -> str:
-    """`browser` needs Chromium; `commands` has processes, or is marked as slower than half a second; `unit` is the rest."""
+    """`browser` needs Chromium; `commands` has processes, or is marked (it takes half a second); `unit` is the rest."""
     fixtures = set(getattr(item, "fixturenames", ()))
     if "driver" in fixtures:
         return "browser"
