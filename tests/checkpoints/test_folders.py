@@ -116,6 +116,7 @@ def test_a_model_that_is_there_is_not_overwritten_unasked(toy: Path, tmp_path: P
         load_speech_dlm(toy, "model.pt:other.pt").save_pretrained(tmp_path / "both")
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("before", [False, True], ids=["new folder", "over another model"])
 @pytest.mark.parametrize("killed_at", range(1, 5))
 def test_a_killed_save_leaves_nothing_that_loads(toy: Path, tmp_path: Path, before: bool, killed_at: int) -> None:

@@ -123,6 +123,7 @@ def test_unwritable_sound(tmp_path: Path, wave: torch.Tensor) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

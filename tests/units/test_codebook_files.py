@@ -193,6 +193,7 @@ def test_hostile_files_do_not_run(kind: str, tmp_path: Path, monkeypatch: pytest
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.commands
 def test_the_hostile_files_are_hostile(tmp_path: Path) -> None:
     path, marker = tmp_path / "codebook.bin", tmp_path / "marker"
     for kind in ("in a model", "array of objects"):

@@ -298,6 +298,7 @@ def test_damaged_accounts_count_as_far_as_they_are_whole(
     assert said[0] == "2 of 2 wav files exist already"
 
 
+@pytest.mark.commands
 def test_a_bad_recording_costs_itself_alone(rows: Any, choice: UnitPipeline, tmp_path: Path) -> None:
     (tmp_path / "talk").mkdir()
     (tmp_path / "talk" / "bad.wav").write_bytes(b"RIFF")
