@@ -16,7 +16,7 @@ from tests.helpers.ctc_checkpoints import small_recogniser
 from tests.helpers.noise_corpus import write_noise_corpus
 from tests.helpers.processes import run_loaded
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.commands
 
 RECORDINGS = 24
 LIMITED = """

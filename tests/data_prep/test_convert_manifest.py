@@ -30,7 +30,7 @@ def test_amelas_csv(tmp_path: Path, here) -> None:
     assert status == 2 and "no column audio_filepath" in error and not (tmp_path / "n.jsonl").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.commands
 def test_the_table_of_detect_speech(tmp_path: Path, here) -> None:
     (tmp_path / "calls").mkdir()
     for number in range(2):

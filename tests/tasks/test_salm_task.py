@@ -12,6 +12,7 @@ import yaml
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import SALM
+from tests.helpers.commands import run_command
 from tests.helpers.processes import Command
 from tests.helpers.salm_models import FREEZE, PERCEPTION, TAG, write_config, write_conversations
 from tests.helpers.training import fairseq_train
