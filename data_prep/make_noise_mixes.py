@@ -36,7 +36,13 @@ def main() -> None:
     counts = make_mixes(
         options.folder,
         MixOptions(
-            options.mixes, options.valid_mixes, options.seconds, options.recordings, options.lowest_snr, options.seed
+            options.mixes,
+            options.valid_mixes,
+            options.seconds,
+            options.recordings,
+            options.vad,
+            options.lowest_snr,
+            options.seed,
         ),
         lambda plans: tqdm(plans, "mixes"),
     )

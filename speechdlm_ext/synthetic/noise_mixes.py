@@ -16,8 +16,9 @@ from speechdlm_ext.io.audio import read_audio, resample, write_audio
 from speechdlm_ext.io.manifest import iter_jsonl, write_jsonl
 from speechdlm_ext.metrics.intervals import intervals_to_frames
 from speechdlm_ext.synthetic.acoustics import colour, room
-from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, Wave, energy_segments, make_noise
+from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, Segment, Wave, energy_segments, make_noise
 from speechdlm_ext.synthetic.espeak import VOICES, EspeakSource, make_sentence
+from speechdlm_ext.vad import build_detector
 
 FRAME = 0.02  # seconds of a label
 LABELS = ("0", "1")  # background, speech
@@ -33,6 +34,7 @@ class MixOptions:
         valid_mixes: for validation, with speakers of their own, a fifth of those recorded.
         seconds: of each.
         recordings: manifest of clean speech (``audio_filepath``, ``speaker``), mixed in beside synthetic speech.
+        vad: detector that says where recordings have speech, as ``silero``; empty: where they are loud.
         lowest_snr: dB of the speech over the noise; up to 40.
         seed: of everything that is sampled.
     """
@@ -41,6 +43,7 @@ class MixOptions:
     valid_mixes: int = 40
     seconds: float = 6.0
     recordings: Path | None = None
+    vad: str = ""
     lowest_snr: float = 0.0
     seed: int = 1
 
@@ -57,11 +60,13 @@ def make_mixes(folder: Path, options: MixOptions, progress: Callable[[Any], Any]
     if options.mixes < 1 or options.valid_mixes < 1 or not 1 <= options.seconds <= 60:
         raise InputError("--mixes, --valid-mixes: 1 or more; --seconds: 1 to 60 is expected")
     source, names = EspeakSource(), list(VOICES)
-    recorded: dict[str, list[Wave]] = {}
+    detector = build_detector(options.vad) if options.vad else None
+    recorded: dict[str, list[tuple[Wave, list[Segment]]]] = {}
     for line in iter_jsonl(options.recordings) if options.recordings else ():
         found, rate = read_audio(line.row["audio_filepath"])
         clips = recorded.setdefault(str(line.row.get("speaker", "")), [])
-        clips.append(resample(found.mean(0), rate, SAMPLE_RATE).numpy())
+        wave = resample(found.mean(0), rate, SAMPLE_RATE).numpy()
+        clips.append((wave, list(detector.detect(wave[None], SAMPLE_RATE)[0]) if detector else _loud(wave)))
     people = sorted(recorded)
     held_out = -(-len(people) // 5)
     rows: dict[str, list[dict[str, Any]]] = {"train": [], "valid": []}
@@ -77,7 +82,8 @@ def make_mixes(folder: Path, options: MixOptions, progress: Callable[[Any], Any]
             else:
                 voice = VOICES[names[int(rng.integers(1, len(names))) if split == "train" else 0]]
                 sentence = make_sentence(_KINDS[int(rng.integers(len(_KINDS)))], rng)
-                waves.append(source.synthesize(f"{sentence}.", voice))
+                wave = source.synthesize(f"{sentence}.", voice)
+                waves.append((wave, _loud(wave)))
         mixed, labels = mix(waves, rng, options)
         path = folder / "audio" / f"{split}-{number:05d}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,8 +99,14 @@ def make_mixes(folder: Path, options: MixOptions, progress: Callable[[Any], Any]
     return {split: len(made) for split, made in rows.items()}
 
 
-def mix(speech: Sequence[Wave], rng: np.random.Generator, options: MixOptions) -> tuple[Wave, np.ndarray]:
-    """Place parts of recordings of speech within noise, each at its own level and place.
+def _loud(wave: Wave) -> list[Segment]:
+    return energy_segments(wave, depth=38.0, bridge=0.15)
+
+
+def mix(
+    speech: Sequence[tuple[Wave, list[Segment]]], rng: np.random.Generator, options: MixOptions
+) -> tuple[Wave, np.ndarray]:
+    """Place parts of recordings within noise, each at its own level and place, given where in them the speech is.
 
     Returns:
         Samples (N,) of ``options.seconds``, and whether each frame of 20 ms has speech.
@@ -102,13 +114,15 @@ def mix(speech: Sequence[Wave], rng: np.random.Generator, options: MixOptions) -
     total, frames = round(options.seconds * SAMPLE_RATE), round(options.seconds / FRAME)
     clean, labels = np.zeros(total, np.float32), np.zeros(frames, bool)
     level = float(rng.uniform(-55, -15))
-    for wave in speech:
+    for wave, segments in speech:
         longest = min(len(wave), round(total * float(rng.uniform(0.1, 0.95)) / len(speech) ** 0.5))
         first = int(rng.integers(0, len(wave) - longest + 1))
         place = int(rng.integers(0, total - longest + 1))
         clip = np.zeros(total, np.float32)
         clip[place : place + longest] = wave[first : first + longest]
-        speaks = intervals_to_frames(energy_segments(clip, depth=38.0, bridge=0.15), frames, FRAME)
+        shift, start, end = (n / SAMPLE_RATE for n in (place - first, place, place + longest))
+        moved = [(max(a + shift, start), min(b + shift, end)) for a, b in segments]
+        speaks = intervals_to_frames([(a, b) for a, b in moved if a < b], frames, FRAME)
         inside = np.repeat(speaks, round(FRAME * SAMPLE_RATE))[:total]
         power = float(np.mean(clip[: len(inside)][inside] ** 2)) if speaks.any() else 1e-4
         if rng.random() < 0.5:

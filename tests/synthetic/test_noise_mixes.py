@@ -16,7 +16,7 @@ from speechdlm_ext.synthetic.noise_mixes import MixOptions, make_mixes, mix
 def test_labels_are_where_the_speech_is() -> None:
     burst = np.sin(np.arange(24000) / 6).astype(np.float32)
     for seed in range(12):
-        mixed, labels = mix([burst], np.random.default_rng(seed), MixOptions(seconds=4, lowest_snr=20))
+        mixed, labels = mix([(burst, [(0.0, 1.5)])], np.random.default_rng(seed), MixOptions(seconds=4, lowest_snr=20))
         assert len(labels) == 200 and len(mixed) == 64000 and np.abs(mixed).max() <= 1
         assert 15 <= labels.sum() <= 77  # 1.5 s, or what is cut of it
         assert np.count_nonzero(np.diff(labels.astype(int))) <= 2
