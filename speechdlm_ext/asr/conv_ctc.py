@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from speechdlm_ext.asr.base import LAUGHTER, Recogniser, Transcript, Word
+from speechdlm_ext.asr.base import LAUGHTER, SAMPLE_RATE, Recogniser, Transcript, Word
 from speechdlm_ext.asr.ctc_decoding import BeamOptions, BeamSearch, Hypothesis, greedy, timed_words
+from speechdlm_ext.io.audio import resample
 from speechdlm_ext.modules.devices import open_device
 
 if TYPE_CHECKING:
@@ -60,6 +61,12 @@ class ConvCTC(Recogniser):
 
     def transcribe(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[Transcript]:
         """See :meth:`Recogniser.transcribe`."""
+        if self.network.sample_rate != SAMPLE_RATE:
+            import torch
+
+            rows = zip(waves, lengths, strict=True)
+            parts = [resample(wave[:length], SAMPLE_RATE, self.network.sample_rate) for wave, length in rows]
+            waves, lengths = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), [len(part) for part in parts]
         found, _ = self.hypotheses(waves, lengths)
         return [self.transcript(each) for each in found]
 

@@ -14,7 +14,7 @@ from speechdlm_ext.io.manifest import read_jsonl
 
 LAST = "6-wav2vec-validate"
 _NAMES = ("train", "valid", "test")
-# 365,000 parameters, a frame every 20 ms at 8 kHz.
+# 360,820 parameters, a frame every 20 ms at 8 kHz.
 _MODEL: dict[str, Any] = {
     "_name": "wav2vec2", "extractor_mode": "layer_norm",
     "conv_feature_layers": "[(64, 10, 5)] + [(64, 3, 2)] * 3 + [(64, 2, 2)] * 2",

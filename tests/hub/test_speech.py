@@ -347,3 +347,22 @@ def test_configurations_of_any_kind_load_or_are_refused(folder: Path, tmp_path: 
                 assert "\n" not in str(error) and len(str(error)) < 400
             place[name] = before
     assert refused > 3 * len(places)
+
+
+def test_a_model_of_another_rate_gets_its_rate(data: Path, tmp_path: Path) -> None:
+    from speechdlm_ext.asr.speech_model import SpeechModel
+    from speechdlm_ext.asr.text_tokenizer import CharacterTokenizer
+    from speechdlm_ext.checkpoints.conv_speech import write_speech_nemo
+    from speechdlm_ext.demo.speech_recognition import network
+    from speechdlm_ext.modules.conv_speech import TEXT, ConvSpeech
+
+    torch.manual_seed(1)
+    symbols = ("|", "a", "b", "c")
+    small = ConvSpeech(network(8), TEXT, len(symbols)).eval()
+    write_speech_nemo(SpeechModel(small, symbols, CharacterTokenizer(symbols), tmp_path), tmp_path / "a.nemo")
+    path = data / "speech/ljspeech/LJ001-0002.flac"
+    (text,) = CTCModel.from_pretrained(tmp_path / "a.nemo").transcribe([path])  # resampled to 8 kHz as a file
+    recogniser = build_recogniser(RecogniserOptions(f"ctc:{tmp_path / 'a.nemo'}", device="cpu"))
+    wave = read_audio(path)[0]
+    padded = torch.nn.functional.pad(wave, (0, 8000))
+    assert text and recogniser.transcribe(padded, [wave.shape[1]])[0].text == text
