@@ -29,7 +29,7 @@ def test_rows_fit_their_files(data: Path, tmp_path: Path) -> None:
     files = sorted((data / "speech" / "librispeech_test_other").iterdir())[:2]
     rows = [{"audio_filepath": str(path), "speaker": str(number)} for number, path in enumerate(files)]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert make_mixes(tmp_path / "out", MixOptions(3, 2, 2.0, manifest)) == {"train": 3, "valid": 2}
+    assert make_mixes(tmp_path / "out", MixOptions(3, 2, 2.0, manifest, "energy")) == {"train": 3, "valid": 2}
     assert (tmp_path / "out" / "labels.txt").read_text() == "0\n1\n"
     for split in ("train", "valid"):
         for line in (tmp_path / "out" / f"{split}.json").read_text().splitlines():
