@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,17 @@ def write_words(manifest: Path, folder: Path, valid: float = 0.05) -> None:
     write_jsonl(folder / "valid.jsonl", rows[:held])
 
 
-def run_cascade(cuts: Sequence[DuplexCut], recogniser: Recogniser, codec: Codec, folder: Path) -> None:
+def run_cascade(
+    cuts: Sequence[DuplexCut],
+    recogniser: Recogniser,
+    codec: Codec,
+    folder: Path,
+    clock: Callable[[], float] = time.perf_counter,
+) -> None:
     """Let a cascade converse: detector, recogniser, the script's answer, units, sound.
 
-    It knows of the user's end :data:`PATIENCE` seconds later, and answers when the recogniser is done; it ends
-    :data:`ONSET` seconds after the user begins again. The detector's threshold is that of the whole recording.
+    It knows of the user's end :data:`PATIENCE` seconds later, and answers when the recogniser is done, by the clock; it
+    ends :data:`ONSET` seconds after the user begins again. The detector's threshold is that of the whole recording.
     """
     detector = build_detector("energy")
     answers = {word: codec.decode(codec.encode(wave[None]))[0] for word, wave in _answers().items()}
@@ -73,11 +79,11 @@ def run_cascade(cuts: Sequence[DuplexCut], recogniser: Recogniser, codec: Codec,
         said = torch.zeros(len(user))
         (spans,) = detector.detect(user[None].numpy(), RATE)
         for (start, end), following in zip(spans, [*spans[1:], (cut.duration, cut.duration)], strict=True):
-            begun = time.perf_counter()
+            begun = clock()
             word = user[max(0, round((start - _MARGIN) * RATE)) : round((end + _MARGIN) * RATE)]
             text = recogniser.recognise(word.numpy()).text
             answer = answers[min(SCRIPT, key=lambda known: edits(list(known), list(text)))]
-            first = round((end + PATIENCE + time.perf_counter() - begun) * RATE)
+            first = round((end + PATIENCE + clock() - begun) * RATE)
             last = min(first + len(answer), round((following[0] + ONSET) * RATE), len(user))
             if first < last:
                 said[first:last] = answer[: last - first]
