@@ -35,6 +35,10 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="HZ",
         help="of the audio that is written (default: %(default)s)",
     )
+    parser.add_argument(
+        "--voice", default="", metavar="NAME",
+        help="of espeak-ng, en-us for instance: one speaker for all strings, without noise (default: many)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1, help="of everything that is sampled (default: %(default)s)")
     return parser
 
@@ -53,7 +57,7 @@ def main() -> None:
         options.folder,
         DigitOptions(
             options.strings, options.valid_strings, options.recordings, tuple(options.held_out),
-            options.recorded_share, options.sample_rate, options.seed,
+            options.recorded_share, options.sample_rate, options.seed, options.voice,
         ),
         tqdm,
     )  # fmt: skip

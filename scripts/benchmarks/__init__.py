@@ -10,6 +10,7 @@ PARTS = {
     "score-units": ("unit_models", "score"),
     "encode": ("encoding", "measure"),
     "vocode": ("vocoding", "measure"),
+    "codec": ("vocoding", "codec"),
     "asr": ("recognition", "measure"),
     "detect": ("corpora", "detect"),
     "resynthesize": ("corpora", "resynthesize"),

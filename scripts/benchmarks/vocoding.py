@@ -1,4 +1,4 @@
-"""Units to sound by a unit HiFi-GAN, beside fairseq's generator over one whole dialogue channel at a time."""
+"""Units to sound by a unit HiFi-GAN beside fairseq's generator, and codec tokens to sound beside transformers."""
 
 from __future__ import annotations
 
@@ -49,3 +49,41 @@ def measure(settings: Settings) -> list[Comparison]:
         settings.rounds or 3,
     )
     return [Comparison("vocode", *rates, "× real time", more_is_better=True)]
+
+
+def codec(settings: Settings) -> list[Comparison]:
+    """10 s of codec tokens by a WavTokenizer of the published shape (40 Hz, random weights), beside transformers'."""
+    import torch
+    import transformers
+
+    from speechdlm_ext.modules.wavtokenizer import WavTokenizerConfig, WavTokenizerModel
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(1)
+    config = WavTokenizerConfig()
+    ours = WavTokenizerModel(config).eval().to(settings.device)
+    same = transformers.WavTokenizerConfig(
+        codebook_dim=config.code_dim,
+        codebook_size=config.codes,
+        hidden_size=config.code_dim,
+        num_filters=config.filters,
+        upsampling_ratios=list(config.ratios),
+        decoder_hidden_size=config.dim,
+        decoder_intermediate_size=config.inner_dim,
+        decoder_num_layers=config.layers,
+        adanorm_num_embeddings=config.bandwidths,
+    )
+    other = transformers.WavTokenizerModel(same).eval().to(settings.device)
+    codes = torch.randint(config.codes, (1, round(SECONDS * ours.frame_rate)), device=settings.device)
+
+    @torch.no_grad()
+    def theirs() -> None:
+        other.decode(codes.unsqueeze(1)).audio_values.cpu()
+
+    @torch.no_grad()
+    def own() -> None:
+        ours.decode(codes).cpu()
+
+    rates = in_turns(lambda: SECONDS / seconds(theirs), lambda: SECONDS / seconds(own), settings.rounds or 5)
+    return [Comparison("codec", *rates, "× real time", more_is_better=True)]

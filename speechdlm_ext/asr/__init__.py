@@ -89,7 +89,8 @@ def describe_recogniser(options: RecogniserOptions) -> list[Any] | None:
     """
     if not options.spec:
         return None
-    version = metadata.version("pocketsphinx") if options.spec == "pocketsphinx" else ""  # its weights come with it
+    ours = options.spec.partition(":")[0] == Pocketsphinx.kind  # its weights come with it
+    version = metadata.version("pocketsphinx") if ours else ""
     passed: list[Any] = [one for one in (options.language, options.prompt) if one]
     passed += [list(astuple(options.beam))] if options.beam.wanted else []
     return [options.spec, options.chunk_seconds, version, file_stamps(build_recogniser(options)), *passed]

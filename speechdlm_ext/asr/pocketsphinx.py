@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -21,24 +22,32 @@ _NO_WORD = ("<", "[", "+")  # of silence and fillers
 class Pocketsphinx(Recogniser):
     """pocketsphinx; for tests.
 
+    Args:
+        grammar: of the sentences it knows (JSGF); None for its own model of English.
+
     Raises:
-        InputError: it is not installed.
+        InputError: it is not installed, or the grammar is missing or invalid.
     """
 
     kind: ClassVar[str] = "pocketsphinx"
-    usage: ClassVar[str] = "pocketsphinx"
+    usage: ClassVar[str] = "pocketsphinx[:GRAMMAR.jsgf]"
 
-    def __init__(self) -> None:
+    def __init__(self, grammar: Path | None = None) -> None:
         with optional_import("pocketsphinx is not installed", "eval"):
             from pocketsphinx import Decoder
-        self._decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
+        if grammar is not None and not grammar.is_file():
+            raise InputError(f"--asr pocketsphinx:{grammar}: no such file; a grammar (JSGF) is expected")
+        self.files = () if grammar is None else (grammar,)
+        known = {} if grammar is None else {"jsgf": str(grammar), "lm": None}
+        try:
+            self._decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL", **known)
+        except RuntimeError:
+            raise InputError(f"{grammar}: not a grammar (JSGF) of words that pocketsphinx knows") from None
 
     @classmethod
     def from_spec(cls, model: str, device: str | None = None, language: str = "", prompt: str = "") -> Pocketsphinx:
         """See :meth:`Recogniser.from_spec`."""
-        if model:
-            raise InputError(f"--asr pocketsphinx:{model}: it has one model; expected pocketsphinx")
-        return cls()
+        return cls(Path(model) if model else None)
 
     def transcribe(self, waves: torch.Tensor, lengths: Sequence[int]) -> list[Transcript]:
         """See :meth:`Recogniser.transcribe`."""

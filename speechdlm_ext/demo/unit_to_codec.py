@@ -22,6 +22,7 @@ from speechdlm_ext.demo.run import (
 from speechdlm_ext.evaluation.wer_bitrate import Pair
 
 ONE_THREAD = {**ENVIRONMENT, "OMP_NUM_THREADS": "1"}  # the number of threads is part of the result
+VOICE = "en-us"  # of espeak-ng, where no recordings are given
 RATE = "50"  # of the codec, which is a fine codebook of log-mel spectra, Hz
 
 
@@ -29,6 +30,11 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
     """The commands in order."""
     out, seed = options.output, str(options.seed)
     codec, rows = out / "codec.safetensors", out / "codec.jsonl"
+    if options.digits is not None:
+        command = [*script("data_prep/make_digits.py"), str(options.digits), "--voice", VOICE, "--seed", seed]
+        command += ["--strings", str(options.strings), "--valid-strings", str(options.test_strings)]
+        title = "Generate strings of spoken digits of one voice"
+        yield Step("0-digits", title, command, [options.digits], depends=versions())
     train = [*script("data_prep/train_codebook.py"), str(options.speaker)]
     command = [*train, str(codec), "--units", str(options.codes), "--seed", seed]
     yield Step("1-codec", f"Train a codec of {options.codes} log-mel spectra", command, [codec], depends=versions())
@@ -47,29 +53,31 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
         yield from acoustic_steps(options, pair, rows)
 
     pairs = [pair.name for pair in options.pairs]
+    books = ["--codebook", str(out / "k{k}.safetensors")]
+    acoustic = [
+        "--pairs", *pairs, *books, "--vocoder", "wavtokenizer", "--seed", seed, "--codec-checkpoint", f"units:{codec}",
+        "--acoustic", str(out / "k{k}-l{l}" / "checkpoints" / "checkpoint_best.pt"),
+    ]  # fmt: skip
     roads = {
         "codec": ["--pairs", f"k{options.codes}-l0", "--codebook", str(codec)],
-        "inversion": ["--pairs", *pairs, "--codebook", str(out / "k{k}.safetensors")],
-        "acoustic": [
-            "--pairs", *pairs, "--codebook", str(out / "k{k}.safetensors"), "--vocoder", "wavtokenizer",
-            "--acoustic", str(out / "k{k}-l{l}" / "checkpoints" / "checkpoint_best.pt"),
-            "--codec-checkpoint", f"units:{codec}", "--temperature", "0", "--seed", seed,
-        ],
-    }  # fmt: skip
+        "inversion": ["--pairs", *pairs, *books],
+        "acoustic": [*acoustic, "--temperature", "0"],
+        "acoustic-durations": [*acoustic, "--predict-durations"],
+    }
     if options.hifigan_updates:
         yield from hifigan_steps(options)
-        roads["hifigan"] = ["--pairs", *pairs, "--codebook", str(out / "k{k}.safetensors"), "--vocoder", "hifigan"]
+        roads["hifigan"] = ["--pairs", *pairs, *books, "--vocoder", "hifigan"]
         roads["hifigan"] += ["--vocoder-checkpoint", str(out / "hifigan-k{k}" / "vocoder")]
+    text = out / "recognised" / "original.jsonl"
+    untold = out / "recognised" / "untold.jsonl"
+    write_untold(options.test, untold)
+    command = [*script("scripts/transcribe.py"), str(untold), str(text), "--asr", options.asr, "--device", "cpu"]
+    yield Step("6-original", "Recognise the recordings", command, [text, partial(text)], resumes=True)
     for name, road in roads.items():
         folder = out / "recognised" / name
         command = [*script("scripts/plot_wer_bitrate.py"), str(options.test), str(folder), "--asr", options.asr, *road]
         command += ["--num-neighbors", "0", "--corpus", "--no-published", "--device", "cpu"]
         yield Step(f"6-{name}", f"Resynthesize and recognise: {name}", command, [folder], resumes=True)
-    text = out / "recognised" / "original.jsonl"
-    untold = out / "recognised" / "untold.jsonl"
-    write_untold(options.test, untold)
-    command = [*script("scripts/transcribe.py"), str(untold), str(text), "--asr", options.asr, "--device", "cpu"]
-    yield Step("7-original", "Recognise the recordings", command, [text, partial(text)], resumes=True)
 
 
 def acoustic_steps(options: argparse.Namespace, pair: Pair, rows: Path) -> Iterator[Step]:
@@ -81,15 +89,8 @@ def acoustic_steps(options: argparse.Namespace, pair: Pair, rows: Path) -> Itera
     command += ["--duration-penalty", f"{pair.penalty:g}", "--deduplicate"]
     yield Step(f"4-units-{pair.name}", f"Encode as units, {pair.name}", command, [units, partial(units)], resumes=True)
 
-    command = [
-        *script("data_prep/merge_manifest.py"),
-        str(rows),
-        str(units),
-        "--kind",
-        "fields",
-        "--output",
-        str(joined),
-    ]
+    command = [*script("data_prep/merge_manifest.py"), str(rows), str(units), "--kind", "fields"]
+    command += ["--output", str(joined)]
     yield Step(f"4-join-{pair.name}", "Join units and codec tokens", command, [joined])
 
     command = [*script("data_prep/split_units.py"), str(joined), str(split), "--valid", "0.08", "--jsonl-only"]
@@ -99,10 +100,18 @@ def acoustic_steps(options: argparse.Namespace, pair: Pair, rows: Path) -> Itera
     command = [fairseq("fairseq-train"), str(split), "--user-dir", shown(ROOT / "speechdlm_ext")]
     command += ["--task", "unit_to_codec_task", "--units", str(pair.k), "--codec-types", str(options.codes)]
     command += ["--codec-rate", RATE, "--arch", "ellav_small", "--decoder-embed-dim", "128", "--decoder-layers", "3"]
-    command += ["--decoder-ffn-embed-dim", "384", "--decoder-attention-heads", "4", "--dropout", "0.2"]
-    command += ["--criterion", "unit_to_codec_criterion", "--max-tokens", "2000", "--optimizer", "adam"]
-    command += ["--lr", "0.003", "--lr-scheduler", "cosine", "--warmup-updates", "30", "--max-update", updates]
-    command += ["--weight-decay", "0.1", "--clip-norm", "1.0", "--save-dir", str(checkpoints), "--no-epoch-checkpoints"]
+    command += ["--decoder-ffn-embed-dim", "384", "--decoder-attention-heads", "4", "--dropout", "0.1"]
+    command += ["--criterion", "unit_to_codec_criterion", "--max-tokens", "4000", "--optimizer", "adam"]
+    command += ["--lr", "0.004", "--lr-scheduler", "cosine", "--warmup-updates", "30", "--max-update", updates]
+    command += [
+        "--weight-decay",
+        "0.01",
+        "--clip-norm",
+        "1.0",
+        "--save-dir",
+        str(checkpoints),
+        "--no-epoch-checkpoints",
+    ]
     command += ["--save-interval-updates", "50", "--keep-interval-updates", "1", "--validate-interval-updates", "50"]
     command += ["--save-interval", "1000000", "--validate-interval", "1000000", "--log-format", "simple"]
     command += ["--log-interval", "10", "--num-workers", "0", "--cpu", "--seed", str(options.seed)]
@@ -134,10 +143,11 @@ def hifigan_steps(options: argparse.Namespace) -> Iterator[Step]:
 
 def write_untold(test: Path, path: Path) -> None:
     """The test set without its texts, for a recogniser."""
-    from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
+    from speechdlm_ext.io.manifest import write_jsonl
+    from speechdlm_ext.io.recordings import read_manifest
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_jsonl(path, [{name: value for name, value in row.items() if name != "text"} for row in read_jsonl(test)])
+    write_jsonl(path, [{name: value for name, value in row.items() if name != "text"} for row in read_manifest(test)])
 
 
 def summary(options: argparse.Namespace) -> str:
@@ -145,9 +155,10 @@ def summary(options: argparse.Namespace) -> str:
     import csv
 
     from speechdlm_ext.io.manifest import read_jsonl
+    from speechdlm_ext.io.recordings import read_manifest
     from speechdlm_ext.metrics.words import error_rates
 
-    said = {row["id"]: row["text"] for row in read_jsonl(options.test)}
+    said = {row["id"]: row["text"] for row in read_manifest(options.test)}
     found = {row["id"]: row.get("text", "") for row in read_jsonl(options.output / "recognised" / "original.jsonl")}
     rates = error_rates(list(said.values()), [found.get(name, "") for name in said])
     lines = ["| road | K | λ | bit/s | WER | CER |", "|---|---|---|---|---|---|"]
@@ -167,5 +178,10 @@ def run_demo(options: argparse.Namespace) -> None:
         InputError: a command failed.
     """
     start = time.monotonic()
+    options.digits = None if options.speaker else options.output / "digits"
+    if options.digits is not None:
+        options.speaker, options.test = options.digits / "train.json", options.digits / "valid.json"
+        options.asr = options.asr or f"pocketsphinx:{options.digits / 'digits.jsgf'}"
+    options.train, options.asr = options.train or options.speaker, options.asr or "pocketsphinx"
     run_steps((replace(step, environment=ONE_THREAD) for step in steps(options)), options.output, lambda done: None)
     print(f"\n{summary(options)}\n\n{time.monotonic() - start:.0f} s")

@@ -51,6 +51,7 @@ class DigitOptions:
         recorded_share: of the training strings that recorded digits make, where there are any.
         sample_rate: of the audio that is written, in Hz.
         seed: of everything that is sampled.
+        voice: of espeak-ng, which then speaks all strings, at one level and nearly without noise.
     """
 
     strings: int = 1000
@@ -60,6 +61,7 @@ class DigitOptions:
     recorded_share: float = 0.4
     sample_rate: int = SAMPLE_RATE
     seed: int = 1
+    voice: str = ""
 
 
 def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], Any] = iter) -> dict[str, int]:
@@ -67,7 +69,8 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
 
     Args:
         folder: gets ``audio/``, ``train.json``, ``valid.json`` and, with recordings, ``test.json`` (strings as they
-            were recorded); ``labels/`` has the same of single digits, and ``labels.txt``.
+            were recorded); ``labels/`` has the same of single digits, and ``labels.txt``. ``digits.jsgf`` is a grammar
+            of strings of digits for recognisers.
         options: see :class:`DigitOptions`.
         progress: shown around words that programs synthesize, and around the strings.
 
@@ -104,7 +107,7 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
             pairs = [(n, _trimmed(plan.speaker.say(n, WORDS[n], plan.rendition))) for n in plan.digits]
         else:
             pairs = [(n, _trimmed(source.synthesize(WORDS[n], plan.speaker))) for n in plan.digits]
-        if plan.split == "train":
+        if plan.split == "train" and not options.voice:
             moved = another_voice([wave for _, wave in pairs], plan.rng)
             pairs = [(digit, wave) for (digit, _), wave in zip(pairs, moved, strict=True)]
         speaker = plan.speaker if isinstance(plan.speaker, str) else plan.speaker.name
@@ -119,6 +122,8 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
         write_jsonl(folder / f"{name}.json", found)
     with atomic_write(folder / "labels" / "labels.txt") as file:
         file.writelines(f"{word}\n" for word in WORDS)
+    with atomic_write(folder / "digits.jsgf") as file:
+        file.write(f"#JSGF V1.0;\ngrammar digits;\npublic <string> = ({' | '.join(WORDS)})+;\n")
     return {name: len(found) for name, found in rows.items()}
 
 
@@ -139,7 +144,9 @@ def _plan(options: DigitOptions, split: str, number: int, people: Sequence[str])
     digits = [int(digit) for digit in rng.integers(0, 10, rng.integers(3, 8))]
     others = [speaker for speaker in installed() if speaker.held_out is not training]
     speaker: str | WordSpeaker | Voice
-    if people and rng.random() < options.recorded_share:
+    if options.voice:
+        speaker = Voice(options.voice, int(rng.integers(120, 160)), int(rng.integers(45, 55)), 50)
+    elif people and rng.random() < options.recorded_share:
         speaker = people[int(rng.integers(len(people)))]
     elif others and rng.random() < _OTHERS_SHARE:
         speaker = others[int(rng.integers(len(others)))]
@@ -196,7 +203,7 @@ def _add(
         wave, places = recording["wave"], recording["places"]
     else:
         assert rng is not None
-        wave, places = _joined([wave for _, wave in pairs], rng)
+        wave, places = _joined([wave for _, wave in pairs], rng, bool(options.voice))
     path = folder / "audio" / f"{name}.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
     rate = options.sample_rate
@@ -210,16 +217,19 @@ def _add(
         rows.setdefault(f"labels/{split}", []).append({"audio_filepath": str(path.absolute()), **part, **label})
 
 
-def _joined(pieces: list[Wave], rng: np.random.Generator) -> tuple[Wave, list[tuple[int, int]]]:
-    """Digits with gaps and noise, at a level and bandwidth; and the places of the digits in samples."""
+def _joined(pieces: list[Wave], rng: np.random.Generator, clean: bool) -> tuple[Wave, list[tuple[int, int]]]:
+    """Digits with gaps, unless ``clean`` with noise, levels and a bandwidth; and the places of the digits."""
     parts, places, length = [], [], 0
     for piece in pieces:
-        level = 10 ** (rng.uniform(-30, -18) / 20) / max(float(np.sqrt(np.mean(piece**2))), 1e-6)
+        level = 10 ** ((-23 if clean else rng.uniform(-30, -18)) / 20) / max(float(np.sqrt(np.mean(piece**2))), 1e-6)
         gap = np.zeros(round(rng.uniform(0.08, 0.32) * SAMPLE_RATE), np.float32)
         parts += [gap, piece * np.float32(level)]
         places.append((length + len(gap), length + len(gap) + len(piece)))
         length += len(gap) + len(piece)
     parts.append(np.zeros(round(rng.uniform(0.05, 0.3) * SAMPLE_RATE), np.float32))
+    if clean:  # recognisers do not expect digital silence
+        wave = np.concatenate(parts)
+        return (wave + make_noise(len(wave), -60.0, 0.0, rng)).clip(-0.99, 0.99), places
     wave = colour(np.concatenate(parts), rng)
     if rng.random() < 0.4:
         wave = room(wave, rng)

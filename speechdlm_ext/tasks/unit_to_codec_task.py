@@ -73,12 +73,17 @@ class UnitToCodecTask(FairseqTask):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that a checkpoint has this vocabulary; raises :class:`InputError` where not."""
-        tokenizer = state_dict.get("tokenizer")
-        if tokenizer is not None and dict(tokenizer)["token_to_id_dict"] != self.dictionary.token_to_id:
-            raise InputError(
-                f"the checkpoint is for {tokenizer['num_phone_types']} units and {tokenizer['num_codec_types']} codec "
-                f"tokens, --units {self.cfg.units} --codec-types {self.cfg.codec_types} were given"
-            )
+        found, ours = state_dict.get("tokenizer"), self.dictionary.published()
+        for names, fields in (
+            ("--unit-rate and --codec-rate", ("phone_token_rate", "codec_token_rate")),
+            ("--units and --codec-types", ("num_phone_types", "num_codec_types")),
+        ):
+            sides = [[one[field] for field in fields] for one in (found or ours, ours)]
+            if sides[0] != sides[1]:
+                theirs, given = (" and ".join(map(str, side)) for side in sides)
+                raise InputError(f"the checkpoint is of {names} {theirs}, {given} were given")
+        if found is not None and dict(found)["token_to_id_dict"] != self.dictionary.token_to_id:
+            raise InputError("the checkpoint's units have other names: it is a model of phones, or of other units")
 
     @property
     def source_dictionary(self) -> UnitCodecDictionary:

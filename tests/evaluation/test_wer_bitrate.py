@@ -12,7 +12,13 @@ import torch
 
 from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.evaluation.wer_bitrate import Pair, published_points, require_fastabx, word_segments
+from speechdlm_ext.evaluation.wer_bitrate import (
+    Pair,
+    abx_error,
+    published_points,
+    require_fastabx,
+    word_segments,
+)
 from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.metrics.units import unit_figures
 from speechdlm_ext.units import Codebook, DPDPQuantizer
@@ -42,6 +48,21 @@ def test_units_of_words() -> None:
     assert words == ["yes", "maybe"] and units == [list(range(10)), list(range(15, 30))]
     with pytest.raises(InputError, match="a: the word 'no' from 0 to 9 s is not in the recording"):
         word_segments([{"id": "a", "words": [["no", 0, 9]]}], {"a": [1, 2]}, 50.0)
+
+
+def test_abx_error_of_two_phones_counted_by_hand(tmp_path: Path) -> None:
+    """Needs Python 3.12 or later; a phone of 0.1 s has the same unit in its five frames."""
+    pytest.importorskip("fastabx")
+    said = [("a", 1), ("a", 1), ("a", 2), ("b", 2), ("b", 2)]
+    lines = ["#file onset offset #phone prev-phone next-phone speaker"]
+    for number, (phone, _) in enumerate(said):
+        lines.append(f"talk {number / 10:.2f} {(number + 1) / 10:.2f} {phone} x y s1")
+    (tmp_path / "phones.item").write_text("\n".join(lines) + "\n")
+    units = {"talk": [unit for _, unit in said for _ in range(5)]}
+    # X and A of phone a: pairs of (1, 1) are right, of X = 1 and A = 2 undecided, of X = 2 and A = 1 wrong. X and A of
+    # phone b: right against B = 1, undecided against B = 2.
+    ours = abx_error(tmp_path / "phones.item", tmp_path / "abx", units, 50.0)
+    assert ours == pytest.approx(((0 + 0.5 + 1) / 3 + (0 + 0 + 0.5) / 3) / 2)
 
 
 def test_abx_without_its_package_is_one_line() -> None:

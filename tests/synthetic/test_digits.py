@@ -62,3 +62,20 @@ def test_a_string_of_another_number_of_digits_is_not_cut(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"m\.json, line 1: expected digits"):
         make_digits(tmp_path, DigitOptions(recordings=tmp_path / "m.json"))
     assert WORDS[7] == "seven"
+
+
+def test_one_voice_speaks_all_strings_at_one_level(tmp_path: Path) -> None:
+    make_digits(tmp_path, DigitOptions(3, 2, voice="en-us"))
+
+    def read(*names: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for name in names for line in (tmp_path / name).read_text().splitlines()]
+
+    rows = read("train.json", "valid.json")
+    assert {row["speaker"] for row in rows} == {"en-us"} and len({row["text"] for row in rows}) == 5
+    for label in read("labels/train.json", "labels/valid.json"):
+        wave, rate = soundfile.read(label["audio_filepath"])
+        first, last = (round(t * rate) for t in (label["offset"], label["offset"] + label["duration"]))
+        assert 10 * np.log10(np.mean(wave[first:last] ** 2)) == pytest.approx(-23, abs=0.5)
+        quiet = 10 * np.log10(np.mean(wave[first - 1200 : first] ** 2))
+        assert -63 < quiet < -57
+    assert "zero | one" in (tmp_path / "digits.jsgf").read_text()
