@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechdlm_ext.asr.base import Word
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError, one_line, optional_import
 
 if TYPE_CHECKING:
     import torch
@@ -125,11 +125,9 @@ class BeamSearch:
         lm_weight: float = 1.0,
         word_score: float = 0.0,
     ) -> None:
-        try:
+        with optional_import("beam search needs flashlight-text", "beam"):
             from flashlight.lib.text import decoder, dictionary
             from flashlight.lib.text.decoder.kenlm import KenLM
-        except ImportError:
-            raise InputError("beam search needs flashlight-text: pip install 'speechdlm_ext[beam]'") from None
         self.blank = blank % (len(symbols) + 1)
         tokens = [*symbols[: self.blank], "<blank>", *symbols[self.blank :]]
         self._boundary = next((index for index, token in enumerate(tokens) if token in WORD_BOUNDARIES), None)

@@ -213,19 +213,25 @@ def train_tokenizer(
     if kind == "char":
         tokenizer = CharacterTokenizer(sorted({c for line in lines for c in line}), normalisation)
     else:
-        tokenizer = PieceTokenizer(_train_pieces(lines, kind, size), normalisation)
+        options: dict[str, Any] = {"character_coverage": 1.0, "normalization_rule_name": "identity"}
+        options |= {"bos_id": -1, "eos_id": -1, "pad_id": -1, "max_sentence_length": 1 << 20}
+        tokenizer = PieceTokenizer(train_pieces(lines, kind, size, **options), normalisation)
     return tokenizer, Counter(symbol for line in lines for symbol in tokenizer.split(line))
 
 
-def _train_pieces(lines: list[str], kind: str, size: int) -> bytes:
+def train_pieces(lines: Iterable[str], kind: str, size: int, **options: Any) -> bytes:
+    """A sentencepiece model of so many pieces; raises :class:`InputError` where the lines do not have them.
+
+    Args:
+        options: of ``SentencePieceTrainer``.
+    """
     import sentencepiece
 
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines), model_writer=model, model_type=kind, vocab_size=size,
-            character_coverage=1.0, normalization_rule_name="identity", bos_id=-1, eos_id=-1, pad_id=-1,
-            max_sentence_length=1 << 20, minloglevel=2,
+            sentence_iterator=iter(lines), model_writer=model, model_type=kind, vocab_size=size, minloglevel=2,
+            **options,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--vocab-size {size}: sentencepiece refuses it ({one_line(error)[-200:]})") from None

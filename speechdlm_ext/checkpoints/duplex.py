@@ -8,22 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor, nn
 
+from speechdlm_ext.checkpoints.speech_llm_folder import CONFIG, WEIGHTS, write_folder
 from speechdlm_ext.codecs.nemo import NemoCodec
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.config import read_config
-from speechdlm_ext.models.duplex_s2s import OWN_LLM, TASK_STATE, DuplexParts, DuplexS2S, build_duplex
-from speechdlm_ext.modules.backbone import config_of
+from speechdlm_ext.models.duplex_s2s import TASK_STATE, DuplexParts, DuplexS2S, build_duplex
 from speechdlm_ext.modules.weights import check_finite, check_weights, read_safetensors
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _CODEC = "audio_codec."
 _MASK = ".self_attention.causal_mask"  # a triangle in each layer of published speech decoders
-_KIND = {"model_type": "nemo_speechlm", "architectures": ["NeMoSpeechLMForConditionalGeneration"]}
 
 
 def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tuple[DuplexS2S, DuplexParts]:
@@ -72,30 +68,15 @@ def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tupl
 
 
 def write_duplex(folder: str | os.PathLike[str], model: DuplexS2S, parts: DuplexParts, overwrite: bool = False) -> None:
-    """Write the published form, with the tokenizer and the language model's configuration.
+    """Write a published folder, see :func:`.write_folder`.
 
     What follows from the configuration (causal masks, losses of the codec) is not written.
-
-    Raises:
-        InputError: there is a model already, and not ``overwrite``.
     """
-    folder = Path(folder)
-    for name in (CONFIG, WEIGHTS):
-        if (folder / name).exists() and not overwrite:
-            raise InputError(f"{folder / name} is there already: pass overwrite=True, or choose another folder")
-    (folder / OWN_LLM).mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).unlink(missing_ok=True)
     weights = dict(nn.Module.state_dict(model))
     if isinstance(parts.codec, NemoCodec):
         weights |= {_CODEC + name: value for name, value in parts.codec.state_dict().items()}
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
-    with atomic_write(folder / WEIGHTS, "wb") as file:
-        file.write(safetensors.torch.save(tensors, {"format": "pt"}))
-    parts.tokenizer.save(folder)
-    with atomic_write(folder / OWN_LLM / CONFIG) as file:
-        json.dump(json.loads(json.dumps(config_of(model.llm).to_dict(), default=str)), file, indent=2, sort_keys=True)
-    with atomic_write(folder / CONFIG) as file:
-        json.dump({**parts.config, **_KIND}, file, indent=2, sort_keys=True)
+    write_folder(folder, parts.config, tensors, model.llm, parts.tokenizer, overwrite)
 
 
 def _folder(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:

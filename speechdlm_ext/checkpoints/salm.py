@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 from torch import Tensor
 
+from speechdlm_ext.checkpoints.speech_llm_folder import CONFIG, PUBLISHED, WEIGHTS, write_folder
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError, one_line, optional_import
-from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.config import read_config
 from speechdlm_ext.io.nemo import read_nemo, write_nemo
-from speechdlm_ext.models.salm import OWN_LLM, SALM, SALMConfig
-from speechdlm_ext.modules.backbone import config_of
+from speechdlm_ext.models.salm import SALM, SALMConfig
+from speechdlm_ext.modules.backbone import OWN_LLM
 from speechdlm_ext.modules.weights import check_finite, check_weights, read_safetensors
 from speechdlm_ext.tasks.salm_task import SALMTask, SALMTaskConfig
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# What the public code writes beside the model's configuration.
-PUBLISHED = {"model_type": "nemo_speechlm", "architectures": ["NeMoSpeechLMForConditionalGeneration"]}
 NEMO = {"target": "nemo.collections.speechlm2.models.salm.SALM", "nemo_version": "3.0.0"}
 
 
@@ -55,24 +49,9 @@ def load_salm(path_or_name: str | os.PathLike[str], trust: bool | None = None) -
 
 
 def save_salm(model: SALM, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """Write a model as the public code does, with its tokenizer and the configuration of its language model.
-
-    ``config.json`` comes last: a save that was killed leaves nothing that loads.
-
-    Raises:
-        InputError: there is a model already, and not ``overwrite``.
-    """
-    folder = Path(folder)
-    for name in (CONFIG, WEIGHTS):
-        if (folder / name).exists() and not overwrite:
-            raise InputError(f"{folder / name} exists: pass overwrite=True, or choose another folder")
-    (folder / OWN_LLM).mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).unlink(missing_ok=True)
-    model.tokenizer.save(folder)
-    _write_json(folder / OWN_LLM / CONFIG, _plain(config_of(model.llm).to_dict()))
-    with atomic_write(folder / WEIGHTS, "wb") as file:
-        file.write(safetensors.torch.save(_untied(model), {"format": "pt"}))
-    _write_json(folder / CONFIG, {**model.cfg, "pretrained_weights": False, **PUBLISHED})
+    """Write a published folder; see :func:`.write_folder`."""
+    config = {**model.cfg, "pretrained_weights": False}
+    write_folder(folder, config, _untied(model), model.llm, model.tokenizer, overwrite)
 
 
 def save_salm_nemo(model: SALM, path: str | os.PathLike[str]) -> None:
@@ -150,14 +129,3 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=offline))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise InputError(f"{name}: no such folder, and it cannot be downloaded ({one_line(error)[:200]})") from None
-
-
-def _write_json(path: Path, values: Any) -> None:
-    with atomic_write(path) as file:
-        json.dump(values, file, indent=2, ensure_ascii=False, sort_keys=True)
-        file.write("\n")
-
-
-def _plain(values: Any) -> Any:
-    """As JSON knows it: transformers' configurations hold a few objects."""
-    return json.loads(json.dumps(values, default=str))

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from speechdlm_ext.asr.text_tokenizer import train_pieces
 from speechdlm_ext.data.duplex_cuts import DuplexCut, cut_of_row
-from speechdlm_ext.errors import InputError, one_line
+from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.manifest import iter_jsonl
 
@@ -114,21 +115,9 @@ def train_tokenizer(rows: Iterable[Mapping[str, Any]], size: int, path: Path) ->
     Raises:
         InputError: there are not so many pieces in the texts.
     """
-    import io
-
-    import sentencepiece
-
     texts = [turn["text"] for row in rows for turn in row["supervisions"] if turn["speaker"] == AGENT and turn["text"]]
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts), model_writer=model, model_type="bpe", vocab_size=size, unk_id=0, bos_id=1,
-            eos_id=2, pad_id=3, minloglevel=2,
-        )  # fmt: skip
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"--vocab-size {size}: sentencepiece refuses it ({one_line(error)[-200:]})") from None
     with atomic_write(path, "wb") as file:
-        file.write(model.getvalue())
+        file.write(train_pieces(texts, "bpe", size, unk_id=0, bos_id=1, eos_id=2, pad_id=3))
 
 
 def _turns_in(row: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:

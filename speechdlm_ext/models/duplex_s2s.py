@@ -16,6 +16,7 @@ from speechdlm_ext.data.llm_tokenizer import LLMTokenizer, load_tokenizer
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.trained_weights import TRAINED_ONLY, TrainedWeights
 from speechdlm_ext.modules.backbone import (
+    OWN_LLM,
     add_lora,
     check_length,
     config_of,
@@ -31,7 +32,6 @@ from speechdlm_ext.modules.duplex_frames import ChannelIds, DuplexFrames, align_
 from speechdlm_ext.modules.perception import Perception, find_encoder, load_encoder
 from speechdlm_ext.modules.speech_decoder import SpeechDecoder, SpeechDecoderOptions, SpeechDecoderState
 
-OWN_LLM = "llm_backbone"  # the configuration of the language model in a model's folder
 TASK_STATE = "duplex_config"  # where the task's part of a fairseq checkpoint has the configuration
 
 

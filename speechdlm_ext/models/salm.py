@@ -24,6 +24,7 @@ from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.io.config import read_config
 from speechdlm_ext.models.trained_weights import TRAINED_ONLY, TrainedWeights
 from speechdlm_ext.modules.backbone import (
+    OWN_LLM,
     add_lora,
     config_of,
     find_folder,
@@ -38,7 +39,6 @@ from speechdlm_ext.neural_types import AudioSignal, LengthsType, MaskType, Neura
 
 LORA = r"^.+\.lora_.+$"
 TOKENIZER_FILES = ("tokenizer_config.json", SENTENCEPIECE)
-OWN_LLM = "llm_backbone"  # its configuration in a model's folder
 DEFAULTS: dict[str, Any] = {
     "audio_locator_tag": "<|audioplaceholder|>",
     "prompt_format": "llama2",

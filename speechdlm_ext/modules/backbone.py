@@ -38,6 +38,8 @@ from speechdlm_ext.modules.weights import check_weights, read_safetensors
 
 logger = logging.getLogger(__name__)
 
+OWN_LLM = "llm_backbone"  # where the folder of a model has the configuration of its language model
+
 # Where models of transformers keep their token embeddings, by model_type, if not in embed_tokens.
 _EMBEDDINGS = {"gpt2": "wte", "gpt_neo": "wte", "gptj": "wte", "gpt_neox": "embed_in"}
 
