@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 from speechdlm_ext.demo import speech_recognition
@@ -44,7 +45,7 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
     """The commands in order; one is yielded when those before it have run."""
     out, asr, llm = options.output, options.output / "asr", options.output / "llm"
     digits = argparse.Namespace(**{**vars(options), "output": asr, "updates": options.asr_updates, "width": 96})
-    yield from (step for step in speech_recognition.steps(digits) if step.name != "4-transcribe")
+    yield from islice(speech_recognition.steps(digits), 3)  # corpus, vocabulary, training
     recogniser = asr / "checkpoints" / "checkpoint_best.pt"
 
     command = [*script("data_prep/convert_llm.py"), str(options.llm or packaged_llm()), str(llm)]

