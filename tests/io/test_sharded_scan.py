@@ -104,9 +104,9 @@ def test_a_long_file_holds_up_no_other(tmp_path: Path, folder: Path, monkeypatch
     """What has been read is kept at once, also while the first file is still being read."""
     go_on, scan, kept = Event(), listing._scan, []
 
-    def slow(name: str, path: Path, *options: object) -> dict:
+    def slow(path: Path, *options: object) -> dict:
         assert path.name != "call.wav" or "a-b" in path.parts or go_on.wait(60)
-        return scan(name, path, *options)
+        return scan(path, *options)
 
     def watched(items, count):
         for item in items:
