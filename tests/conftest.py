@@ -67,7 +67,7 @@ def group_of(item: pytest.Item) -> str:
     fixtures = set(getattr(item, "fixturenames", ()))
     if "driver" in fixtures:
         return "browser"
-    marked = any(item.get_closest_marker(name) for name in ("commands", "long", "slow"))
+    marked = any(item.get_closest_marker(name) for name in ("commands", "long"))
     if marked or fixtures & {"run_command", "run_loaded"}:
         return "commands"
     return "commands" if any(word in source_of(item.path) for word in PROCESSES) else "unit"

@@ -217,6 +217,7 @@ def test_models_that_disagree_make_no_ensemble(tmp_path: Path) -> None:
 # --- trust -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.commands
 def test_code_in_a_checkpoint_runs_only_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marker = tmp_path / "marker"
     write_checkpoint(tmp_path, change=lambda state: state.update(hidden=payloads(marker)["os.system"]))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from speechdlm_ext.hub.duplex import DuplexS2SModel
 from speechdlm_ext.io.audio import audio_info
 from tests.helpers.commands import run_command
 from tests.helpers.duplex import write_config, write_conversations
+
+pytestmark = pytest.mark.commands
 
 
 def test_the_sound_is_recognised_and_read_again(tmp_path: Path, checkout: Path) -> None:

@@ -271,7 +271,7 @@ def test_recordings_longer_than_the_language_models_context(tmp_path):
         (lambda folder: (folder / "model.safetensors").write_bytes(pickle.dumps([print])), "cannot be read"),
         (lambda folder: (folder / "model.safetensors").write_bytes((1 << 62).to_bytes(8, "little")), "cannot be read"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no such file"),
-        (lambda folder: (folder / "config.json").write_text("[1]"), "an object is expected"),
+        (lambda folder: (folder / "config.json").write_text("[1]"), "expected a mapping, found list"),
         (lambda folder: (folder / "tokenizer.model").write_bytes(b"\x80\x04."), "tokenizer"),
     ],
 )

@@ -13,6 +13,8 @@ import soundfile
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.synthetic.digits import WORDS, DigitOptions, cut_digits, make_digits
 
+pytestmark = pytest.mark.commands  # programs that speak
+
 RECORDED = {"george_09.ogg": "five four one seven four", "lucas_02.ogg": "three eight seven eight one"}
 
 

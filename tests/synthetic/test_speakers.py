@@ -12,6 +12,8 @@ import soundfile
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.synthetic.speakers import SPEAKERS, STRETCHES, WordSpeaker, installed, say_all
 
+pytestmark = pytest.mark.commands  # programs that speak
+
 TONE = (
     "import sys, numpy, soundfile; n = int(4000 * float(sys.argv[2])); "
     "soundfile.write(sys.argv[1], 0.3 * numpy.sin(numpy.arange(n) * len(sys.stdin.read()) / 20), 8000)"
