@@ -30,5 +30,5 @@ def test_the_demo_trains_resynthesizes_and_recognises(tmp_path: Path, checkout: 
 def test_recordings_without_a_test_set_are_one_line(checkout: Path, run_command: Any, tmp_path: Path) -> None:
     command = ["python", checkout / "scripts" / "demo_unit_to_codec.py", tmp_path / "speaker.jsonl"]
     done = run_command(command, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("demo_unit_to_codec.py: TEST is missing"), done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("demo_unit_to_codec.py: error: TEST is missing"), done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -68,13 +68,13 @@ def numbers(value: Any, name: str = "") -> Iterator[str]:
         yield name
 
 
-def test_on_what_the_demo_makes(demo: Path, tmp_path: Path, run_loaded: RunCommand, checkout: Path) -> None:
+def test_on_what_the_demo_makes(demo: Path, tmp_path: Path, run_command: RunCommand, checkout: Path) -> None:
     out = tmp_path / "out"
     command = [*COMMAND, demo / "samples", "--units", demo / "samples.jsonl", "--output", out, "--vad", "energy",
                "--reference", demo / "corpus" / "manifest.jsonl", "--reference-units", demo / "units.jsonl",
                "--prompts", demo / "samples.jsonl", "--checkpoint", demo / "model.pt", "--data", demo,
                "--full-duplex-bench", tmp_path / "bench", "--num-workers", "1", "--resamples", "50"]  # fmt: skip
-    done = run_loaded(command, cwd=checkout)
+    done = run_command(command, cwd=checkout)
     assert done.stdout.split() == [str(out / name) for name in ("metrics.json", "metrics.csv", "index.html")]
     result = json.loads((out / "metrics.json").read_text())
     assert result["skipped"] == [] and result["generated"]["conversations"] == 6
