@@ -52,7 +52,6 @@ LONG = (
 # What `make test-long` runs, and `make test` does not: variations of what others show at less length.
 APART = (
     "test_commands.py::test_two_ranks_train_together_and_resume[stock]",
-    "test_commands.py::test_each_job_of_a_multirun_is_a_run_of_its_own[stock]",
     "test_commands.py::test_a_resumed_run_ends_as_an_undisturbed_one[stock]",
     "test_commands.py::test_generation_answers_every_line[stock-sample]",
 )

@@ -144,6 +144,7 @@ def test_hydra_trains(battery: Battery, user_dir: bool) -> None:
     assert (done.folder / "checkpoints" / "checkpoint_best.pt").is_file()
 
 
+@pytest.mark.long
 def test_each_job_of_a_multirun_is_a_run_of_its_own(battery: Battery, user_dir: bool) -> None:
     done = battery.get("multirun", user_dir)
     first, second = (checkpoint(done.folder / job) for job in "01")

@@ -99,7 +99,7 @@ def test_random_weights_are_not_left_out(tmp_path):
         _train("duplex", tmp_path, "run", 1, "--save-trained-only")
 
 
-@pytest.mark.commands
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "stops"), [("salm", [2]), ("duplex", [1, 2])])
 def test_two_sharded_processes_make_the_updates_of_one(kind, stops, tmp_path, checkout):
     """Stopped and resumed, too; what they save after an epoch is whole, and goes on without sharding."""

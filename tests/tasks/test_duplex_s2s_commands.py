@@ -30,6 +30,7 @@ def _words(folder: Path, run: str, *more: str) -> list[Any]:
     return ["fairseq-train", folder, *config, *TASK, *more]
 
 
+@pytest.mark.long
 def test_a_trained_model_knows_when_to_speak(tmp_path: Path, run_loaded: Any, checkout: Path) -> None:
     data = tmp_path / "data"
     write_config(data)

@@ -109,7 +109,7 @@ def test_half_precision_learns_the_same(folder, tmp_path):
     assert half == pytest.approx(whole, rel=0.02)
 
 
-@pytest.mark.commands
+@pytest.mark.long
 def test_two_processes_make_the_update_of_one(folder, tmp_path):
     """Conversations of different lengths: each process has some of the loss's tokens, by all of which it is divided."""
     config = json.loads((folder / "model.json").read_text())
@@ -132,7 +132,7 @@ def test_two_processes_make_the_update_of_one(folder, tmp_path):
     assert moved > 10
 
 
-@pytest.mark.commands
+@pytest.mark.long
 def test_the_configuration_for_hydra(folder, tmp_path, checkout):
     """configs/salm.yaml with this model and this data, several validation sets, and the best checkpoint."""
     (tmp_path / "data").mkdir()

@@ -82,6 +82,7 @@ def test_training_learns_and_curves_are_written(trained: Path) -> None:
         assert f"[{pair}]edge_token_loss" in events.Tags()["scalars"]
 
 
+@pytest.mark.long
 def test_validation_is_the_same_for_every_batch_size_number_of_workers_and_name_of_the_data(
     trained: Path, checkout: Path, run_command: Any, run_loaded: Any
 ) -> None:
@@ -258,6 +259,7 @@ def test_the_sampling_script_resumes_and_gives_the_same(
     assert not (tmp_path / "x.jsonl").exists()
 
 
+@pytest.mark.long
 def test_the_published_python_example(trained: Path, checkout: Path, run_command: Any) -> None:
     program = f"""
 from fairseq.models.speech_dlm import SpeechDLM

@@ -191,6 +191,7 @@ def test_bad_options_are_one_line(folder: Path, run_loaded: Any, checkout: Path,
     assert re.search(message, done.stderr.splitlines()[-1]), done.stderr[-500:]
 
 
+@pytest.mark.long
 def test_the_seeds_command(folder: Path, run_command: Any, checkout: Path) -> None:
     """``fairseq-hydra-train --config-dir configs --config-name quartznet_15x5`` with overrides, on fairseq's files."""
     for split in ("train", "valid"):

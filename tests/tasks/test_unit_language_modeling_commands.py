@@ -117,6 +117,7 @@ RECIPE = shlex.split(
 )
 
 
+@pytest.mark.long
 def test_blocks_with_durations_killed_and_resumed_end_as_undisturbed(timed: Path, tmp_path: Path) -> None:
     """Over several epochs, each of which cuts its blocks elsewhere, and a durations stream in seconds."""
 

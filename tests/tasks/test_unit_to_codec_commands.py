@@ -49,6 +49,7 @@ def write_rows(path: Path, count: int, seed: int) -> None:
             file.write(json.dumps({**row, "codec": codec, "codec_rate": 40, "frame_rate": 50}) + "\n")
 
 
+@pytest.mark.long
 def test_a_trained_model_says_each_unit_as_it_learnt(tmp_path: Path, run_loaded: Any, checkout: Path) -> None:
     write_rows(tmp_path / "train.jsonl", 400, 1)
     write_rows(tmp_path / "valid.jsonl", 20, 2)

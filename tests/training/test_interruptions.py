@@ -27,7 +27,7 @@ def _train(binarized: Path, folder: Path, ranks: int) -> Command:
     return Command(words, folder, ranks)
 
 
-@pytest.mark.commands
+@pytest.mark.long
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(binarized: Path, tmp_path: Path, ranks: int) -> None:
     undisturbed = _train(binarized, tmp_path / "undisturbed", ranks)

@@ -15,7 +15,7 @@ OPTIONS = shlex.split(
 )
 
 
-@pytest.mark.commands
+@pytest.mark.long
 def test_novograd_and_cosine_resume_where_they_stopped(binarized: Path, tmp_path: Path) -> None:
     """One batch an epoch."""
     train_here(binarized, tmp_path / "whole", *OPTIONS)

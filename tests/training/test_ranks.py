@@ -46,6 +46,7 @@ def test_two_processes_make_the_update_of_one(
     assert difference(weights_in(tmp_path / "run"), expected, begun) < 1e-5
 
 
+@pytest.mark.long
 def test_validation_is_the_same_for_every_number_of_processes(binarized: Path, tmp_path: Path) -> None:
     """Five rows on two processes: one has a row less. Batch sizes and workers differ, too."""
     train = train_on_two(binarized, tmp_path, "--max-update", "1", "--batch-size", "2", "--log-format", "json").wait()

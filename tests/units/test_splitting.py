@@ -292,6 +292,7 @@ for count in (2_000, 60_000):
 """
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, run_command) -> None:
     small, large = map(int, run_command(["python", "-c", MEMORY, tmp_path]).stdout.split())
     assert large - small < 10_000  # kB; the rows alone are 20,000 in the file
