@@ -20,6 +20,7 @@ class TrainedWeights(nn.Module):
         pretrained: the beginnings of their names.
     """
 
+    perception: Any
     save_trained_only = False
     pretrained: tuple[str, ...] = ("",)
 
@@ -36,6 +37,8 @@ class TrainedWeights(nn.Module):
     def leave_out_frozen(self, config: Mapping[str, Any], whole: bool = False) -> None:
         """Keep frozen weights out of checkpoints, where they can be read again from what ``config`` names.
 
+        Those of a recogniser count where any of its encoder is frozen: a trained one is in every checkpoint.
+
         Args:
             config: that the model was built of: ``pretrained_llm``, ``pretrained_weights``, ``pretrained_asr``.
             whole: everything was read from elsewhere.
@@ -46,7 +49,9 @@ class TrainedWeights(nn.Module):
         llm = config.get("pretrained_weights", True) and not isinstance(config["pretrained_llm"], Mapping)
         if not whole and not llm:
             raise InputError("--save-trained-only: the frozen weights are random (pretrained_weights: false)")
-        asr = config.get("pretrained_asr") not in (None, "", "none")
+        asr = config.get("pretrained_asr") not in (None, "", "none") and not all(
+            parameter.requires_grad for parameter in self.perception.encoder.parameters()
+        )
         self.pretrained = ("",) if whole else _LLM + _ASR * asr
         self.save_trained_only = True
 
