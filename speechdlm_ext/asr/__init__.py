@@ -75,7 +75,7 @@ def build_recogniser(options: RecogniserOptions | str) -> Recogniser:
         raise InputError(f"--{refused[0]} {given[refused[0]]}: the recogniser {kind} takes none")
     recogniser = RECOGNISERS[kind].from_spec(model, options.device, **given)
     recogniser.chunk_seconds = options.chunk_seconds
-    if options.beam.wanted:
+    if options.beam.searches:
         recogniser.search_with(options.beam)
     _cached[options] = recogniser, file_stamps(recogniser)
     return recogniser
@@ -92,7 +92,7 @@ def describe_recogniser(options: RecogniserOptions) -> list[Any] | None:
     ours = options.spec.partition(":")[0] == Pocketsphinx.kind  # its weights come with it
     version = metadata.version("pocketsphinx") if ours else ""
     passed: list[Any] = [one for one in (options.language, options.prompt) if one]
-    passed += [list(astuple(options.beam))] if options.beam.wanted else []
+    passed += [list(astuple(options.beam))] if options.beam.searches else []
     return [options.spec, options.chunk_seconds, version, file_stamps(build_recogniser(options)), *passed]
 
 

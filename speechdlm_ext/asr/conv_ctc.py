@@ -36,7 +36,7 @@ class ConvCTC(Recogniser):
         self.network = model.network.to(self.device)
         self.files = (model.path,)
         self._search: BeamSearch | None = None
-        if beam is not None and beam.wanted:
+        if beam is not None and beam.searches:
             self.search_with(beam)
         self.supports_laughter = any(LAUGHTER.fullmatch(symbol) for symbol in model.symbols)
 

@@ -230,7 +230,7 @@ class BeamOptions:
             )
 
     @property
-    def wanted(self) -> bool:
+    def searches(self) -> bool:
         """Whether there is a beam search."""
         return bool(self.lm_model or self.lexicon or self.beam_size)
 
