@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -13,9 +12,10 @@ from speechdlm_ext.hub import SALM
 from speechdlm_ext.io.config import read_config
 from speechdlm_ext.modules.weights import read_safetensors
 from tests.helpers.hostile import payloads
+from tests.helpers.references import reference_path
 from tests.helpers.salm_models import TAG, write_config
 
-REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "nemo" / "speechlm" / "salm" / "model"
+REFERENCE = reference_path("nemo/speechlm/salm/model")
 PROMPT = [[{"role": "user", "content": f"repeat {TAG}"}]]
 
 
@@ -49,7 +49,6 @@ def test_a_nemo_file_is_read_back(tiny, tmp_path):
     assert answer(SALM.from_pretrained(tmp_path / "model.nemo")) == answer(tiny)
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/nemo")
 def test_a_published_folder_is_written_back_as_it_was(tmp_path):
     model = SALM.from_pretrained(REFERENCE)
     model.save_pretrained(tmp_path)

@@ -15,11 +15,11 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.nemo import write_nemo
 from speechdlm_ext.modules.hifigan_codec import Grid
 from tests.helpers.codecs import nemo_config
+from tests.helpers.references import reference_path
 
-REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "nemo" / "speechlm"
+REFERENCE = reference_path("nemo/speechlm")
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/nemo")
 def test_codes_and_sound_are_those_of_nemo() -> None:
     codec = build_codec(f"nemo:{REFERENCE / 'codec.nemo'}")
     arrays = {name: torch.from_numpy(value) for name, value in np.load(REFERENCE / "codec.npz").items()}

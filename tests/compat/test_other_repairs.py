@@ -86,6 +86,7 @@ def test_mel_filters_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> N
     assert made.shape == (80, 201) and float(made[0, 0]) == 23620.0
 
 
+@pytest.mark.commands  # the first import of matplotlib asks fc-list for fonts
 def test_figures_become_arrays() -> None:
     figure_module = pytest.importorskip("matplotlib.figure")
     from fairseq.tasks.text_to_speech import save_figure_to_numpy

@@ -18,13 +18,13 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import write_audio
 from tests.helpers.salm_models import TAG, write_conversations, write_llm
 
-REFERENCE = Path(__file__).parent / "reference" / "nemo" / "salm"
+REFERENCE = Path(__file__).parent / "reference" / "nemo" / "speechlm"
 SAID = json.loads((REFERENCE / "formatted.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    found = load_tokenizer(REFERENCE)
+    found = load_tokenizer(REFERENCE / "llm")
     found.add_special_token(TAG)
     return found
 

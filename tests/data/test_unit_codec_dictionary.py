@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
 from speechdlm_ext.data.unit_codec_dictionary import UnitCodecDictionary
 from speechdlm_ext.errors import InputError
-
-TRACKED = Path(__file__).parent / "reference" / "ellav" / "sequences.json"
-REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "ellav"
+from tests.helpers.references import reference_path
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/ellav")
 @pytest.mark.parametrize("name", ["A", "B"])
 def test_training_sequences_are_those_of_the_public_code(name: str) -> None:
-    tokenizer = torch.load(REFERENCE / name / "model.pt", weights_only=True)["tokenizer"]
+    tokenizer = torch.load(reference_path(f"ellav/{name}") / "model.pt", weights_only=True)["tokenizer"]
     dictionary = UnitCodecDictionary.of_published(tokenizer, "model.pt")
     assert dictionary.published() == tokenizer
     plain = UnitCodecDictionary.of_sizes(tokenizer["num_phone_types"], tokenizer["num_codec_types"])
     assert plain.token_to_id == dictionary.token_to_id
-    items = json.loads((REFERENCE / name / "training.json").read_text())["items"]
+    items = json.loads((reference_path(f"ellav/{name}") / "training.json").read_text())["items"]
     for item in items:
         if "refused" in item:
             with pytest.raises(InputError, match=r"1\.00 s, 45 codec tokens 1\.12 s"):
@@ -32,20 +28,6 @@ def test_training_sequences_are_those_of_the_public_code(name: str) -> None:
         ids, given = dictionary.sequence(item["units"], item["codec"], published_mask=True)
         assert ids.tolist() == item["ids"], item["name"]
         assert given.long().tolist() == item["user_input_mask"], item["name"]
-
-
-def test_sequences_of_the_tracked_reference() -> None:
-    """The same items as text, of 20 units and 64 codec tokens."""
-    dictionary = UnitCodecDictionary.of_sizes(20, 64)
-    for item in json.loads(TRACKED.read_text()):
-        units, codec = item["units"].split(), list(map(int, item["codec"].split()))
-        if "ids" not in item:
-            with pytest.raises(InputError, match=r"1\.00 s, 45 codec tokens 1\.12 s"):
-                dictionary.sequence(units, codec)
-            continue
-        ids, given = dictionary.sequence(units, codec, published_mask=True)
-        assert " ".join(map(str, ids.tolist())) == item["ids"], item["name"]
-        assert "".join(str(int(one)) for one in given) == item["user_input_mask"], item["name"]
 
 
 def test_units_and_tokens_out_of_range_are_named() -> None:

@@ -16,22 +16,19 @@ from speechdlm_ext.data.unit_codec_dictionary import UNK
 from speechdlm_ext.generation.unit_to_codec import CodecOptions, CodecPrompt, generate_codec
 from speechdlm_ext.models.unit_to_codec import UnitToCodec
 from tests.helpers.dpslm import acoustic_model
+from tests.helpers.references import reference_path
 from tests.helpers.unit_models import plain_logits
-
-REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "ellav"
 
 
 @pytest.fixture(scope="module", params=["A", "B"])
-def reference(request: pytest.FixtureRequest) -> tuple[UnitToCodec, Path]:
-    if not REFERENCE.is_dir():
-        pytest.skip("needs ../shared/reference/ellav")
-    folder = REFERENCE / request.param
+def trained(request: pytest.FixtureRequest) -> tuple[UnitToCodec, Path]:
+    folder = reference_path(f"ellav/{request.param}")
     return read_unit_to_codec(folder / "model.pt"), folder
 
 
 @torch.no_grad()
-def test_logits_are_those_of_the_public_code(reference: tuple[UnitToCodec, Path]) -> None:
-    model, folder = reference
+def test_logits_are_those_of_the_public_code(trained: tuple[UnitToCodec, Path]) -> None:
+    model, folder = trained
     arrays = np.load(folder / "logits.npz")
     start = 0
     for length in arrays["seqlens"].tolist():
@@ -42,8 +39,8 @@ def test_logits_are_those_of_the_public_code(reference: tuple[UnitToCodec, Path]
 
 
 @torch.no_grad()
-def test_losses_are_those_of_the_public_code(reference: tuple[UnitToCodec, Path]) -> None:
-    model, folder = reference
+def test_losses_are_those_of_the_public_code(trained: tuple[UnitToCodec, Path]) -> None:
+    model, folder = trained
     for item in json.loads((folder / "training.json").read_text())["items"]:
         if "refused" in item:
             continue
@@ -70,8 +67,8 @@ def generate(model: UnitToCodec, folder: Path, number: int, case: dict[str, Any]
 
 
 @pytest.mark.commands
-def test_rows_are_decoded_by_the_stated_rules(reference: tuple[UnitToCodec, Path]) -> None:
-    model, folder = reference
+def test_rows_are_decoded_by_the_stated_rules(trained: tuple[UnitToCodec, Path]) -> None:
+    model, folder = trained
     cases = json.loads((folder / "generation.json").read_text())
     tried = 0
     for number, case in enumerate(cases):
@@ -86,8 +83,10 @@ def test_rows_are_decoded_by_the_stated_rules(reference: tuple[UnitToCodec, Path
 
 
 @pytest.mark.commands
-def test_with_the_published_limits_the_codec_tokens_are_the_public_codes(reference: tuple[UnitToCodec, Path]) -> None:
-    model, folder = reference
+def test_with_the_published_limits_the_codec_tokens_are_the_public_codes(
+    trained: tuple[UnitToCodec, Path],
+) -> None:
+    model, folder = trained
     cases = json.loads((folder / "generation.json").read_text())
     for number, case in enumerate(cases):
         if "error" in case["public"] or not case["public"]["codec"]:  # a batch that ends at once gives no rows there

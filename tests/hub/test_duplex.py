@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,15 +18,15 @@ from speechdlm_ext.generation.duplex import DuplexOptions
 from speechdlm_ext.hub.duplex import DuplexS2SModel, DuplexS2SSpeechDecoderModel
 from tests.helpers.duplex import SPEECH_DECODER, write_config
 from tests.helpers.host_syncs import counted_syncs
+from tests.helpers.references import reference_path
 
-REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "nemo" / "speechlm"
-needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/nemo")
 BOTH = [("duplex_s2s", DuplexS2SModel), ("duplex_s2s_speech_decoder", DuplexS2SSpeechDecoderModel)]
 
 
 def _reference(name):
-    arrays = {key: torch.from_numpy(value) for key, value in np.load(REFERENCE / name / "io.npz").items()}
-    return arrays, json.loads((REFERENCE / name / "io.json").read_text())
+    folder = reference_path(f"nemo/speechlm/{name}")
+    arrays = {key: torch.from_numpy(value) for key, value in np.load(folder / "io.npz").items()}
+    return arrays, json.loads((folder / "io.json").read_text())
 
 
 def _published_loss(text_logits, code_logits, arrays):
@@ -39,13 +38,12 @@ def _published_loss(text_logits, code_logits, arrays):
 
 
 @pytest.mark.commands
-@needs_reference
 @pytest.mark.parametrize(("name", "kind"), BOTH)
 def test_published_model_predicts_and_says_what_the_public_code_does(name, kind):
     arrays, facts = _reference(name)
-    model = kind.from_pretrained(REFERENCE / name / "model")
+    model = kind.from_pretrained(reference_path(f"nemo/speechlm/{name}/model"))
     dataset = DuplexS2SDataset(model.tokenizer, 0.08, model.source_sample_rate, model.target_sample_rate)
-    batch = dataset[read_cuts(REFERENCE / "cuts.jsonl")]
+    batch = dataset[read_cuts(reference_path("nemo/speechlm/cuts.jsonl"))]
     for key in ("source_tokens", "target_tokens", "source_audio_lens", "target_audio_lens", "target_token_lens"):
         assert torch.equal(batch[key], arrays[key]), key
     assert batch["target_texts"] == facts["target_texts"]
@@ -74,11 +72,10 @@ def test_published_model_predicts_and_says_what_the_public_code_does(name, kind)
 
 
 @pytest.mark.commands
-@needs_reference
 @pytest.mark.parametrize("chunk", [1280, 700])
 def test_published_model_streams_what_it_says_offline(chunk):
     arrays, facts = _reference("duplex_s2s")
-    model = DuplexS2SModel.from_pretrained(REFERENCE / "duplex_s2s" / "model")
+    model = DuplexS2SModel.from_pretrained(reference_path("nemo/speechlm/duplex_s2s/model"))
     wave = arrays["source_audio"][:1].float() / 32768
     stream = model.streaming()
     steps = [stream.step(part) for part in wave.split(chunk, 1)] + [stream.finish()]
@@ -89,13 +86,12 @@ def test_published_model_streams_what_it_says_offline(chunk):
 
 
 @pytest.mark.commands
-@needs_reference
 def test_a_model_that_needs_the_whole_recording_says_so_when_it_shall_stream():
-    model = DuplexS2SSpeechDecoderModel.from_pretrained(REFERENCE / "duplex_s2s_speech_decoder" / "model")
+    model = DuplexS2SSpeechDecoderModel.from_pretrained(reference_path("nemo/speechlm/duplex_s2s_speech_decoder/model"))
     with pytest.raises(InputError, match="whole recording"):
         model.streaming()
     with pytest.raises(InputError, match="speech decoder"):
-        DuplexS2SModel.from_pretrained(REFERENCE / "duplex_s2s_speech_decoder" / "model")
+        DuplexS2SModel.from_pretrained(reference_path("nemo/speechlm/duplex_s2s_speech_decoder/model"))
 
 
 def _tiny(folder, **changes):

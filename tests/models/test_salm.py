@@ -21,12 +21,12 @@ from speechdlm_ext.io.config import read_config
 from speechdlm_ext.io.nemo import write_nemo
 from speechdlm_ext.modules.weights import read_safetensors
 from tests.helpers.host_syncs import counted_syncs
+from tests.helpers.references import reference_path
 from tests.helpers.salm_models import PERCEPTION, TAG, write_config, write_conversations
 
 RECOGNISER = Path(__file__).parents[1] / "data" / "reference" / "nemo" / "ctc_char.nemo"
 
-REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "nemo" / "speechlm"
-needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/nemo")
+REFERENCE = reference_path("nemo/speechlm")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,6 @@ def batch_of(arrays):
     return {name: arrays[name] for name in ("input_ids", "audios", "audio_lens", "loss_mask")}
 
 
-@needs_reference
 @torch.no_grad()
 def test_loss_and_logits_are_those_of_the_public_code(reference):
     arrays, said = reference
@@ -55,7 +54,6 @@ def test_loss_and_logits_are_those_of_the_public_code(reference):
     assert loss.item() == pytest.approx(said["training_step"]["loss"], abs=1e-5)
 
 
-@needs_reference
 def test_generated_tokens_are_those_of_the_public_code(reference):
     arrays, said = reference
     model = SALM.from_pretrained(REFERENCE / "salm" / "model")
@@ -70,7 +68,6 @@ def test_generated_tokens_are_those_of_the_public_code(reference):
     assert model.generate(paths, max_new_tokens=4).shape == (1, 4)
 
 
-@needs_reference
 @torch.no_grad()
 def test_lora_is_that_of_the_public_code(reference):
     arrays, _ = reference
@@ -325,7 +322,6 @@ def test_bad_models_are_one_line(tiny, tmp_path):
 
 
 @pytest.mark.commands
-@needs_reference
 def test_more_than_the_context_is_one_line():
     model = SALM.from_pretrained(REFERENCE / "salm" / "model")
     wave = torch.zeros(1, 16000 * 170)

@@ -1,7 +1,6 @@
 """Perception: outputs of the public code, rows alone and in batches, streams; frozen encoders."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,7 @@ from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.perception import Perception
 from speechdlm_ext.modules.weights import read_safetensors
-
-REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "nemo" / "speechlm"
-needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference/nemo")
+from tests.helpers.references import reference_path
 
 CAUSAL = {
     "feat_in": 16, "d_model": 16, "n_layers": 2, "n_heads": 2, "subsampling_factor": 4, "subsampling_conv_channels": 8,
@@ -32,11 +29,10 @@ def perception(**changes):
     return Perception(CONFIG | changes).eval()
 
 
-@needs_reference
 @pytest.mark.parametrize("name", ["salm", "duplex_s2s", "duplex_s2s_speech_decoder"])
 @torch.no_grad()
 def test_embeddings_are_those_of_the_public_code(name):
-    folder = REFERENCE / name
+    folder = reference_path(f"nemo/speechlm/{name}")
     config = json.loads((folder / "model" / "config.json").read_text())["perception"]
     weights = read_safetensors(folder / "model" / "model.safetensors")
     found = Perception(config).eval()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,19 +13,17 @@ from torch import Tensor
 
 from speechdlm_ext.modules import wavtokenizer
 from speechdlm_ext.modules.wavtokenizer import WavTokenizerConfig, WavTokenizerModel, published_weights
-
-REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "wavtokenizer"
+from tests.helpers.references import reference_path
 
 
 def load(name: str) -> tuple[WavTokenizerModel, dict[str, Tensor]]:
     """A model of the reference, and its arrays."""
-    if not REFERENCE.is_dir():
-        pytest.skip("needs ../shared/reference/wavtokenizer")
-    state = torch.load(REFERENCE / name / "model.ckpt", weights_only=True)["state_dict"]
+    folder = reference_path(f"wavtokenizer/{name}")
+    state = torch.load(folder / "model.ckpt", weights_only=True)["state_dict"]
     weights = published_weights(state)
     model = WavTokenizerModel(WavTokenizerConfig.of_weights(weights))
     model.load_state_dict(weights, strict=True)
-    arrays = {key: torch.from_numpy(value) for key, value in np.load(REFERENCE / name / "arrays.npz").items()}
+    arrays = {key: torch.from_numpy(value) for key, value in np.load(folder / "arrays.npz").items()}
     arrays = {key: value.long() if value.dtype == torch.int16 else value for key, value in arrays.items()}
     return model.eval(), arrays
 
@@ -35,7 +32,7 @@ def load(name: str) -> tuple[WavTokenizerModel, dict[str, Tensor]]:
 @torch.no_grad()
 def test_clips_are_encoded_and_decoded_as_by_the_public_code(name: str) -> None:
     model, arrays = load(name)
-    config = json.loads((REFERENCE / name / "info.json").read_text())["config"]
+    config = json.loads((reference_path(f"wavtokenizer/{name}") / "info.json").read_text())["config"]
     assert model.config.hop == config["hop_length"] and model.config.ratios == tuple(config["downsamples"])
     for i in range(3):
         wave = arrays[f"clip{i}_wave"].unsqueeze(0)
