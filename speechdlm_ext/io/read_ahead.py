@@ -92,8 +92,10 @@ def read_ahead(rows: Sequence[Mapping[str, Any]], sample_rate: int, workers: int
             _begin(rest, sample_rate, ahead, waiting)
         while ahead:
             reading = ahead.popleft()
-            yield reading
-            reading.close()
+            try:
+                yield reading
+            finally:
+                reading.close()
             _begin(rest, sample_rate, ahead, waiting)
     finally:
         for reading in ahead:
@@ -105,6 +107,8 @@ def read_ahead(rows: Sequence[Mapping[str, Any]], sample_rate: int, workers: int
             pass
         for _ in threads:
             waiting.put(None)
+        for thread in threads:  # what they have in hand must not outlive the interpreter
+            thread.join()
 
 
 def target_rate(row: Mapping[str, Any], sample_rate: int) -> int:
