@@ -25,15 +25,17 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", type=Path, help="manifest for the acoustic model (default: SPEAKER)")
     parser.add_argument("--output", type=Path, default=Path("demo/unit_to_codec"), help="folder (default: %(default)s)")
     parser.add_argument("--strings", type=int, default=300, help="of digits, to train on (default: %(default)s)")
-    parser.add_argument("--test-strings", type=int, default=30, help="others, to recognise (default: %(default)s)")
-    parser.add_argument("--pairs", nargs="+", default=["k100-l0", "k100-l3000", "k100-l10000"], help="of K and λ")
+    parser.add_argument("--test-strings", type=int, default=60, help="others, to recognise (default: %(default)s)")
+    parser.add_argument("--pairs", nargs="+", default=["k100-l0", "k100-l3000", "k100-l30000"], help="of K and λ")
     parser.add_argument("--codes", type=int, default=256, help="of the codec (default: %(default)s)")
     parser.add_argument("--updates", type=int, default=300, help="of each acoustic model (default: %(default)s)")
     parser.add_argument("--hifigan-updates", type=int, default=400, help="of a unit HiFi-GAN; 0: none (default: 400)")
     parser.add_argument(
         "--asr", metavar="KIND:MODEL",
-        help="recogniser (default: pocketsphinx, of strings of digits with a grammar of these)",
+        help="recogniser (default: pocketsphinx; of strings of digits one that is trained here, on other voices)",
     )  # fmt: skip
+    parser.add_argument("--asr-strings", type=int, default=1200, help="of digits, of that one (default: %(default)s)")
+    parser.add_argument("--asr-updates", type=int, default=500, help="of that one (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is sampled (default: %(default)s)")
     return parser
 

@@ -6,8 +6,10 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
+from speechdlm_ext.demo import speech_recognition
 from speechdlm_ext.demo.run import (
     ENVIRONMENT,
     ROOT,
@@ -68,6 +70,13 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
         yield from hifigan_steps(options)
         roads["hifigan"] = ["--pairs", *pairs, *books, "--vocoder", "hifigan"]
         roads["hifigan"] += ["--vocoder-checkpoint", str(out / "hifigan-k{k}" / "vocoder")]
+    if options.asr is None:  # learns from other strings, of other voices
+        asr = argparse.Namespace(
+            output=out / "asr", strings=options.asr_strings, updates=options.asr_updates, seed=options.seed + 1,
+            recordings=None, held_out=[], batch_size=16, width=128,
+        )  # fmt: skip
+        yield from islice(speech_recognition.steps(asr), 3)  # corpus, vocabulary, training
+        options.asr = f"ctc:{asr.output / 'checkpoints' / 'checkpoint_best.pt'}"
     text = out / "recognised" / "original.jsonl"
     untold = out / "recognised" / "untold.jsonl"
     write_untold(options.test, untold)
@@ -181,7 +190,8 @@ def run_demo(options: argparse.Namespace) -> None:
     options.digits = None if options.speaker else options.output / "digits"
     if options.digits is not None:
         options.speaker, options.test = options.digits / "train.json", options.digits / "valid.json"
-        options.asr = options.asr or f"pocketsphinx:{options.digits / 'digits.jsgf'}"
-    options.train, options.asr = options.train or options.speaker, options.asr or "pocketsphinx"
+    else:
+        options.asr = options.asr or "pocketsphinx"
+    options.train = options.train or options.speaker
     run_steps((replace(step, environment=ONE_THREAD) for step in steps(options)), options.output, lambda done: None)
     print(f"\n{summary(options)}\n\n{time.monotonic() - start:.0f} s")

@@ -69,8 +69,7 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
 
     Args:
         folder: gets ``audio/``, ``train.json``, ``valid.json`` and, with recordings, ``test.json`` (strings as they
-            were recorded); ``labels/`` has the same of single digits, and ``labels.txt``. ``digits.jsgf`` is a grammar
-            of strings of digits for recognisers.
+            were recorded); ``labels/`` has the same of single digits, and ``labels.txt``.
         options: see :class:`DigitOptions`.
         progress: shown around words that programs synthesize, and around the strings.
 
@@ -122,8 +121,6 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
         write_jsonl(folder / f"{name}.json", found)
     with atomic_write(folder / "labels" / "labels.txt") as file:
         file.writelines(f"{word}\n" for word in WORDS)
-    with atomic_write(folder / "digits.jsgf") as file:
-        file.write(f"#JSGF V1.0;\ngrammar digits;\npublic <string> = ({' | '.join(WORDS)})+;\n")
     return {name: len(found) for name, found in rows.items()}
 
 
