@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +115,46 @@ def test_a_new_dataset_from_scratch(cluster: Cluster, place: Path) -> None:
     after = read_jsonl(place / "metadata" / "all.jsonl")
     assert [{**row, **{key: new[key] for key in ("text", "words") if key in new}} for row, new in
             zip(rows, after, strict=True)] == after and all("text" in row for row in after)  # fmt: skip
+
+
+def test_error_rates_of_pairs_in_an_array_its_figure_and_a_task_that_was_lost(cluster: Cluster, place: Path) -> None:
+    """docs/unit_to_codec.md: table, figure, units and sound are those of one process, byte for byte."""
+    manifest, asr = corpus(place, 3)
+    rows = [{**row, "text": "a b a"} for row in read_jsonl(manifest)]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    encoder = LogMelEncoder()
+    for k in (6, 20):
+        centroids = torch.randn(k, encoder.dim, generator=torch.Generator().manual_seed(k))
+        Codebook(centroids).for_encoder(encoder).save(place / f"k{k}.safetensors")
+    options = [*asr, "--codebook", "k{k}.safetensors", "--num-neighbors", "0", "--num-workers", "1",
+               "--pairs", "k6-l0", "k6-l50", "k20-l0", "k20-l50"]  # fmt: skip
+    once = cluster.run(".venv/bin/python", "scripts/plot_wer_bitrate.py", manifest, "once", *options, cwd=place)
+    script = ["scripts/slurm/wer.sbatch", manifest, "exp/figure", *options]
+    part = sbatch(cluster, place, "--array=1,2", *script)
+    job = sbatch(cluster, place, "--array=0-2%2", *script)
+    drawing = shlex.join([".venv/bin/python", "scripts/plot_wer_bitrate.py", *map(str, script[1:])])
+    draw = sbatch(cluster, place, f"--dependency=afterok:{job}", "--output=logs/draw.out", f"--wrap={drawing}")
+    assert ended(cluster, job) == dict.fromkeys(range(3), "COMPLETED"), (place / f"logs/wer_{job}_0.out").read_text()
+    shares = [(place / f"logs/wer_{job}_{task}.out").read_text() for task in range(3)]
+    assert [share.count("bit/s, WER") for share in shares] == [2, 1, 1]
+
+    def made(folder: str) -> dict[str, bytes]:
+        files = (path for path in (place / folder).rglob("*") if path.is_file())
+        return {
+            str(path.relative_to(place / folder)): path.read_bytes().replace(folder.encode(), b"") for path in files
+        }
+
+    ended(cluster, draw)
+    assert set(ended(cluster, part).values()) == {"FAILED"}  # how many shards there are, a part does not say
+    assert "give the number of shards, slurm:N" in (place / f"logs/wer_{part}_1.out").read_text()
+    expected = made("once")
+    assert made("exp/figure") == expected and {"wer_bitrate.csv", "wer_bitrate.png"} < expected.keys()
+    assert len([name for name in expected if name.endswith(".wav")]) == 12 and once.count("bit/s, WER") == 4
+    shutil.rmtree(place / "exp" / "figure" / "k20-l0")  # of task 2
+    again = sbatch(cluster, place, "--array=2", *script, "--shard", "slurm:3")
+    assert ended(cluster, again) == {2: "COMPLETED"}
+    cluster.run(*shlex.split(drawing), cwd=place)
+    assert made("exp/figure") == expected
 
 
 def test_a_task_near_its_time_limit_is_queued_again_and_one_that_was_killed_is_redone(
