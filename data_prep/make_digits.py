@@ -29,6 +29,10 @@ def get_parser() -> argparse.ArgumentParser:
         "--recorded-share", type=float, default=0.4, help="of the training strings (default: %(default)s)"
     )
     parser.add_argument(
+        "--sentences", type=float, default=0.0, metavar="SHARE",
+        help="of the training strings that are short sentences; sentences.json has held-out ones (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
         "--sample-rate",
         type=int,
         default=16000,
@@ -57,7 +61,7 @@ def main() -> None:
         options.folder,
         DigitOptions(
             options.strings, options.valid_strings, options.recordings, tuple(options.held_out),
-            options.recorded_share, options.sample_rate, options.seed, options.voice,
+            options.recorded_share, options.sentences, options.sample_rate, options.seed, options.voice,
         ),
         tqdm,
     )  # fmt: skip

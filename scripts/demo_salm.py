@@ -27,6 +27,10 @@ def get_parser() -> argparse.ArgumentParser:
         "--held-out", nargs="+", default=[], metavar="SPEAKER", help="of the recordings: repeated, never trained on"
     )
     parser.add_argument("--strings", type=int, default=3000, help="of training (default: %(default)s)")
+    parser.add_argument(
+        "--sentences", type=float, default=0.0, metavar="SHARE",
+        help="of these that are short sentences, not digits (default: none)",
+    )  # fmt: skip
     parser.add_argument("--asr-updates", type=int, default=1200, help="of the recogniser (default: %(default)s)")
     parser.add_argument("--updates", type=int, default=500, help="of SALM (default: %(default)s)")
     parser.add_argument(

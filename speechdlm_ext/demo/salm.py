@@ -17,7 +17,11 @@ from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
 
 CONTEXT = "Repeat:"
-_SETS = {"valid": "synthetic voices", "test": "recorded"}  # of held-out speakers
+_SETS = {
+    "valid": "synthetic voices",
+    "sentences": "synthetic voices, sentences",
+    "test": "recorded",
+}  # of held-out speakers
 _SHOWN = 12  # strings of each set in the page
 
 

@@ -2,7 +2,8 @@
 
 Speakers are voices of espeak-ng, those of programs and recordings that are installed (:mod:`.speakers`) and, where
 recordings of digit strings are given, people; some of each are held out. Recordings are cut at their silences into
-digits, which training strings join anew. Pitch, formants and tempo of training strings are moved.
+digits, which training strings join anew. Pitch, formants and tempo of training strings are moved. On request some of
+them are short sentences of espeak-ng's voices instead.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from speechdlm_ext.io.audio import read_audio, resample, write_audio
 from speechdlm_ext.io.manifest import iter_jsonl, write_jsonl
 from speechdlm_ext.synthetic.acoustics import another_voice, colour, room
 from speechdlm_ext.synthetic.dialogue import SAMPLE_RATE, Wave, energy_segments, make_noise
-from speechdlm_ext.synthetic.espeak import EspeakSource, Voice
+from speechdlm_ext.synthetic.espeak import EspeakSource, Voice, make_sentence
 from speechdlm_ext.synthetic.speakers import WordSpeaker, installed, say_all
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -36,6 +38,7 @@ _VARIANTS = (
 )  # fmt: skip
 _HELD_OUT_VARIANTS = ("m5", "m8", "f5", "belinda", "travis", "victor")  # synthetic speakers of valid.json
 
+_HELD_OUT_SENTENCES = 5  # one of so many texts is never in training
 _OTHERS_SHARE = 0.6  # of the synthetic strings: by the programs and recordings that are installed
 
 
@@ -49,6 +52,7 @@ class DigitOptions:
         recordings: manifest with ``audio_filepath``, ``text`` (digits) and ``speaker``.
         held_out: speakers of the recordings that are only tested.
         recorded_share: of the training strings that recorded digits make, where there are any.
+        sentences: share of the training strings that are sentences of about 50 words.
         sample_rate: of the audio that is written, in Hz.
         seed: of everything that is sampled.
         voice: of espeak-ng, which then speaks all strings, at one level and nearly without noise.
@@ -59,6 +63,7 @@ class DigitOptions:
     recordings: Path | None = None
     held_out: tuple[str, ...] = ()
     recorded_share: float = 0.4
+    sentences: float = 0.0
     sample_rate: int = SAMPLE_RATE
     seed: int = 1
     voice: str = ""
@@ -69,7 +74,8 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
 
     Args:
         folder: gets ``audio/``, ``train.json``, ``valid.json`` and, with recordings, ``test.json`` (strings as they
-            were recorded); ``labels/`` has the same of single digits, and ``labels.txt``.
+            were recorded), with sentences ``sentences.json`` (held-out voices and texts); ``labels/`` has the same of
+            single digits, and ``labels.txt``.
         options: see :class:`DigitOptions`.
         progress: shown around words that programs synthesize, and around the strings.
 
@@ -79,18 +85,20 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
     Raises:
         InputError: an option is invalid, or a recording is not of digits.
     """
-    if options.strings < 1 or options.valid_strings < 1 or not 0 <= options.recorded_share <= 1:
-        raise InputError("--strings and --valid-strings: 1 or more; --recorded-share: 0 to 1 is expected")
+    shares = (options.recorded_share, options.sentences)
+    if options.strings < 1 or options.valid_strings < 1 or not all(0 <= share <= 1 for share in shares):
+        raise InputError("--strings, --valid-strings: 1 or more; --recorded-share, --sentences: 0 to 1 is expected")
     recorded = list(_recordings(options.recordings)) if options.recordings else []
     unknown = set(options.held_out) - {row["speaker"] for row in recorded}
     if unknown:
         raise InputError(f"--held-out {sorted(unknown)[0]}: {options.recordings} has no such speaker")
-    people: dict[str, list[tuple[int, Wave]]] = {}
+    people: dict[str, list[tuple[str, Wave]]] = {}
     for row in recorded:
         if row["speaker"] not in options.held_out:
             people.setdefault(row["speaker"], []).extend(row["cut"])
     plans = [_plan(options, "train", number, sorted(people)) for number in range(options.strings)]
-    plans += [_plan(options, "valid", number, []) for number in range(options.valid_strings)]
+    for split in ("valid", "sentences") if options.sentences else ("valid",):
+        plans += [_plan(options, split, number, []) for number in range(options.valid_strings)]
     say_all(
         {(plan.speaker, digit, WORDS[digit], plan.rendition): None
          for plan in plans if isinstance(plan.speaker, WordSpeaker) for digit in plan.digits},
@@ -99,16 +107,19 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
     source = EspeakSource(2)
     rows: dict[str, list[dict[str, Any]]] = {}
     for plan in progress(plans):
-        if isinstance(plan.speaker, str):
+        if plan.sentence:
+            assert isinstance(plan.speaker, Voice)
+            pairs = [(plan.sentence, _trimmed(source.synthesize(f"{plan.sentence}.", plan.speaker)))]
+        elif isinstance(plan.speaker, str):
             clips = people[plan.speaker]
             pairs = [clips[int(plan.rng.integers(len(clips)))] for _ in plan.digits]
         elif isinstance(plan.speaker, WordSpeaker):
-            pairs = [(n, _trimmed(plan.speaker.say(n, WORDS[n], plan.rendition))) for n in plan.digits]
+            pairs = [(WORDS[n], _trimmed(plan.speaker.say(n, WORDS[n], plan.rendition))) for n in plan.digits]
         else:
-            pairs = [(n, _trimmed(source.synthesize(WORDS[n], plan.speaker))) for n in plan.digits]
+            pairs = [(WORDS[n], _trimmed(source.synthesize(WORDS[n], plan.speaker))) for n in plan.digits]
         if plan.split == "train" and not options.voice:
             moved = another_voice([wave for _, wave in pairs], plan.rng)
-            pairs = [(digit, wave) for (digit, _), wave in zip(pairs, moved, strict=True)]
+            pairs = [(text, wave) for (text, _), wave in zip(pairs, moved, strict=True)]
         speaker = plan.speaker if isinstance(plan.speaker, str) else plan.speaker.name
         _add(rows, folder, plan.split, f"{plan.split}-{plan.number:05d}", speaker, pairs, plan.rng, options)
     for row in recorded:
@@ -125,24 +136,31 @@ def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], A
 
 
 class _Plan(NamedTuple):
-    """A string: who says which digits. ``speaker`` is a person's name where their recordings are joined."""
+    """A string: who says which digits or sentence. ``speaker`` is a person's name where recordings are joined."""
 
     split: str
     number: int
     speaker: str | WordSpeaker | Voice
     rendition: int
     digits: list[int]
+    sentence: str
     rng: np.random.Generator
 
 
 def _plan(options: DigitOptions, split: str, number: int, people: Sequence[str]) -> _Plan:
     training = split == "train"
-    rng = np.random.default_rng(np.random.SeedSequence((options.seed, not training, number)))
+    kind = ("train", "valid", "sentences").index(split)
+    rng = np.random.default_rng(np.random.SeedSequence((options.seed, kind, number)))
     digits = [int(digit) for digit in rng.integers(0, 10, rng.integers(3, 8))]
     others = [speaker for speaker in installed() if speaker.held_out is not training]
     speaker: str | WordSpeaker | Voice
+    sentence = ""
+    if split == "sentences" or (training and options.sentences and rng.random() < options.sentences):
+        sentence = _sentence(not training, rng)
     if options.voice:
         speaker = Voice(options.voice, int(rng.integers(120, 160)), int(rng.integers(45, 55)), 50)
+    elif sentence:
+        speaker = _voice(rng, _VARIANTS if training else _HELD_OUT_VARIANTS)
     elif people and rng.random() < options.recorded_share:
         speaker = people[int(rng.integers(len(people)))]
     elif others and rng.random() < _OTHERS_SHARE:
@@ -150,7 +168,14 @@ def _plan(options: DigitOptions, split: str, number: int, people: Sequence[str])
     else:
         speaker = _voice(rng, _VARIANTS if training else _HELD_OUT_VARIANTS)
     rendition = int(rng.integers(speaker.renditions())) if isinstance(speaker, WordSpeaker) else 0
-    return _Plan(split, number, speaker, rendition, digits, rng)
+    return _Plan(split, number, speaker, rendition, [] if sentence else digits, sentence, rng)
+
+
+def _sentence(held_out: bool, rng: np.random.Generator) -> str:
+    while True:
+        text = make_sentence("event", rng).lower()
+        if (crc32(text.encode()) % _HELD_OUT_SENTENCES == 0) == held_out:
+            return text
 
 
 def _recordings(manifest: Path) -> Iterator[dict[str, Any]]:
@@ -165,7 +190,7 @@ def _recordings(manifest: Path) -> Iterator[dict[str, Any]]:
         places = cut_digits(mono, len(words))
         if places is None:
             raise InputError(f"{row['audio_filepath']}: found no {len(words)} digits with silences between them")
-        cut = [(WORDS.index(word), mono[first:last]) for word, (first, last) in zip(words, places, strict=True)]
+        cut = [(word, mono[first:last]) for word, (first, last) in zip(words, places, strict=True)]
         yield {**row, "wave": mono, "places": places, "cut": cut}
 
 
@@ -192,7 +217,7 @@ def _trimmed(wave: Wave) -> Wave:
 
 def _add(
     rows: dict[str, list[dict[str, Any]]], folder: Path, split: str, name: str, speaker: str,
-    pairs: list[tuple[int, Wave]], rng: np.random.Generator | None, options: DigitOptions,
+    pairs: list[tuple[str, Wave]], rng: np.random.Generator | None, options: DigitOptions,
     recording: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Rows of a string and of its digits; ``rng`` samples gaps, noise, level and bandwidth, None keeps a recording."""
@@ -206,11 +231,13 @@ def _add(
     rate = options.sample_rate
     write_audio(path, resample(torch.from_numpy(wave), SAMPLE_RATE, rate), rate)
     row = {"audio_filepath": str(path.absolute()), "duration": len(wave) / SAMPLE_RATE}
-    text = " ".join(WORDS[digit] for digit, _ in pairs)
+    text = " ".join(said for said, _ in pairs)
     rows.setdefault(split, []).append({**row, "text": text, "speaker": speaker})
-    for (digit, _), (first, last) in zip(pairs, places, strict=True):
+    for (said, _), (first, last) in zip(pairs, places, strict=True):
+        if said not in WORDS:
+            continue
         part = {"offset": first / SAMPLE_RATE, "duration": (last - first) / SAMPLE_RATE}
-        label = {"label": WORDS[digit], "speaker": speaker}
+        label = {"label": said, "speaker": speaker}
         rows.setdefault(f"labels/{split}", []).append({"audio_filepath": str(path.absolute()), **part, **label})
 
 
