@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from speechdlm_ext.asr.speech_model import SpeechModel
 
 
+_CONTEXT = 16  # symbols before new ones that their spelling may depend on
+
+
 class WindowedScores:
     """Scores of frames as the sound for them arrives.
 
@@ -109,9 +112,6 @@ class TextStream:
         chunk_seconds: that are recognised at once; the delay is this and ``right_seconds``.
         left_seconds, right_seconds: sound before and behind them that the model sees, too.
 
-    Attributes:
-        text: of the recording so far.
-
     Raises:
         InputError: a number is below what is possible.
     """
@@ -123,8 +123,8 @@ class TextStream:
         hop = network.preprocessor.featurizer.hop * network.encoder.stride
         frames = [round(s * network.frame_rate) for s in (chunk_seconds, left_seconds, right_seconds)]
         self._scores, self._labels = WindowedScores(self._window, hop, *frames), GrowingText()
-        self._symbols: list[str] = []
-        self.text = ""
+        self._last: list[str] = []  # symbols
+        self._said: list[str] = []
 
     def step(self, chunk: Tensor) -> str:
         """Add sound (n,), full scale ±1; returns the text that is new, which may begin with a space."""
@@ -135,14 +135,24 @@ class TextStream:
     def finish(self) -> str:
         """End the recording: the rest of its text. The next sound is that of another one."""
         new = self._add(self._scores.finish())
-        self._labels, self._symbols, self.text = GrowingText(), [], ""
+        self._labels, self._last, self._said = GrowingText(), [], []
         return new
+
+    @property
+    def text(self) -> str:
+        """Of the recording so far."""
+        return "".join(self._said)
 
     def _add(self, scores: list[Tensor]) -> str:
         assert self.model.tokenizer is not None
-        self._symbols += [self.model.symbols[label] for part in scores for label in self._labels.feed(part)]
-        before, self.text = self.text, self.model.tokenizer.join(self._symbols)
-        return self.text[len(before) :]
+        new = [self.model.symbols[label] for part in scores for label in self._labels.feed(part)]
+        join, now = self.model.tokenizer.join, [*self._last, *new]
+        text = join(now)[len(join(self._last)) :]
+        self._last = now[-_CONTEXT:]
+        if not join(self._last):  # separators alone: what they separate belongs to them
+            self._last[:0] = next(([one] for one in reversed(now) if join([one])), [])
+        self._said += [text] if text else []
+        return text
 
     @property
     def _device(self) -> torch.device:

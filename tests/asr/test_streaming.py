@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from speechdlm_ext.asr.ctc_decoding import greedy
-from speechdlm_ext.asr.streaming import GrowingText, WindowedScores
+from speechdlm_ext.asr.streaming import GrowingText, TextStream, WindowedScores
+from speechdlm_ext.asr.text_tokenizer import CharacterTokenizer, PieceTokenizer, TextTokenizer, train_pieces
 
 STEP, REACH = 4, 3  # samples of a frame; frames that a convolution reaches to both sides
 
@@ -50,3 +55,49 @@ def test_labels_across_borders_are_given_once() -> None:
     for size in (1, 3, 50):
         text = GrowingText()
         assert tuple(label for part in scores.split(size) for label in text.feed(part)) == expected
+
+
+class _Counting(torch.nn.Module):
+    """Frames that are the samples themselves, as scores of symbols; a network's sizes."""
+
+    frame_rate = 1.0
+    preprocessor = SimpleNamespace(featurizer=SimpleNamespace(hop=1))
+    encoder = SimpleNamespace(stride=1)
+
+    def __init__(self, symbols: int) -> None:
+        super().__init__()
+        self.symbols, self.weight = symbols, torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, wave: torch.Tensor, lengths: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(scores=torch.nn.functional.one_hot(wave.long(), self.symbols + 1).float())
+
+    def output_frames(self, lengths: torch.Tensor) -> torch.Tensor:
+        return lengths
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_text_of_a_stream_is_that_of_all_symbols_and_a_step_joins_no_more_than_it_did_at_first(kind: str) -> None:
+    lines = ["to be or not to be", "that is the question", "whether it is nobler in the mind to suffer"]
+    tokenizer: TextTokenizer = CharacterTokenizer(sorted(set("".join(lines).replace(" ", "|"))))
+    if kind == "bpe":
+        tokenizer = PieceTokenizer(train_pieces(lines, "bpe", 40, bos_id=-1, eos_id=-1))
+    joined: list[int] = []
+
+    class Watched:
+        def join(self, symbols: Iterable[str]) -> str:
+            joined.append(len(list(symbols)))
+            return tokenizer.join(symbols)
+
+    symbols, torch_rng = tokenizer.symbols, torch.Generator().manual_seed(4)
+    labels = torch.randint(0, len(symbols), (1200,), generator=torch_rng)
+    between = symbols.index("|" if kind == "char" else "▁")
+    labels[200:240] = labels[:9] = between  # separators alone, at the beginning, too
+    blank = torch.full_like(labels, len(symbols))
+    model: Any = SimpleNamespace(network=_Counting(len(symbols)), tokenizer=Watched(), symbols=symbols)
+    stream = TextStream(model, 4, 2, 2)
+    given = [stream.step(part) for part in torch.stack([labels, blank], 1).flatten().float().split(10)]
+    grown = stream.text
+    given.append(stream.finish())
+    assert "".join(given) == tokenizer.join([symbols[label] for label in labels.tolist()])
+    assert "".join(given).startswith(grown) and len(grown) > len("".join(given)) - 40 and stream.text == ""
+    assert max(joined) < 40
