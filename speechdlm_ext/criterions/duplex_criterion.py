@@ -11,6 +11,7 @@ from torch import Tensor
 from speechdlm_ext.criterions.summed_criterion import SummedCriterion, precise
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.duplex_frames import IGNORED
+from speechdlm_ext.neural_types import LabelsType, LogitsType, LossType, NeuralType, typecheck
 
 
 @dataclass
@@ -54,9 +55,7 @@ class DuplexCriterion(SummedCriterion):
         """The loss of a batch, the sample size by which gradients are divided, and the sums for the logs."""
         text_logits, code_logits, frames = model(**sample["net_input"])
         text, codes = frames.text_labels, frames.code_labels
-        text_loss = F.cross_entropy(precise(text_logits).flatten(0, 1), text.flatten(), reduction="sum")
-        audio_loss = F.cross_entropy(precise(code_logits).flatten(0, 2), codes.flatten(), reduction="sum")
-        audio_loss = audio_loss / codes.size(2)
+        text_loss, audio_loss = self.losses(text_logits, code_logits, text, codes)
         loss = self.text_loss_weight * text_loss + self.audio_loss_weight * audio_loss
         size = frames.lengths.sum()
         said = text.ne(IGNORED) & text.ne(self.text_pad)
@@ -75,3 +74,24 @@ class DuplexCriterion(SummedCriterion):
             "sample_size": size,
         }
         return loss, size, logs
+
+    @typecheck(
+        {
+            "text_logits": NeuralType(("B", "T", "D"), LogitsType()),
+            "code_logits": NeuralType(("B", "T", "C", "D"), LogitsType()),
+            "text": NeuralType(("B", "T"), LabelsType()),
+            "codes": NeuralType(("B", "T", "C"), LabelsType()),
+        },
+        {"text_loss": NeuralType((), LossType()), "audio_loss": NeuralType((), LossType())},
+        positional=True,
+    )
+    def losses(self, text_logits: Tensor, code_logits: Tensor, text: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropies in nats, summed over frames; that of the codes is the mean over codebooks.
+
+        Args:
+            text_logits, code_logits: ``(B, T, V)`` and ``(B, T, K, C + 3)``.
+            text, codes: labels ``(B, T)`` and ``(B, T, K)``, :data:`.IGNORED` beyond a row's end.
+        """
+        text_loss = F.cross_entropy(precise(text_logits).flatten(0, 1), text.flatten(), reduction="sum")
+        audio_loss = F.cross_entropy(precise(code_logits).flatten(0, 2), codes.flatten(), reduction="sum")
+        return text_loss, audio_loss / codes.size(2)

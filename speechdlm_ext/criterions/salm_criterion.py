@@ -13,6 +13,14 @@ from torch import Tensor, nn
 from speechdlm_ext.criterions.summed_criterion import SummedCriterion, precise
 from speechdlm_ext.data.splicing import IGNORED
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.neural_types import (
+    AcousticEncodedRepresentation,
+    LabelsType,
+    LogitsType,
+    LossType,
+    NeuralType,
+    typecheck,
+)
 
 
 @dataclass
@@ -65,19 +73,37 @@ class SALMCriterion(SummedCriterion):
         logs: dict[str, Any] = {"ntokens": sample["ntokens"], "nsentences": sample["nsentences"], "sample_size": size}
         loss: Any = 0.0
         if self.ctc_weight and "words" in sample:
-            ctc = self._align(extra["audio"], sample)
+            ctc = self.align(extra["audio"], sample)
             loss = self.ctc_weight * ctc
             logs["ctc_loss"] = ctc.detach()
         if aligned_only:
             return loss, size, {**logs, "loss": loss.detach()}
-        logits, target = precise(logits.flatten(0, 1)), extra["target"].flatten()
-        nll = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+        target = extra["target"]
+        nll = self.cross_entropy(logits, target)
         loss = loss + nll
         logs |= {"loss": loss.detach(), "nll_loss": nll.detach(), "correct": logits.argmax(-1).eq(target).sum()}
         return loss, size, {**logs, "predicted": sample["ntokens"]}
 
-    def _align(self, embeddings: Tensor, sample: dict[str, Any]) -> Tensor:
-        """The CTC loss (Graves et al. 2006) of audio embeddings (A, F, H) and the answers' tokens, summed."""
+    @typecheck(
+        {"logits": NeuralType(("B", "T", "D"), LogitsType()), "target": NeuralType(("B", "T"), LabelsType())},
+        {"loss": NeuralType((), LossType())},
+        positional=True,
+    )
+    def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The sum over positions, in nats, of logits (B, P, V) and tokens (B, P), :data:`.IGNORED` where none is."""
+        return F.cross_entropy(precise(logits).flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum")
+
+    @typecheck(
+        {"embeddings": NeuralType(("B", "T", "D"), AcousticEncodedRepresentation()), "sample": NeuralType()},
+        {"loss": NeuralType((), LossType())},
+        positional=True,
+    )
+    def align(self, embeddings: Tensor, sample: dict[str, Any]) -> Tensor:
+        """The CTC loss (Graves et al. 2006) of audio embeddings (A, F, H) and the answers' tokens, summed, in nats.
+
+        Args:
+            sample: ``words``, ``answers``, ``answer_lens`` and ``frames`` as :class:`.ConversationDataset` makes them.
+        """
         words = self.task.model.embed_tokens(sample["words"])
         symbols = F.normalize(torch.cat([self.blank.unsqueeze(0).to(words.dtype), words]).float(), dim=-1)
         scores = F.normalize(embeddings.float(), dim=-1) @ symbols.T * self.scale.float().exp()

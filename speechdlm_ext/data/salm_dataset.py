@@ -138,6 +138,7 @@ class ConversationDataset(TokenDataset):
         inputs = {"input_ids": batch["input_ids"], "layout": layout}
         if frames is not None:
             inputs |= {"audios": batch["audios"].view(torch.int32), "audio_lens": batch["audio_lens"]}
+            layout["samples"] = batch["audio_lens"].tolist()
         return {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "nsentences": len(samples),

@@ -276,8 +276,9 @@ class SALM(TrainedWeights, BaseFairseqModel):
                 fairseq does not round when it trains in half precision.
             audio_lens: samples of each, ``(A,)``.
             loss_mask: which tokens are trained on, bool ``(B, T)``.
-            layout: of :func:`.splice`, made where the batch is; then only the last ``predictions`` are computed. By
-                default it is made here, of what is fetched from the device, and all are computed.
+            layout: of :func:`.splice`, made where the batch is, with ``samples``, what is in ``audio_lens``, as
+                numbers; then only the last ``predictions`` are computed. By default it is made here, of what is
+                fetched from the device, and all are computed.
             predict: False does not run the language model.
 
         Returns:
@@ -322,7 +323,7 @@ class SALM(TrainedWeights, BaseFairseqModel):
         rows, audio = [words], None
         if audios is not None:
             wave = audios.view(torch.float32) if audios.dtype == torch.int32 else audios
-            audio = self.perception(wave, audio_lens)[0][:, : layout["width"]]
+            audio = self.perception(wave, audio_lens, layout.get("samples"))[0][:, : layout["width"]]
             rows.append(audio.flatten(0, 1).to(words.dtype))
         rows.append(words.new_zeros(1, words.size(1)))
         source = layout["source"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,16 @@ from speechdlm_ext.modules.padding import frame_mask
 from speechdlm_ext.modules.spec_augment import spec_augmentation
 from speechdlm_ext.modules.speech_features import LogMelFeatures, Preprocessor
 from speechdlm_ext.modules.weights import check_weights
-from speechdlm_ext.neural_types import AcousticEncodedRepresentation, AudioSignal, LengthsType, NeuralType, typecheck
+from speechdlm_ext.neural_types import (
+    AcousticEncodedRepresentation,
+    AudioSignal,
+    AxisKind,
+    AxisType,
+    Length,
+    LengthsType,
+    NeuralType,
+    typecheck,
+)
 
 CONFORMER, CONVOLUTIONS, IDENTITY = "ConformerEncoder", "ConvASREncoder", "IdentityConnector"
 
@@ -90,6 +99,7 @@ class Perception(nn.Module):
         {
             "input_signal": NeuralType(("B", "T"), AudioSignal()),
             "input_signal_length": NeuralType(("B",), LengthsType()),
+            "samples": NeuralType((AxisType(AxisKind.Batch, is_list=True),), Length(), optional=True),
         },
         {
             "embeddings": NeuralType(("B", "T", "D"), AcousticEncodedRepresentation()),
@@ -97,13 +107,17 @@ class Perception(nn.Module):
         },
         positional=True,
     )
-    def forward(self, input_signal: Tensor, input_signal_length: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, input_signal: Tensor, input_signal_length: Tensor, samples: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Embeddings (B, T, H) and their valid frames (B,), of sound (B, N), of which (B,) samples count.
 
-        A row's embeddings are those it would have alone.
+        A row's embeddings are those it would have alone. A frozen encoder fetches the lengths from the device unless
+        they are given as numbers, too (``samples``).
         """
         if isinstance(self.encoder, FrozenEncoder):
-            x, lengths = self.encoder(input_signal, input_signal_length)
+            x, lengths = self.encoder(input_signal, input_signal_length.tolist() if samples is None else samples)
+            x = x.to(self._dtype)
         else:
             features, lengths = self.preprocessor(input_signal, input_signal_length)
             x, lengths = _encode(self.encoder, self.spec_augment(features, lengths).to(self._dtype), lengths)
@@ -132,7 +146,7 @@ class Perception(nn.Module):
 
     @property
     def _dtype(self) -> torch.dtype:
-        return next(self.encoder.parameters()).dtype
+        return next(self.parameters()).dtype
 
     def stream(self) -> PerceptionStream:
         """A stream of sound, whose embeddings come as soon as no later sound can change them.
@@ -174,12 +188,12 @@ class FrozenEncoder(nn.Module):
         self.wrapped, self.dim = [encoder], encoder.dim  # a list hides it from torch
 
     @torch.no_grad()
-    def forward(self, wave: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, T, dim) and valid frames (B,) of sound (B, N) and its samples (B,)."""
+    def forward(self, wave: Tensor, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """States (B, T, dim) and valid frames (B,) of sound (B, N), of each row so many samples."""
         (encoder,) = self.wrapped
         if encoder.device != wave.device:
             encoder.to(wave.device)
-        found = encoder.encode_batch([row[:count] for row, count in zip(wave, lengths.tolist(), strict=True)])
+        found = encoder.encode_batch([row[:count] for row, count in zip(wave, samples, strict=True)])
         counts = torch.tensor([len(row) for row in found], device=wave.device)
         return nn.utils.rnn.pad_sequence(found, batch_first=True), counts
 

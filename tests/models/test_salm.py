@@ -20,9 +20,11 @@ from speechdlm_ext.hub import SALM
 from speechdlm_ext.io.config import read_config
 from speechdlm_ext.io.nemo import write_nemo
 from speechdlm_ext.modules.weights import read_safetensors
+from speechdlm_ext.neural_types import LossType
 from tests.helpers.host_syncs import counted_syncs
 from tests.helpers.references import reference_path
 from tests.helpers.salm_models import PERCEPTION, TAG, write_config, write_conversations
+from tests.helpers.speech_checkpoints import BASE, hubert, save_hubert
 
 RECOGNISER = Path(__file__).parents[1] / "data" / "reference" / "nemo" / "ctc_char.nemo"
 
@@ -124,8 +126,11 @@ def test_only_the_answers_are_trained_on_and_only_what_is_not_frozen(tiny):
 
 @pytest.fixture(scope="module")
 def batches(tiny, tmp_path_factory):
-    """A data set with conversations of several audios and turns, and a function that makes a batch of its rows."""
-    folder = tmp_path_factory.mktemp("data")
+    return batches_for(tiny, tmp_path_factory.mktemp("data"))
+
+
+def batches_for(model, folder):
+    """Of conversations of several audios and turns: a function that makes a batch of rows."""
     rows = [json.loads(line) for line in write_conversations(folder, "train", 3).read_text().splitlines()]
     audio = [{"type": "audio", "from": "User", "value": row["audio_filepath"]} for row in rows]
     said = [{"type": "text", "from": "Assistant", "value": row["text"]} for row in rows]
@@ -133,10 +138,9 @@ def batches(tiny, tmp_path_factory):
     turns = [[audio[0], said[0]], [audio[1], audio[2], said[1], asked, said[2]], [asked, said[1]]]
     lines = [json.dumps({"id": str(number), "conversations": one}) for number, one in enumerate(turns)]
     (folder / "turns.jsonl").write_text("\n".join(lines))
-    collate = SALMDataset(tiny.tokenizer, tiny.audio_locator_tag, "llama2", tiny.sampling_rate)
-    data = ConversationDataset(
-        list(iter_conversations(folder / "turns.jsonl", TAG)), collate, tiny.perception.output_frames
-    )
+    collate = SALMDataset(model.tokenizer, model.audio_locator_tag, "llama2", model.sampling_rate)
+    conversations = list(iter_conversations(folder / "turns.jsonl", TAG))
+    data = ConversationDataset(conversations, collate, model.perception.output_frames)
     return lambda *rows: data.collater([data[row] for row in rows])
 
 
@@ -183,6 +187,21 @@ def test_nothing_waits_for_the_device(tiny, batches, kind, tmp_path):
     assert not found
 
 
+def test_a_frozen_encoder_gets_its_lengths_from_the_collater(tiny, tmp_path):
+    path = save_hubert(tmp_path / "hubert.pt", hubert(1, **BASE), BASE)
+    section = {"encoder": {"_target_": "hubert", "checkpoint": str(path), "layer": 1}, "stack": 4}
+    model = SALM({**tiny.cfg, "perception": section}, tiny.folder)
+    sample = batches_for(model, tmp_path)(0, 1, 2)
+    loss = loss_of(model, sample)[0].item()
+    with counted_syncs() as found:
+        loss_of(model.train(), sample)[0].backward()
+    # The encoder looks at sound that is on the CPU, and on no other device.
+    assert found == {"numpy": len(sample["net_input"]["audio_lens"])}
+    sample["net_input"]["layout"].pop("samples")
+    assert loss_of(model.eval(), sample)[0].item() == loss
+    assert loss_of(model.to(torch.bfloat16), sample)[0].item() == pytest.approx(loss, rel=0.02)
+
+
 def test_checkpointed_activations_have_the_same_gradients(tiny, batches):
     found = []
     for again in (False, True):
@@ -205,6 +224,16 @@ def test_its_borders_have_types(tiny):
         tiny(ids, wave, lens[None])
     with pytest.raises(TypeError, match="Perception.forward, argument input_signal"):
         tiny.perception(wave[0], lens)
+    criterion = SALMCriterion(SimpleNamespace(target_dictionary=None, model=tiny), False, 1.0, 0)
+    logits, extra = tiny(ids, wave, lens)
+    assert isinstance(criterion.cross_entropy(logits, extra["target"]).neural_type.elements_type, LossType)
+    with pytest.raises(
+        TypeError, match=r"SALMCriterion.cross_entropy, argument target: found Tensor of shape \(\d+,\)"
+    ):
+        criterion.cross_entropy(logits, extra["target"][0])
+    features, _ = tiny.perception.preprocessor(wave, lens)
+    with pytest.raises(TypeError, match="SALMCriterion.align, argument embeddings: found .*SpectrogramType; expected"):
+        criterion.align(features, {})
 
 
 def test_spectrograms_are_masked_in_training_alone(tiny):
