@@ -1,4 +1,4 @@
-"""Counting, on a CPU, where a GPU would have to finish its work before Python could go on."""
+"""Counting, on a CPU, operations, and where a GPU would have to finish its work before Python could go on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "_unique2"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
@@ -39,4 +40,20 @@ def counted_syncs() -> Iterator[Counter[str]]:
             return func(*args, **(kwargs or {}))
 
     with Operations(), Calls():
+        yield found
+
+
+@contextmanager
+def counted_work() -> Iterator[Counter[str]]:
+    """Counts ``operations`` within, and the ``numbers`` that they give out."""
+    found: Counter[str] = Counter()
+
+    class Operations(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = func(*args, **(kwargs or {}))
+            found["operations"] += 1
+            found["numbers"] += sum(one.numel() for one in tree_leaves(made) if isinstance(one, Tensor))
+            return made
+
+    with Operations():
         yield found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import Counter
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +19,7 @@ from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.duplex import DuplexOptions
 from speechdlm_ext.hub.duplex import DuplexS2SModel, DuplexS2SSpeechDecoderModel
 from tests.helpers.duplex import SPEECH_DECODER, write_config
-from tests.helpers.host_syncs import counted_syncs
+from tests.helpers.host_syncs import counted_syncs, counted_work
 from tests.helpers.references import reference_path
 
 BOTH = [("duplex_s2s", DuplexS2SModel), ("duplex_s2s_speech_decoder", DuplexS2SSpeechDecoderModel)]
@@ -155,19 +157,23 @@ def _tensors(value, seen):
 
 @pytest.mark.commands
 @pytest.mark.parametrize("changes", [{}, {"speech_decoder": SPEECH_DECODER}], ids=["without", "speech decoder"])
-def test_memory_of_a_stream_stays_the_same(tmp_path, changes):
+def test_memory_and_work_of_a_stream_stay_the_same(tmp_path, changes):
     model = _tiny(tmp_path, **changes)
     stream = model.streaming(context_seconds=1.6)  # 20 frames
 
     def held():
         return sum(tensor.untyped_storage().nbytes() for tensor in _tensors(stream, {id(model), id(model.model)}))
 
-    sizes = []
-    for number in range(6):  # 6 s: four times the context
-        for part in _sound(seconds=1.0, seed=number).split(1280, 1):
-            stream.step(part)
+    sizes, work = [], []
+    for number in range(4):  # of 32 frames each, 10 s in all: six times the context
+        with counted_work() if number % 2 else nullcontext(Counter()) as count:
+            for part in _sound(seconds=2.56, seed=number).split(1280, 1):
+                stream.step(part)
         sizes.append(held())
-    assert max(sizes[3:]) <= 1.1 * max(sizes[1:3])
+        work.append(count)
+    assert max(sizes[2:]) <= 1.1 * sizes[1]
+    assert work[1]["operations"] == work[3]["operations"] > 1000
+    assert work[3]["numbers"] == pytest.approx(work[1]["numbers"], rel=1e-3)
     assert len(stream.ids[0]) <= 16
 
 
