@@ -35,8 +35,8 @@ class DecodingOptions(_FilterOptions):
         window: the greatest number of frames that a frame is predicted from, where that is fewer than the model's own
             window: memory and time per frame stay constant however long the sequence. With rotary positions it is
             exact; the model's window slides. An LSTM, whose state has one size, has no window.
-        compile: compile the decoding step (``torch.compile``), with weights as they are then: CUDA graphs on a GPU,
-            frozen weights on a CPU. Worth its minute where much is sampled.
+        compile: compile the decoding step (``torch.compile``), on a GPU as a CUDA graph. Worth its minute where much is
+            sampled.
 
     Raises:
         InputError: a value out of range.

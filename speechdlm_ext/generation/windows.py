@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -14,22 +15,23 @@ from speechdlm_ext.errors import InputError
 
 # Sizes of the caches of compiled steps are multiples of this.
 CAPACITIES = 256
+# On a CPU a step of a few rows takes as long as reading its weights. Of products of so few rows inductor makes sums,
+# which read them faster than a matrix product does.
+FEW_ROWS = {"decompose_mm_pass": {"cpu_max_first_dimension_decomposition": 4}}
 
 
 def compiled_step(decoder: Any) -> Any:
-    """A decoder's forward pass compiled whole: once, and anew where its weights have changed.
+    """A decoder's forward pass compiled whole; each number of rows has a graph of its own, on a GPU a CUDA graph."""
+    if "_compiled_step" not in vars(decoder):
+        from torch._inductor import config
 
-    Each number of rows has a graph of its own. On a GPU the steps are CUDA graphs, on a CPU the weights are constants.
-    """
-    weights = [(tensor.data_ptr(), tensor._version) for tensor in decoder.parameters()]
-    made_of, step = vars(decoder).get("_compiled_step", (None, None))
-    if made_of != weights:
-        how: dict[str, Any] = {"options": {"freezing": True}}
+        how: dict[str, Any] = {"options": {"post_grad_fusion_options": FEW_ROWS}}
         if next(decoder.parameters()).is_cuda:
             how = {"mode": "reduce-overhead"}
-        step = torch.compile(decoder.forward, fullgraph=True, dynamic=False, **how)
-        vars(decoder)["_compiled_step"] = weights, step
-    return step
+        with config.patch(post_grad_fusion_options=FEW_ROWS):  # the pass reads its limits when it is first imported
+            import_module("torch._inductor.fx_passes.decompose_mem_bound_mm")
+        vars(decoder)["_compiled_step"] = torch.compile(decoder.forward, fullgraph=True, dynamic=False, **how)
+    return vars(decoder)["_compiled_step"]
 
 
 class ModelWindow:
