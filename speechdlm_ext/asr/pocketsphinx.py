@@ -55,6 +55,7 @@ class Pocketsphinx(Recogniser):
 
     def _decode(self, wave: NDArray[np.float32]) -> Transcript:
         samples = np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int16)
+        self._decoder.reinit_feat()  # or the means of the recordings before would be taken off this one's features
         self._decoder.start_utt()
         self._decoder.process_raw(samples.tobytes(), full_utt=True)
         self._decoder.end_utt()

@@ -151,6 +151,16 @@ def test_real_recognition(data: Path) -> None:
     assert all(one[1] < one[2] <= other[1] + 0.011 for one, other in pairwise(words))
 
 
+@pytest.mark.commands
+def test_pocketsphinx_does_not_depend_on_what_it_has_recognised_before(data: Path) -> None:
+    """Or the texts of a manifest's shards would not be those of one run."""
+    pytest.importorskip("pocketsphinx")
+    wave = read_audio(data / "speech" / "jfk" / "jfk.flac", 16000, channels=1)[0][0, :32000].numpy()
+    recogniser = build_recogniser("pocketsphinx")
+    first = recogniser.recognise(wave)
+    assert first.text and recogniser.recognise(wave) == first
+
+
 def test_a_grammar_is_all_that_is_recognised(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("pocketsphinx")
     grammar = tmp_path / "g.jsgf"
