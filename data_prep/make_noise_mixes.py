@@ -20,6 +20,10 @@ def get_parser() -> argparse.ArgumentParser:
         help="clean speech beside that of espeak-ng: JSON lines with audio_filepath and speaker",
     )  # fmt: skip
     parser.add_argument(
+        "--vad", default="", metavar="DETECTOR",
+        help="says where the recordings have speech, as silero (default: where they are loud)",
+    )  # fmt: skip
+    parser.add_argument(
         "--lowest-snr", type=float, default=0.0, help="dB of the speech over the noise; up to 40 (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=1, help="of everything that is sampled (default: %(default)s)")

@@ -93,7 +93,10 @@ def write_speech_checkpoint(model: SpeechModel, path: Path, overwrite: bool = Fa
     network = model.network
     family = {TEXT: "quartznet", LABEL: "matchboxnet", FRAMES: "marblenet"}[network.target]
     options = {"_name": family, "configuration": json.dumps(network.config), "width": 1.0, "dropout": None}
-    task = {"_name": "speech_recognition", "target": network.target, "sample_rate": network.sample_rate}
+    task: dict[str, Any] = {"_name": "speech_recognition", "target": network.target}
+    # fairseq-validate changes only the options of a checkpoint that it has.
+    of_commands = dict.fromkeys(("data", "vocabulary", "labels", "channel", "tensorboard_logdir"))
+    task |= {"sample_rate": network.sample_rate, "unknown_characters": "refuse", "seed": 1, **of_commands}
     criterion = {"_name": "speech_ctc" if network.target == TEXT else "speech_labels"}
     about = {STATE: {**describe(network.target, model.symbols, model.tokenizer), "config": network.config}}
     cfg = OmegaConf.create({"task": task, "model": options, "criterion": criterion})

@@ -4,15 +4,15 @@ import sys
 from typing import Any
 
 import torch
-from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from speechdlm_ext.data.dialogue_dataset import PromptDataset
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.fairseq_generator import FairseqGenerator
+from speechdlm_ext.tasks.plain_task import BaseTask
 
 
-class PromptedGenerationTask(FairseqTask):
+class PromptedGenerationTask(BaseTask):
     """A task whose models continue prompts; a subclass says what a prompt is.
 
     Attributes:
@@ -39,10 +39,6 @@ class PromptedGenerationTask(FairseqTask):
     def start_symbol(self) -> int:
         """What stands before the first unit."""
         raise NotImplementedError
-
-    def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """The loss of a batch; nothing where ``fairseq-validate`` has none left for this of several processes."""
-        return super().valid_step(sample, model, criterion) if sample else (0.0, 0, {})
 
     def build_dataset_for_inference(self, src_tokens: list[Tensor], src_lengths: Any, **kwargs: Any) -> PromptDataset:
         """A dataset of prompts ``(T, C)``."""

@@ -9,7 +9,7 @@ import torch
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.distributed.utils import get_global_rank
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II
 
 from speechdlm_ext.asr.ctc_decoding import BeamOptions, BeamSearch, greedy
@@ -29,6 +29,7 @@ from speechdlm_ext.data.symbol_dictionary import SymbolDictionary
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.conv_speech import FRAMES, LABEL, TARGETS, TEXT
 from speechdlm_ext.modules.conv_speech_files import STATE
+from speechdlm_ext.tasks.plain_task import BaseTask
 from speechdlm_ext.tasks.validation_log import ValidationLog
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class SpeechRecognitionConfig(FairseqDataclass):
 
 
 @register_task("speech_recognition", dataclass=SpeechRecognitionConfig)
-class SpeechRecognitionTask(FairseqTask):
+class SpeechRecognitionTask(BaseTask):
     """Speech recognition (``--target text``), commands (``label``) and voice activity (``label``, ``frame_labels``).
 
     Attributes:

@@ -7,12 +7,13 @@ from typing import Any, Optional
 
 from fairseq import utils
 from fairseq.dataclass import FairseqDataclass
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II
 
 from speechdlm_ext.data.unit_codec_dataset import UnitCodecDataset
 from speechdlm_ext.data.unit_codec_dictionary import UnitCodecDictionary
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.tasks.plain_task import BaseTask
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class UnitToCodecTaskConfig(FairseqDataclass):
 
 
 @register_task("unit_to_codec_task", dataclass=UnitToCodecTaskConfig)
-class UnitToCodecTask(FairseqTask):
+class UnitToCodecTask(BaseTask):
     """Units to codec tokens."""
 
     cfg: UnitToCodecTaskConfig

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,3 +39,16 @@ def test_rows_fit_their_files(data: Path, tmp_path: Path) -> None:
             assert len(row["label"].split()) == 100 and set(row["label"].split()) == {"0", "1"}
     with pytest.raises(InputError, match="--seconds"):
         make_mixes(tmp_path, MixOptions(seconds=0))
+
+
+@pytest.mark.commands
+def test_the_command_with_a_detector(data: Path, tmp_path: Path, run_loaded: Any, checkout: Path) -> None:
+    clean = tmp_path / "clean.json"
+    rows = [{"audio_filepath": str(data / "speech/ljspeech/LJ001-0002.flac"), "speaker": "lj"}]
+    clean.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["python", checkout / "data_prep/make_noise_mixes.py", tmp_path / "out", "--mixes", "1", "--valid-mixes"]
+    words += ["1", "--seconds", "1", "--recordings", clean, "--vad"]
+    run_loaded([*words, "energy"])
+    assert (tmp_path / "out" / "train.json").read_text().count("\n") == 1
+    refused = run_loaded([*words, "ears"], check=False)
+    assert refused.returncode == 2 and "--vad ears: no such detector" in refused.stderr.splitlines()[-1]

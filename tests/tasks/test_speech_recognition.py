@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from speechdlm_ext.errors import InputError
@@ -15,6 +16,7 @@ from speechdlm_ext.hub import CTCModel, SpeechClassifier
 from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.tasks.speech_recognition import SpeechRecognitionConfig, SpeechRecognitionTask
 from tests.helpers.arpa import write_arpa
+from tests.helpers.processes import Command
 from tests.helpers.tensorboard import texts_of
 
 pytestmark = pytest.mark.commands
@@ -138,6 +140,28 @@ def test_labels(data: Path, tmp_path: Path, run_loaded: Any, checkout: Path, tar
     assert "label → what was recognised: " in said
     found = SpeechClassifier.from_pretrained(tmp_path / "run").classify(str(tmp_path / "valid.jsonl"))
     assert len(found) == 2 and all(len(one.frames) == (50 if target == "frame_labels" else 0) for one in found)
+
+
+def test_validation_of_a_detector_is_the_same_on_two_processes(
+    data: Path, tmp_path: Path, run_loaded: Any, checkout: Path
+) -> None:
+    """Five rows: one process has a row less, so means of the processes' figures would be others."""
+    rng, rows = np.random.default_rng(1), ""
+    for count in (40, 31, 22, 47, 15):
+        labels = " ".join(str(int(value)) for value in rng.random(count) < 0.4)
+        audio, offset = str(data / "speech/ljspeech/LJ001-0002.flac"), round(float(rng.uniform(0, 0.9)), 2)
+        row = {"audio_filepath": audio, "offset": offset, "duration": 0.02 * count, "label": labels}
+        rows += json.dumps(row) + "\n"
+    (tmp_path / "valid.jsonl").write_text(rows)
+    run_loaded(
+        ["python", checkout / "scripts/convert_nemo.py", data / "reference/nemo/frame_vad.nemo", tmp_path / "m.pt"]
+    )
+    words = ["fairseq-validate", tmp_path, "--user-dir", checkout / "speechdlm_ext", "--path", tmp_path / "m.pt"]
+    words += ["--target", "frame_labels", "--labels", "0,1", *TASK, "--log-format", "json", "--batch-size", "1"]
+    two, one = Command(words, tmp_path / "two", ranks=2), Command(words, tmp_path / "one")
+    apart, together = (logged(command.wait(), "valid") for command in (two, one))
+    for name in ("loss", "accuracy", "precision", "recall", "f1", "auroc"):
+        assert 0 < float(together[f"valid_{name}"]) == float(apart[f"valid_{name}"]), name
 
 
 @pytest.mark.parametrize(
