@@ -18,6 +18,7 @@ from speechdlm_ext.asr.speech_model import SpeechModel, load_speech_model
 from speechdlm_ext.criterions.speech_criterion import IGNORED, CTCCriterion, LabelCriterion, frames_labels
 from speechdlm_ext.data.symbol_dictionary import SymbolDictionary
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.audio import read_audio
 from speechdlm_ext.neural_types import LossType
 from speechdlm_ext.tasks.validation_log import ValidationLog
 
@@ -64,8 +65,6 @@ def test_ctc_is_nemos(shared: Path, name: str) -> None:
 
 def test_ctc_of_one_clip(data: Path) -> None:
     """A tracked counterpart: the loss of one clip, and texts that no alignment fits."""
-    from speechdlm_ext.io.audio import read_audio
-
     folder = data / "reference/nemo"
     wanted = json.loads((folder / "ctc_char.json").read_text())
     targets = torch.from_numpy(np.load(folder / "ctc_char.npz")["targets"])
@@ -83,6 +82,33 @@ def test_ctc_of_one_clip(data: Path) -> None:
     assert float(loss) == 0 and logs["impossible"] == 1
     loss, _, _ = CTCCriterion(task_of(model), "mean_batch", True)(model.network, sample)
     assert float(loss) == float("inf")
+
+
+def test_reductions_are_means_over_utterances_or_symbols(data: Path) -> None:
+    """From the loss of each of two rows, one of which NeMo computed; the texts differ in length."""
+    folder = data / "reference/nemo"
+    targets = torch.from_numpy(np.load(folder / "ctc_char.npz")["targets"])
+    model = load_speech_model(folder / "ctc_char.nemo")
+    wave = read_audio(data / "speech/ljspeech/LJ001-0002.flac")[0].repeat(2, 1)
+    samples, sizes = [wave.shape[1]] * 2, [len(targets), 5]
+    sample = {
+        "net_input": {"wave": wave, "lengths": torch.tensor(samples)}, "samples": samples, "nsentences": 2,
+        "target": torch.stack((targets, targets)), "target_lengths": sizes, "id": torch.arange(2),
+    }  # fmt: skip
+    scores, frames = model.network(**sample["net_input"])
+    first = json.loads((folder / "ctc_char.json").read_text())["loss"]
+    blank = scores.shape[2] - 1
+    second = float(
+        F.ctc_loss(scores[1:].transpose(0, 1), targets[None, :5], frames[1:], torch.tensor([5]), blank, "sum")
+    )
+    wanted = {
+        "sum": first + second, "mean_batch": (first + second) / 2, "mean_volume": (first + second) / sum(sizes),
+        "mean": (first / sizes[0] + second / sizes[1]) / 2,
+    }  # fmt: skip
+    for reduction, value in wanted.items():
+        loss, size, logs = CTCCriterion(task_of(model), reduction, False)(model.network, sample)
+        assert float(loss) / size == pytest.approx(value, rel=1e-5), reduction
+        assert float(logs["nll_loss"]) == pytest.approx(first + second, rel=1e-5) and logs["ntokens"] == sum(sizes)
 
 
 def test_labels_of_another_rate(shared: Path) -> None:
