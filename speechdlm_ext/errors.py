@@ -104,8 +104,8 @@ class Stopped(KeyboardInterrupt):
 
 
 def _stop(number: int, frame: object) -> NoReturn:
-    for other in _STOPPING:
-        signal.signal(other, signal.SIG_IGN)  # once is enough: the end must not be disturbed
+    for other in _STOPPING:  # once is enough: the end must not be disturbed. SIG_IGN would report one that is pending
+        signal.signal(other, lambda number, frame: None)
     raise Stopped(number)
 
 

@@ -13,8 +13,8 @@ run() {
     local step again="" status=0
     srun "$@" &
     step=$!
-    trap 'again=1; kill -USR1 $step' USR1
-    trap 'kill -USR1 $step' TERM
+    trap 'again=1; kill -USR1 $step 2>/dev/null' USR1
+    trap 'kill -USR1 $step 2>/dev/null' TERM
     while kill -0 "$step" 2>/dev/null; do
         status=0
         wait "$step" || status=$?

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from speechdlm_ext.asr.text_rows import has_text, text_base
 from speechdlm_ext.asr.transcription import BatchSize, Transcribed, transcribe_rows
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.locking import exclusive
-from speechdlm_ext.io.manifest import errors_path, iter_jsonl, row_at, write_jsonl
+from speechdlm_ext.io.manifest import NumbersOnDisk, errors_path, iter_jsonl, row_at, write_jsonl
 from speechdlm_ext.io.recordings import (
     PART_FIELDS,
     checked_lines,
@@ -150,10 +149,10 @@ def transcribe_manifest(
 
 
 class _Plan:
-    """What there is to do: byte offsets of rows, and a digest of all; of a manifest of a million rows 8 MB."""
+    """What there is to do: where its rows begin, and a digest of all rows."""
 
     def __init__(self, manifest: str | os.PathLike[str], shard: Shard | None, known: Mapping[str, Any]) -> None:
-        self.offsets = array("q")
+        self.offsets = NumbersOnDisk()
         self.rows = self.had_text = 0
         self.seconds = 0.0
         digest = hashlib.sha256()
@@ -186,7 +185,7 @@ def _audio_detector(spec: str) -> Detector:
 
 def _transcribed(
     manifest: str | os.PathLike[str],
-    offsets: array[int],
+    offsets: NumbersOnDisk,
     recogniser: Any,
     batch: BatchSize,
     detector: Any,
@@ -195,7 +194,8 @@ def _transcribed(
     folder = os.path.dirname(os.path.abspath(manifest))
     with open(manifest, "rb") as file:
         for first in range(0, len(offsets), _ROWS_AT_ONCE):
-            rows = [with_absolute_paths(row_at(file, at), folder) for at in offsets[first : first + _ROWS_AT_ONCE]]
+            places = range(first, min(first + _ROWS_AT_ONCE, len(offsets)))
+            rows = [with_absolute_paths(row_at(file, offsets[place]), folder) for place in places]
             if batch.seconds:
                 rows.sort(key=recording_seconds, reverse=True)
             with closing(transcribe_rows(rows, recogniser, batch, detector, workers)) as found:

@@ -7,13 +7,19 @@ import csv
 import json
 import os
 import sqlite3
+import sys
+import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, overload
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, overload
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _TEXTS = ("audio_filepath", "id", "text")  # columns of a table that are no numbers, whatever they look like
 
@@ -79,10 +85,60 @@ def read_table(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         raise InputError(f"{path}: no such file") from None
 
 
+class NumbersOnDisk:
+    """Whole numbers of 64 bits, appended and read by their place; memory holds none of many millions."""
+
+    _AT_ONCE = 1 << 16
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the object
+        self._last = array("q")
+        self._written = 0
+
+    def append(self, number: int) -> None:
+        """Add one."""
+        self._last.append(number)
+        if len(self._last) == self._AT_ONCE:
+            self._file.write(self._last.tobytes())
+            self._written += self._AT_ONCE
+            self._last = array("q")
+
+    def __len__(self) -> int:
+        return self._written + len(self._last)
+
+    def __getitem__(self, place: int) -> int:
+        """The number at a place from 0 on."""
+        if place >= self._written:
+            return self._last[place - self._written]
+        return int.from_bytes(os.pread(self._file.fileno(), 8, 8 * place), sys.byteorder, signed=True)
+
+    def repeated(self) -> set[int]:
+        """Those that are there twice or more, found among as many at a time as are kept in memory."""
+        import numpy as np
+
+        found: set[int] = set()
+        parts = 1 + len(self) // (4 * self._AT_ONCE)
+        for part in range(parts):
+            chosen = [block[block % parts == part] for block in self._blocks()]
+            values = np.sort(np.concatenate(chosen))
+            found.update(values[1:][values[1:] == values[:-1]].tolist())
+        return found
+
+    def _blocks(self) -> Iterator[NDArray[np.int64]]:
+        import numpy as np
+
+        for first in range(0, self._written, self._AT_ONCE):
+            yield np.frombuffer(os.pread(self._file.fileno(), 8 * self._AT_ONCE, 8 * first), np.int64)
+        yield np.array(self._last, np.int64)
+
+    def __del__(self) -> None:
+        self._file.close()
+
+
 class JsonlRows(Sequence[dict[str, Any]]):
     """The rows of a file of JSON lines, read again whenever they are asked for.
 
-    Memory holds the byte where each begins, 8 MB for a million. A slice is such a sequence, too.
+    Memory holds none of them: the byte where each begins is in a temporary file. A slice is such a sequence, too.
 
     Args:
         path: the file, which must stay as it is.
@@ -90,7 +146,9 @@ class JsonlRows(Sequence[dict[str, Any]]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
-        self._offsets = array("q", self._scan())
+        self._offsets = NumbersOnDisk()
+        for offset in self._scan():
+            self._offsets.append(offset)
         self._range = range(len(self._offsets))
         self._file = open(path, "rb")  # noqa: SIM115 - closed with the object
 

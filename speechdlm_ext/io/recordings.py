@@ -7,13 +7,12 @@ import math
 import os
 import re
 import sys
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import AudioInfo, audio_info, read_arrays, resampled_length, without_dc
-from speechdlm_ext.io.manifest import JsonlRows, Line, iter_jsonl
+from speechdlm_ext.io.manifest import JsonlRows, Line, NumbersOnDisk, iter_jsonl
 from speechdlm_ext.io.naming import NameTable, name_of
 
 if TYPE_CHECKING:
@@ -33,9 +32,9 @@ class Manifest(JsonlRows):
     def __init__(self, path: str | os.PathLike[str], excerpts: bool = True) -> None:
         self._folder = os.path.dirname(os.path.abspath(path))
         self._excerpts = excerpts
-        self._hashes = array("q")  # of names
+        self._hashes = NumbersOnDisk()  # of names
         super().__init__(path)
-        self._names = self._told_apart() if _repeated(self._hashes) else None
+        self._names = self._told_apart() if self._hashes.repeated() else None
         del self._hashes
 
     def _scan(self) -> Iterator[int]:
@@ -92,7 +91,7 @@ def checked_lines(path: str | os.PathLike[str], excerpts: bool = True) -> Iterat
         InputError: as :func:`read_manifest`, when the row in question is reached; at the end where two are the same.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    seen = array("q")  # numbers in place of names, of which a million takes 8 MB
+    seen = NumbersOnDisk()  # in place of names
     relative = number = 0
     for number, offset, row in iter_jsonl(path):
         audio = row.get("audio_filepath")
@@ -124,14 +123,14 @@ def checked_lines(path: str | os.PathLike[str], excerpts: bool = True) -> Iterat
         print(f"note: {path}: {relative} relative paths are taken from {folder}", file=sys.stderr)
 
 
-def _refuse_doubled(seen: array[int], path: str | os.PathLike[str]) -> None:
+def _refuse_doubled(seen: NumbersOnDisk, path: str | os.PathLike[str]) -> None:
     """Raise an InputError where two rows have one id, or are the same part of one recording.
 
     Args:
         seen: the hash of each row's key.
         path: the manifest.
     """
-    doubled = _repeated(seen)
+    doubled = seen.repeated()
     first: dict[str, int] = {}
     for line in iter_jsonl(path) if doubled else ():
         row = with_absolute_paths(line.row, os.path.dirname(os.path.abspath(path)))
@@ -141,15 +140,6 @@ def _refuse_doubled(seen: array[int], path: str | os.PathLike[str]) -> None:
             raise InputError(f"{path}, line {line.number}: {what} is that of line {first[key]}, too")
         if hash(key) in doubled:
             first[key] = line.number
-
-
-def _repeated(hashes: array[int]) -> set[int]:
-    """Those that are there twice; sorts them."""
-    import numpy as np
-
-    values = np.asarray(hashes)
-    values.sort()  # in place: a copy for a million lines would be another 8 MB
-    return set(values[1:][values[1:] == values[:-1]].tolist())
 
 
 def with_absolute_paths(row: Mapping[str, Any], folder: str) -> dict[str, Any]:
