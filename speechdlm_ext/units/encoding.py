@@ -18,7 +18,7 @@ from speechdlm_ext.encoders.base import Encoder
 from speechdlm_ext.encoders.batches import FeaturePart, explain, feature_parts
 from speechdlm_ext.encoders.pretrained import default_batch_seconds
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.io.manifest import errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.io.manifest import JsonlRows, errors_path, read_jsonl, write_jsonl
 from speechdlm_ext.io.read_ahead import ahead
 from speechdlm_ext.io.recordings import audio_paths, recording_seconds, recording_stamp, stamp
 from speechdlm_ext.io.resume_log import ResumeLog
@@ -187,7 +187,7 @@ def encode_recordings(
     workers: int = 2,
     settings: Mapping[str, Any] | None = None,
     may_be_empty: bool = False,
-) -> list[dict[str, Any]]:
+) -> Sequence[dict[str, Any]]:
     """Encode every recording of a manifest into one unit file.
 
     Results are kept in ``OUTPUT.partial`` as they come; the unit file appears when all are there, in the order of the
@@ -209,7 +209,7 @@ def encode_recordings(
         may_be_empty: write a file without rows where no recording could be encoded, as for one shard of several.
 
     Returns:
-        The rows of the unit file.
+        The rows of the unit file, which are read from it when they are asked for.
 
     Raises:
         InputError: the unit file is there and is another one, another run is at work on it, or no recording could be
@@ -246,15 +246,14 @@ def encode_recordings(
                     say(f"skipped: {result.error}")
                 else:
                     journal.add(name, {"source": sources[name], "row": unit_row(result, facts)})
-        results = [journal.entries[row["id"]]["row"] for row in rows if row["id"] not in failed]
         _write_errors(output, [row for row in rows if row["id"] in failed], failed)
-        if not results and not may_be_empty:
+        if len(failed) == len(rows) and not may_be_empty:
             raise InputError(
                 f"none of {len(rows)} recordings could be encoded; the first: {next(iter(failed.values()))}"
             )
-        write_unit_file(output, results)
+        write_unit_file(output, (journal.entries[row["id"]]["row"] for row in rows if row["id"] not in failed))
         journal.remove()
-    return results
+    return JsonlRows(output)
 
 
 def unit_facts(codebook: Codebook, quantizer: DPDPQuantizer | None = None) -> dict[str, Any]:
@@ -291,9 +290,9 @@ def _existing(
     deduplicate: bool,
     output: Path,
     say: Callable[[str], object],
-) -> list[dict[str, Any]]:
+) -> Sequence[dict[str, Any]]:
     """The rows of a unit file that exists already, if it is what encoding would give."""
-    results = read_jsonl(output)
+    results = JsonlRows(output)
     if any(result.get("codebook") != facts["codebook"] for result in results):
         raise InputError(f"{output} exists already, made with another codebook: pass --overwrite to replace it")
     for name in ("duration_penalty", "num_neighbors", "dtype"):
