@@ -11,7 +11,7 @@ from speechdlm_ext.commands.presets import add_preset_options, parse_with_preset
 from speechdlm_ext.commands.units import add_unit_options, add_worker_option, load_pipeline
 from speechdlm_ext.commands.vocoder import add_vocoder_options, vocoder_from
 from speechdlm_ext.errors import run_command
-from speechdlm_ext.io.sharding import add_shard_option, find_shard
+from speechdlm_ext.io.sharding import add_shard_option, check_division, find_shard, leave_division
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -56,10 +56,12 @@ def main() -> None:
     from tqdm import tqdm
 
     from speechdlm_ext.io.progress import follow
-    from speechdlm_ext.io.recordings import read_manifest
+    from speechdlm_ext.io.recordings import digest_recordings, read_manifest
     from speechdlm_ext.vocoders.resynthesize import resynthesize
 
     rows = read_manifest(options.manifest)
+    division = options.output / options.dataset / ".recordings"
+    check_division(division, shard, digest_recordings(rows), options.manifest, options.overwrite, joined=False)
     pipeline = load_pipeline(options)
     vocoder = vocoder_from(options, pipeline.codebook, lambda: pipeline)
     made = resynthesize(
@@ -77,6 +79,7 @@ def main() -> None:
         progress=lambda items, seconds: follow(items, seconds, "resynthesis", tqdm.write),
         say=tqdm.write,
     )
+    leave_division(division, shard)
     skipped = f", {len(made.skipped)} skipped" if made.skipped else ""
     print(f"{len(made.paths)} wav files{skipped}, {made.seconds / 3600:.3f} h made now: "
           f"{options.output / options.dataset}")  # fmt: skip

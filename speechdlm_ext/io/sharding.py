@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
@@ -119,7 +119,12 @@ def _of_slurm(option: str, environment: Mapping[str, str]) -> Shard:
 
 
 def check_division(
-    output: str | os.PathLike[str], shard: Shard | None, items: str, source: object, overwrite: bool = False
+    output: str | os.PathLike[str],
+    shard: Shard | None,
+    items: str,
+    source: object,
+    overwrite: bool = False,
+    joined: bool = True,
 ) -> None:
     """See that all shards of an output are of one list of items: the first one notes it in ``<output>.shards``.
 
@@ -129,6 +134,7 @@ def check_division(
         items: a digest of the list.
         source: where the list is, for the message.
         overwrite: let the list be another one from now on.
+        joined: whether shards write files that are joined afterwards; where they do not, see :func:`leave_division`.
 
     Raises:
         InputError: another shard was of another list.
@@ -137,20 +143,42 @@ def check_division(
         return
     note, own = Path(f"{os.fspath(output)}.shards"), {"shards": shard.count, "items": items}
     with exclusive(note, wait=60):
-        try:
-            known = json.loads(note.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            known = own
+        known = _division(note) or own
+        done = known.pop("done", [])
         if known != own and not overwrite:
             changed = (
                 "lists other recordings than" if known.get("shards") == shard.count else "is divided otherwise than"
             )
             raise InputError(
                 f"{source} {changed} when the first of the shards of {output} was begun (--shard {shard}): give it "
-                f"back its old content, or pass --overwrite to all shards, or remove {note} and {output}.shard-*"
+                f"back its old content, or pass --overwrite to all shards, or remove {note}"
+                + (f" and {output}.shard-*" if joined else "")
             )
         with atomic_write(note) as file:
-            json.dump(own, file)
+            json.dump({**own, "done": done} if done and known == own else own, file)
+
+
+def leave_division(output: str | os.PathLike[str], shard: Shard | None) -> None:
+    """Note that a shard is done, of an output whose shards are not joined; after the last one the list may change."""
+    if shard is None:
+        return
+    note = Path(f"{os.fspath(output)}.shards")
+    with exclusive(note, wait=60):
+        known = _division(note)
+        done = sorted({*known.get("done", []), shard.index})
+        if len(done) == shard.count:
+            note.unlink(missing_ok=True)
+        elif known:
+            with atomic_write(note) as file:
+                json.dump({**known, "done": done}, file)
+
+
+def _division(note: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(note.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def shard_of(path: str | os.PathLike[str]) -> tuple[Path, Shard] | None:

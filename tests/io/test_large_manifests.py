@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from speechdlm_ext.encoders.base import build_encoder
+from speechdlm_ext.io.manifest import NumbersOnDisk
 from speechdlm_ext.io.recordings import read_manifest, recording_blocks
 from speechdlm_ext.io.scan import make_manifest
 from tests.helpers.sphere import conversation
@@ -37,6 +38,16 @@ def test_memory(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "m.jsonl"], capture_output=True, check=True)
         peaks.append(int(done.stdout))
     assert peaks[1] < peaks[0] + 20, peaks  # MB; the rows themselves are some 40
+
+
+def test_numbers_on_disk() -> None:
+    numbers, values = NumbersOnDisk(), np.random.default_rng(1).permutation(600_000) - 300_000
+    values[[5, 599_999]] = values[300_000], values[70_000]  # far apart, and as negative as hashes can be
+    for value in values.tolist():
+        numbers.append(value)
+    places = [0, 65_535, 65_536, 589_823, 589_824, 599_999]
+    assert len(numbers) == 600_000 and [numbers[place] for place in places] == values[places].tolist()
+    assert numbers.repeated() == {values[5], values[599_999]} and NumbersOnDisk().repeated() == set()
 
 
 def test_slices_and_order(tmp_path: Path) -> None:
