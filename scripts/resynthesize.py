@@ -81,7 +81,7 @@ def main() -> None:
     )
     leave_division(division, shard)
     skipped = f", {len(made.skipped)} skipped" if made.skipped else ""
-    print(f"{len(made.paths)} wav files{skipped}, {made.seconds / 3600:.3f} h made now: "
+    print(f"{len(made.paths) * options.samples} wav files{skipped}, {made.seconds / 3600:.3f} h made now: "
           f"{options.output / options.dataset}")  # fmt: skip
     if options.html:
         from speechdlm_ext.io.recordings import audio_paths

@@ -143,8 +143,8 @@ def resynthesize(
                 if predict_durations and not isinstance(vocoder, UtteranceVocoder):
                     units = [predict_frames(channel, vocoder) for channel in units]
                 for sample, path in enumerate(files[name]):
-                    number = numbers[name], sample
-                    yield result, path, Utterance(name, number, units, not predict_durations, result.row)
+                    number, called = (numbers[name], sample), name if samples == 1 else f"{name}-s{sample + 1}"
+                    yield result, path, Utterance(called, number, units, not predict_durations, result.row)
 
         with closing(encoded), SoundWriter(journal, vocoder.sample_rate, say) as writer:
             for (result, path, _), sound in make_sounds(vocoder, sampled(), lambda item: item[2], say):

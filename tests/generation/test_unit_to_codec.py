@@ -170,3 +170,21 @@ def test_an_empty_prompt_has_an_empty_answer(small: UnitToCodec) -> None:
 
     empty, beside = run([CodecPrompt([]), CodecPrompt(units)])
     assert empty.ids == [] and empty.finished and [beside] == run([CodecPrompt(units)])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("published", [False, True])
+def test_units_of_known_durations_get_so_many_codec_tokens_whatever_the_model_prefers(published: bool) -> None:
+    model: UnitToCodec = acoustic_model(12, std=0.3).model
+    end = model.dictionary.token_to_id["EOP"]
+    units = model.dictionary.unit_ids(["u3", "u8", "u1"])
+
+    def lengths(bias: float) -> list[list[int]]:
+        model.decoder.output.bias[end] = bias
+        prompts = [CodecPrompt(units, counts=[4, 0, 15]), CodecPrompt(units, counts=[1, 2, 1]), CodecPrompt(units)]
+        options = CodecOptions(max_codec_tokens_per_phone=2, top_p=0.0, published_limits=published)
+        found = generate_codec(model.decoder, model.dictionary, prompts, options, [lambda n: np.zeros(n)] * 3)
+        return [[len(codec) for codec in row.codec_per_unit] for row in found]
+
+    assert lengths(1e4) == [[4, 0, 15], [1, 2, 1], [0, 0, 0]]  # it would end each unit at once
+    assert lengths(-1e4)[:2] == [[4, 0, 15], [1, 2, 1]]  # it would never end one

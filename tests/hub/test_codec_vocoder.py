@@ -211,8 +211,10 @@ def test_the_commands_with_files_at_hand(
     chain = ["--preset", "dpslm", "--k", str(UNITS), "--lmbda", "20", "--codebook", tmp_path / "codebook.safetensors",
              "--acoustic", models / "acoustic.pt", "--codec-checkpoint", models / "codec.ckpt"]  # fmt: skip
     command = ["python", checkout / "scripts/resynthesize.py", tmp_path / "m.jsonl", "d", *chain, "--output", tmp_path]
-    done = run_loaded([*command, "--voice", rows[1]["audio_filepath"], "--max-tokens", "15"])
-    assert "1 wav files" in done.stdout and "row a: ended early, at --max-tokens 15" in done.stdout + done.stderr
+    done = run_loaded([*command, "--voice", rows[1]["audio_filepath"], "--max-tokens", "15", "--samples", "2"])
+    assert "2 wav files" in done.stdout
+    for sample in (1, 2):
+        assert f"row a-s{sample}: ended early, at --max-tokens 15" in done.stdout + done.stderr
     write_unit_file(tmp_path / "u.jsonl", [{"audio": "x", "unitA": "1 2 13", "deduplicated": True}])
     command = ["python", checkout / "scripts/synthesize.py", tmp_path / "u.jsonl", tmp_path / "s", *chain]
     done = run_loaded(command, check=False)
