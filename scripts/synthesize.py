@@ -11,7 +11,7 @@ from speechdlm_ext.commands.page import add_page_options, check_page_options, sp
 from speechdlm_ext.commands.presets import add_preset_options, parse_with_preset
 from speechdlm_ext.commands.units import add_unit_options, load_pipeline
 from speechdlm_ext.commands.vocoder import add_vocoder_options, vocoder_from
-from speechdlm_ext.errors import run_command
+from speechdlm_ext.errors import InputError, run_command
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -53,6 +53,8 @@ def main() -> None:
     # A preset's codebook is for --voice alone.
     codebook = load_codebook(options.codebook) if options.codebook and not options.preset else None
     vocoder = vocoder_from(options, codebook, lambda: load_pipeline(options))
+    if options.k not in (None, vocoder.num_units):
+        raise InputError(f"--k {options.k}: the vocoder is of {vocoder.num_units} units; take the one of these units")
     paths = synthesize_rows(
         rows,
         vocoder,

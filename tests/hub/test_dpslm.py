@@ -118,3 +118,16 @@ def test_entries_take_files_at_hand_and_refuse_others(
         from speechdlm_ext.hub.codec_vocoder import CodecVocoder
 
         CodecVocoder(acoustic, load("small_600_24k_4096", checkpoint=tmp_path / "other.ckpt")[0], CodecOptions())
+
+
+def test_an_acoustic_model_of_another_codebook_is_refused(
+    chain: dict[str, Path], checkout: Path, tmp_path: Path, here: Any
+) -> None:
+    (tmp_path / "units.jsonl").write_text('{"audio": "a", "unitA": "1 2 3", "deduplicated": true}\n')
+    command = ["scripts/synthesize.py", tmp_path / "units.jsonl", tmp_path / "out", "--preset", "dpslm", "--k", "100"]
+    status, _, error = here(*command, "--acoustic", chain["acoustic"], "--codec-checkpoint", chain["codec"])
+    assert (
+        status == 2
+        and error == "synthesize.py: error: --k 100: the vocoder is of 500 units; take the one of these units\n"
+    )
+    assert not (tmp_path / "out").exists()
