@@ -106,10 +106,10 @@ def safe_id(text: str) -> str:
 
 def name_of(path: str) -> str:
     """The name of a file that no other one has to be told apart from."""
-    return safe_id(_stem(path))
+    return safe_id(stem_of(path))
 
 
-def _stem(path: str) -> str:
+def stem_of(path: str) -> str:
     """As :attr:`PurePath.stem`, which takes several times as long."""
     name = path[path.rfind("/") + 1 :]
     dot = name.rfind(".")

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.naming import stem_of
 from speechdlm_ext.io.recordings import audio_paths
 
 
@@ -30,24 +31,26 @@ def mirror_paths(rows: Sequence[Mapping[str, Any]], dataset: str, output: str | 
     """
     if not dataset or dataset in (".", "..") or PurePath(dataset).name != dataset:
         raise InputError(f"dataset {dataset!r}: the name of a folder is expected, without a slash")
-    sources = [PurePath(os.path.abspath(audio_paths(row)[0])) for row in rows]
-    if all(dataset in source.parts[:-1] for source in sources):
-        parents = [PurePath(*source.parts[source.parts.index(dataset) + 1 : -1]) for source in sources]
+    sources = [os.path.split(os.path.abspath(audio_paths(row)[0])) for row in rows]
+    folders = dict.fromkeys(folder for folder, _ in sources)  # few, of many files
+    if all(dataset in folder.split(os.sep) for folder in folders):
+        parts = {folder: folder.split(os.sep) for folder in folders}
+        parents = {folder: os.sep.join(part[part.index(dataset) + 1 :]) for folder, part in parts.items()}
     else:
-        common = os.path.commonpath([source.parent for source in sources])
-        parents = [source.parent.relative_to(common) for source in sources]
+        common = os.path.commonpath(list(folders))
+        parents = {folder: os.path.relpath(folder, common) for folder in folders}
     names = [
-        source.name if len(audio_paths(row)) == 1 and row.get("offset") is None else row["id"]
-        for row, source in zip(rows, sources, strict=True)
+        os.path.join(parents[folder], name if len(audio_paths(row)) == 1 and row.get("offset") is None else row["id"])
+        for row, (folder, name) in zip(rows, sources, strict=True)
     ]
-    stems = [parent / PurePath(name).stem for parent, name in zip(parents, names, strict=True)]
-    often = Counter(str(stem).casefold() for stem in stems)
+    stems = [os.path.join(os.path.dirname(name), stem_of(name)) for name in names]
+    often = Counter(map(str.casefold, stems))
     made: dict[str, Path] = {}
     taken: dict[str, str] = {}
-    for row, parent, name, stem in zip(rows, parents, names, stems, strict=True):
-        kept = parent / name if often[str(stem).casefold()] > 1 else stem
-        path = Path(output, dataset, kept.parent, kept.name + ".wav")
-        other = taken.setdefault(str(path).casefold(), row["id"])
+    for row, name, stem in zip(rows, names, stems, strict=True):
+        kept = name if often[stem.casefold()] > 1 else stem
+        path = Path(output, dataset, kept + ".wav")
+        other = taken.setdefault(kept.casefold(), row["id"])
         if other != row["id"]:
             raise InputError(f"recordings {other} and {row['id']} would both become {path}: make manifests of each")
         made[row["id"]] = path

@@ -194,9 +194,18 @@ def _missing(
 
 def _keep_recordings(rows: Iterable[Mapping[str, Any]], paths: Iterable[Path]) -> None:
     """Raise an InputError where the sound of a recording would take the place of a recording, its own or another."""
-    recordings = {os.path.realpath(path): path for row in rows for path in audio_paths(row)}
+    folders: dict[str, str] = {}
+
+    def real(path: str | Path) -> str:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        found = os.path.join(folders[folder], name)
+        return os.path.realpath(found) if os.path.islink(found) else found
+
+    recordings = {real(path): path for row in rows for path in audio_paths(row)}
     for path in paths:
-        taken = recordings.get(os.path.realpath(path))
+        taken = recordings.get(real(path))
         if taken is not None:
             raise InputError(f"{path}: output would overwrite the recording {taken}: choose another --output")
 
