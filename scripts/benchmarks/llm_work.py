@@ -96,7 +96,13 @@ def _batch(settings: dict[str, Any], model: Any) -> dict[str, Any]:
         ids[:, 5] = model.audio_locator_tag_id
         mask = torch.zeros(rows, 40, dtype=torch.bool)
         mask[:, 20:] = True
-        return {"audios": wave, "audio_lens": lengths, "input_ids": ids, "loss_mask": mask}
+        batch = {"audios": wave, "audio_lens": lengths, "input_ids": ids, "loss_mask": mask}
+        if settings["side"] == "ours":  # in fairseq-train the collater lays out positions, in another process
+            from speechdlm_ext.data.splicing import splice
+
+            frames, pad = model.perception.output_frames(lengths), model.tokenizer.pad_id
+            batch["layout"] = splice(ids, frames, mask, model.audio_locator_tag_id, pad)
+        return batch
     samples, frames = round(seconds * TARGET_RATE), round(seconds / FRAME)
     tokens = torch.randint(10, 200, (rows, frames))
     return {

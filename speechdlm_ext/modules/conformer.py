@@ -180,11 +180,10 @@ class Subsampling(nn.Module):
         """(B, T, F) and valid frames (B,) to (B, T', D) and theirs."""
         x = x.unsqueeze(1)
         for layer in self.conv:
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d) and layer.stride[0] == 2:  # the others stay within a frame
                 x = x.masked_fill(~frame_mask(lengths, x.size(2))[:, None, :, None], 0.0)
-                if layer.stride[0] == 2:
-                    x = F.pad(x, self.pads + self.pads)
-                    lengths = self.valid(lengths)
+                x = F.pad(x, self.pads + self.pads)
+                lengths = self.valid(lengths)
             x = layer(x)
         x = x.masked_fill(~frame_mask(lengths, x.size(2))[:, None, :, None], 0.0)
         return self.out(x.transpose(1, 2).flatten(2)), lengths

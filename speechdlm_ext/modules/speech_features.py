@@ -73,8 +73,8 @@ class SpeechFeatures(nn.Module):
             center=False,
             return_complex=True,
         )
-        parts: Tensor = torch.view_as_real(spectrum)
-        return parts.square().sum(-1).float()
+        power = spectrum.real.square() + spectrum.imag.square()  # a sum over an axis of two takes ten times as long
+        return power.float()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SpeechFeatures:
         """Move, but do not round: bands computed with half-precision filters are others."""

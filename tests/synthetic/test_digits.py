@@ -80,3 +80,21 @@ def test_one_voice_speaks_all_strings_at_one_level(tmp_path: Path) -> None:
         assert 10 * np.log10(np.mean(wave[first:last] ** 2)) == pytest.approx(-23, abs=0.5)
         quiet = 10 * np.log10(np.mean(wave[first - 1200 : first] ** 2))
         assert -63 < quiet < -57
+
+
+def test_sentences_of_training_are_others_than_those_held_out(tmp_path: Path) -> None:
+    make_digits(tmp_path, DigitOptions(24, 4, sentences=0.5, sample_rate=8000))
+
+    def read(name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+
+    train, held_out = read("train.json"), read("sentences.json")
+    sentences = [row for row in train if not set(row["text"].split()) <= set(WORDS)]
+    assert 4 < len(sentences) < 20 and len(held_out) == len(read("valid.json")) == 4
+    assert not {row["text"] for row in sentences} & {row["text"] for row in held_out}
+    assert not {row["speaker"] for row in train} & {row["speaker"] for row in held_out}
+    assert all(row["text"] == row["text"].lower() and len(row["text"].split()) > 4 for row in sentences + held_out)
+    labelled = {row["audio_filepath"] for row in read("labels/train.json")}
+    assert labelled == {row["audio_filepath"] for row in train} - {row["audio_filepath"] for row in sentences}
+    with pytest.raises(InputError, match="0 to 1"):
+        make_digits(tmp_path, DigitOptions(sentences=1.5))
