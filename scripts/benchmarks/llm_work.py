@@ -96,7 +96,7 @@ def _batch(settings: dict[str, Any], model: Any) -> dict[str, Any]:
         ids[:, 5] = model.audio_locator_tag_id
         mask = torch.zeros(rows, 40, dtype=torch.bool)
         mask[:, 20:] = True
-        batch = {"audios": wave, "audio_lens": lengths, "input_ids": ids, "loss_mask": mask}
+        batch: dict[str, Any] = {"audios": wave, "audio_lens": lengths, "input_ids": ids, "loss_mask": mask}
         if settings["side"] == "ours":  # in fairseq-train the collater lays out positions, in another process
             from speechdlm_ext.data.splicing import splice
 
