@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ Item = TypeVar("Item")
 
 _BLOCKS_AHEAD = 4  # of each recording
 _PATIENCE = 0.2  # seconds between two looks at whether anybody still waits
+_LONGEST_END = 5.0  # seconds to wait at the end for what is being read
 
 
 class Reading:
@@ -107,8 +109,9 @@ def read_ahead(rows: Sequence[Mapping[str, Any]], sample_rate: int, workers: int
             pass
         for _ in threads:
             waiting.put(None)
-        for thread in threads:  # what they have in hand must not outlive the interpreter
-            thread.join()
+        end = time.monotonic() + _LONGEST_END
+        for thread in threads:  # what they decode must not outlive the interpreter; what hangs must not hold it up
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def target_rate(row: Mapping[str, Any], sample_rate: int) -> int:
