@@ -43,6 +43,11 @@ def get_parser() -> argparse.ArgumentParser:
         "--voice", default="", metavar="NAME",
         help="of espeak-ng, en-us for instance: one speaker for all strings, without noise (default: many)",
     )  # fmt: skip
+    parser.add_argument(
+        "--espeak-only",
+        action="store_true",
+        help="no other synthetic speakers, so that what is installed changes nothing",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of everything that is sampled (default: %(default)s)")
     return parser
 
@@ -55,13 +60,15 @@ def main() -> None:
     from speechdlm_ext.synthetic.digits import DigitOptions, make_digits
     from speechdlm_ext.synthetic.speakers import installed
 
-    others = ", ".join(speaker.name for speaker in installed()) or "none; docs/speech_recognition.md says what there is"
-    print(f"speakers beside espeak-ng's: {others}", flush=True)
+    if not options.espeak_only:
+        others = ", ".join(one.name for one in installed()) or "none; docs/speech_recognition.md says what there is"
+        print(f"speakers beside espeak-ng's: {others}", flush=True)
     counts = make_digits(
         options.folder,
         DigitOptions(
             options.strings, options.valid_strings, options.recordings, tuple(options.held_out),
             options.recorded_share, options.sentences, options.sample_rate, options.seed, options.voice,
+            options.espeak_only,
         ),
         tqdm,
     )  # fmt: skip

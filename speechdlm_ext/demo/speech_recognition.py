@@ -48,6 +48,8 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
     corpus, checkpoints, transcripts = out / "corpus", out / "checkpoints", out / "transcripts.jsonl"
     command = [*script("data_prep/make_digits.py"), str(corpus), "--strings", str(options.strings), "--seed", seed]
     command += ["--sample-rate", str(SAMPLE_RATE)]
+    if getattr(options, "espeak_only", False):
+        command.append("--espeak-only")
     if getattr(options, "sentences", 0):
         command += ["--sentences", str(options.sentences)]
     if options.recordings is not None:

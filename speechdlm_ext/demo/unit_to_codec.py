@@ -73,6 +73,7 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
     if options.asr is None:  # learns from other strings, of other voices
         asr = argparse.Namespace(
             output=out / "asr", strings=options.asr_strings, updates=options.asr_updates, seed=options.seed + 1,
+            espeak_only=True,
             recordings=None, held_out=[], batch_size=16, width=128,
         )  # fmt: skip
         yield from islice(speech_recognition.steps(asr), 3)  # corpus, vocabulary, training

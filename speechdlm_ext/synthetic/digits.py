@@ -56,6 +56,7 @@ class DigitOptions:
         sample_rate: of the audio that is written, in Hz.
         seed: of everything that is sampled.
         voice: of espeak-ng, which then speaks all strings, at one level and nearly without noise.
+        espeak_only: no other synthetic speakers than those of espeak-ng, whatever is installed.
     """
 
     strings: int = 1000
@@ -67,6 +68,7 @@ class DigitOptions:
     sample_rate: int = SAMPLE_RATE
     seed: int = 1
     voice: str = ""
+    espeak_only: bool = False
 
 
 def make_digits(folder: Path, options: DigitOptions, progress: Callable[[Any], Any] = iter) -> dict[str, int]:
@@ -152,7 +154,7 @@ def _plan(options: DigitOptions, split: str, number: int, people: Sequence[str])
     kind = ("train", "valid", "sentences").index(split)
     rng = np.random.default_rng(np.random.SeedSequence((options.seed, kind, number)))
     digits = [int(digit) for digit in rng.integers(0, 10, rng.integers(3, 8))]
-    others = [speaker for speaker in installed() if speaker.held_out is not training]
+    others = [] if options.espeak_only else [one for one in installed() if one.held_out is not training]
     speaker: str | WordSpeaker | Voice
     sentence = ""
     if split == "sentences" or (training and options.sentences and rng.random() < options.sentences):
