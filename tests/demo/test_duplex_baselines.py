@@ -15,7 +15,6 @@ from speechdlm_ext.data.duplex_cuts import read_cuts, read_sound
 from speechdlm_ext.demo.duplex_baselines import PATIENCE, edits, measure, run_cascade, write_words
 from speechdlm_ext.encoders.logmel import LogMelEncoder
 from speechdlm_ext.io.manifest import read_jsonl
-from speechdlm_ext.synthetic.requests import RequestOptions, make_requests
 from speechdlm_ext.units.codebook import Codebook
 
 
@@ -37,8 +36,16 @@ class Known(Recogniser):
         return [Transcript(next(self.words)) for _ in lengths]
 
 
-def test_a_cascade_answers_after_its_patience_and_gives_way(tmp_path):
-    manifest = make_requests(tmp_path / "requests", 3, RequestOptions(held_out=True, interruptions=1.0, seed=3))
+# By a process of its own: what espeak-ng said before in one changes its sound.
+MAKE = """
+from pathlib import Path
+from speechdlm_ext.synthetic.requests import RequestOptions, make_requests
+print(make_requests(Path("requests"), 3, RequestOptions(held_out=True, interruptions=1.0, seed=3)))
+"""
+
+
+def test_a_cascade_answers_after_its_patience_and_gives_way(tmp_path, run_command):
+    manifest = tmp_path / run_command(["python", "-c", MAKE], cwd=tmp_path).stdout.strip()
     cuts = read_cuts(manifest)
     encoder = LogMelEncoder()
     frames = torch.cat([encoder.encode(read_sound(cut.target, 16000), 16000) for cut in cuts])
@@ -47,10 +54,8 @@ def test_a_cascade_answers_after_its_patience_and_gives_way(tmp_path):
     words = [turn.text for cut in cuts for turn in cut.turns if turn.speaker == "user"]
     run_cascade(cuts, Known(words), codec, tmp_path / "said", clock=lambda: 0.0)
     found, script = measure(cuts, codec, tmp_path / "said"), measure(cuts, codec, None)
-    assert script["answered_in_time"] == 1 and script["yields"] == 1
-    assert found["answered_in_time"] == 1 and found["yields"] == 1
-    # Some of the few words are read wrongly: the noise in espeak-ng's sound depends on what was synthesized before.
-    assert script["follows_script"] >= 0.6 and found["follows_script"] >= 0.6
+    assert script["answered_in_time"] == 1 and script["yields"] == 1 and script["follows_script"] >= 0.8
+    assert found["answered_in_time"] == 1 and found["yields"] == 1 and found["follows_script"] >= 0.8
     assert PATIENCE - 0.1 < found["response_latency"] < PATIENCE + 0.2
     write_words(manifest, tmp_path / "words", valid=0.2)
     rows = [row for name in ("train", "valid") for row in read_jsonl(tmp_path / "words" / f"{name}.jsonl")]
