@@ -52,7 +52,7 @@ class DigitOptions:
         recordings: manifest with ``audio_filepath``, ``text`` (digits) and ``speaker``.
         held_out: speakers of the recordings that are only tested.
         recorded_share: of the training strings that recorded digits make, where there are any.
-        sentences: share of the training strings that are sentences of about 50 words.
+        sentences: share of the training strings that are sentences, of a vocabulary of about 50 words.
         sample_rate: of the audio that is written, in Hz.
         seed: of everything that is sampled.
         voice: of espeak-ng, which then speaks all strings, at one level and nearly without noise.
