@@ -68,3 +68,13 @@ def test_files_are_read_strictly(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=expected):
             write_nemo(path, settings, weights)
             NemoCodec.from_pretrained(path)
+
+
+def test_a_sound_too_short_for_its_reflections_is_one_line() -> None:
+    codec = NemoCodec(nemo_config())
+    wave = torch.randn(1, 4 * codec.hop)
+    codes = codec.encode(wave)
+    assert codes.size(2) == 4 and codec.decode(codes).shape == wave.shape
+    for function, short in ((codec.encode, wave[:, : 3 * codec.hop]), (codec.decode, codes[:, :, :3])):
+        with pytest.raises(InputError, match="too short"):
+            function(short)
