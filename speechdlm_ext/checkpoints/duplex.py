@@ -1,4 +1,4 @@
-"""Duplex models from published folders (config.json, model.safetensors) and checkpoints of fairseq-train, and back."""
+"""Duplex models from published folders (config.json, model.safetensors), .nemo files, checkpoints of fairseq-train."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from speechdlm_ext.checkpoints.speech_llm_folder import CONFIG, WEIGHTS, write_folder
+from speechdlm_ext.checkpoints.speech_llm_folder import CONFIG, WEIGHTS, nemo_config, write_folder
 from speechdlm_ext.codecs.nemo import NemoCodec
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.config import read_config
+from speechdlm_ext.io.nemo import read_nemo
 from speechdlm_ext.models.duplex_s2s import TASK_STATE, DuplexParts, DuplexS2S, build_duplex
 from speechdlm_ext.modules.weights import check_finite, check_weights, read_safetensors
 
@@ -23,7 +24,7 @@ _MASK = ".self_attention.causal_mask"  # a triangle in each layer of published s
 
 
 def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tuple[DuplexS2S, DuplexParts]:
-    """Read a published folder, or a checkpoint of fairseq-train.
+    """Read a published folder, a ``.nemo`` file, or a checkpoint of fairseq-train.
 
     Args:
         trust: whether loading may run code that is in a checkpoint, see :func:`load_checkpoint`.
@@ -40,6 +41,11 @@ def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tupl
     if path.is_dir():
         where, beside = path / WEIGHTS, path
         config, weights = _folder(path)
+    elif path.suffix == ".nemo":
+        where, beside = path, path.parent
+        file = read_nemo(path)
+        file.expect("DuplexS2SModel", "DuplexS2SSpeechDecoderModel")
+        config, weights = nemo_config(file), file.weights
     else:
         where, beside = path, path.parent
         config, weights, partial = _checkpoint(path, trust)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from speechdlm_ext.checkpoints.speech_llm_folder import CONFIG, PUBLISHED, WEIGHTS, write_folder
+from speechdlm_ext.checkpoints.speech_llm_folder import CONFIG, PUBLISHED, WEIGHTS, nemo_config, write_folder
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError, one_line, optional_import
 from speechdlm_ext.io.config import read_config
@@ -35,8 +35,8 @@ def load_salm(path_or_name: str | os.PathLike[str], trust: bool | None = None) -
     if path.suffix == ".nemo" and path.is_file():
         file = read_nemo(path)
         file.expect("SALM")
-        cfg = {key: value for key, value in file.config.items() if key not in NEMO}
-        return _with_weights(SALM({**cfg, "pretrained_weights": False}, path.parent), file.weights, str(path))
+        model = SALM({**nemo_config(file), "pretrained_weights": False}, path.parent)
+        return _with_weights(model, file.weights, str(path))
     if path.is_file():
         return _from_fairseq(path, trust)
     if not path.is_dir():

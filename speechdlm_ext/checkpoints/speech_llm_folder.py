@@ -15,11 +15,18 @@ from speechdlm_ext.data.llm_tokenizer import LLMTokenizer
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.config import write_json
+from speechdlm_ext.io.nemo import NemoFile
 from speechdlm_ext.modules.backbone import OWN_LLM, config_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 # What the public code writes beside the model's configuration.
 PUBLISHED = {"model_type": "nemo_speechlm", "architectures": ["NeMoSpeechLMForConditionalGeneration"]}
+
+
+def nemo_config(file: NemoFile) -> dict[str, Any]:
+    """The model's configuration in a ``.nemo`` file, with the features of the NeMo that wrote it."""
+    config = {key: value for key, value in file.config.items() if key not in ("target", "nemo_version")}
+    return {**config, "perception": {"reflect": file.old_front_end, **(config.get("perception") or {})}}
 
 
 def write_folder(

@@ -10,6 +10,7 @@ import torch
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import SALM
 from speechdlm_ext.io.config import read_config
+from speechdlm_ext.io.nemo import read_nemo, write_nemo
 from speechdlm_ext.modules.weights import read_safetensors
 from tests.helpers.hostile import payloads
 from tests.helpers.references import reference_path
@@ -47,6 +48,15 @@ def test_a_folder_needs_nothing_else(tiny, tmp_path):
 def test_a_nemo_file_is_read_back(tiny, tmp_path):
     tiny.save_to(tmp_path / "model.nemo")
     assert answer(SALM.from_pretrained(tmp_path / "model.nemo")) == answer(tiny)
+    # Before NeMo 2.5 a recording was reflected at its ends and had a frame more: 6000 // 160 + 1.
+    file = read_nemo(tmp_path / "model.nemo")
+    old = {"target": "nemo.collections.duplex_s2s.models.salm.SALM", "nemo_version": "2.4.0"}
+    sections = {name: value for name, value in file.config["perception"].items() if name != "reflect"}
+    write_nemo(tmp_path / "old.nemo", {**file.config, **old, "perception": sections}, file.weights)
+    wave, length = torch.randn(1, 6000), torch.tensor([6000])
+    bands, frames = SALM.from_pretrained(tmp_path / "old.nemo").perception.preprocessor(wave, length)
+    assert frames == 38 and tiny.perception.preprocessor(wave, length)[1] == 37
+    assert not torch.equal(bands[:, :, 0], tiny.perception.preprocessor(wave, length)[0][:, :, 0])
 
 
 def test_a_published_folder_is_written_back_as_it_was(tmp_path):

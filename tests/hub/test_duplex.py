@@ -18,6 +18,7 @@ from speechdlm_ext.data.duplex_dataset import DuplexS2SDataset
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.generation.duplex import DuplexOptions
 from speechdlm_ext.hub.duplex import DuplexS2SModel, DuplexS2SSpeechDecoderModel
+from speechdlm_ext.io.nemo import write_nemo
 from tests.helpers.duplex import SPEECH_DECODER, write_config
 from tests.helpers.host_syncs import counted_syncs, counted_work
 from tests.helpers.references import reference_path
@@ -224,6 +225,21 @@ def test_saved_and_read_again(tmp_path, changes, monkeypatch):
     assert torch.equal(again.offline_inference(wave, lengths)["audio"], model.offline_inference(wave, lengths)["audio"])
     with pytest.raises(InputError, match="overwrite"):
         model.save_pretrained(tmp_path / "b")
+
+
+@pytest.mark.parametrize("changes", [{}, {"speech_decoder": SPEECH_DECODER}], ids=["without", "speech decoder"])
+def test_a_nemo_file_has_the_features_of_its_time(tmp_path, changes):
+    model, wave, lengths = _tiny(tmp_path, **changes), _sound(), torch.tensor([32000])
+    about = {"target": f"nemo.collections.duplex_s2s.models.{type(model).__name__}"}
+    for name, version in (("new", "2.5.0"), ("old", "2.4.0")):
+        write_nemo(tmp_path / f"{name}.nemo", {**model.cfg, **about, "nemo_version": version}, model.model.state_dict())
+    again = type(model).from_pretrained(tmp_path / "new.nemo").offline_inference(wave, lengths)
+    assert torch.equal(again["tokens_audio"], model.offline_inference(wave, lengths)["tokens_audio"])
+    old = type(model).from_pretrained(tmp_path / "old.nemo").perception.preprocessor(wave, lengths)[1]
+    assert (int(old), int(model.perception.preprocessor(wave, lengths)[1])) == (201, 200)
+    write_nemo(tmp_path / "old.nemo", {**model.cfg, "target": "x.EncDecCTCModel"}, model.model.state_dict())
+    with pytest.raises(InputError, match="a model EncDecCTCModel; expected DuplexS2SModel"):
+        type(model).from_pretrained(tmp_path / "old.nemo")
 
 
 def test_bad_input_is_refused_in_one_line(tmp_path):
