@@ -31,6 +31,10 @@ def get_parser() -> argparse.ArgumentParser:
         "--sentences", type=float, default=0.0, metavar="SHARE",
         help="of these that are short sentences, not digits (default: none)",
     )  # fmt: skip
+    parser.add_argument(
+        "--espeak-only", action="store_true",
+        help="no other synthetic speakers, so that what is installed changes nothing",
+    )  # fmt: skip
     parser.add_argument("--asr-updates", type=int, default=1200, help="of the recogniser (default: %(default)s)")
     parser.add_argument("--updates", type=int, default=500, help="of SALM (default: %(default)s)")
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,13 @@ class Conversation:
         """What the assistant says last; empty where it does not."""
         return self.turns[-1].text if self.turns[-1].role == ASSISTANT else ""
 
+    def without_answer(self) -> Conversation:
+        """The turns before the answer."""
+        return replace(self, turns=self.turns[:-1]) if self.turns[-1].role == ASSISTANT else self
+
     def as_prompt(self) -> list[dict[str, str]]:
         """The turns before the answer, as ``generate`` takes them."""
-        turns = self.turns[:-1] if self.turns[-1].role == ASSISTANT else self.turns
-        return [{"role": turn.role, "content": turn.text} for turn in turns]
+        return [{"role": turn.role, "content": turn.text} for turn in self.without_answer().turns]
 
 
 def iter_conversations(
@@ -95,9 +98,9 @@ def iter_conversations(
         system_prompt: of all conversations that have none.
 
     Raises:
-        InputError: a line of no such kind, or one whose audio is missing or shorter than it says.
+        InputError: a line of no such kind, or one whose audio is missing or shorter than it says; no conversations.
     """
-    folder = Path(path).parent
+    folder, count = Path(path).parent, 0
     for line in iter_cuts(path):
         row, where = line.row, f"{path}, line {line.number}"
         if row.get("_skipme"):
@@ -112,7 +115,10 @@ def iter_conversations(
         placeholders = sum(turn.text.count(tag) for turn in turns)
         if placeholders != len(audios):
             raise InputError(f"{where}: {placeholders} placeholders {tag} for {len(audios)} audios: expected one each")
+        count += 1
         yield Conversation(name, join_turns(turns), audios, row)
+    if not count:
+        raise InputError(f"{path}: no conversations in it")
 
 
 def _turns(row: Mapping[str, Any], folder: Path, tag: str, context: str, where: str) -> tuple[list[Audio], list[Turn]]:

@@ -54,6 +54,22 @@ class SALMDataset:
         except InputError as error:
             raise InputError(f"conversation {conversation.id}: {error}") from None
 
+    def measure(self, conversation: Conversation, output_frames: Callable[[Tensor], Tensor]) -> tuple[int, bool]:
+        """Positions of text and audio, and whether any is trained on.
+
+        Args:
+            output_frames: positions that recordings of so many samples take.
+
+        Raises:
+            InputError: with the conversation's name, as :meth:`encode`, or a recording is too short for a frame.
+        """
+        ids, mask = self.encode(conversation)
+        frames = output_frames(torch.tensor([round(one.duration * self.sample_rate) for one in conversation.audios]))
+        for audio, count in zip(conversation.audios, frames.tolist(), strict=True):
+            if count < 1:
+                raise InputError(f"conversation {conversation.id}: {audio.path}: {audio.duration:g} s, not one frame")
+        return len(ids) + int(frames.sum()) - len(frames), any(mask)
+
     def __getitem__(self, conversations: Sequence[Conversation]) -> dict[str, Any]:
         """A batch.
 
@@ -107,11 +123,9 @@ class ConversationDataset(TokenDataset):
         )
         kept, sizes = [], []
         for one in conversations:
-            ids, mask = collate.encode(one)
-            if not any(mask):
+            size, trained = collate.measure(one, self.output_frames)
+            if not trained:
                 raise InputError(f"conversation {one.id}: no assistant's turn to train on")
-            samples = torch.tensor([round(audio.duration * collate.sample_rate) for audio in one.audios])
-            size = len(ids) + int(self.output_frames(samples).sum()) - len(samples)
             if longest is None or size <= longest:
                 kept.append(one)
                 sizes.append(size)

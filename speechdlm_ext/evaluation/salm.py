@@ -1,5 +1,6 @@
 """Evaluation of SALM as a recogniser: answers for all conversations of a file, word errors, speed."""
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -78,8 +79,14 @@ def evaluate_salm(options: Any, progress: Callable[[Sequence[Any]], Any] = lambd
     collate = SALMDataset(model.tokenizer, model.audio_locator_tag, model.cfg["prompt_format"], model.sampling_rate)
     found = iter_conversations(options.inputs, model.audio_locator_tag, options.user_prompt, options.system_prompt)
     conversations = sorted(found, key=lambda one: -one.seconds)
-    if not conversations:
-        raise InputError(f"{options.inputs}: nothing in it")
+    longest = model.max_positions() or math.inf
+    for one in conversations:
+        positions, _ = collate.measure(one.without_answer(), model.perception.output_frames)
+        if positions > longest:
+            raise InputError(
+                f"{options.inputs}: conversation {one.id}: {positions} positions of text and audio, the language model "
+                f"has {longest}: use shorter audio"
+            )
     batches = [conversations[at : at + options.batch_size] for at in range(0, len(conversations), options.batch_size)]
     target = Path(options.output_manifest) if options.output_manifest else None
     names = ("pretrained_name", "inputs", "batch_size", "max_new_tokens", "dtype", "user_prompt", "system_prompt")

@@ -66,7 +66,8 @@ def generate_text(
             | {"max_new_tokens": MAX_NEW_TOKENS}
             | dict(generation_config or {})
         )
-    generation_config = deepcopy(generation_config)
+    else:
+        generation_config = deepcopy(generation_config)
     options = generation_config.update(**options)  # what is left are arguments of generate
     inputs = {"inputs": ids} if embeddings is None else {"inputs_embeds": embeddings}
     with lend_embeddings(llm, embed_tokens):

@@ -1,6 +1,7 @@
 """Conversations read from all their forms, as tokens and batches; bucketing; bad lines."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,13 @@ def test_what_cannot_be_trained_on_is_said(tones):
     with pytest.raises(InputError, match="at most 3 positions"):
         ConversationDataset(found, collate, longest=3)
     with pytest.raises(InputError, match="no assistant's turn"):
-        ConversationDataset([found[0].__class__("q", found[0].turns[:1], found[0].audios)], collate)
+        ConversationDataset([found[0].without_answer()], collate)
+    short = replace(found[0], id="q", audios=[replace(found[0].audios[0], duration=0.01)])
+    with pytest.raises(InputError, match=r"conversation q: .*train0.wav: 0.01 s, not one frame"):
+        ConversationDataset([short], collate, lambda samples: samples // 1280)
+    (tones / "none.jsonl").write_text(json.dumps({"audio_filepath": "a.wav", "_skipme": True}) + "\n")
+    with pytest.raises(InputError, match="none.jsonl: no conversations"):
+        list(iter_conversations(tones / "none.jsonl", TAG))
 
 
 def test_the_data_module_reads_a_published_section(tones):
