@@ -122,6 +122,8 @@ class Codec(nn.Module, ABC):
             InputError: another shape, an empty row, or a code out of range.
         """
         self._check_codes(codes)
+        if lengths is None:
+            return self.decode_rows(codes, full_lengths(codes))
         lengths = _checked(lengths, codes, "frames")
         sound = self._by_row(self.decode_rows, codes, lengths)
         return sound * frame_mask(lengths * self.hop, sound.size(-1))

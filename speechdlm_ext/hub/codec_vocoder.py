@@ -150,9 +150,9 @@ class CodecVocoder:
                 say(f"row {one.name}: the acoustic model gives its units no codec tokens: a moment of silence")
             sound = self._sound(codec)
             if one.framed:  # up to a codec token more than the frames, or less where it ended early
-                sound = F.pad(sound, (0, round(len(units) * self.sample_rate / self.frame_rate) - len(sound)))
+                sound = _lasting(sound, round(len(units) * self.sample_rate / self.frame_rate))
             sounds.setdefault(id(one), []).append(sound)
-        return [torch.nn.utils.rnn.pad_sequence(sounds[id(one)], batch_first=True) for one in utterances]
+        return [_together(sounds[id(one)]) for one in utterances]
 
     def _sound(self, codec: Sequence[int]) -> Tensor:
         if not codec:
@@ -161,3 +161,13 @@ class CodecVocoder:
 
     def _voice(self, one: Utterance, units: list[int]) -> Voice | None:
         return None if self.voices is None else self.voices.of(one.name, {} if one.framed else one.row, units)
+
+
+def _lasting(sound: Tensor, samples: int) -> Tensor:
+    """So many samples of sound ``(N,)``, silent beyond its end."""
+    return sound[:samples] if len(sound) >= samples else F.pad(sound, (0, samples - len(sound)))
+
+
+def _together(channels: Sequence[Tensor]) -> Tensor:
+    """Sound ``(C, N)``; minutes of a single channel are not copied."""
+    return channels[0][None] if len(channels) == 1 else torch.nn.utils.rnn.pad_sequence(list(channels), True)

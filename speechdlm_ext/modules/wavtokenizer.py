@@ -144,27 +144,26 @@ class WavTokenizerModel(nn.Module):
         """
         lengths = full_lengths(codes) if lengths is None else lengths
         if codes.size(1) > PIECE:
-            rows = [self._decode_long(row[:size], bandwidth) for row, size in zip(codes, lengths.tolist(), strict=True)]
-            sound = rows[0].new_zeros(len(rows), codes.size(1) * self.config.hop)
-            for row, one in zip(sound, rows, strict=True):
-                row[: len(one)] = one
+            sound = self.codebook.new_zeros(len(codes), codes.size(1) * self.config.hop)
+            for row, own, size in zip(sound, codes, lengths.tolist(), strict=True):
+                self._decode_long(own[:size], row[: size * self.config.hop], bandwidth)
             return sound
         features = F.embedding(codes, self.codebook).transpose(1, 2)
         mask = frame_mask(lengths, codes.size(1))[:, None].to(features.dtype)
         sound = self.head(self.backbone(features, mask, bandwidth), mask)
         return sound * mask.repeat_interleave(self.config.hop, -1)[:, 0]
 
-    def _decode_long(self, codes: Tensor, bandwidth: int) -> Tensor:
-        """Codes ``(L,)`` to sound ``(L · hop,)``, in pieces where there are many."""
+    def _decode_long(self, codes: Tensor, sound: Tensor, bandwidth: int) -> None:
+        """Codes ``(L,)`` to ``sound`` ``(L · hop,)``, in pieces where there are many."""
         hop = self.config.hop
-        sound = self.decode(codes[None, :PIECE], bandwidth=bandwidth)[0]
+        first = self.decode(codes[None, :PIECE], bandwidth=bandwidth)[0]
+        sound[: len(first)] = first
         fade = torch.linspace(0, 1, OVERLAP // 2 * hop, device=sound.device)
         for begin in range(PIECE - OVERLAP, len(codes) - OVERLAP, PIECE - OVERLAP):
             piece = self.decode(codes[None, begin : begin + PIECE], bandwidth=bandwidth)[0, OVERLAP // 4 * hop :]
-            begin = (begin + OVERLAP // 4) * hop
-            mixed = sound[begin : begin + len(fade)].lerp(piece[: len(fade)], fade)
-            sound = torch.cat([sound[:begin], mixed, piece[len(fade) :]])
-        return sound
+            there = sound[(begin + OVERLAP // 4) * hop :][: len(piece)]
+            there[: len(fade)].lerp_(piece[: len(fade)], fade)
+            there[len(fade) :] = piece[len(fade) :]
 
 
 class Codebook(nn.Module):

@@ -105,8 +105,8 @@ def expand_durations(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with one unit a frame and without durations; the same where it is not deduplicated.
 
     Raises:
-        InputError: a channel has other than one duration for each unit, a unit lasts longer than an hour, or all of
-            them longer than a day (at 50 Hz).
+        InputError: a channel has other than one duration for each unit, a unit lasts no frame or longer than an hour,
+            or all of them longer than a day (at 50 Hz).
     """
     drawn = dict(row)
     for channel in row_channels(row):
@@ -116,6 +116,11 @@ def expand_durations(row: Mapping[str, Any]) -> dict[str, Any]:
         if len(units) != len(durations):
             raise InputError(
                 f"row {row.get('audio', '?')}, {channel}: {len(units)} units, but {len(durations)} durations"
+            )
+        if 0 in durations:
+            raise InputError(
+                f"row {row.get('audio', '?')}, {channel + DURATIONS}: unit number {durations.index(0) + 1} lasts 0 "
+                "frames, 1 or more are expected"
             )
         for frames, most, where in ((max(durations, default=0), _LONGEST_RUN, "of one unit"),
                                     (sum(durations), _LONGEST_ROW, "in all")):  # fmt: skip

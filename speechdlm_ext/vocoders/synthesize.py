@@ -51,6 +51,8 @@ def synthesize_rows(
     """
     folder, settings = Path(folder), vocoder.settings
     notes: list[str] = []
+    for number, row in enumerate(rows, 1):
+        check_name(row.get("audio"), f'row {number}: "audio":')
     judged = are_deduplicated(rows, notes.append) if frame_level is None else [not frame_level] * len(rows)
     work = [
         _check(row, number, vocoder, folder, one) for number, (row, one) in enumerate(zip(rows, judged, strict=True))
@@ -110,8 +112,7 @@ class _Work(NamedTuple):
 
 
 def _check(row: Mapping[str, Any], number: int, vocoder: Vocoder, folder: Path, deduplicated: bool) -> _Work:
-    name = row.get("audio")
-    name = check_name(name, '"audio":')
+    name = str(row["audio"])
     for key, ours in (("codebook", vocoder.codebook_fingerprint), ("frame_rate", vocoder.frame_rate)):
         if ours is not None and row.get(key, ours) != ours:
             raise InputError(f"row {name} was made with {key} {row[key]}, the vocoder has {key} {ours}")

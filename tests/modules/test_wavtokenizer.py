@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
 from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from speechdlm_ext.codecs.wavtokenizer import WavTokenizerCodec
 from speechdlm_ext.modules import wavtokenizer
 from speechdlm_ext.modules.wavtokenizer import WavTokenizerConfig, WavTokenizerModel, published_weights
+from speechdlm_ext.vocoders.wavtokenizer import WavTokenizer
 from tests.helpers.references import reference_path
 
 
@@ -131,6 +136,27 @@ def test_long_codes_are_decoded_in_pieces_that_fade_into_one_another(
     for row, own in zip(sounds, rows, strict=True):
         alone = small.decode(own.unsqueeze(0))[0]
         assert (row[: len(alone)] - alone).abs().max() < 1e-4 and not row[len(alone) :].any()
+
+
+@torch.no_grad()
+def test_long_sound_is_held_once(small: WavTokenizerModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces are written where they belong: of what is as long as the sound there is one tensor."""
+    monkeypatch.setattr(wavtokenizer, "PIECE", 60)
+    monkeypatch.setattr(wavtokenizer, "OVERLAP", 20)
+    codes = torch.randint(0, 32, (1, 1, 2000))
+    size, held = 2000 * small.config.hop * 4, set()
+
+    class Storages(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            for tensor in pytree.tree_leaves(found):
+                if isinstance(tensor, Tensor) and tensor.untyped_storage().nbytes() >= size:
+                    held.add(tensor.untyped_storage().data_ptr())
+            return found
+
+    with Storages():
+        sound = WavTokenizerCodec(WavTokenizer(small)).decode(codes)
+    assert held == {sound.untyped_storage().data_ptr()}
 
 
 @torch.no_grad()

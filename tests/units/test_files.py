@@ -95,6 +95,7 @@ def test_rows_that_are_wrong(row: dict, expected: str) -> None:
     ("durations", "expected"),
     [
         ("1 99999999999 2", "row a, unitA.durations: 99999999999 frames of one unit, at most 180000 are expected"),
+        ("3 0 1", "row a, unitA.durations: unit number 2 lasts 0 frames, 1 or more are expected"),
         ("180001 1 1", "180001 frames of one unit"),
         ("180000 " * 25, "4500000 frames in all, at most 4320000 are expected"),
         ("1 " + "9" * 5000, "row a, unitA.durations: unit '9{30}'"),

@@ -158,6 +158,13 @@ def test_durations_that_do_not_fit(vocoders: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.wav"))
 
 
+def test_rows_without_a_name_or_units_are_told_by_their_number(vocoders: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='^row 2: "audio": None cannot be the name'):
+        synthesize_rows([RUNS, {"unitA": "1 2"}], vocoders[False], tmp_path)
+    with pytest.raises(InputError, match="^row b: channels unitA, unitB, … are expected, found none"):
+        synthesize_rows([RUNS, {"audio": "b", "units": "1 2"}], vocoders[False], tmp_path)
+
+
 def test_channels_in_step_are_one_unit_a_frame() -> None:
     units = [" ".join(map(str, range(start, start + 200))) for start in (0, 7)]
     dialogue = {"audio": "a", "unitA": units[0], "unitB": units[1]}
