@@ -29,6 +29,7 @@ from speechdlm_ext.modules.backbone import (
     take_embeddings,
 )
 from speechdlm_ext.modules.duplex_frames import ChannelIds, DuplexFrames, align_channels, stack_codes
+from speechdlm_ext.modules.linear import Linear
 from speechdlm_ext.modules.perception import Perception, find_encoder, load_encoder
 from speechdlm_ext.modules.speech_decoder import SpeechDecoder, SpeechDecoderOptions, SpeechDecoderState
 
@@ -94,7 +95,7 @@ class DuplexS2S(TrainedWeights, BaseFairseqModel):
         self.llm, self.embed_tokens, self.lm_head, self.perception = llm, embed_tokens, lm_head, perception
         dim = config_of(llm).hidden_size
         self.embed_audio_tokens = nn.ModuleList(nn.Embedding(ids.all_codes, dim) for _ in range(codebooks))
-        self.audio_head = nn.Linear(dim, codebooks * ids.all_codes)
+        self.audio_head = Linear(dim, codebooks * ids.all_codes)
         self.register_buffer("_control_codes", torch.tensor([ids.speech_bos, ids.speech_eos, ids.speech_delay]))
 
     @classmethod

@@ -21,6 +21,7 @@ from speechdlm_ext.data.flags import cross_weights, flag
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.dialogue_layer import DialogueLayer
+from speechdlm_ext.modules.linear import Linear
 from speechdlm_ext.modules.prediction import Prediction
 from speechdlm_ext.modules.weights import check_weights
 
@@ -129,12 +130,12 @@ class SpeechDLMDecoder(FairseqDecoder):
         self.layers = layers
         self.layer_norm = None if args.no_decoder_final_norm else LayerNorm(dim)
         heads = channels if predict_others else 1
-        self.output_projection = nn.ModuleList(nn.Linear(dim, len(dictionary), bias=False) for _ in range(heads))
+        self.output_projection = nn.ModuleList(Linear(dim, len(dictionary), bias=False) for _ in range(heads))
         for projection in self.output_projection.parameters():
             nn.init.normal_(projection, std=dim**-0.5)
         if args.share_decoder_input_output_embed:
             self.output_projection[0].weight = self.embed_tokens.weight
-        self.output_duration_prediction = nn.ModuleList(nn.Linear(dim, 1) for _ in range(heads if durations else 0))
+        self.output_duration_prediction = nn.ModuleList(Linear(dim, 1) for _ in range(heads if durations else 0))
 
     @staticmethod
     def _build_layer(args: Any, number: int) -> DialogueLayer:

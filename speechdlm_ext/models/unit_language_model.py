@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.data.unit_dictionary import UnitDictionary
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.linear import Linear
 from speechdlm_ext.modules.prediction import Prediction
 from speechdlm_ext.modules.weights import check_weights
 
@@ -35,7 +36,7 @@ class UnitDecoder(FairseqDecoder):
 
     def __init__(self, dictionary: UnitDictionary, dim: int, durations: bool) -> None:
         super().__init__(dictionary)
-        self.output_duration = nn.Linear(dim, 1) if durations else None
+        self.output_duration = Linear(dim, 1) if durations else None
         self.start_symbol, self.padding_idx = dictionary.bos(), dictionary.pad()
 
     def extract_features(

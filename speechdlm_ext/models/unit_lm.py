@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.models.unit_language_model import UnitDecoder, UnitLanguageModel
 from speechdlm_ext.modules.cache import DecoderCache
+from speechdlm_ext.modules.linear import Linear
 from speechdlm_ext.modules.rotary_layer import (
     Packing,
     Rotary,
@@ -80,7 +81,7 @@ class UnitLMDecoder(UnitDecoder):
             for _ in range(args.decoder_layers)
         )
         self.norm = nn.RMSNorm(dim, args.norm_eps)
-        self.output = nn.Linear(dim, len(dictionary), bias=False)
+        self.output = Linear(dim, len(dictionary), bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from fairseq.models import register_model, register_model_architecture
-from torch import Tensor, nn
+from torch import Tensor
 
 from speechdlm_ext.data.unit_codec_dictionary import UnitCodecDictionary
 from speechdlm_ext.models.unit_language_model import UnitLanguageModel
 from speechdlm_ext.models.unit_lm import UnitLMConfig, UnitLMDecoder, check_heads, set_shape
+from speechdlm_ext.modules.linear import Linear
 
 
 @dataclass
@@ -24,7 +25,7 @@ class UnitToCodecDecoder(UnitLMDecoder):
 
     def __init__(self, args: Any, dictionary: UnitCodecDictionary) -> None:
         super().__init__(args, dictionary)
-        self.output = nn.Linear(args.decoder_embed_dim, len(dictionary))
+        self.output = Linear(args.decoder_embed_dim, len(dictionary))
         self.reset_parameters()
 
 

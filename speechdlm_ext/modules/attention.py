@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.modules.cache import DecoderCache
 from speechdlm_ext.modules.dropout_attention import dropout_attention
+from speechdlm_ext.modules.linear import Linear
 
 
 def causal_attention(
@@ -67,10 +68,10 @@ class CausalAttention(nn.Module):
         self.heads, self.head_dim = heads, dim // heads
         self.dropout = dropout
         self.across = across
-        self.k_proj: nn.Linear = quant_noise(nn.Linear(dim, dim), q_noise, qn_block_size)
-        self.v_proj: nn.Linear = quant_noise(nn.Linear(dim, dim), q_noise, qn_block_size)
-        self.q_proj: nn.Linear = quant_noise(nn.Linear(dim, dim), q_noise, qn_block_size)
-        self.out_proj: nn.Linear = quant_noise(nn.Linear(dim, dim), q_noise, qn_block_size)
+        self.k_proj: nn.Linear = quant_noise(Linear(dim, dim), q_noise, qn_block_size)
+        self.v_proj: nn.Linear = quant_noise(Linear(dim, dim), q_noise, qn_block_size)
+        self.q_proj: nn.Linear = quant_noise(Linear(dim, dim), q_noise, qn_block_size)
+        self.out_proj: nn.Linear = quant_noise(Linear(dim, dim), q_noise, qn_block_size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

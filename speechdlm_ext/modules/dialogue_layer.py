@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.modules.attention import CausalAttention
 from speechdlm_ext.modules.cache import DecoderCache
+from speechdlm_ext.modules.linear import Linear
 
 
 class DialogueLayer(nn.Module):
@@ -42,8 +43,8 @@ class DialogueLayer(nn.Module):
         if cross:
             self.cross_channel_attn = CausalAttention(dim, heads, attention_dropout, True, q_noise, qn_block_size)
             self.cross_channel_attn_layer_norm = LayerNorm(dim)
-        self.fc1 = quant_noise(nn.Linear(dim, ffn_dim), q_noise, qn_block_size)
-        self.fc2 = quant_noise(nn.Linear(ffn_dim, dim), q_noise, qn_block_size)
+        self.fc1 = quant_noise(Linear(dim, ffn_dim), q_noise, qn_block_size)
+        self.fc2 = quant_noise(Linear(ffn_dim, dim), q_noise, qn_block_size)
         nn.init.xavier_uniform_(self.fc1.weight)
         nn.init.xavier_uniform_(self.fc2.weight)
         self.final_layer_norm = LayerNorm(dim)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from speechdlm_ext.modules.attention import causal_attention
 from speechdlm_ext.modules.cache import DecoderCache
+from speechdlm_ext.modules.linear import Linear
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -94,10 +95,10 @@ class RotaryAttention(nn.Module):
     def __init__(self, dim: int, heads: int, kv_heads: int, head_dim: int) -> None:
         super().__init__()
         self.head_dim = head_dim
-        self.wq = nn.Linear(dim, heads * head_dim, bias=False)
-        self.wk = nn.Linear(dim, kv_heads * head_dim, bias=False)
-        self.wv = nn.Linear(dim, kv_heads * head_dim, bias=False)
-        self.wo = nn.Linear(heads * head_dim, dim, bias=False)
+        self.wq = Linear(dim, heads * head_dim, bias=False)
+        self.wk = Linear(dim, kv_heads * head_dim, bias=False)
+        self.wv = Linear(dim, kv_heads * head_dim, bias=False)
+        self.wo = Linear(heads * head_dim, dim, bias=False)
 
     def forward(
         self,
@@ -129,9 +130,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.w1 = nn.Linear(dim, hidden_dim, bias=False)
-        self.w2 = nn.Linear(hidden_dim, dim, bias=False)
-        self.w3 = nn.Linear(dim, hidden_dim, bias=False)
+        self.w1 = Linear(dim, hidden_dim, bias=False)
+        self.w2 = Linear(hidden_dim, dim, bias=False)
+        self.w3 = Linear(dim, hidden_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(…, D)`` to the same."""

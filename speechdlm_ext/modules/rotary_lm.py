@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.cache import DecoderCache
+from speechdlm_ext.modules.linear import Linear
 from speechdlm_ext.modules.rotary_layer import RotaryLayer, rotary_angles, rotary_table
 
 ROTARY = "rotary"  # model_type in config.json
@@ -107,7 +108,7 @@ class RotaryLM(nn.Module):
         super().__init__()
         self.config = config
         self.model = RotaryDecoder(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         std, ends = config.initializer_range, (2 * config.num_hidden_layers) ** 0.5
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:  # those that end a residual branch smaller (Radford et al. 2019)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.modules.attention import causal_attention
 from speechdlm_ext.modules.cache import DecoderCache
+from speechdlm_ext.modules.linear import Linear
 
 
 @dataclass
@@ -95,8 +96,8 @@ class _SelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv_net = nn.Linear(dim, 3 * dim, bias=False)
-        self.o_net = nn.Linear(dim, dim, bias=False)
+        self.qkv_net = Linear(dim, 3 * dim, bias=False)
+        self.o_net = Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, state: SpeechDecoderState | None, layer: int) -> Tensor:
         q, k, v = (part.transpose(1, 2) for part in self.qkv_net(x).unflatten(-1, (3, self.heads, -1)).unbind(2))
@@ -165,9 +166,9 @@ class SpeechDecoder(nn.Module):
         self.options, self.codebooks = options, codebooks
         dim = options.d_model
         self.audio_embeddings = nn.ModuleList(nn.Embedding(codes, dim) for _ in range(codebooks))
-        self.input_proj = nn.Linear(hidden_dim, dim) if hidden_dim != dim else nn.Identity()
+        self.input_proj = Linear(hidden_dim, dim) if hidden_dim != dim else nn.Identity()
         self.t5_decoder = _Decoder(options)
-        self.final_proj = nn.Linear(dim, codebooks * codes)
+        self.final_proj = Linear(dim, codebooks * codes)
 
     @property
     def guided(self) -> bool:
