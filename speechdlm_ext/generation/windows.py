@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.modules.linear import SUMMED_ROWS
 
 # Sizes of the caches of compiled steps are multiples of this.
 CAPACITIES = 256
 # On a CPU a step of a few rows takes as long as reading its weights. Of products of so few rows inductor makes sums,
 # which read them faster than a matrix product does.
-FEW_ROWS = {"decompose_mm_pass": {"cpu_max_first_dimension_decomposition": 4}}
+FEW_ROWS = {"decompose_mm_pass": {"cpu_max_first_dimension_decomposition": SUMMED_ROWS}}
 
 
 def compiled_step(decoder: Any) -> Any:

@@ -91,7 +91,7 @@ def test_nemos_numbers_of_one_clip(data: Path) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["asr/ctc_char", "asr/ctc_bpe", "classification/frame_vad"])
 def test_nemos_numbers_from_its_features(shared: Path, name: str) -> None:
-    """Without the rounding of NeMo's Fourier transform: every block exactly, scores within 2e-6."""
+    """Without the rounding of NeMo's Fourier transform: every block exactly, scores within 5e-6."""
     reference = np.load(shared / f"reference/nemo/{name}.npz")
     model, _ = loaded(shared / f"reference/nemo/{name}.nemo", "text" if "ctc" in name else "frame_labels")
     features, frames = torch.from_numpy(reference["features"]), torch.from_numpy(reference["features_len"])
@@ -99,7 +99,7 @@ def test_nemos_numbers_from_its_features(shared: Path, name: str) -> None:
     wanted = torch.from_numpy(reference["log_probs" if "ctc" in name else "logits"])
     scores = model.decoder(encoded, valid)
     for row, count in enumerate(valid.tolist()):
-        torch.testing.assert_close(scores[row, :count], wanted[row, :count], atol=2e-6, rtol=0)
+        torch.testing.assert_close(scores[row, :count], wanted[row, :count], atol=5e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["ctc_char", "ctc_bpe"])
