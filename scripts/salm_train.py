@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from speechdlm_ext.errors import InputError, run_command
+from speechdlm_ext.errors import InputError, one_line, run_command
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -32,6 +32,7 @@ def main() -> None:
         raise InputError(f"{path}: no such file; --config-path and --config-name say where it is")
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     import speechdlm_ext
     from speechdlm_ext.commands.salm_training import training_arguments
@@ -40,8 +41,8 @@ def main() -> None:
     try:
         config = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(words[:first]))
         plain = OmegaConf.to_container(config, resolve=True)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise InputError(f"{path}: {error}") from None
+    except (OmegaConfBaseException, ValueError, YAMLError) as error:
+        raise InputError(f"{path}: {one_line(error)}") from None
     # Beside the original, relative to which its paths are looked for.
     used = path.with_name(f"{path.stem}.used.yaml")
     with atomic_write(used) as file:

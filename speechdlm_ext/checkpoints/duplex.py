@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from speechdlm_ext.checkpoints.speech_llm_folder import CONFIG, WEIGHTS, nemo_config, write_folder
+from speechdlm_ext.checkpoints.speech_llm_folder import CONFIG, WEIGHTS, check_tokenizer, nemo_config, write_folder
 from speechdlm_ext.codecs.nemo import NemoCodec
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError
@@ -34,7 +34,7 @@ def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tupl
 
     Raises:
         InputError: a file is missing or damaged, weights are missing, unknown, of another shape or no numbers, or those
-            that a checkpoint does without are no longer where they were.
+            that a checkpoint does without are no longer where they were; the tokenizer is another.
     """
     path = Path(path)
     partial = False
@@ -56,6 +56,8 @@ def read_duplex(path: str | os.PathLike[str], trust: bool | None = None) -> tupl
         if not partial:
             raise
         raise InputError(f"{path}: its frozen weights are in {config['pretrained_llm']}: {error}") from None
+    if path.is_dir():
+        check_tokenizer(where, parts.tokenizer)
     if partial:
         model.leave_out_frozen(config)
         weights = {**{name: nn.Module.state_dict(model)[name] for name in model.left_out()}, **weights}

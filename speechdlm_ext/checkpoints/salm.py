@@ -7,7 +7,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from speechdlm_ext.checkpoints.speech_llm_folder import CONFIG, PUBLISHED, WEIGHTS, nemo_config, write_folder
+from speechdlm_ext.checkpoints.speech_llm_folder import (
+    CONFIG,
+    PUBLISHED,
+    WEIGHTS,
+    check_tokenizer,
+    nemo_config,
+    write_folder,
+)
 from speechdlm_ext.compat.checkpoints import load_checkpoint
 from speechdlm_ext.errors import InputError, one_line, optional_import
 from speechdlm_ext.io.config import read_config
@@ -45,7 +52,9 @@ def load_salm(path_or_name: str | os.PathLike[str], trust: bool | None = None) -
         raise InputError(f"{path}: no {CONFIG} in it; expected a folder of save_pretrained")
     cfg = {key: value for key, value in read_config(path / CONFIG, "model").items() if key not in PUBLISHED}
     model = SALM({**cfg, "pretrained_weights": False}, path)
-    return _with_weights(model, read_safetensors(path / WEIGHTS), str(path / WEIGHTS))
+    weights = read_safetensors(path / WEIGHTS)
+    check_tokenizer(path / WEIGHTS, model.tokenizer)
+    return _with_weights(model, weights, str(path / WEIGHTS))
 
 
 def save_salm(model: SALM, folder: str | os.PathLike[str], overwrite: bool = False) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from speechdlm_ext.io.nemo import NemoFile
 from speechdlm_ext.modules.backbone import OWN_LLM, config_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+TOKENIZER = "tokenizer"  # in the header of the weights: a fingerprint
 # What the public code writes beside the model's configuration.
 PUBLISHED = {"model_type": "nemo_speechlm", "architectures": ["NeMoSpeechLMForConditionalGeneration"]}
 
@@ -27,6 +29,14 @@ def nemo_config(file: NemoFile) -> dict[str, Any]:
     """The model's configuration in a ``.nemo`` file, with the features of the NeMo that wrote it."""
     config = {key: value for key, value in file.config.items() if key not in ("target", "nemo_version")}
     return {**config, "perception": {"reflect": file.old_front_end, **(config.get("perception") or {})}}
+
+
+def check_tokenizer(weights: Path, tokenizer: LLMTokenizer) -> None:
+    """Raise :class:`InputError` where a file of weights was saved with another tokenizer; published ones do not say."""
+    with safetensors.safe_open(weights, "pt") as file:
+        saved = (file.metadata() or {}).get(TOKENIZER)
+    if saved not in (None, tokenizer.fingerprint()):
+        raise InputError(f"{weights}: saved with another tokenizer than that of {weights.parent}")
 
 
 def write_folder(
@@ -52,5 +62,5 @@ def write_folder(
     # Configurations of transformers hold a few objects that JSON does not know.
     write_json(folder / OWN_LLM / CONFIG, json.loads(json.dumps(config_of(llm).to_dict(), default=str)), sort_keys=True)
     with atomic_write(folder / WEIGHTS, "wb") as file:
-        file.write(safetensors.torch.save(dict(weights), {"format": "pt"}))
+        file.write(safetensors.torch.save(dict(weights), {"format": "pt", TOKENIZER: tokenizer.fingerprint()}))
     write_json(folder / CONFIG, {**config, **PUBLISHED}, sort_keys=True)

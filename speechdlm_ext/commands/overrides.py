@@ -35,11 +35,12 @@ def read_overrides(kind: Any, words: Sequence[str], usage: str) -> Any:
         name, sign, value = word.partition("=")
         if not sign or name not in kinds:
             raise InputError(f"{word}: expected name=value, with a name of {', '.join(kinds)}")
-        given[name] = value if kinds[name] is str else yaml.safe_load(value)  # of texts, colons are not YAML's
-    try:
-        options = OmegaConf.merge(OmegaConf.structured(kind), given)
-    except (OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
-        raise InputError(one_line(error).split(" full_key:")[0]) from None
+        try:  # of texts, colons are not YAML's
+            given[name] = value if kinds[name] is str else yaml.safe_load(value)
+            OmegaConf.merge(OmegaConf.structured(kind), {name: given[name]})
+        except (OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
+            raise InputError(f"{word}: {one_line(error).split(' full_key:')[0]}") from None
+    options = OmegaConf.merge(OmegaConf.structured(kind), given)
     if missing := [name for name in kinds if OmegaConf.is_missing(options, name)]:
         raise InputError(f"{missing[0]}= is needed; --help lists all options")
     return options

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from speechdlm_ext.errors import InputError, one_line, optional_import
 logger = logging.getLogger(__name__)
 
 SENTENCEPIECE = "tokenizer.model"
+_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
 class LLMTokenizer(ABC):
@@ -55,6 +57,14 @@ class LLMTokenizer(ABC):
     @abstractmethod
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write what :func:`load_tokenizer` reads."""
+
+    @abstractmethod
+    def pieces(self) -> Iterable[str]:
+        """The tokens in the order of their ids, without added ones."""
+
+    def fingerprint(self) -> str:
+        """Tells tokenizers apart."""
+        return hashlib.sha256("\n".join(self.pieces()).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def apply_chat_template(self, turns: Sequence[Mapping[str, str]], prompt: bool) -> str:
         """The text of a dialogue in the tokenizer's own format, with the beginning of an answer if ``prompt``.
@@ -110,6 +120,12 @@ class TransformersTokenizer(LLMTokenizer):
         added: int = self.tokenizer.convert_tokens_to_ids(token)
         return added
 
+    def pieces(self) -> Iterable[str]:
+        """See :class:`LLMTokenizer`."""
+        added = self.tokenizer.get_added_vocab()
+        words = {piece: number for piece, number in self.tokenizer.get_vocab().items() if piece not in added}
+        return sorted(words, key=words.__getitem__)
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """See :class:`LLMTokenizer`."""
         self.tokenizer.save_pretrained(os.fspath(folder))
@@ -163,6 +179,10 @@ class SentencePieceTokenizer(LLMTokenizer):
         """See :class:`LLMTokenizer`."""
         return self.special.setdefault(token, len(self))
 
+    def pieces(self) -> Iterable[str]:
+        """See :class:`LLMTokenizer`."""
+        return map(self.model.id_to_piece, range(self.model.vocab_size()))
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """See :class:`LLMTokenizer`."""
         target = Path(folder) / SENTENCEPIECE
@@ -183,6 +203,8 @@ def load_tokenizer(source: str | os.PathLike[str]) -> LLMTokenizer:
         return SentencePieceTokenizer(path)
     if (path / SENTENCEPIECE).is_file() and not (path / "tokenizer_config.json").is_file():
         return SentencePieceTokenizer(path / SENTENCEPIECE)
+    if path.is_dir() and not any((path / name).is_file() for name in _TOKENIZER_FILES):
+        raise InputError(f"{path}: no tokenizer in it ({', '.join((SENTENCEPIECE, *_TOKENIZER_FILES))})")
     return TransformersTokenizer(os.fspath(source))
 
 

@@ -107,6 +107,7 @@ class DuplexS2S(TrainedWeights, BaseFairseqModel):
                 model.
         """
         model = build_duplex(task.parts)
+        model.check_trained()
         if cfg.save_trained_only:
             model.leave_out_frozen(task.parts.config)
         if type(model) is not cls:

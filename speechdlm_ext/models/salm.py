@@ -182,6 +182,7 @@ class SALM(TrainedWeights, BaseFairseqModel):
             model = cls(cfg, path.parent)
         else:
             raise InputError("--model-config with the model's configuration, or --pretrained-model, is needed")
+        model.check_trained()
         if args.save_trained_only:
             model.leave_out_frozen(model.cfg, whole=model.start is not None)
         if args.checkpoint_activations:

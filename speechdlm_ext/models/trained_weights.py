@@ -34,6 +34,11 @@ class TrainedWeights(nn.Module):
                 module.eval()
         return self
 
+    def check_trained(self) -> None:
+        """Raise :class:`InputError` where all is frozen."""
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise InputError("freeze_params: all weights are frozen, none is left to train")
+
     def leave_out_frozen(self, config: Mapping[str, Any], whole: bool = False) -> None:
         """Keep frozen weights out of checkpoints, where they can be read again from what ``config`` names.
 

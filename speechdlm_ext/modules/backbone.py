@@ -287,8 +287,10 @@ def freeze_parameters(model: nn.Module, freeze: Sequence[str], prevent: Sequence
         The names of what is trained.
 
     Raises:
-        InputError: a pattern is no regular expression.
+        InputError: a pattern is no regular expression, or there is one text in the place of a list.
     """
+    if isinstance(freeze, str) or isinstance(prevent, str):
+        raise InputError("freeze_params, prevent_freeze_params: lists of patterns are expected")
     compiled = {}
     for pattern in (*freeze, *prevent):
         try:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+from sentencepiece import SentencePieceTrainer
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.hub import SALM
@@ -43,6 +44,20 @@ def test_a_folder_needs_nothing_else(tiny, tmp_path):
     assert answer(SALM.from_pretrained(moved)) == answer(tiny)
     with pytest.raises(InputError, match="overwrite=True"):
         tiny.save_pretrained(moved)
+
+
+def test_another_tokenizer_than_the_one_it_was_saved_with_is_one_line(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path / "saved")
+    prefix = str(tmp_path / "saved" / "tokenizer")
+    lines = ["ten twelve twenty eleven thirty", "zero to ten"] * 9
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_prefix=prefix, vocab_size=50, hard_vocab_limit=False, minloglevel=2
+    )
+    with pytest.raises(InputError, match="model.safetensors: saved with another tokenizer"):
+        SALM.from_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / "tokenizer.model").unlink()
+    with pytest.raises(InputError, match="llm_backbone: no tokenizer in it"):
+        SALM.from_pretrained(tmp_path / "saved")
 
 
 def test_a_nemo_file_is_read_back(tiny, tmp_path):

@@ -91,6 +91,8 @@ def test_a_pattern_that_matches_nothing_is_said(caplog):
     assert "speech" in caplog.text and "lm_head\\" not in caplog.text
     with pytest.raises(InputError, match="no regular expression"):
         freeze_parameters(llm, ["("])
+    with pytest.raises(InputError, match="lists of patterns"):
+        freeze_parameters(llm, r"^lm_head\..+$")
 
 
 def test_tied_weights_are_frozen_by_any_of_their_names(caplog):

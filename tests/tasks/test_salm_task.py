@@ -159,6 +159,16 @@ def test_random_weights_are_not_left_out(folder, tmp_path):
         train(folder, tmp_path, "--save-trained-only", "--model-config", str(path))
 
 
+def test_nothing_to_train_and_a_file_that_is_no_yaml_are_one_line(folder, tmp_path, run_loaded):
+    config = {"pretrained_llm": str(folder / "llm"), "perception": PERCEPTION, "freeze_params": [".*"]}
+    (tmp_path / "frozen.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="all weights are frozen"):
+        train(folder, tmp_path, "--model-config", str(tmp_path / "frozen.json"))
+    (tmp_path / "salm.yaml").write_text("model: [\n")
+    done = run_loaded(["python", "scripts/salm_train.py", "--config-path", tmp_path], check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "salm.yaml: " in done.stderr
+
+
 def test_the_seeds_commands(folder, tmp_path, run_loaded):
     model = {"pretrained_llm": str(folder / "llm"), "perception": PERCEPTION, "freeze_params": FREEZE}
     model |= {"optimizer": {"_target_": "torch.optim.AdamW", "lr": 0.01, "betas": [0.9, 0.98]}}
