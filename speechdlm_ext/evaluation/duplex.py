@@ -14,8 +14,9 @@ import torch
 from speechdlm_ext.data.duplex_cuts import DuplexCut
 from speechdlm_ext.data.duplex_dataset import DuplexS2SDataset
 from speechdlm_ext.data.text_channel import Turn
-from speechdlm_ext.errors import optional_import
+from speechdlm_ext.errors import InputError, optional_import
 from speechdlm_ext.io.audio import resample, write_audio
+from speechdlm_ext.io.naming import safe_id
 from speechdlm_ext.metrics.summary import summarize
 from speechdlm_ext.metrics.turn_taking import find_events_of_many
 from speechdlm_ext.metrics.words import error_rates, normalise
@@ -92,6 +93,9 @@ def converse(
 
     Writes ``FOLDER/<id>/input.wav`` and ``output.wav``, in step and of the same length (the layout of
     Full-Duplex-Bench, and of ``evaluate_dialogue.py``).
+
+    Raises:
+        InputError: before anything is computed: a conversation is invalid, or two would have the same folder.
     """
     from tqdm import tqdm
 
@@ -100,16 +104,22 @@ def converse(
     def spell(tokens: list[int]) -> str:
         return str(parts.tokenizer.ids_to_text(parts.words(tokens)))
 
+    names: dict[str, str] = {}
+    for cut in cuts:
+        dataset.check(cut)
+        if (other := names.setdefault(safe_id(cut.id), cut.where)) != cut.where:
+            raise InputError(f"{cut.where}: id {cut.id}: the same name as {other}: two folders of it cannot be written")
     made = []
-    for cut in tqdm(cuts, desc="conversations", unit="file"):
+    for cut in tqdm(cuts, desc="conversations", unit="file", disable=None):
+        place = folder / safe_id(cut.id)
         wave = dataset.load(cut)["source_audio"]
         with torch.no_grad():
             said = model.offline_inference(wave[None].to(model.device), torch.tensor([len(wave)]), options=options)
         sound = said["audio"][0].float().cpu()
         rate = model.target_sample_rate
         sound = torch.nn.functional.pad(sound, (0, max(0, round(cut.duration * rate) - len(sound))))
-        write_audio(folder / cut.id / "input.wav", wave, dataset.source_sample_rate)
-        write_audio(folder / cut.id / "output.wav", sound[: round(cut.duration * rate)], rate)
+        write_audio(place / "input.wav", wave, dataset.source_sample_rate)
+        write_audio(place / "output.wav", sound[: round(cut.duration * rate)], rate)
         tokens = said["tokens_text"][0].tolist()
         channel = dataset.channel(cut, dataset.output_roles).tokens.tolist()
         talk = Conversation(
