@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 # Rows of which compiled steps make sums instead of products (generation/windows.py).
 SUMMED_ROWS = 4
-_MOST_ROWS = 64
-_MKL = torch.backends.mkl.is_available()
+_WEIGHTS_FIRST, _MOST_ROWS = 6, 64
 _LEAST_WEIGHTS = 1 << 16  # below, a product costs less than asking
+_BLOCKS = 4  # of the weights, a thread
+_MKL = torch.backends.mkl.is_available()
 
 
 @torch.compiler.assume_constant_result
@@ -19,28 +20,30 @@ def _num_threads() -> int:
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` that decodes fast on processors: a step of a few rows takes as long as reading the weights.
+    """``nn.Linear`` that decodes fast on processors, where a step of a few rows takes as long as reading the weights.
 
-    MKL multiplies a few rows in one thread. Without gradients, in fp32, they are multiplied by one block of the weights
-    a thread, in a batched product. Elsewhere it is ``nn.Linear``.
+    MKL multiplies a few rows in one thread, at a third of the memory's rate. Without gradients and in fp32, they are
+    multiplied by blocks of the weights in a batched product, whose blocks the threads share; the weights come first
+    where there are so few rows that this is faster (docs/performance.md). Elsewhere it is ``nn.Linear``.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """``(…, in_features)`` to ``(…, out_features)``."""
-        blocks = self._blocks(x)
+        rows = x.numel() // self.in_features
+        blocks = self._blocks(x, rows)
         if blocks == 1:
             return F.linear(x, self.weight, self.bias)
-        rows = x.reshape(1, -1, self.in_features).expand(blocks, -1, -1)
-        weight = self.weight.view(blocks, -1, self.in_features).transpose(1, 2)
-        if self.bias is None:
-            found = torch.bmm(rows, weight)
+        weight = self.weight.view(blocks, -1, self.in_features)
+        if rows <= _WEIGHTS_FIRST:
+            found = torch.bmm(weight, x.reshape(rows, -1).t().expand(blocks, -1, -1)).flatten(0, 1).t()
         else:
-            found = torch.baddbmm(self.bias.view(blocks, 1, -1), rows, weight)
-        return found.transpose(0, 1).reshape(*x.shape[:-1], self.out_features)
+            found = torch.bmm(x.reshape(1, rows, -1).expand(blocks, -1, -1), weight.transpose(1, 2)).transpose(0, 1)
+        found = found.reshape(*x.shape[:-1], self.out_features)
+        return found if self.bias is None else found + self.bias
 
-    def _blocks(self, x: Tensor) -> int:
+    def _blocks(self, x: Tensor, rows: int) -> int:
         """By how many blocks of the weights to multiply; 1 for all at once."""
-        weight, rows = self.weight, x.numel() // self.in_features
+        weight = self.weight
         if (
             torch.is_grad_enabled()
             or not 1 <= rows <= _MOST_ROWS
@@ -53,5 +56,5 @@ class Linear(nn.Linear):
             and rows <= SUMMED_ROWS
         ):
             return 1
-        threads = min(_num_threads(), self.out_features)
-        return next(count for count in range(threads, 0, -1) if self.out_features % count == 0)
+        most = min(_BLOCKS * _num_threads(), self.out_features)
+        return next(count for count in range(most, 0, -1) if self.out_features % count == 0)

@@ -36,7 +36,7 @@ def three_threads() -> Any:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1, 320), (4, 2, 320), (64, 320), (65, 320), (0, 320), (5, 3, 1, 320)])
+@pytest.mark.parametrize("shape", [(1, 320), (3, 2, 320), (4, 2, 320), (64, 320), (65, 320), (0, 320), (5, 3, 1, 320)])
 def test_it_is_a_linear_layer(shape: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(1)
     layer, x = Linear(320, 510, bias), torch.randn(shape)
@@ -50,12 +50,13 @@ def test_it_is_a_linear_layer(shape: tuple[int, ...], bias: bool) -> None:
 
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL multiplies in its own way")
-def test_few_rows_are_multiplied_by_a_block_of_the_weights_a_thread(three_threads: None) -> None:
+def test_few_rows_are_multiplied_by_blocks_of_the_weights(three_threads: None) -> None:
     kinds: dict[tuple[int, int, int, torch.dtype], list[tuple[str, int]]] = {}
     for rows, width, out, dtype in (
-        (2, 320, 510, torch.float32),  # 510 = 3 x 170
-        (2, 320, 511, torch.float32),  # 511 = 7 x 73
-        (2, 320, 512, torch.float32),
+        (2, 320, 510, torch.float32),  # of up to 12 blocks: 10
+        (7, 320, 516, torch.float32),  # 12
+        (2, 320, 511, torch.float32),  # 7
+        (2, 320, 509, torch.float32),  # a prime
         (65, 320, 510, torch.float32),
         (2, 16, 510, torch.float32),
         (2, 320, 510, torch.bfloat16),
@@ -65,7 +66,7 @@ def test_few_rows_are_multiplied_by_a_block_of_the_weights_a_thread(three_thread
             layer(x)
         kinds[rows, width, out, dtype] = products.found
     assert list(kinds.values()) == [
-        [("baddbmm", 3)], [("addmm", 1)], [("baddbmm", 2)], [("addmm", 1)], [("addmm", 1)], [("addmm", 1)],
+        [("bmm", 10)], [("bmm", 12)], [("bmm", 7)], *[[("addmm", 1)]] * 4,
     ]  # fmt: skip
     with Products() as products:  # training
         Linear(320, 510)(torch.randn(2, 320))
