@@ -12,6 +12,7 @@ PARTS = {
     "vocode": ("vocoding", "measure"),
     "codec": ("vocoding", "codec"),
     "asr": ("recognition", "measure"),
+    "types": ("recognition", "types"),
     "detect": ("corpora", "detect"),
     "resynthesize": ("corpora", "resynthesize"),
     "transcribe": ("corpora", "transcribe"),

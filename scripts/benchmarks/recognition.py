@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from benchmarks.sides import Settings, ours
 
 ROWS = {"cpu": 4, "cuda": 32}
 SECONDS = 8.0
+BORDERS = 4  # typed modules in a training step: features, encoder, decoder, loss
 
 
 def measure(settings: Settings) -> Iterator[Comparison]:
@@ -28,6 +30,56 @@ def measure(settings: Settings) -> Iterator[Comparison]:
                     lambda theirs=theirs: theirs.rate("sound"), lambda own=own: own.rate("sound"), settings.rounds or 3
                 )
             yield Comparison(f"asr-{work}", *rates, unit, more_is_better=True)
+
+
+def types(settings: Settings) -> list[Comparison]:
+    """Processor time of a training step of the smallest model (MatchboxNet, one second) and of its type checks."""
+    import torch
+
+    from speechdlm_ext.modules.conv_speech import LABEL, ConvSpeech, configuration
+    from speechdlm_ext.neural_types import (
+        AcousticEncodedRepresentation,
+        LengthsType,
+        NeuralType,
+        SpectrogramType,
+        disable_checks,
+        typecheck,
+    )
+
+    class Border(torch.nn.Module):
+        """Takes and gives what an encoder does, at no cost but that of the check."""
+
+        @typecheck(
+            {"features": NeuralType(("B", "D", "T"), SpectrogramType()), "lengths": NeuralType(("B",), LengthsType())},
+            {"x": NeuralType(("B", "D", "T"), AcousticEncodedRepresentation()), "valid": NeuralType(("B",))},
+            positional=True,
+        )
+        def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return encoded, lengths
+
+    torch.manual_seed(1)
+    model, border = ConvSpeech(configuration("3x1x64", "matchboxnet"), LABEL, 30).train(), Border()
+    wave, lengths, label = 0.1 * torch.randn(1, 16000), torch.tensor([16000]), torch.tensor([3])
+    features, encoded = torch.zeros(1, 64, 100), torch.zeros(1, 128, 100)
+
+    def step() -> float:
+        start = time.process_time()
+        torch.nn.functional.cross_entropy(model(wave, lengths).scores, label).backward()
+        return 1000 * (time.process_time() - start)
+
+    def calls() -> float:
+        start = time.process_time()
+        for _ in range(1000 * BORDERS):
+            border(features, lengths)
+        return time.process_time() - start
+
+    def checks() -> float:
+        checked = calls()
+        with disable_checks():
+            return checked - calls()
+
+    bound, keeps = "checks at most 1 % of a step", lambda step, checks: checks <= 0.01 * step
+    return [Comparison("types", *in_turns(step, checks, settings.rounds or 9), "ms", bound=bound, keeps=keeps)]
 
 
 def quartznet(folder: Path) -> Path:

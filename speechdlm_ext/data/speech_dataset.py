@@ -24,6 +24,7 @@ from speechdlm_ext.modules.conv_speech import FRAMES, LABEL, TEXT
 logger = logging.getLogger(__name__)
 FRAMES_PER_SECOND = 100  # in which batches are counted
 _BUCKET = 1.1  # lengths within this factor are batched in random order
+_ROUNDING = 0.1  # seconds by which a recording may be shorter than its manifest says
 _FIELDS = {TEXT: ("text",), LABEL: ("label", "command"), FRAMES: ("label",)}
 
 
@@ -270,10 +271,16 @@ def read_utterance(row: Utterance, sample_rate: int) -> Tensor:
     """Samples (N,) of an utterance.
 
     Raises:
-        InputError: the file cannot be read, or has several channels and none is named.
+        InputError: the file cannot be read, ends before the utterance does, or has several channels and none is named.
     """
     stop = row.start + row.duration if row.duration < float("inf") else None
     wave, _ = read_audio(row.path, sample_rate, start=row.start, stop=stop)
+    found = wave.shape[1] / sample_rate
+    if stop is not None and found < row.duration - _ROUNDING:
+        raise InputError(
+            f"{row.where}: {found:.2f} of {row.duration:.2f} s are in {row.path}: it is cut off, or the manifest is of "
+            "another file"
+        )
     if row.channel is None and len(wave) > 1:
         raise InputError(f'{row.where}: {row.path} has {len(wave)} channels; add "channel", or pass --channel')
     if (row.channel or 0) >= len(wave):

@@ -23,6 +23,15 @@ from speechdlm_ext.data.speech_dataset import Utterance, read_utterance, read_ut
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.recordings import stamp
 from speechdlm_ext.modules.conv_speech import FRAMES, LABEL, TEXT, ConvSpeech
+from speechdlm_ext.neural_types import (
+    AudioSignal,
+    LabelsType,
+    LengthsType,
+    LogitsType,
+    LogprobsType,
+    NeuralType,
+    typecheck,
+)
 
 Sound = Union[str, "os.PathLike[str]", NDArray[Any], Tensor]
 _MANIFESTS = (".json", ".jsonl")
@@ -102,6 +111,25 @@ class _Model(nn.Module):
         """Where the weights are."""
         return next(self.network.parameters()).device
 
+    @property
+    def input_types(self) -> dict[str, NeuralType]:
+        """Of :meth:`forward`."""
+        samples = AudioSignal(freq=self.network.sample_rate)
+        return {
+            "input_signal": NeuralType(("B", "T"), samples), "input_signal_length": NeuralType(("B",), LengthsType()),
+        }  # fmt: skip
+
+    @property
+    def output_types(self) -> dict[str, NeuralType]:
+        """Of :meth:`forward`."""
+        axes = ("B",) if self.network.target == LABEL else ("B", "T")
+        return {
+            "outputs": NeuralType((*axes, "D"), LogprobsType() if self.network.target == TEXT else LogitsType()),
+            "encoded_lengths": NeuralType(("B",), LengthsType()),
+            "greedy_predictions": NeuralType(axes, LabelsType()),
+        }
+
+    @typecheck(positional=True)
     def forward(self, input_signal: Tensor, input_signal_length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of sound (B, N) with valid samples (B,), as NeMo's models give them.
 

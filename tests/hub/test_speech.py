@@ -16,6 +16,7 @@ from speechdlm_ext.hub import CTCModel, SpeechClassifier
 from speechdlm_ext.io.audio import read_audio, write_audio
 from speechdlm_ext.io.nemo import NemoFile, read_nemo
 from speechdlm_ext.modules.conv_speech_files import of_nemo
+from speechdlm_ext.neural_types import AudioSignal, NeuralType, NeuralTypeComparisonResult
 from speechdlm_ext.vad import build_detector
 from tests.helpers.arpa import write_arpa
 from tests.helpers.nemo_files import changed
@@ -44,6 +45,28 @@ def test_the_text_is_nemos(model: CTCModel, folder: Path, sentence: Path) -> Non
     log_probs = torch.from_numpy(np.load(folder / "ctc_char.npz")["log_probs"])
     assert found.y_sequence is not None and found.length == len(log_probs)
     torch.testing.assert_close(found.y_sequence, log_probs, atol=1e-4, rtol=1e-4)
+
+
+def test_the_lines_of_nemos_introduction(model: CTCModel, folder: Path, sentence: Path) -> None:
+    """Files by the older keyword; a typed forward pass, whose scores are those of its parts; a spectrogram as sound."""
+    files = [str(sentence), str(sentence)]
+    said = [f"{name}: {text}" for name, text in zip(files, model.transcribe(paths2audio_files=files), strict=True)]
+    assert said == [f"{sentence}: {json.loads((folder / 'ctc_char.json').read_text())['text']}"] * 2
+    wave, length = read_audio(sentence)[0], torch.tensor([read_audio(sentence)[0].shape[1]])
+    log_probs, encoded_len, predictions = model(input_signal=wave, input_signal_length=length)
+    network = model.network
+    processed, processed_len = network.preprocessor(wave, length)
+    encoded, wanted_len = network.encoder(network.spec_augment(processed, processed_len), processed_len)
+    assert torch.equal(log_probs, network.decoder(encoded, wanted_len)) and torch.equal(encoded_len, wanted_len)
+    assert torch.equal(predictions, log_probs.argmax(dim=-1))
+    samples = NeuralType(("B", "T"), AudioSignal(freq=16000))
+    assert model.input_types["input_signal"].compare(samples) is NeuralTypeComparisonResult.SAME
+    assert list(model.output_types) == ["outputs", "encoded_lengths", "greedy_predictions"]
+    with pytest.raises(TypeError, match=r"CTCModel.forward, argument input_signal: found Tensor of shape \(1, 64, "):
+        model(input_signal=processed, input_signal_length=length)
+    classifier = SpeechClassifier.from_pretrained(folder / "commands.nemo")
+    logits, _, labels = classifier(wave, length)
+    assert list(labels.shape) == [1] and labels[0] == logits[0].argmax()
 
 
 def test_one_sound_has_one_text(model: CTCModel, data: Path, sentence: Path, tmp_path: Path) -> None:

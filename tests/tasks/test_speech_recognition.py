@@ -180,6 +180,7 @@ def test_validation_of_a_detector_is_the_same_on_two_processes(
         ({"text": "in being " * 30}, "every text is longer than its recording's frames, which CTC cannot align"),
         ({"channel": 1}, "line 1: channel 1, .* has 1"),
         ({"offset": 9}, "has no samples from 9"),
+        ({"duration": 4}, r"line 1: 1.90 of 4.00 s are in .*LJ001-0002.flac: it is cut off, or the manifest is of an"),
     ],
 )
 def test_bad_rows_are_named(folder: Path, change: dict[str, Any], message: str) -> None:
