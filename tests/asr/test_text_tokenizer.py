@@ -45,16 +45,16 @@ def test_texts_come_back_and_the_folder_is_fairseqs_and_nemos(kind: str, size: i
         assert tuple(marked) == loaded.symbols[1:]
 
 
-def test_nemos_tokenizer_is_read(shared: Path, tmp_path: Path) -> None:
+def test_nemos_tokenizer_is_read(data: Path, tmp_path: Path) -> None:
     """NeMo's own folder: its ids of texts, its texts of ids, and its files again when saved."""
-    folder = shared / "reference" / "nemo" / "asr"
+    folder = data / "reference" / "nemo"
     with tarfile.open(folder / "ctc_bpe.nemo") as archive:
         for member in archive.getmembers():
             file = archive.extractfile(member) if "_" in member.name else None
             if file is not None:
                 (tmp_path / member.name.split("_", 1)[1]).write_bytes(file.read())
     tokenizer = load_tokenizer(tmp_path)
-    reference, texts = np.load(folder / "ctc_bpe.npz"), json.loads((folder / "ctc_bpe.json").read_text())
+    reference, texts = np.load(folder / "ctc_bpe_batch.npz"), json.loads((folder / "ctc_bpe_batch.json").read_text())
     for row, text in enumerate(texts["transcripts"]):
         expected = reference["targets"][row, : reference["targets_len"][row]]
         assert [tokenizer.symbols.index(symbol) for symbol in tokenizer.split(text)] == expected.tolist()

@@ -41,9 +41,9 @@ def sample_of(reference: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["ctc_char", "ctc_bpe"])
-def test_ctc_is_nemos(shared: Path, name: str) -> None:
-    folder = shared / "reference/nemo/asr"
-    reference, wanted = np.load(folder / f"{name}.npz"), json.loads((folder / f"{name}.json").read_text())
+def test_ctc_is_nemos(data: Path, name: str) -> None:
+    folder = data / "reference/nemo"
+    reference, wanted = np.load(folder / f"{name}_batch.npz"), json.loads((folder / f"{name}_batch.json").read_text())
     model = load_speech_model(folder / f"{name}.nemo")
     sample, task, network = sample_of(reference), task_of(model), model.network
     for reduction in ("mean_batch", "mean_volume", "mean", "sum"):
@@ -111,8 +111,8 @@ def test_reductions_are_means_over_utterances_or_symbols(data: Path) -> None:
         assert float(logs["nll_loss"]) == pytest.approx(first + second, rel=1e-5) and logs["ntokens"] == sum(sizes)
 
 
-def test_labels_of_another_rate(shared: Path) -> None:
-    reference = np.load(shared / "reference/nemo/classification/frame_vad.npz")
+def test_labels_of_another_rate(data: Path) -> None:
+    reference = np.load(data / "reference/nemo/frame_vad_batch.npz")
     lengths = torch.from_numpy(reference["encoded_len"])
     half = torch.from_numpy(reference["reshape_half_in"])
     found = frames_labels(half, reference["reshape_half_in_len"].tolist(), lengths, 225)
@@ -128,10 +128,10 @@ def test_labels_of_twice_the_rate_are_folded_by_their_maximum() -> None:
     assert found.tolist() == [[1, 0, 1, 0], [1, 0, IGNORED, IGNORED]]
 
 
-def test_frame_loss_is_nemos_where_labels_end_with_the_clip(shared: Path) -> None:
-    folder = shared / "reference/nemo/classification"
-    reference = np.load(folder / "frame_vad.npz")
-    wanted = json.loads((folder / "frame_vad.json").read_text())["loss_masked"]
+def test_frame_loss_is_nemos_where_labels_end_with_the_clip(data: Path) -> None:
+    folder = data / "reference/nemo"
+    reference = np.load(folder / "frame_vad_batch.npz")
+    wanted = json.loads((folder / "frame_vad_batch.json").read_text())["loss_masked"]
     sizes = reference["labels_len"].tolist()
     target = frames_labels(torch.from_numpy(reference["labels"]), sizes, torch.tensor(sizes), 225)
     logits = torch.from_numpy(reference["logits"])

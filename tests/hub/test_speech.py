@@ -207,8 +207,8 @@ def test_a_detector(folder: Path, data: Path, sentence: Path) -> None:
         windows.detect(wave[None].numpy(), 16000)
 
 
-def test_a_detector_of_windows(shared: Path, sentence: Path) -> None:
-    file = shared / "reference/nemo/classification/vad.nemo"
+def test_a_detector_of_windows(data: Path, sentence: Path) -> None:
+    file = data / "reference/nemo/vad.nemo"
     wave = read_audio(sentence)[0]
     (speech,) = build_detector(f"marblenet:model={file},shift=0.1").detect(wave.numpy(), 16000)
     model = SpeechClassifier.from_pretrained(file)
@@ -218,9 +218,9 @@ def test_a_detector_of_windows(shared: Path, sentence: Path) -> None:
     np.testing.assert_allclose(np.array(speech).reshape(-1, 2), np.minimum(wanted, wave.shape[1] / 16000), atol=1e-3)
 
 
-def test_smoothed_windows(shared: Path, sentence: Path) -> None:
+def test_smoothed_windows(data: Path, sentence: Path) -> None:
     """Of a frame decides the mean of every third of the windows of 0.7 s that it lies in, by hand."""
-    file = shared / "reference/nemo/classification/vad.nemo"
+    file = data / "reference/nemo/vad.nemo"
     wave = read_audio(sentence)[0]
     spec = f"marblenet:model={file},shift=0.1,smoothing=mean,overlap=0.5,onset=0.52,offset=0.52"
     (speech,) = build_detector(spec).detect(wave.numpy(), 16000)
@@ -253,12 +253,12 @@ def test_files_in_both_directions(model: CTCModel, folder: Path, sentence: Path,
     assert CTCModel.from_pretrained(tmp_path / "ctc_char.pt").transcribe(sentence) == model.transcribe(sentence)
 
 
-def test_a_nemo_file_of_ours_is_as_nemos(shared: Path, tmp_path: Path) -> None:
+def test_a_nemo_file_of_ours_is_as_nemos(data: Path, tmp_path: Path) -> None:
     """Members, keys, shapes and the sections that NeMo reads are those of NeMo's own file."""
     from speechdlm_ext.io.nemo import read_nemo
 
-    for name in ("asr/ctc_char", "asr/ctc_bpe", "classification/commands", "classification/frame_vad"):
-        path = shared / f"reference/nemo/{name}.nemo"
+    for name in ("ctc_char", "ctc_bpe", "commands", "frame_vad"):
+        path = data / f"reference/nemo/{name}.nemo"
         kind = CTCModel if "ctc" in name else SpeechClassifier
         kind.from_pretrained(path).save_to(tmp_path / "a.nemo", overwrite=True)
         ours, theirs = read_nemo(tmp_path / "a.nemo"), read_nemo(path)
@@ -280,12 +280,12 @@ def test_a_published_name(model: CTCModel, sentence: Path, tmp_path: Path, monke
         assert CTCModel.from_pretrained(name).transcribe(sentence) == model.transcribe(sentence)
 
 
-def test_a_tokenizer_that_does_not_belong_is_refused(shared: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_that_does_not_belong_is_refused(data: Path, tmp_path: Path) -> None:
     from speechdlm_ext.asr.text_tokenizer import train_tokenizer
 
     texts = ["seven two nine", "one two three four", "zero five six eight"]
     other, _ = train_tokenizer(texts, "bpe", 40)
-    source = shared / "reference/nemo/asr/ctc_bpe.nemo"
+    source = data / "reference/nemo/ctc_bpe.nemo"
     for content, message in (
         (other.model, "the tokenizer has 40 symbols, the model 64 others"),
         (b"x", "not a model of"),

@@ -52,8 +52,8 @@ def test_a_file_of_nemo_compressed_or_not(nemo: Path, tmp_path: Path) -> None:
     assert all(torch.equal(again.weights[name], found.weights[name]) for name in found.weights)
 
 
-def test_tokenizer_files(shared: Path) -> None:
-    found = read_nemo(shared / "reference/nemo/asr/ctc_bpe.nemo")
+def test_tokenizer_files(data: Path) -> None:
+    found = read_nemo(data / "reference/nemo/ctc_bpe.nemo")
     assert len(found.files) == 3
     assert b"\xe2\x96\x81seven" in found.file(found.config["tokenizer"]["model_path"])
     with pytest.raises(InputError, match="names the file 'nemo:x'"):

@@ -48,17 +48,17 @@ def test_published_numbers_of_parameters(family: str, name: str, target: str, sy
 @pytest.mark.parametrize(
     ("file", "family", "name", "target", "symbols"),
     [
-        ("asr/quartznet_15x5", "quartznet", "15x5", "text", 28),
-        ("classification/matchboxnet_3x1x64_v1", "matchboxnet", "3x1x64", "label", 30),
-        ("classification/matchboxnet_3x1x64_v2", "matchboxnet", "3x1x64", "label", 35),
-        ("classification/marblenet_3x2x64", "marblenet", "3x2x64", "label", 2),
-        ("classification/marblenet_3x2x64_20ms", "marblenet", "3x2x64_20ms", "frame_labels", 2),
+        ("quartznet_15x5", "quartznet", "15x5", "text", 28),
+        ("matchboxnet_3x1x64_v1", "matchboxnet", "3x1x64", "label", 30),
+        ("matchboxnet_3x1x64_v2", "matchboxnet", "3x1x64", "label", 35),
+        ("marblenet_3x2x64", "marblenet", "3x2x64", "label", 2),
+        ("marblenet_3x2x64_20ms", "marblenet", "3x2x64_20ms", "frame_labels", 2),
     ],
 )
 def test_names_and_shapes_of_weights_are_nemos(
-    shared: Path, file: str, family: str, name: str, target: str, symbols: int
+    data: Path, file: str, family: str, name: str, target: str, symbols: int
 ) -> None:
-    wanted = json.loads((shared / f"reference/nemo/{file}_keys.json").read_text())["state_dict"]
+    wanted = json.loads((data / f"reference/nemo/{file}_keys.json").read_text())["state_dict"]
     wanted.pop("loss.weight", None)  # of the loss alone
     model = ConvSpeech(CONFIGURATIONS[family][name](), target, symbols)
     assert {key: [list(value.shape), str(value.dtype)[6:]] for key, value in model.state_dict().items()} == wanted
@@ -89,11 +89,11 @@ def test_nemos_numbers_of_one_clip(data: Path) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["asr/ctc_char", "asr/ctc_bpe", "classification/frame_vad"])
-def test_nemos_numbers_from_its_features(shared: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["ctc_char", "ctc_bpe", "frame_vad"])
+def test_nemos_numbers_from_its_features(data: Path, name: str) -> None:
     """Without the rounding of NeMo's Fourier transform: every block exactly, scores within 5e-6."""
-    reference = np.load(shared / f"reference/nemo/{name}.npz")
-    model, _ = loaded(shared / f"reference/nemo/{name}.nemo", "text" if "ctc" in name else "frame_labels")
+    reference = np.load(data / f"reference/nemo/{name}_batch.npz")
+    model, _ = loaded(data / f"reference/nemo/{name}.nemo", "text" if "ctc" in name else "frame_labels")
     features, frames = torch.from_numpy(reference["features"]), torch.from_numpy(reference["features_len"])
     encoded, valid = model.encoder(features, frames)
     wanted = torch.from_numpy(reference["log_probs" if "ctc" in name else "logits"])
@@ -103,9 +103,9 @@ def test_nemos_numbers_from_its_features(shared: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ctc_char", "ctc_bpe"])
-def test_nemos_numbers_of_a_batch(shared: Path, name: str) -> None:
-    reference = np.load(shared / f"reference/nemo/asr/{name}.npz")
-    model, _ = loaded(shared / f"reference/nemo/asr/{name}.nemo", "text")
+def test_nemos_numbers_of_a_batch(data: Path, name: str) -> None:
+    reference = np.load(data / f"reference/nemo/{name}_batch.npz")
+    model, _ = loaded(data / f"reference/nemo/{name}.nemo", "text")
     wave, length = torch.from_numpy(reference["audio"]) / 32768, torch.from_numpy(reference["audio_len"])
     with torch.no_grad():
         scores, lengths = model(wave, length)
