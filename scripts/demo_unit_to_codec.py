@@ -35,7 +35,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="recogniser (default: pocketsphinx; of strings of digits one that is trained here, on other voices)",
     )  # fmt: skip
     parser.add_argument("--asr-strings", type=int, default=1200, help="of digits, of that one (default: %(default)s)")
-    parser.add_argument("--asr-updates", type=int, default=500, help="of that one (default: %(default)s)")
+    parser.add_argument("--asr-updates", type=int, default=1000, help="of that one (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is sampled (default: %(default)s)")
     return parser
 

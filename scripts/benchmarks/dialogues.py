@@ -75,12 +75,14 @@ def score(settings: Settings) -> list[Comparison]:
 
 
 def sample(settings: Settings) -> Iterator[Comparison]:
-    """200 frames by sampling: beam 1, eager and compiled, beam 5, and batches of 4 (on a GPU of 16 and 64, too)."""
+    """200 frames by sampling, eager and compiled: beam 1, beam 5, batches of 4 (on a GPU of 16 and 64, too)."""
     kinds: list[tuple[str, int, int, dict[str, Any]]] = [
         ("sample-beam1", 1, 1, {}),
         ("sample-beam1-compiled", 1, 1, {"compile": True}),
         ("sample-beam5", 5, 1, {}),
+        ("sample-beam5-compiled", 5, 1, {"compile": True}),
         ("sample-batch4", 1, 4, {}),
+        ("sample-batch4-compiled", 1, 4, {"compile": True}),
     ]
     if settings.device == "cuda":
         kinds += [("sample-batch16", 1, 16, {}), ("sample-batch64", 1, 64, {})]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -12,25 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.modules.linear import SUMMED_ROWS
 
 # Sizes of the caches of compiled steps are multiples of this.
 CAPACITIES = 256
-# On a CPU a step of a few rows takes as long as reading its weights. Of products of so few rows inductor makes sums,
-# which read them faster than a matrix product does.
-FEW_ROWS = {"decompose_mm_pass": {"cpu_max_first_dimension_decomposition": SUMMED_ROWS}}
 
 
 def compiled_step(decoder: Any) -> Any:
     """A decoder's forward pass compiled whole; each number of rows has a graph of its own, on a GPU a CUDA graph."""
     if "_compiled_step" not in vars(decoder):
-        from torch._inductor import config
-
-        how: dict[str, Any] = {"options": {"post_grad_fusion_options": FEW_ROWS}}
-        if next(decoder.parameters()).is_cuda:
-            how = {"mode": "reduce-overhead"}
-        with config.patch(post_grad_fusion_options=FEW_ROWS):  # the pass reads its limits when it is first imported
-            import_module("torch._inductor.fx_passes.decompose_mem_bound_mm")
+        how: dict[str, Any] = {"mode": "reduce-overhead"} if next(decoder.parameters()).is_cuda else {}
         vars(decoder)["_compiled_step"] = torch.compile(decoder.forward, fullgraph=True, dynamic=False, **how)
     return vars(decoder)["_compiled_step"]
 

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Rows of which compiled steps make sums instead of products (generation/windows.py).
-SUMMED_ROWS = 4
 _WEIGHTS_FIRST, _MOST_ROWS = 6, 64
 _LEAST_WEIGHTS = 1 << 16  # below, a product costs less than asking
 _BLOCKS = 4  # of the weights, a thread
@@ -52,8 +50,6 @@ class Linear(nn.Linear):
             or weight.numel() < _LEAST_WEIGHTS
             or torch.is_autocast_enabled("cpu")
             or not _MKL
-            or torch.compiler.is_compiling()
-            and rows <= SUMMED_ROWS
         ):
             return 1
         most = min(_BLOCKS * _num_threads(), self.out_features)

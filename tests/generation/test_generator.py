@@ -433,8 +433,6 @@ def test_a_step_is_compiled_once_for_all_calls() -> None:
             core.generate([prompt(4)], [1])
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert graphs[0] == graphs[1] > 0
-    # Products of two rows, one a channel, are made sums: of two attention blocks, the feed-forward block and durations.
-    assert torch._dynamo.utils.counters["inductor"]["decompose_addmm"] == 2 * 4 + 2 + 1
     torch.nn.init.zeros_(core.models[0].decoder.output_projection[0].weight)
     compiled = core.generate([prompt(4)], [1])
     core.options = DecodingOptions(sampling=True, max_len_b=20)
