@@ -48,13 +48,16 @@ def get_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command."""
     options = get_parser().parse_args()
+    from speechdlm_ext.vad.corpus import Detecting, default_output, detect_corpus, start_workers
+
+    detector = build_detector(options.vad)
+    if options.num_workers != 1:
+        start_workers(detector)
     from tqdm import tqdm
 
     from speechdlm_ext.io.manifest import errors_path
     from speechdlm_ext.io.progress import count
-    from speechdlm_ext.vad.corpus import Detecting, default_output, detect_corpus
 
-    detector = build_detector(options.vad)
     if detector.reads != "audio":
         raise InputError(f"--vad {options.vad}: it does not read audio; expected ten, silero or energy")
     given = {name: getattr(options, name) for name in ("threshold", "hop", "min_speech", "min_silence")}

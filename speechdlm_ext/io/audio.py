@@ -123,17 +123,29 @@ def read_arrays(
 ) -> Iterator[np.ndarray]:
     """As :func:`read_blocks`, in arrays of NumPy."""
     with open_audio(path) as file:
-        check_channels(path, file.channels, channels)
-        first = round(start * file.sample_rate)
-        last = file.frames if stop is None else min(round(stop * file.sample_rate), file.frames)
-        if not 0 <= first < last:
-            end = "" if stop is None else f" to {stop:g}"
-            raise InputError(f"{path} has no samples from {start:g}{end} s: it is {file.frames / file.sample_rate:g} s")
-        blocks = _file_blocks(file, first, last, max(1, round(block_seconds * file.sample_rate)))
-        if sample_rate is None or sample_rate == file.sample_rate:
-            yield from blocks
-        else:
-            yield from resample_blocks(blocks, file.sample_rate, sample_rate)
+        yield from file_arrays(file, sample_rate, channels, block_seconds, start, stop)
+
+
+def file_arrays(
+    file: AudioReader,
+    sample_rate: int | None = None,
+    channels: int | None = None,
+    block_seconds: float = BLOCK_SECONDS,
+    start: float = 0.0,
+    stop: float | None = None,
+) -> Iterator[np.ndarray]:
+    """As :func:`read_arrays`, of a file that is open."""
+    check_channels(file.path, file.channels, channels)
+    first = round(start * file.sample_rate)
+    last = file.frames if stop is None else min(round(stop * file.sample_rate), file.frames)
+    if not 0 <= first < last:
+        end = "" if stop is None else f" to {stop:g}"
+        raise InputError(f"{file.path} has no samples from {start:g}{end} s: it is {file.duration:g} s")
+    blocks = _file_blocks(file, first, last, max(1, round(block_seconds * file.sample_rate)))
+    if sample_rate is None or sample_rate == file.sample_rate:
+        yield from blocks
+    else:
+        yield from resample_blocks(blocks, file.sample_rate, sample_rate)
 
 
 def dc_of(means: np.ndarray, powers: np.ndarray, frames: int, sample_rate: int) -> np.ndarray:

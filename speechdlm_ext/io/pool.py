@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from typing import TypeVar
 
 from speechdlm_ext.errors import InputError
@@ -24,6 +25,13 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def start_server(modules: Sequence[str]) -> None:
+    """Have the server that forks worker processes load modules while this process is still getting ready itself."""
+    if "forkserver" in multiprocessing.get_all_start_methods() and available_cores() > 1:
+        forkserver.set_forkserver_preload(list(modules))
+        forkserver.ensure_running()
 
 
 def run_in_processes(

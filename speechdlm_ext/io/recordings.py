@@ -7,13 +7,16 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
-from speechdlm_ext.io.audio import AudioInfo, audio_info, read_arrays, resampled_length, without_dc
+from speechdlm_ext.io.audio import audio_info, file_arrays, resampled_length, without_dc
 from speechdlm_ext.io.manifest import JsonlRows, Line, NumbersOnDisk, iter_jsonl
 from speechdlm_ext.io.naming import NameTable, name_of
+from speechdlm_ext.io.readers import open_audio
+from speechdlm_ext.io.readers.base import AudioReader
 
 if TYPE_CHECKING:
     import numpy as np
@@ -221,28 +224,40 @@ def recording_blocks(row: Mapping[str, Any], sample_rate: int) -> Iterator[torch
 
 def recording_arrays(row: Mapping[str, Any], sample_rate: int) -> Iterator[np.ndarray]:
     """As :func:`recording_blocks`, in arrays of NumPy."""
+    with open_recording(row) as files:
+        yield from arrays_of(row, files, sample_rate)
+
+
+@contextmanager
+def open_recording(row: Mapping[str, Any]) -> Iterator[list[AudioReader]]:
+    """The files of a manifest's row, open to be read."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(open_audio(path)) for path in audio_paths(row)]
+
+
+def arrays_of(row: Mapping[str, Any], files: Sequence[AudioReader], sample_rate: int) -> Iterator[np.ndarray]:
+    """As :func:`recording_arrays`, from the files of :func:`open_recording`."""
     import numpy as np
 
-    paths = audio_paths(row)
-    infos = [audio_info(path) for path in paths]
-    for info in infos:
-        _check_file(row, info)
-        if info.notes and "notes" not in row:  # a manifest that make_manifest.py did not write
-            print(f"note: {info.path}: {'; '.join(info.notes)}", file=sys.stderr)
+    for file in files:
+        _check_file(row, file)
+        if file.notes and "notes" not in row:  # a manifest that make_manifest.py did not write
+            print(f"note: {file.path}: {'; '.join(file.notes)}", file=sys.stderr)
     start, stop = _part_of(row)
-    if len(paths) == 1:
-        pick = _picked(row, infos[0].channels)
-        blocks = read_arrays(paths[0], sample_rate, row.get("channels"), start=start, stop=stop)
+    if len(files) == 1:
+        pick = _picked(row, files[0].channels)
+        blocks = file_arrays(files[0], sample_rate, row.get("channels"), start=start, stop=stop)
         for block in without_dc(blocks, sample_rate):
             block = block if pick is None else block[pick]
             yield block.mean(0, keepdims=True) if row.get("channel_selector") == "average" else block
         return
-    _picked(row, len(paths))
-    lengths = [resampled_length(info.frames, info.sample_rate, sample_rate) for info in infos]
+    _picked(row, len(files))
+    lengths = [resampled_length(file.frames, file.sample_rate, sample_rate) for file in files]
     if len(set(lengths)) > 1 and stop is None:
-        found = ", ".join(f"{path}: {length / sample_rate:.3f} s" for path, length in zip(paths, lengths, strict=True))
+        each = zip(files, lengths, strict=True)
+        found = ", ".join(f"{file.path}: {length / sample_rate:.3f} s" for file, length in each)
         raise InputError(f"channels of unequal length ({found}): cut them to the same part of the conversation")
-    mono = [read_arrays(path, sample_rate, channels=1, start=start, stop=stop) for path in paths]
+    mono = [file_arrays(file, sample_rate, channels=1, start=start, stop=stop) for file in files]
     streams = [_even_blocks(without_dc(blocks, sample_rate), sample_rate) for blocks in mono]
     for together in zip(*streams, strict=stop is None):
         yield np.concatenate(together)
@@ -261,21 +276,21 @@ def _part_key(row: Mapping[str, Any]) -> list[Any]:
     return [[*_part_of(row), row.get("channel_selector")]]
 
 
-def _check_file(row: Mapping[str, Any], info: AudioInfo) -> None:
+def _check_file(row: Mapping[str, Any], file: AudioReader) -> None:
     """Raise an InputError where the file is not what the row says."""
     rate, duration, (start, stop) = row.get("sample_rate"), row.get("duration"), _part_of(row)
-    if rate is not None and rate != info.sample_rate:
-        raise InputError(f'{info.path} has {info.sample_rate} Hz, its row says "sample_rate": {rate}: correct the row')
-    if stop is not None and stop > info.duration + _ROUNDING:
+    if rate is not None and rate != file.sample_rate:
+        raise InputError(f'{file.path} has {file.sample_rate} Hz, its row says "sample_rate": {rate}: correct the row')
+    if stop is not None and stop > file.duration + _ROUNDING:
         raise InputError(
-            f"{info.path} is {info.duration:.3f} s long, its row is the part from {start:g} to {stop:g} s: correct "
+            f"{file.path} is {file.duration:.3f} s long, its row is the part from {start:g} to {stop:g} s: correct "
             '"offset" and "duration"'
         )
     if row.get("offset") is not None or duration is None:
         return
-    if abs(duration - info.duration) > max(_ROUNDING, 0.01 * info.duration):
+    if abs(duration - file.duration) > max(_ROUNDING, 0.01 * file.duration):
         raise InputError(
-            f'{info.path} is {info.duration:.3f} s long, its row says "duration": {duration:g}: correct it, or add '
+            f'{file.path} is {file.duration:.3f} s long, its row says "duration": {duration:g}: correct it, or add '
             '"offset" for a part of the file'
         )
 

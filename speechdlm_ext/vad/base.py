@@ -41,11 +41,13 @@ class Detector(ABC):
         name: by which ``--vad`` selects it.
         reads: ``audio``, ``units`` or ``annotation``.
         frame_shift: seconds between two decisions; None if it has no frames.
+        packages: large ones that it imports, which worker processes are to share.
     """
 
     name: ClassVar[str]
     reads: ClassVar[str] = "audio"
     frame_shift: ClassVar[float | None] = None
+    packages: ClassVar[tuple[str, ...]] = ()
 
     def detect(self, wave: NDArray[np.float32], sample_rate: int) -> Speech:
         """Speech of each channel of ``wave`` (C, N), full scale ±1, at ``sample_rate`` Hz."""

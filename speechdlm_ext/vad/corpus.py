@@ -14,12 +14,11 @@ from typing import Any
 
 from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.atomic import atomic_write
-from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.locking import exclusive
 from speechdlm_ext.io.manifest import errors_path, format_row, iter_jsonl, write_jsonl
 from speechdlm_ext.io.naming import NameTable
-from speechdlm_ext.io.pool import available_cores, run_in_processes
-from speechdlm_ext.io.recordings import audio_paths, read_manifest, recording_arrays, recording_stamp
+from speechdlm_ext.io.pool import available_cores, run_in_processes, start_server
+from speechdlm_ext.io.recordings import arrays_of, open_recording, read_manifest, recording_stamp
 from speechdlm_ext.io.resume_log import ResumeLog
 from speechdlm_ext.io.scan import AudioFiles
 from speechdlm_ext.io.sharding import Shard, check_division, remove_shards, shard_of, shard_paths
@@ -28,6 +27,7 @@ from speechdlm_ext.vad.statistics import bridge_by_speech, write_statistics
 
 Row = dict[str, Any]
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+_MODULES = ("soundfile", "soxr")  # that worker processes share
 _SORTED = 1000  # recordings of which the longest are begun first, so that no core is left alone with one at the end
 
 
@@ -58,16 +58,17 @@ class Detecting:
     def _found(self, row: Mapping[str, Any]) -> Row:
         import numpy as np
 
-        info = audio_info(audio_paths(row)[0])
-        wave = np.concatenate(list(recording_arrays(row, info.sample_rate)), axis=1)
-        speech = self.detector.detect(wave, info.sample_rate)
+        with open_recording(row) as files:
+            first, blocks = files[0], list(arrays_of(row, files, files[0].sample_rate))
+        wave = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+        speech = self.detector.detect(wave, first.sample_rate)
         if self.bridge:
             speech = [bridge_by_speech(channel) for channel in speech]
-        found: Row = {"duration": round(wave.shape[1] / info.sample_rate, 6)}
+        found: Row = {"duration": round(wave.shape[1] / first.sample_rate, 6)}
         if isinstance(row["audio_filepath"], str):
-            found |= {"channels": info.channels, "sample_rate": info.sample_rate}
-        if info.notes and "notes" not in row:
-            found["notes"] = list(info.notes)
+            found |= {"channels": first.channels, "sample_rate": first.sample_rate}
+        if first.notes and "notes" not in row:
+            found["notes"] = first.notes
         return found | {"vad": self.detector.name, "frame_shift": self.detector.frame_shift, "speech": speech}
 
 
@@ -114,6 +115,11 @@ def default_output(source: str | os.PathLike[str], folder: str = "metadata") -> 
         if path.name.endswith(".partial") or ".shard-" in path.name:
             return path.with_name(path.name.partition(".jsonl.")[0])
     return Path(folder, f"{name}_{date.today():%d-%m-%y}")
+
+
+def start_workers(detector: Detector) -> None:
+    """Begin to load what :func:`detect_corpus` needs in worker processes, before it is called."""
+    start_server([__name__, *_MODULES, *detector.packages])
 
 
 def detect_corpus(
@@ -179,7 +185,7 @@ def detect_corpus(
                     yield key, row
 
         workers = min(num_workers or available_cores(), max(1, left))
-        with closing(run_in_processes(detecting, longest_first(), workers, preload=["soundfile", "soxr"])) as found:
+        with closing(run_in_processes(detecting, longest_first(), workers, preload=_MODULES)) as found:
             for key, row in progress(found, left):
                 if "error" in row:
                     say(f"skipped: {row['error']}")

@@ -34,6 +34,7 @@ class Energy(Detector):
     """
 
     name: ClassVar[str] = "energy"
+    packages: ClassVar[tuple[str, ...]] = ("scipy.signal",)
     frame_shift: ClassVar[float] = 0.01
 
     rise: float = 0.45

@@ -35,6 +35,7 @@ class MarbleNet(Detector):
     """
 
     name: ClassVar[str] = "marblenet"
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
     frame_shift: ClassVar[float] = 0.02
 
     model: str = "vad_multilingual_frame_marblenet"

@@ -21,6 +21,7 @@ class Pyannote(Detector):
     """
 
     name: ClassVar[str] = "pyannote"
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
 
     model: str = "pyannote/voice-activity-detection"
 

@@ -37,6 +37,7 @@ class Silero(Detector):
     """
 
     name: ClassVar[str] = "silero"
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
     frame_shift: ClassVar[float] = WINDOW / SAMPLE_RATE
 
     threshold: float = 0.5

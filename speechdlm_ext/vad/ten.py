@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ctypes import byref, c_size_t
+from collections import deque
+from ctypes import addressof, c_int32, c_size_t, c_void_p
 from dataclasses import dataclass
+from itertools import repeat
 from typing import ClassVar
 
 import numpy as np
@@ -43,7 +45,9 @@ class Ten(Detector):
         """See :meth:`Detector.detect`; the last, incomplete frame is not judged."""
         if sample_rate != SAMPLE_RATE:
             wave = np.concatenate(list(resample_blocks([wave], sample_rate, SAMPLE_RATE)), axis=1)
-        samples = np.rint(np.clip(wave, -1, 1) * 32767).astype(np.int16)
+        scaled = wave * np.float32(32768)  # so that the samples of a file of 16 bits are what they were
+        np.rint(scaled, out=scaled)
+        samples = np.clip(scaled, -32768, 32767, out=scaled).astype(np.int16)
         at = np.nextafter(self.threshold, 0)  # the package's own flag is: probability ≥ threshold
         return [
             speech_intervals(
@@ -70,11 +74,12 @@ class Ten(Detector):
         except OSError as error:
             raise InputError(f"ten-vad cannot be loaded ({one_line(error)}): install libc++ (libc++1)") from None
         samples = np.ascontiguousarray(samples)
-        values = np.empty(len(samples) // self.hop, np.float32)
-        process, handle, size = network.vad_library.ten_vad_process, network.vad_handler, c_size_t(self.hop)
-        probability, flag = network.out_probability, byref(network.out_flags)
-        place, first, width = byref(probability), samples.ctypes.data, 2 * self.hop
-        for number in range(len(values)):
-            process(handle, first + number * width, size, place, flag)
-            values[number] = probability.value
+        values, flag = np.empty(len(samples) // self.hop, np.float32), c_int32()
+        process = network.vad_library["ten_vad_process"]  # the function anew, with types that cost less to check
+        process.argtypes = [c_void_p, c_void_p, c_size_t, c_void_p, c_void_p]
+        first, place = samples.ctypes.data, values.ctypes.data
+        frames = range(first, first + 2 * self.hop * len(values), 2 * self.hop)
+        places = range(place, place + 4 * len(values), 4)
+        handle, size, unused = network.vad_handler, c_size_t(self.hop), repeat(addressof(flag))
+        deque(map(process, repeat(handle), frames, repeat(size), places, unused), maxlen=0)  # a loop without bytecode
         return values

@@ -42,6 +42,11 @@ class AudioReader(ABC):
         self.path = path
         self.notes: list[str] = []
 
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.frames / self.sample_rate
+
     @classmethod
     @abstractmethod
     def opens(cls, path: str | os.PathLike[str], head: bytes) -> bool:
