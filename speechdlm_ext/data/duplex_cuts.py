@@ -168,7 +168,10 @@ def _codes(row: Mapping[str, Any], where: str) -> Tensor | None:
         return None
     if not row.get("codec_rate"):
         raise InputError(f"{where}: codec without codec_rate, its frames per second")
-    books = [torch.tensor(parse_units(text)) for text in ([rows] if isinstance(rows, str) else rows)]
+    try:
+        books = [torch.tensor(parse_units(text)) for text in ([rows] if isinstance(rows, str) else rows)]
+    except (InputError, TypeError, AttributeError) as error:
+        raise InputError(f"{where}: codec: {error}") from None
     if len({len(book) for book in books}) > 1:
         raise InputError(f"{where}: the codebooks of codec have {', '.join(str(len(book)) for book in books)} codes")
     return torch.stack(books, 1)

@@ -17,6 +17,7 @@ from speechdlm_ext.generation.duplex import DuplexOptions, FrameChooser, decode_
 from speechdlm_ext.hub.duplex_stream import CONTEXT_SECONDS, DuplexStream
 from speechdlm_ext.models.duplex_s2s import DuplexParts, DuplexS2S, DuplexS2SSpeechDecoder, build_duplex
 from speechdlm_ext.modules.duplex_frames import DuplexFrames, unstack_codes, without_control_codes
+from speechdlm_ext.modules.linear import Linear
 from speechdlm_ext.modules.padding import frame_mask
 
 
@@ -74,6 +75,9 @@ class DuplexS2SModel(nn.Module):
         """
         from torch.ao.quantization import quantize_dynamic
 
+        for module in self.model.modules():
+            if type(module) is Linear:  # it knows no class made of it
+                module.__class__ = nn.Linear
         with warnings.catch_warnings():  # its tensors will have another type in a later PyTorch
             warnings.simplefilter("ignore")
             self.model = quantize_dynamic(self.model, {nn.Linear}, dtype=torch.qint8, inplace=True)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from speechdlm_ext.errors import InputError, one_line, optional_import
 from speechdlm_ext.io.config import read_config
 from speechdlm_ext.modules.cache import DecoderCache
+from speechdlm_ext.modules.linear import Linear
 from speechdlm_ext.modules.rotary_lm import (
     ROTARY,
     RotaryConfig,
@@ -238,7 +239,7 @@ def _from_transformers(path: str | None, config: Mapping[str, Any] | None, weigh
         if path is None:
             values = dict(config or {})
             made = AutoConfig.for_model(values.pop("model_type"), **values)
-            return AutoModelForCausalLM.from_config(made, dtype=torch.float32).eval()
+            return _few_rows(AutoModelForCausalLM.from_config(made, dtype=torch.float32).eval())
         if path.endswith(".gguf"):
             options["gguf_file"] = os.path.basename(path)
             path = os.path.dirname(os.path.abspath(path))
@@ -247,11 +248,19 @@ def _from_transformers(path: str | None, config: Mapping[str, Any] | None, weigh
             if "gguf_file" in options:  # in fp32 now, and can be saved
                 llm.hf_quantizer = None
                 vars(llm.config).pop("quantization_config", None)
-            return llm
+            return _few_rows(llm)
         found = AutoConfig.from_pretrained(path, **options)
-        return AutoModelForCausalLM.from_config(found, dtype=torch.float32).eval()
+        return _few_rows(AutoModelForCausalLM.from_config(found, dtype=torch.float32).eval())
     except (OSError, ValueError, KeyError, ImportError, safetensors.SafetensorError) as error:
         raise InputError(f"{path or config}: no causal language model ({one_line(error)[:300]})") from None
+
+
+def _few_rows(llm: nn.Module) -> nn.Module:
+    """With linear layers that decode by all threads of a processor; their weights and names stay."""
+    for module in llm.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear
+    return llm
 
 
 def add_lora(llm: nn.Module, options: Mapping[str, Any]) -> nn.Module:

@@ -119,6 +119,8 @@ def test_codes_instead_of_sound(tmp_path):
         ({"supervisions": [{"start": "x"}]}, "expected seconds"),
         ({"audio_filepath": ["a.wav"]}, "audio_filepath"),
         ({"codec": ["1", "2 3"], "codec_rate": 12.5}, "1, 2 codes"),
+        ({"codec": "1 a", "codec_rate": 12.5}, "line 1: codec: unit 'a': a number"),
+        ({"codec": 5, "codec_rate": 12.5}, "line 1: codec: "),
         ({"sample_rate": 8000}, "16000 Hz"),
         ({"recording": {"id": "x"}}, "sources"),
     ],

@@ -179,6 +179,18 @@ def test_memory_and_work_of_a_stream_stay_the_same(tmp_path, changes):
 
 
 @pytest.mark.commands
+def test_all_linear_layers_get_weights_of_8_bits(tmp_path):
+    model = _tiny(tmp_path, speech_decoder=SPEECH_DECODER)
+    count = sum(isinstance(module, torch.nn.Linear) for module in model.model.modules())
+    before = model.model.lm_head(torch.eye(16))
+    model.to_int8()
+    kinds = Counter(type(module) for module in model.model.modules())
+    assert kinds[torch.ao.nn.quantized.dynamic.Linear] == count > 20
+    difference = (model.model.lm_head(torch.eye(16)) - before).abs().max()
+    assert 0 < difference < 0.03 * before.abs().max()
+    assert len(model.offline_inference(_sound(), torch.tensor([32000]))["text"]) == 1
+
+
 def test_top_k_samples_from_the_likeliest_alone(tmp_path):
     model = _tiny(tmp_path)
     wave, lengths = _sound(seconds=3.0), torch.tensor([48000])
