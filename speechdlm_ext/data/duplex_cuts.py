@@ -158,7 +158,7 @@ def _turn(entry: Any, where: str) -> Turn:
 
 def _number(value: Any, what: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < float("inf"):
-        raise InputError(f"{where}: the {what} is {value!r}, expected seconds")
+        raise InputError(f"{where}: the {what} is {value!r}, expected {'a number' if 'rate' in what else 'seconds'}")
     return float(value)
 
 
@@ -168,6 +168,8 @@ def _codes(row: Mapping[str, Any], where: str) -> Tensor | None:
         return None
     if not row.get("codec_rate"):
         raise InputError(f"{where}: codec without codec_rate, its frames per second")
+    if _number(row["codec_rate"], "codec_rate", where) <= 0:
+        raise InputError(f"{where}: codec_rate {row['codec_rate']}: frames per second are expected")
     try:
         books = [torch.tensor(parse_units(text)) for text in ([rows] if isinstance(rows, str) else rows)]
     except (InputError, TypeError, AttributeError) as error:

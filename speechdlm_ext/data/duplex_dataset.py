@@ -28,6 +28,8 @@ from speechdlm_ext.modules.padding import pad_right
 
 logger = logging.getLogger(__name__)
 
+_CODES_AMISS = 0.5  # s by which codes may be longer or shorter than the recording: a codec has frames of its own
+
 
 class DuplexS2SDataset(Dataset):
     """Makes a batch of cuts, as NeMo's data set of this name::
@@ -98,6 +100,11 @@ class DuplexS2SDataset(Dataset):
             raise InputError(
                 f"{cut.where}: codec has {found[0]} codebooks at {found[1]:g} Hz with codes up to {found[2]}, the "
                 f"model's has {codec.num_codebooks} at {codec.frame_rate:g} Hz with codes below {codec.codebook_size}"
+            )
+        seconds = len(cut.codes) / cut.codec_rate
+        if seconds < self.frame_length or abs(seconds - cut.duration) > _CODES_AMISS:
+            raise InputError(
+                f"{cut.where}: codec has {len(cut.codes)} codes, {seconds:g} s, the recording is {cut.duration:g} s"
             )
 
     def load(self, cut: DuplexCut | Mapping[str, Any]) -> dict[str, Any]:

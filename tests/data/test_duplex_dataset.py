@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
+from speechdlm_ext.codecs import build_codec
 from speechdlm_ext.data import DataModule
 from speechdlm_ext.data.duplex_cuts import read_cuts
 from speechdlm_ext.data.duplex_dataset import DuplexCuts, DuplexS2SDataset
 from speechdlm_ext.data.text_channel import TextIds, Turn, build_token_channel, strip_timestamps
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import write_audio
+from tests.helpers.duplex import write_config
 
 REFERENCE = Path(__file__).parent / "reference/nemo/speechlm"
 CHANNEL = json.loads((REFERENCE / "token_channel.json").read_text())
@@ -121,6 +124,8 @@ def test_codes_instead_of_sound(tmp_path):
         ({"codec": ["1", "2 3"], "codec_rate": 12.5}, "1, 2 codes"),
         ({"codec": "1 a", "codec_rate": 12.5}, "line 1: codec: unit 'a': a number"),
         ({"codec": 5, "codec_rate": 12.5}, "line 1: codec: "),
+        ({"codec": "1", "codec_rate": "x"}, "codec_rate is 'x', expected a number"),
+        ({"codec": "1", "codec_rate": -2}, "codec_rate -2: frames per second"),
         ({"sample_rate": 8000}, "16000 Hz"),
         ({"recording": {"id": "x"}}, "sources"),
     ],
@@ -131,6 +136,22 @@ def test_bad_conversations_are_refused_in_one_line(tmp_path, row, message):
         dataset = DuplexCuts(path, DuplexS2SDataset(Letters()))
         dataset[0]
     assert "\n" not in str(error.value)
+
+
+def test_codes_of_another_codec_or_length_are_refused_in_one_line(tmp_path):
+    write_config(tmp_path)
+    codec = build_codec(f"units:{tmp_path / 'codebook.safetensors'}")
+    cases = [
+        ("1 " * 50, 50, None),
+        ("1 " * 50, 25, "codec has 1 codebooks at 25 Hz .* the model's has 1 at 50 Hz"),
+        ("99 " * 50, 50, "codes up to 99, .* codes below 9"),
+        ("1 2 3", 50, r"codec has 3 codes, 0.06 s, the recording is 1 s"),
+        ("1 " * 100, 50, r"codec has 100 codes, 2 s, the recording is 1 s"),
+    ]
+    for codes, rate, message in cases:
+        path = _stereo(tmp_path, [{"codec": codes, "codec_rate": rate}])
+        with pytest.raises(InputError, match=message) if message else nullcontext():
+            DuplexCuts(path, DuplexS2SDataset(Letters(), codec=codec))
 
 
 def test_a_missing_target_is_refused_for_training_only(tmp_path):
