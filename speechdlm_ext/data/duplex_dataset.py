@@ -94,7 +94,7 @@ class DuplexS2SDataset(Dataset):
 
     def _check_codes(self, cut: DuplexCut, codec: Codec) -> None:
         """Raise :class:`InputError` unless codes are those of the codec."""
-        assert cut.codes is not None
+        assert cut.codes is not None and cut.codec_rate is not None
         found = (cut.codes.size(1), cut.codec_rate, int(cut.codes.max()) if cut.codes.numel() else 0)
         if found[0] != codec.num_codebooks or found[1] != codec.frame_rate or found[2] >= codec.codebook_size:
             raise InputError(

@@ -75,6 +75,7 @@ class DuplexS2SModel(nn.Module):
         """
         from torch.ao.quantization import quantize_dynamic
 
+        module: nn.Module
         for module in self.model.modules():
             if type(module) is Linear:  # it knows no class made of it
                 module.__class__ = nn.Linear
