@@ -75,10 +75,9 @@ class DuplexS2SModel(nn.Module):
         """
         from torch.ao.quantization import quantize_dynamic
 
-        module: nn.Module
-        for module in self.model.modules():
-            if type(module) is Linear:  # it knows no class made of it
-                module.__class__ = nn.Linear
+        ours: list[nn.Module] = [module for module in self.model.modules() if type(module) is Linear]
+        for module in ours:  # it knows no class made of nn.Linear
+            module.__class__ = nn.Linear
         with warnings.catch_warnings():  # its tensors will have another type in a later PyTorch
             warnings.simplefilter("ignore")
             self.model = quantize_dynamic(self.model, {nn.Linear}, dtype=torch.qint8, inplace=True)
