@@ -162,7 +162,7 @@ def test_mono_and_stereo_for_a_vocoder(tmp_path: Path) -> None:
         ([recording("a", 9000), recording("b", 100)], {"test": 0.1}, "--test 0.1: no choice among 2 recordings"),
         ([recording("a", 9000)], {"test": 0.95}, "--test 0.95"),
         ([{"audio": "a", "unitA": "1 2", "unitA.durations": "300"}], {}, "2 units, but 1 durations"),
-        ([{"audio": "a", "unitA": "1 2", "unitA.durations": "3000 0"}], {}, "a unit of 0 frames"),
+        ([{"audio": "a", "unitA": "1 2", "unitA.durations": "3000 0"}], {}, "unit number 2 lasts 0 frames"),
         (
             [{"audio": "a", "unitA": "1 2", "unitA.durations": "300 9"}, {"audio": "b", "unitA": "1 2"}],
             {},
