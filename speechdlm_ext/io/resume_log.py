@@ -6,10 +6,12 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.locking import open_locked
 from speechdlm_ext.io.manifest import temporary_tables
 from speechdlm_ext.io.naming import storable
@@ -156,6 +158,13 @@ class ResumeLog:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
         # Where the line is, not where it should be: without file locks another process may write here, too.
         return os.lseek(self._file.fileno(), 0, os.SEEK_CUR) - len(line)
+
+
+def remove_finished_log(path: str | os.PathLike[str]) -> None:
+    """Delete what a run left that was killed after its output was there, unless another run is at work."""
+    if os.path.exists(path):
+        with suppress(InputError), open_locked(path):
+            Path(path).unlink()
 
 
 def read_resume_log(path: str | os.PathLike[str]) -> tuple[Any, LoggedResults]:

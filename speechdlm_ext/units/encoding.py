@@ -21,7 +21,7 @@ from speechdlm_ext.errors import InputError, one_line
 from speechdlm_ext.io.manifest import JsonlRows, errors_path, read_jsonl, write_jsonl
 from speechdlm_ext.io.read_ahead import ahead
 from speechdlm_ext.io.recordings import audio_paths, recording_seconds, recording_stamp, stamp
-from speechdlm_ext.io.resume_log import ResumeLog
+from speechdlm_ext.io.resume_log import ResumeLog, remove_finished_log
 from speechdlm_ext.units.codebook import Codebook, Quantizer, add_codes
 from speechdlm_ext.units.files import DURATIONS, channel_names, format_units, write_unit_file
 from speechdlm_ext.units.quantizer import DPDPQuantizer
@@ -313,6 +313,7 @@ def _existing(
             f"{output} exists already, and {len(changed)} of its {len(rows)} recordings have changed since, such as "
             f"{audio_paths(changed[0])[0]}: pass --overwrite to encode them again"
         )
+    remove_finished_log(output.with_name(output.name + ".partial"))
     say(f"{output} is complete already" + (f", without {len(failed)} that {errors_file} names" if failed else ""))
     return results
 

@@ -19,7 +19,7 @@ from speechdlm_ext.io.manifest import errors_path, format_row, iter_jsonl, write
 from speechdlm_ext.io.naming import NameTable
 from speechdlm_ext.io.pool import available_cores, run_in_processes, start_server
 from speechdlm_ext.io.recordings import arrays_of, open_recording, read_manifest, recording_stamp
-from speechdlm_ext.io.resume_log import ResumeLog
+from speechdlm_ext.io.resume_log import ResumeLog, remove_finished_log
 from speechdlm_ext.io.scan import AudioFiles
 from speechdlm_ext.io.sharding import Shard, check_division, remove_shards, shard_of, shard_paths
 from speechdlm_ext.vad.base import Detector
@@ -316,6 +316,7 @@ def _existing(recordings: _Recordings, target: Path, shard: Shard | None, say: C
         made.take(found)
     if next(there, None) is not None:
         raise InputError(f"{target} is there already, of other recordings: pass --overwrite or another output")
+    remove_finished_log(target.with_name(target.name + ".partial"))
     say(f"{target} is there already: nothing to do")
     return made
 

@@ -147,8 +147,10 @@ def test_whole_result_is_kept_or_refused(tmp_path: Path, rows: list, codebook: C
     results = encode_recordings(rows, codebook, output, say=quiet)
     before = output.stat().st_mtime_ns
     said: list[str] = []
+    left = tmp_path / "units.jsonl.partial"  # by a run that was killed after its output was there
+    left.write_text('{"settings": null}\n')
     assert encode_recordings(rows, codebook, output, say=said.append) == results
-    assert output.stat().st_mtime_ns == before and "complete already" in said[0]
+    assert output.stat().st_mtime_ns == before and "complete already" in said[0] and not left.exists()
     with pytest.raises(InputError, match="other recordings.*--overwrite"):
         encode_recordings(rows[:4], codebook, output, say=quiet)
     other = Codebook(codebook.centroids.flip(0), "logmel", {}, 50.0)
