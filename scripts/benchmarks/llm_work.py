@@ -35,7 +35,7 @@ def training(settings: dict[str, Any]) -> Work:
         loss = loss_of(batch)
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     return _timed(settings, step)
 

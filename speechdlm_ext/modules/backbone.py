@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from speechdlm_ext.errors import InputError, one_line, optional_import
 from speechdlm_ext.io.config import read_config
 from speechdlm_ext.modules.cache import DecoderCache
-from speechdlm_ext.modules.linear import Linear
+from speechdlm_ext.modules.linear import LEAST_WEIGHTS, Linear
 from speechdlm_ext.modules.rotary_lm import (
     ROTARY,
     RotaryConfig,
@@ -256,9 +256,9 @@ def _from_transformers(path: str | None, config: Mapping[str, Any] | None, weigh
 
 
 def _few_rows(llm: nn.Module) -> nn.Module:
-    """With linear layers that decode by all threads of a processor; their weights and names stay."""
+    """With large linear layers that decode by all threads of a processor; their weights and names stay."""
     for module in llm.modules():
-        if type(module) is nn.Linear:
+        if type(module) is nn.Linear and module.weight.numel() >= LEAST_WEIGHTS:
             module.__class__ = Linear
     return llm
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _WEIGHTS_FIRST, _MOST_ROWS = 6, 64
-_LEAST_WEIGHTS = 1 << 16  # below, a product costs less than asking
+LEAST_WEIGHTS = 1 << 16  # below, a product costs less than asking
 _BLOCKS = 4  # of the weights, a thread
 _MKL = torch.backends.mkl.is_available()
 
@@ -47,7 +47,7 @@ class Linear(nn.Linear):
             or not 1 <= rows <= _MOST_ROWS
             or x.device.type != "cpu"
             or not x.dtype == weight.dtype == torch.float32
-            or weight.numel() < _LEAST_WEIGHTS
+            or weight.numel() < LEAST_WEIGHTS
             or torch.is_autocast_enabled("cpu")
             or not _MKL
         ):
