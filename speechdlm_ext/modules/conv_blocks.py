@@ -6,7 +6,8 @@ what it gives in a batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,10 @@ from speechdlm_ext.neural_types import (
     typecheck,
 )
 
-ACTIVATIONS = {"relu": nn.ReLU, "hardtanh": nn.Hardtanh, "selu": nn.SELU, "silu": nn.SiLU, "swish": nn.SiLU}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True), "hardtanh": nn.Hardtanh, "selu": nn.SELU, "silu": nn.SiLU,
+    "swish": nn.SiLU,
+}  # fmt: skip
 
 
 class Rows(NamedTuple):
