@@ -62,8 +62,8 @@ def main() -> None:
 
     rows = with_speeds(read_manifest(options.manifest), options.speeds)
     output = options.units
-    check_division(output, shard, digest_recordings(rows), options.manifest, options.overwrite)
     if shard is not None:
+        check_division(output, shard, digest_recordings(rows), options.manifest, options.overwrite)
         rows, output = shard.take(rows), shard.path(output)
         print(f"shard {shard}: {len(rows)} recordings", flush=True)
     pipeline = load_pipeline(options)

@@ -140,10 +140,10 @@ def measure(pair: Any, rows: Sequence[Any], options: argparse.Namespace) -> dict
         rows, "sound", pipeline, vocoder, folder, None, True, own.predict_durations,
         batch_seconds=own.batch_seconds, workers=own.num_workers, progress=progress("resynthesis"), say=tqdm.write,
     )  # fmt: skip
-    there = [row for row in rows if row["id"] in made.paths and row["id"] in units]
+    there = [row for row in made.rows if row["id"] in units]
     write_jsonl(
         folder / "sound.jsonl",
-        [{"id": row["id"], "audio_filepath": str(made.paths[row["id"]].resolve())} for row in there],
+        [{"id": row["id"], "audio_filepath": str(made.files(row)[0].resolve())} for row in there],
     )
     recogniser = RecogniserOptions(own.asr, device=own.device)
     transcribe_manifest(

@@ -61,7 +61,8 @@ def main() -> None:
 
     rows = read_manifest(options.manifest)
     division = options.output / options.dataset / ".recordings"
-    check_division(division, shard, digest_recordings(rows), options.manifest, options.overwrite, joined=False)
+    if shard is not None:
+        check_division(division, shard, digest_recordings(rows), options.manifest, options.overwrite, joined=False)
     pipeline = load_pipeline(options)
     vocoder = vocoder_from(options, pipeline.codebook, lambda: pipeline)
     made = resynthesize(
@@ -81,19 +82,18 @@ def main() -> None:
     )
     leave_division(division, shard)
     skipped = f", {len(made.skipped)} skipped" if made.skipped else ""
-    print(f"{len(made.paths) * options.samples} wav files{skipped}, {made.seconds / 3600:.3f} h made now: "
+    print(f"{len(made.rows) * options.samples} wav files{skipped}, {made.seconds / 3600:.3f} h made now: "
           f"{options.output / options.dataset}")  # fmt: skip
     if options.html:
         from speechdlm_ext.io.recordings import audio_paths
         from speechdlm_ext.report.listening import write_listening_page
 
-        there = [row for row in rows if row["id"] in made.paths]
-        shown = spread(there, options.html_items)
+        shown = spread(made.rows, options.html_items)
         lead = (
             f"{pipeline.codebook.num_units} units at {pipeline.codebook.frame_rate:g} Hz, duration penalty "
             f"{options.duration_penalty}, vocoder {options.vocoder}. The first 20 s of each recording."
         )
-        pairs = [(str(row["id"]), audio_paths(row), made.paths[row["id"]]) for row in shown]
+        pairs = [(str(row["id"]), audio_paths(row), made.files(row)[0]) for row in shown]
         write_listening_page(options.html, f"{options.dataset}, resynthesized", lead, pairs, vocoder.sample_rate)
         print(options.html)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from speechdlm_ext.encoders.logmel import LevelMeter
 from speechdlm_ext.errors import InputError, ShortOfMemory, memory_for, one_line
 from speechdlm_ext.io.read_ahead import Reading, read_ahead
 from speechdlm_ext.io.recordings import audio_paths, recording_size
+
+_SORTED = 10_000  # rows that are sorted by length
 
 
 @dataclass
@@ -39,7 +43,7 @@ class FeaturePart:
 
 
 def feature_parts(
-    rows: Sequence[Mapping[str, Any]], encoder: Encoder, batch_seconds: float, workers: int, levels: bool = False
+    rows: Iterable[Mapping[str, Any]], encoder: Encoder, batch_seconds: float, workers: int, levels: bool = False
 ) -> Generator[list[FeaturePart], None, None]:
     """The features of all recordings: one after another the parts of one that is alone, or several whole ones.
 
@@ -49,17 +53,33 @@ def feature_parts(
     Raises:
         ShortOfMemory: there is not enough for one recording; what is wrong with a recording is its part's ``error``.
     """
-    groups = [[place] for place in range(len(rows))]
-    if batch_seconds > 0:
-        groups = group_by_length([_size(row) for row in rows], batch_seconds)
-    order = [rows[place] for group in groups for place in group]
-    with closing(read_ahead(order, encoder.sample_rate, workers)) as readings:
+    counts: deque[int] = deque()  # of the groups that are read ahead
+
+    def in_order() -> Iterator[Mapping[str, Any]]:
+        for group in _groups(rows, batch_seconds):
+            counts.append(len(group))
+            yield from group
+
+    with closing(read_ahead(in_order(), encoder.sample_rate, workers)) as readings:
         most = batch_seconds
-        for group in groups:
-            if len(group) == 1:
-                yield from ([part] for part in _stream(next(readings), encoder, levels))
+        for reading in readings:
+            count = counts.popleft()
+            if count == 1:
+                yield from ([part] for part in _stream(reading, encoder, levels))
             else:
-                most = yield from _batches([_whole(next(readings), encoder, levels) for _ in group], encoder, most)
+                group = chain([reading], islice(readings, count - 1))
+                most = yield from _batches([_whole(one, encoder, levels) for one in group], encoder, most)
+
+
+def _groups(rows: Iterable[Mapping[str, Any]], batch_seconds: float) -> Iterator[list[Mapping[str, Any]]]:
+    """Rows that are encoded together, of like length, the longest first of so many at a time."""
+    if batch_seconds <= 0:
+        yield from ([row] for row in rows)
+        return
+    rest = iter(rows)
+    while some := list(islice(rest, _SORTED)):
+        for places in group_by_length([_size(row) for row in some], batch_seconds):
+            yield [some[place] for place in places]
 
 
 def _size(row: Mapping[str, Any]) -> tuple[float, int]:

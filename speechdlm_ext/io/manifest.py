@@ -12,7 +12,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, overload
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+Item = TypeVar("Item")
 _TEXTS = ("audio_filepath", "id", "text")  # columns of a table that are no numbers, whatever they look like
 
 
@@ -117,12 +118,27 @@ class NumbersOnDisk:
         import numpy as np
 
         found: set[int] = set()
-        parts = 1 + len(self) // (4 * self._AT_ONCE)
-        for part in range(parts):
-            chosen = [block[block % parts == part] for block in self._blocks()]
-            values = np.sort(np.concatenate(chosen))
+        for values in map(np.sort, self._parts(len(self))):
             found.update(values[1:][values[1:] == values[:-1]].tolist())
         return found
+
+    def common(self, other: NumbersOnDisk) -> set[int]:
+        """Those that are in both, found as :meth:`repeated` finds its own."""
+        import numpy as np
+
+        most = max(len(self), len(other))
+        found: set[int] = set()
+        for ours, theirs in zip(self._parts(most), other._parts(most), strict=True):
+            found.update(np.intersect1d(ours, theirs).tolist())
+        return found
+
+    def _parts(self, count: int) -> Iterator[NDArray[np.int64]]:
+        """All numbers, in as many parts as ``count`` of them need; equal ones are in the same part."""
+        import numpy as np
+
+        parts = 1 + count // (4 * self._AT_ONCE)
+        for part in range(parts):
+            yield np.concatenate([block[block % parts == part] for block in self._blocks()])
 
     def _blocks(self) -> Iterator[NDArray[np.int64]]:
         import numpy as np
@@ -192,6 +208,30 @@ class JsonlRows(Sequence[dict[str, Any]]):
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
+
+
+class Chosen(Sequence[Item]):
+    """Some items of a sequence, each taken from it when it is asked for.
+
+    Args:
+        items: the sequence.
+        places: of the chosen ones in it, in the order wanted; memory holds none of them if they are on disk.
+    """
+
+    def __init__(self, items: Sequence[Item], places: Sequence[int] | NumbersOnDisk) -> None:
+        self._items, self._places = items, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> Item: ...
+    @overload
+    def __getitem__(self, place: slice) -> Chosen[Item]: ...
+    def __getitem__(self, place: int | slice) -> Item | Chosen[Item]:
+        if isinstance(place, slice):
+            return Chosen(self, range(len(self))[place])
+        return self._items[self._places[range(len(self))[place]]]
 
 
 def row_at(file: IO[bytes], offset: int) -> dict[str, Any]:

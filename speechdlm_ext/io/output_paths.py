@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
 from speechdlm_ext.errors import InputError
+from speechdlm_ext.io.manifest import NumbersOnDisk
 from speechdlm_ext.io.naming import stem_of
 from speechdlm_ext.io.recordings import audio_paths
 
+Row = Mapping[str, Any]
 
-def mirror_paths(rows: Sequence[Mapping[str, Any]], dataset: str, output: str | os.PathLike[str]) -> dict[str, Path]:
-    """The wav file for each recording of a manifest, by id.
+
+class MirrorPaths:
+    """The wav file for each recording of a manifest; memory holds none of them.
 
     It is ``<output>/<dataset>/`` and then what follows the first folder named ``dataset`` in the recording's path.
     Where that is not a folder of every path, it is what follows the folder that all recordings have in common. A part
@@ -22,36 +25,60 @@ def mirror_paths(rows: Sequence[Mapping[str, Any]], dataset: str, output: str | 
     recordings that differ in their suffix alone keep it: ``a.flac.wav``.
 
     Args:
-        rows: the whole manifest, not one shard of it, so that all shards agree.
+        rows: the whole manifest, not one shard of it, so that all shards agree. It is gone through more than once.
         dataset: name of the data set, one word of a path.
         output: folder of all data sets.
 
     Raises:
         InputError: ``dataset`` is not the name of a folder, or two recordings would have the same file.
     """
-    if not dataset or dataset in (".", "..") or PurePath(dataset).name != dataset:
-        raise InputError(f"dataset {dataset!r}: the name of a folder is expected, without a slash")
-    sources = [os.path.split(os.path.abspath(audio_paths(row)[0])) for row in rows]
-    folders = dict.fromkeys(folder for folder, _ in sources)  # few, of many files
+
+    def __init__(self, rows: Iterable[Row], dataset: str, output: str | os.PathLike[str]) -> None:
+        if not dataset or dataset in (".", "..") or PurePath(dataset).name != dataset:
+            raise InputError(f"dataset {dataset!r}: the name of a folder is expected, without a slash")
+        self.root = Path(output, dataset)
+        self._parents = _parents({_source(row)[0] for row in rows}, dataset)  # few, of many files
+        self._doubled: set[int] = set()
+        self._doubled = _repeated(rows, self._name)
+        if self._doubled and (same := _repeated(rows, self._name)):
+            doubled = next(found for row in rows if (found := _hash(self._name(row))) in same)
+            first, second = islice((row for row in rows if _hash(self._name(row)) == doubled), 2)
+            raise InputError(
+                f"recordings {first['id']} and {second['id']} would both become {self(second)}: make manifests of each"
+            )
+
+    def __call__(self, row: Row) -> Path:
+        """The wav file of a row."""
+        return Path(self.root, self._name(row) + ".wav")
+
+    def _name(self, row: Row) -> str:
+        folder, name = _source(row)
+        if len(audio_paths(row)) > 1 or row.get("offset") is not None:
+            name = row["id"]
+        stem = os.path.join(self._parents[folder], stem_of(name))
+        return os.path.join(self._parents[folder], name) if _hash(stem) in self._doubled else stem
+
+
+def _source(row: Row) -> tuple[str, str]:
+    return os.path.split(os.path.abspath(audio_paths(row)[0]))
+
+
+def _parents(folders: set[str], dataset: str) -> dict[str, str]:
+    """The folder in the tree for each folder of recordings."""
     if all(dataset in folder.split(os.sep) for folder in folders):
         parts = {folder: folder.split(os.sep) for folder in folders}
-        parents = {folder: os.sep.join(part[part.index(dataset) + 1 :]) for folder, part in parts.items()}
-    else:
-        common = os.path.commonpath(list(folders))
-        parents = {folder: os.path.relpath(folder, common) for folder in folders}
-    names = [
-        os.path.join(parents[folder], name if len(audio_paths(row)) == 1 and row.get("offset") is None else row["id"])
-        for row, (folder, name) in zip(rows, sources, strict=True)
-    ]
-    stems = [os.path.join(os.path.dirname(name), stem_of(name)) for name in names]
-    often = Counter(map(str.casefold, stems))
-    made: dict[str, Path] = {}
-    taken: dict[str, str] = {}
-    for row, name, stem in zip(rows, names, stems, strict=True):
-        kept = name if often[stem.casefold()] > 1 else stem
-        path = Path(output, dataset, kept + ".wav")
-        other = taken.setdefault(kept.casefold(), row["id"])
-        if other != row["id"]:
-            raise InputError(f"recordings {other} and {row['id']} would both become {path}: make manifests of each")
-        made[row["id"]] = path
-    return made
+        return {folder: os.sep.join(part[part.index(dataset) + 1 :]) for folder, part in parts.items()}
+    common = os.path.commonpath(list(folders))
+    return {folder: os.path.relpath(folder, common) for folder in folders}
+
+
+def _repeated(rows: Iterable[Row], name: Callable[[Row], str]) -> set[int]:
+    """Hashes of the names that several rows have."""
+    hashes = NumbersOnDisk()
+    for row in rows:
+        hashes.append(_hash(name(row)))
+    return hashes.repeated()
+
+
+def _hash(name: str) -> int:
+    return hash(name.casefold())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from queue import Empty, Full, Queue
 from threading import Event, Semaphore, Thread
@@ -73,7 +73,7 @@ class Reading:
         return False
 
 
-def read_ahead(rows: Sequence[Mapping[str, Any]], sample_rate: int, workers: int = 2) -> Generator[Reading, None, None]:
+def read_ahead(rows: Iterable[Mapping[str, Any]], sample_rate: int, workers: int = 2) -> Generator[Reading, None, None]:
     """The recordings of a manifest in order; those that come next are read in the meantime.
 
     A reading is at its end when the next one is asked for. Close the iterator when it is not used up.

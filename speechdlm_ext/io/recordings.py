@@ -341,7 +341,8 @@ def recording_size(row: Mapping[str, Any]) -> tuple[float, int]:
 def recording_seconds(row: Mapping[str, Any]) -> float:
     """Length in seconds at the row's ``speed``; 0 where the file cannot be read."""
     try:
-        return recording_size(row)[0] / float(row.get("speed", 1))
+        duration = row.get("duration")
+        return (recording_size(row)[0] if duration is None else duration) / float(row.get("speed", 1))
     except (InputError, OSError):
         return 0.0  # it will be skipped
 

@@ -6,9 +6,10 @@ The work can be stopped anywhere and started again.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from speechdlm_ext.encoders.base import Encoder
 from speechdlm_ext.encoders.batches import FeaturePart, explain, feature_parts
 from speechdlm_ext.encoders.pretrained import default_batch_seconds
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.io.manifest import JsonlRows, errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.io.manifest import Chosen, JsonlRows, NumbersOnDisk, errors_path, read_jsonl, write_jsonl
 from speechdlm_ext.io.read_ahead import ahead
 from speechdlm_ext.io.recordings import audio_paths, recording_seconds, recording_stamp, stamp
 from speechdlm_ext.io.resume_log import ResumeLog, remove_finished_log
@@ -51,7 +52,7 @@ class Encoded:
 
 
 def encode_rows(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
     encoder: Encoder,
     quantizer: Quantizer,
     *,
@@ -80,8 +81,9 @@ def encode_rows(
         levels: measure the active level of each channel, too.
 
     Yields:
-        One :class:`Encoded` for each row; in the order of ``rows`` when each is alone, else longest first. A recording
-        that cannot be read or encoded has an ``error``. Close the iterator when it is not used up.
+        One :class:`Encoded` for each row; in the order of ``rows`` when each is alone, else longest first, of 10,000
+        at a time. A recording that cannot be read or encoded has an ``error``. Close the iterator when it is not used
+        up.
     """
     on_gpu = encoder.device.type != "cpu"
     if batch_seconds is None:
@@ -225,13 +227,19 @@ def encode_recordings(
     with ResumeLog(output.with_name(output.name + ".partial"), made_by) as journal:
         if journal.dropped:
             say(f"{journal.path}: made with another codebook or other settings, starting over")
-        sources = {row["id"]: recording_stamp(row) for row in rows}
-        to_do = [row for row in rows if journal.entries.get(row["id"], {}).get("source") != sources[row["id"]]]
+        to_do, seconds = _to_do(rows, journal.entries)
         if len(to_do) < len(rows):
             say(f"{len(rows) - len(to_do)} of {len(rows)} recordings are done already")
         failed: dict[str, str] = {}
+        sources: dict[str, Any] = {}  # of what is being encoded, as it was when it was begun
+
+        def begun() -> Iterator[Mapping[str, Any]]:
+            for row in to_do:
+                sources[row["id"]] = recording_stamp(row)
+                yield row
+
         encoded = encode_rows(
-            to_do,
+            begun(),
             encoder,
             quantizer or codebook,
             deduplicate=deduplicate,
@@ -239,14 +247,15 @@ def encode_recordings(
             workers=workers,
         )
         with closing(encoded):
-            for result in progress(encoded, sum(map(recording_seconds, to_do))):
+            for result in progress(encoded, seconds):
                 name = result.row["id"]
+                source = sources.pop(name)
                 if result.error is not None:
                     failed[name] = result.error
                     say(f"skipped: {result.error}")
                 else:
-                    journal.add(name, {"source": sources[name], "row": unit_row(result, facts)})
-        _write_errors(output, [row for row in rows if row["id"] in failed], failed)
+                    journal.add(name, {"source": source, "row": unit_row(result, facts)})
+        _write_errors(output, rows, failed)
         if len(failed) == len(rows) and not may_be_empty:
             raise InputError(
                 f"none of {len(rows)} recordings could be encoded; the first: {next(iter(failed.values()))}"
@@ -254,6 +263,16 @@ def encode_recordings(
         write_unit_file(output, (journal.entries[row["id"]]["row"] for row in rows if row["id"] not in failed))
         journal.remove()
     return JsonlRows(output)
+
+
+def _to_do(rows: Sequence[Mapping[str, Any]], known: Mapping[str, Any]) -> tuple[Sequence[Mapping[str, Any]], float]:
+    """The rows that are not encoded yet, or of which the recording is another one, and their seconds."""
+    places, seconds, is_new = NumbersOnDisk(), 0.0, not known
+    for place, row in enumerate(rows):
+        if is_new or known.get(row["id"], {}).get("source") != recording_stamp(row):
+            places.append(place)
+            seconds += recording_seconds(row)
+    return Chosen(rows, places), seconds
 
 
 def unit_facts(codebook: Codebook, quantizer: DPDPQuantizer | None = None) -> dict[str, Any]:
@@ -301,27 +320,28 @@ def _existing(
     if any(("unitA" + DURATIONS in result) != deduplicate for result in results):
         what = "not deduplicated" if deduplicate else "deduplicated"
         raise InputError(f"{output} exists already, {what}: pass --overwrite to replace it")
-    expected = [row["id"] for row in rows]
     errors_file = errors_path(output)
     failed = {error["id"] for error in read_jsonl(errors_file)} if errors_file.exists() else set()
-    if [result["audio"] for result in results] != [name for name in expected if name not in failed]:
+    expected = (row["id"] for row in rows if row["id"] not in failed)
+    if any(name != (result or {}).get("audio") for name, result in zip_longest(expected, results)):
         raise InputError(f"{output} exists already, with other recordings: pass --overwrite to replace it")
     made = output.stat().st_mtime_ns
-    changed = [row for row in rows if any(stamp(path)[-1:] > [made] for path in audio_paths(row))]
+    changed = [audio_paths(row)[0] for row in rows if any(stamp(path)[-1:] > [made] for path in audio_paths(row))]
     if changed:
         raise InputError(
             f"{output} exists already, and {len(changed)} of its {len(rows)} recordings have changed since, such as "
-            f"{audio_paths(changed[0])[0]}: pass --overwrite to encode them again"
+            f"{changed[0]}: pass --overwrite to encode them again"
         )
     remove_finished_log(output.with_name(output.name + ".partial"))
     say(f"{output} is complete already" + (f", without {len(failed)} that {errors_file} names" if failed else ""))
     return results
 
 
-def _write_errors(output: Path, rows: Sequence[Mapping[str, Any]], reasons: Mapping[str, str]) -> None:
-    if rows:
+def _write_errors(output: Path, rows: Iterable[Mapping[str, Any]], reasons: Mapping[str, str]) -> None:
+    if reasons:
         kept = ("id", "audio_filepath", "copy_of", "speed")
-        written = ({key: row[key] for key in kept if key in row} | {"error": reasons[row["id"]]} for row in rows)
+        failed = (row for row in rows if row["id"] in reasons)
+        written = ({key: row[key] for key in kept if key in row} | {"error": reasons[row["id"]]} for row in failed)
         write_jsonl(errors_path(output), written)
     else:
         errors_path(output).unlink(missing_ok=True)

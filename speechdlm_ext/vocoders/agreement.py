@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import read_audio
-from speechdlm_ext.io.output_paths import mirror_paths
+from speechdlm_ext.io.output_paths import MirrorPaths
 from speechdlm_ext.io.recordings import recording_blocks
 from speechdlm_ext.metrics.agreement import Agreement, compare_sounds
 from speechdlm_ext.metrics.intervals import Interval
@@ -38,9 +38,9 @@ def compare_resynthesis(
     Raises:
         InputError: a recording or what was made of it cannot be read, or their lengths or channels differ.
     """
-    paths = mirror_paths(rows, dataset, output)
+    mirror = MirrorPaths(rows, dataset, output)
     for row in rows:
-        path = paths[row["id"]]
+        path = mirror(row)
         if not path.is_file():
             raise InputError(f"{path} is missing: scripts/resynthesize.py makes it")
         source = torch.cat(list(recording_blocks(row, _SAMPLE_RATE)), dim=1)

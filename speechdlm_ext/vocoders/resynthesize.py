@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from speechdlm_ext.encoders.logmel import LevelMeter, LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.locking import exclusive, open_locked
-from speechdlm_ext.io.manifest import write_jsonl
-from speechdlm_ext.io.output_paths import mirror_paths
+from speechdlm_ext.io.manifest import Chosen, NumbersOnDisk, write_jsonl
+from speechdlm_ext.io.output_paths import MirrorPaths
 from speechdlm_ext.io.recordings import audio_paths, recording_seconds, recording_stamp
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard
@@ -39,14 +38,21 @@ class Resynthesis:
     """What became of the recordings.
 
     Attributes:
-        paths: wav files by id, of those that are there now; of several samples the first.
+        rows: those whose wav files are there now.
+        files: of a row: its wav files, one for each sample.
         skipped: rows with an ``error``, of those that could not be encoded.
         seconds: of sound that was made, not counting what was there before.
     """
 
-    paths: dict[str, Path] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]]
+    files: Callable[[Mapping[str, Any]], list[Path]]
     skipped: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The wav file of each row by its id; of several samples the first."""
+        return {row["id"]: self.files(row)[0] for row in self.rows}
 
 
 def resynthesize(
@@ -72,7 +78,7 @@ def resynthesize(
 
     Args:
         rows: the whole manifest.
-        dataset, output: where the files go, see :func:`mirror_paths`.
+        dataset, output: where the files go, see :class:`.MirrorPaths`.
         pipeline: what makes the units.
         vocoder: what makes the sound.
         shard: the part of the rows to do.
@@ -93,12 +99,13 @@ def resynthesize(
         raise InputError("--predict-durations: this vocoder has no predictor of durations; omit the option")
     if samples < 1 or samples > 1 and not isinstance(vocoder, UtteranceVocoder):
         raise InputError(f"--samples {samples}: 1 is expected, or more of a vocoder that samples")
-    paths = mirror_paths(rows, dataset, output)
-    files = {name: _sample_paths(path, samples) for name, path in paths.items()}
-    numbers = {row["id"]: number for number, row in enumerate(rows)}
-    mine = shard.take(rows) if shard is not None else list(rows)
-    _keep_recordings(rows, [path for some in files.values() for path in some])
-    folder = Path(output, dataset)
+    mirror = MirrorPaths(rows, dataset, output)
+
+    def files(row: Mapping[str, Any]) -> list[Path]:
+        return _sample_paths(mirror(row), samples)
+
+    _keep_recordings(rows, files)
+    folder = mirror.root
     settings = {
         "units": {**unit_facts(pipeline.codebook, pipeline.quantizer), **pipeline.settings},
         "sound": vocoder.settings,
@@ -109,21 +116,30 @@ def resynthesize(
     if keep_levels:
         settings["levels"] = "kept"
     account = folder / JOURNAL if shard is None else shard.path(folder / JOURNAL)
-    made = Resynthesis()
+    mine = range(shard.index, len(rows), shard.count) if shard is not None else range(len(rows))
+    made = Resynthesis([], files)
     # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
-    to_do = _missing(mine, files, folder, _accounts(folder, account, settings), overwrite)
+    places, seconds = _missing(rows, mine, files, folder, _accounts(folder, account, settings), overwrite)
     with ExitStack() as stack:
         with exclusive(folder / JOURNAL, wait=60):  # one run at a time, so that the logs of others have their settings
             journal = stack.enter_context(ResumeLog(account, settings))
             _refuse_other_runs(folder, settings)
         if overwrite:
             _drop_accounts(folder, settings, shard)
-        if len(to_do) < len(mine):
+        if len(places) < len(mine):
             what = "wav files" if samples == 1 else "recordings' wav files"
-            say(f"{len(mine) - len(to_do)} of {len(mine)} {what} exist already")
-        _tell_rates(to_do, pipeline.encoder.sample_rate, vocoder.sample_rate, say)
+            say(f"{len(mine) - len(places)} of {len(mine)} {what} exist already")
+        numbers: dict[str, int] = {}  # of what is being encoded
+        told: set[int] = set()
+
+        def begun() -> Iterator[Mapping[str, Any]]:
+            for place in map(places.__getitem__, range(len(places))):
+                row = rows[place]
+                numbers[row["id"]] = place
+                yield row
+
         encoded = encode_rows(
-            to_do,
+            begun(),
             pipeline.encoder,
             pipeline.quantizer or pipeline.codebook,
             deduplicate=predict_durations,
@@ -133,18 +149,20 @@ def resynthesize(
         )
 
         def sampled() -> Iterator[tuple[Encoded, Path, Utterance]]:
-            for result in progress(encoded, sum(map(recording_seconds, to_do))):
+            for result in progress(encoded, seconds):
+                name = str(result.row["id"])
+                number = numbers.pop(name)
                 if result.units is None:
                     made.skipped.append({**result.row, "error": result.error})
                     say(f"skipped: {result.error}")
                     continue
-                name = str(result.row["id"])
+                _tell_rate(result.row, pipeline.encoder.sample_rate, vocoder.sample_rate, told, say)
                 units = [channel.tolist() for channel in result.units]
                 if predict_durations and not isinstance(vocoder, UtteranceVocoder):
                     units = [predict_frames(channel, vocoder) for channel in units]
-                for sample, path in enumerate(files[name]):
-                    number, called = (numbers[name], sample), name if samples == 1 else f"{name}-s{sample + 1}"
-                    yield result, path, Utterance(called, number, units, not predict_durations, result.row)
+                for sample, path in enumerate(files(result.row)):
+                    called = name if samples == 1 else f"{name}-s{sample + 1}"
+                    yield result, path, Utterance(called, (number, sample), units, not predict_durations, result.row)
 
         with closing(encoded), SoundWriter(journal, vocoder.sample_rate, say) as writer:
             for (result, path, _), sound in make_sounds(vocoder, sampled(), lambda item: item[2], say):
@@ -162,7 +180,11 @@ def resynthesize(
     failed = {row["id"] for row in made.skipped}
     if mine and len(failed) == len(mine):
         raise InputError(f"none of {len(mine)} recordings could be encoded; the first: {made.skipped[0]['error']}")
-    made.paths = {row["id"]: files[row["id"]][0] for row in mine if row["id"] not in failed}
+    there = NumbersOnDisk()
+    for place in mine:
+        if not failed or rows[place]["id"] not in failed:
+            there.append(place)
+    made.rows = Chosen(rows, there)
     return made
 
 
@@ -179,20 +201,30 @@ def _sample_paths(path: Path, samples: int) -> list[Path]:
 
 def _missing(
     rows: Sequence[Mapping[str, Any]],
-    files: Mapping[str, Sequence[Path]],
+    places: Iterable[int],
+    files: Callable[[Mapping[str, Any]], list[Path]],
     folder: Path,
-    known: Mapping[str, Any],
+    entry_of: Callable[[str], Any],
     overwrite: bool,
-) -> list[Mapping[str, Any]]:
-    """The rows of which a wav file is not there, or is another one."""
+) -> tuple[NumbersOnDisk, float]:
+    """Places of the rows of which a wav file is not there, or is another one, and the rows' seconds."""
+    missing, seconds = NumbersOnDisk(), 0.0
 
     def exists(path: Path, row: Mapping[str, Any]) -> bool:
-        return is_made(path, recording_stamp(row), known.get(path.relative_to(folder).as_posix()), overwrite)
+        entry = entry_of(path.relative_to(folder).as_posix()) if path.exists() else None
+        return is_made(path, recording_stamp(row), entry, overwrite)
 
-    return [row for row in rows if {exists(path, row) for path in files[row["id"]]} != {True}]
+    for place in places:
+        row = rows[place]
+        if {exists(path, row) for path in files(row)} != {True}:
+            missing.append(place)
+            seconds += recording_seconds(row)
+    return missing, seconds
 
 
-def _keep_recordings(rows: Iterable[Mapping[str, Any]], paths: Iterable[Path]) -> None:
+def _keep_recordings(
+    rows: Iterable[Mapping[str, Any]], files: Callable[[Mapping[str, Any]], Iterable[str | Path]]
+) -> None:
     """Raise an InputError where the sound of a recording would take the place of a recording, its own or another."""
     folders: dict[str, str] = {}
 
@@ -203,11 +235,19 @@ def _keep_recordings(rows: Iterable[Mapping[str, Any]], paths: Iterable[Path]) -
         found = os.path.join(folders[folder], name)
         return os.path.realpath(found) if os.path.islink(found) else found
 
-    recordings = {real(path): path for row in rows for path in audio_paths(row)}
-    for path in paths:
-        taken = recordings.get(real(path))
-        if taken is not None:
-            raise InputError(f"{path}: output would overwrite the recording {taken}: choose another --output")
+    recordings, outputs = NumbersOnDisk(), NumbersOnDisk()
+    for row in rows:
+        for path in audio_paths(row):
+            recordings.append(hash(real(path)))
+        for output in files(row):
+            outputs.append(hash(real(output)))
+    if common := recordings.common(outputs):
+        taken = {real(path): path for row in rows for path in audio_paths(row) if hash(real(path)) in common}
+        for output in (output for row in rows for output in files(row)):
+            if real(output) in taken:
+                raise InputError(
+                    f"{output}: output would overwrite the recording {taken[real(output)]}: choose another --output"
+                )
 
 
 def _refuse_other_runs(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -230,31 +270,30 @@ def _drop_accounts(folder: Path, settings: Mapping[str, Any], shard: Shard | Non
             path.unlink(missing_ok=True)
 
 
-def _accounts(folder: Path, own: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What runs with the same settings have made, of this and other shards; what the own account says counts."""
-    known: dict[str, Any] = {}
-    for path in sorted(folder.glob(JOURNAL + "*"), key=lambda path: path == own):
-        if not path.name.endswith(".errors"):
-            theirs, entries = read_resume_log(path)
-            known.update(entries if theirs == settings else {})
-    return known
+def _accounts(folder: Path, own: Path, settings: Mapping[str, Any]) -> Callable[[str], Any]:
+    """What runs with the same settings have made, of this and other shards: the entry of a wav file, None without one.
+
+    What the own account says counts, then that of the latest shard.
+    """
+    paths = sorted(folder.glob(JOURNAL + "*"), key=lambda path: (path == own, path), reverse=True)
+    read = (read_resume_log(path) for path in paths if not path.name.endswith(".errors"))
+    logs = [entries for theirs, entries in read if theirs == settings]
+    return lambda name: next((log[name] for log in logs if name in log), None)
 
 
-def _tell_rates(
-    rows: Sequence[Mapping[str, Any]], encoder_rate: int, vocoder_rate: int, say: Callable[[str], object]
+def _tell_rate(
+    row: Mapping[str, Any], encoder_rate: int, vocoder_rate: int, told: set[int], say: Callable[[str], object]
 ) -> None:
-    """Say what is resampled."""
-    rates: Counter[int] = Counter()
-    for row in rows:
-        try:
-            rates[int(row.get("sample_rate") or audio_info(audio_paths(row)[0]).sample_rate)] += 1
-        except (InputError, OSError):
-            continue  # it will be skipped, with the reason
-    for rate, count in sorted(rates.items()):
-        steps = [f"the {what}'s {needed} Hz" for what, needed in (("encoder", encoder_rate), ("vocoder", vocoder_rate))
-                 if rate != needed]  # fmt: skip
-        if steps:
-            say(f"{count} recording{'s' * (count != 1)} at {rate} Hz: resampled to {' and to '.join(steps)}")
+    """Say what is resampled, of each sample rate once."""
+    try:
+        rate = int(row.get("sample_rate") or audio_info(audio_paths(row)[0]).sample_rate)
+    except (InputError, OSError):
+        return  # it was there a moment ago
+    steps = [f"the {what}'s {needed} Hz" for what, needed in (("encoder", encoder_rate), ("vocoder", vocoder_rate))
+             if rate != needed]  # fmt: skip
+    if steps and rate not in told:
+        say(f"recordings at {rate} Hz: resampled to {' and to '.join(steps)}")
+    told.add(rate)
 
 
 def match_levels(sound: torch.Tensor, sample_rate: int, levels: Sequence[float]) -> torch.Tensor:

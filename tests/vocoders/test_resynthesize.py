@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from speechdlm_ext.encoders import LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info, read_audio, write_audio
-from speechdlm_ext.io.output_paths import mirror_paths
+from speechdlm_ext.io.output_paths import MirrorPaths
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.metrics.agreement import speech_agreement
@@ -86,7 +86,7 @@ def test_files_lie_as_the_recordings_do_and_resampling_is_said(output: Any) -> N
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.wav")}
     assert found == {*(f"talk/calls/{name}.wav" for name in CALLS), "talk/read/one.wav", "talk/read/deep/two.wav"}
     text = "\n".join(said)
-    assert "1 recording at 44100 Hz: resampled to the encoder's 16000 Hz and to the vocoder's 16000 Hz" in text
+    assert "recordings at 44100 Hz: resampled to the encoder's 16000 Hz and to the vocoder's 16000 Hz" in text
 
 
 def test_speech_stays_where_it_was_and_lengths_are_exact(output: Any, rows: Any) -> None:
@@ -341,7 +341,8 @@ def test_no_two_recordings_have_the_same_file(names: list[tuple[str, str, str]])
             {"id": str(number), "audio_filepath": f"{root}/{folder}/{stem}.{suffix}"}
             for number, (folder, stem, suffix) in enumerate(names)
         ]
-        found = mirror_paths(rows, "data", "out")
+        mirror = MirrorPaths(rows, "data", "out")
+        found = {row["id"]: mirror(row) for row in rows}
         assert len(set(found.values())) == len(rows)
         for row in rows:
             source, path = Path(row["audio_filepath"]), found[row["id"]]
@@ -356,10 +357,10 @@ def test_no_two_recordings_have_the_same_file(names: list[tuple[str, str, str]])
 
 def test_names_of_data_sets_and_joined_recordings() -> None:
     pair = {"id": "talk-7", "audio_filepath": ["/x/data/s/left.wav", "/x/data/s/right.wav"]}
-    assert mirror_paths([pair], "data", "out") == {"talk-7": Path("out/data/s/talk-7.wav")}
+    assert MirrorPaths([pair], "data", "out")(pair) == Path("out/data/s/talk-7.wav")
     for name in ("", "a/b", "..", "."):
         with pytest.raises(InputError, match="the name of a folder is expected"):
-            mirror_paths([pair], name, "out")
+            MirrorPaths([pair], name, "out")
 
 
 def test_the_command_and_its_page(recordings: Path, choice: UnitPipeline, checkout: Path, run_loaded: Any) -> None:
