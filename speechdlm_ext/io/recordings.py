@@ -7,7 +7,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -345,6 +345,19 @@ def recording_seconds(row: Mapping[str, Any]) -> float:
         return (recording_size(row)[0] if duration is None else duration) / float(row.get("speed", 1))
     except (InputError, OSError):
         return 0.0  # it will be skipped
+
+
+def left_to_do(
+    rows: Sequence[Mapping[str, Any]], places: Iterable[int], is_done: Callable[[Mapping[str, Any]], bool]
+) -> tuple[NumbersOnDisk, float]:
+    """Of the rows at ``places``, the places of those that are not done, and how many seconds these are."""
+    left, seconds = NumbersOnDisk(), 0.0
+    for place in places:
+        row = rows[place]
+        if not is_done(row):
+            left.append(place)
+            seconds += recording_seconds(row)
+    return left, seconds
 
 
 def recording_stamp(row: Mapping[str, Any]) -> list[Any]:

@@ -19,9 +19,9 @@ from speechdlm_ext.encoders.base import Encoder
 from speechdlm_ext.encoders.batches import FeaturePart, explain, feature_parts
 from speechdlm_ext.encoders.pretrained import default_batch_seconds
 from speechdlm_ext.errors import InputError, one_line
-from speechdlm_ext.io.manifest import Chosen, JsonlRows, NumbersOnDisk, errors_path, read_jsonl, write_jsonl
+from speechdlm_ext.io.manifest import Chosen, JsonlRows, errors_path, read_jsonl, write_jsonl
 from speechdlm_ext.io.read_ahead import ahead
-from speechdlm_ext.io.recordings import audio_paths, recording_seconds, recording_stamp, stamp
+from speechdlm_ext.io.recordings import audio_paths, left_to_do, recording_stamp, stamp
 from speechdlm_ext.io.resume_log import ResumeLog, remove_finished_log
 from speechdlm_ext.units.codebook import Codebook, Quantizer, add_codes
 from speechdlm_ext.units.files import DURATIONS, channel_names, format_units, write_unit_file
@@ -227,7 +227,14 @@ def encode_recordings(
     with ResumeLog(output.with_name(output.name + ".partial"), made_by) as journal:
         if journal.dropped:
             say(f"{journal.path}: made with another codebook or other settings, starting over")
-        to_do, seconds = _to_do(rows, journal.entries)
+        known: Mapping[str, Any] = journal.entries or {}
+
+        def is_done(row: Mapping[str, Any]) -> bool:
+            entry = known.get(row["id"])
+            return entry is not None and entry.get("source") == recording_stamp(row)
+
+        places, seconds = left_to_do(rows, range(len(rows)), is_done)
+        to_do = Chosen(rows, places)
         if len(to_do) < len(rows):
             say(f"{len(rows) - len(to_do)} of {len(rows)} recordings are done already")
         failed: dict[str, str] = {}
@@ -263,16 +270,6 @@ def encode_recordings(
         write_unit_file(output, (journal.entries[row["id"]]["row"] for row in rows if row["id"] not in failed))
         journal.remove()
     return JsonlRows(output)
-
-
-def _to_do(rows: Sequence[Mapping[str, Any]], known: Mapping[str, Any]) -> tuple[Sequence[Mapping[str, Any]], float]:
-    """The rows that are not encoded yet, or of which the recording is another one, and their seconds."""
-    places, seconds, is_new = NumbersOnDisk(), 0.0, not known
-    for place, row in enumerate(rows):
-        if is_new or known.get(row["id"], {}).get("source") != recording_stamp(row):
-            places.append(place)
-            seconds += recording_seconds(row)
-    return Chosen(rows, places), seconds
 
 
 def unit_facts(codebook: Codebook, quantizer: DPDPQuantizer | None = None) -> dict[str, Any]:

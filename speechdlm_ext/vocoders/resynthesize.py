@@ -17,7 +17,7 @@ from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.locking import exclusive, open_locked
 from speechdlm_ext.io.manifest import Chosen, NumbersOnDisk, write_jsonl
 from speechdlm_ext.io.output_paths import MirrorPaths
-from speechdlm_ext.io.recordings import audio_paths, recording_seconds, recording_stamp
+from speechdlm_ext.io.recordings import audio_paths, left_to_do, recording_stamp
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
 from speechdlm_ext.io.sharding import Shard
 from speechdlm_ext.units.encoding import Encoded, encode_rows, unit_facts
@@ -104,8 +104,9 @@ def resynthesize(
     def files(row: Mapping[str, Any]) -> list[Path]:
         return _sample_paths(mirror(row), samples)
 
-    _keep_recordings(rows, files)
     folder = mirror.root
+    if is_there := folder.exists():  # where it is not, nothing can be replaced
+        _keep_recordings(rows, files)
     settings = {
         "units": {**unit_facts(pipeline.codebook, pipeline.quantizer), **pipeline.settings},
         "sound": vocoder.settings,
@@ -119,7 +120,16 @@ def resynthesize(
     mine = range(shard.index, len(rows), shard.count) if shard is not None else range(len(rows))
     made = Resynthesis([], files)
     # Before the journal is opened, which drops what it holds of other settings: a refusal costs nothing.
-    places, seconds = _missing(rows, mine, files, folder, _accounts(folder, account, settings), overwrite)
+    entry_of = _accounts(folder, account, settings)
+
+    def exists(path: Path, row: Mapping[str, Any]) -> bool:
+        entry = entry_of(path.relative_to(folder).as_posix()) if path.exists() else None
+        return is_made(path, recording_stamp(row), entry, overwrite)
+
+    def is_done(row: Mapping[str, Any]) -> bool:
+        return is_there and {exists(path, row) for path in files(row)} == {True}  # each may be refused
+
+    places, seconds = left_to_do(rows, mine, is_done)
     with ExitStack() as stack:
         with exclusive(folder / JOURNAL, wait=60):  # one run at a time, so that the logs of others have their settings
             journal = stack.enter_context(ResumeLog(account, settings))
@@ -197,29 +207,6 @@ def _as_long(sound: torch.Tensor, result: Encoded, vocoder: Vocoder) -> torch.Te
 
 def _sample_paths(path: Path, samples: int) -> list[Path]:
     return [path.with_stem(f"{path.stem}-s{sample + 1}") if samples > 1 else path for sample in range(samples)]
-
-
-def _missing(
-    rows: Sequence[Mapping[str, Any]],
-    places: Iterable[int],
-    files: Callable[[Mapping[str, Any]], list[Path]],
-    folder: Path,
-    entry_of: Callable[[str], Any],
-    overwrite: bool,
-) -> tuple[NumbersOnDisk, float]:
-    """Places of the rows of which a wav file is not there, or is another one, and the rows' seconds."""
-    missing, seconds = NumbersOnDisk(), 0.0
-
-    def exists(path: Path, row: Mapping[str, Any]) -> bool:
-        entry = entry_of(path.relative_to(folder).as_posix()) if path.exists() else None
-        return is_made(path, recording_stamp(row), entry, overwrite)
-
-    for place in places:
-        row = rows[place]
-        if {exists(path, row) for path in files(row)} != {True}:
-            missing.append(place)
-            seconds += recording_seconds(row)
-    return missing, seconds
 
 
 def _keep_recordings(

@@ -28,15 +28,61 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
+# From the start of the work to its first result; two runs, the second of which finds what the first has done.
+WORK = """
+import itertools, resource, sys, torch
+from pathlib import Path
+from speechdlm_ext.encoders.logmel import LogMelEncoder
+from speechdlm_ext.io.recordings import read_manifest
+from speechdlm_ext.units.codebook import Codebook
+from speechdlm_ext.units.encoding import encode_recordings
+from speechdlm_ext.units.pipeline import UnitPipeline
+from speechdlm_ext.vocoders.codebook_inversion import CodebookVocoder
+from speechdlm_ext.vocoders.resynthesize import resynthesize
+work, manifest, folder = sys.argv[1:]
+class Enough(Exception): ...
+def first_two(items, seconds):
+    yield from itertools.islice(items, 2)
+    print(round(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    raise Enough
+encoder = LogMelEncoder()
+codebook = Codebook(torch.randn(4, encoder.dim), encoder.name, encoder.options, encoder.frame_rate)
+rows, quiet = read_manifest(manifest), lambda line: None
+for run in range(2):
+    try:
+        if work == "encode":
+            encode_recordings(rows, codebook, Path(folder, "units.jsonl"), progress=first_two, say=quiet)
+        else:
+            vocoder = CodebookVocoder(codebook)
+            resynthesize(rows, "d", UnitPipeline(codebook, encoder), vocoder, folder, progress=first_two, say=quiet)
+    except Enough:
+        pass
+"""
+
+
+def write_manifest(path: Path, count: int, sound: str) -> None:
+    """So many parts of 0.5 s of one recording of 2 s."""
+    with open(path, "w") as file:
+        for number in range(count):
+            file.write(
+                f'{{"audio_filepath": "{sound}", "id": "r{number}", "offset": {number % 4 / 2}, "duration": 0.5}}\n'
+            )
+
+
 @pytest.mark.commands
-def test_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("work", ["read", "encode", "resynthesize"])
+def test_memory(tmp_path: Path, work: str) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(1).normal(0, 0.1, 32000), 16000)
     peaks = []
     for count in (1000, 100_000):
-        with open(tmp_path / "m.jsonl", "w") as file:
-            for number in range(count):
-                file.write(f'{{"audio_filepath": "/corpus/{number % 999}/{number}.wav", "duration": 3.5}}\n')
-        done = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "m.jsonl"], capture_output=True, check=True)
-        peaks.append(int(done.stdout))
+        write_manifest(tmp_path / "m.jsonl", count, str(tmp_path / "a.wav"))
+        code = ["-c", PEAK] if work == "read" else ["-c", WORK, work]
+        command = [sys.executable, *code, tmp_path / "m.jsonl", tmp_path / str(count)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = [list(map(int, line.split())) for line in done.stdout.splitlines()]
+        if work != "read":
+            assert [seconds for seconds, _ in found] == [count // 2, count // 2 - 1]
+        peaks.append(found[-1][-1])
     assert peaks[1] < peaks[0] + 20, peaks  # MB; the rows themselves are some 40
 
 
