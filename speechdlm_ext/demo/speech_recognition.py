@@ -16,6 +16,7 @@ from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.manifest import read_jsonl, write_jsonl
 
 SAMPLE_RATE = 8000  # Hz: digits are said over telephones, and the recordings that are free are of that band
+_PIECES = "52"  # of sentencepiece: the ten digits, and what these are made of
 _SHOWN = 12  # recordings with their sound in the page
 
 
@@ -42,8 +43,13 @@ def network(width: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def steps(options: argparse.Namespace) -> Iterator[Step]:
-    """The commands in order; one is yielded when those before it have run."""
+def steps(options: argparse.Namespace, words: bool = False) -> Iterator[Step]:
+    """The commands in order; one is yielded when those before it have run.
+
+    Args:
+        options: of ``scripts/demo_asr.py``.
+        words: the ten digits are symbols of the vocabulary, beside the pieces that make them; else characters are.
+    """
     out, seed = options.output, str(options.seed)
     corpus, checkpoints, transcripts = out / "corpus", out / "checkpoints", out / "transcripts.jsonl"
     command = [*script("data_prep/make_digits.py"), str(corpus), "--strings", str(options.strings), "--seed", seed]
@@ -56,7 +62,8 @@ def steps(options: argparse.Namespace) -> Iterator[Step]:
         command += ["--recordings", str(options.recordings), "--held-out", *options.held_out]
     yield Step("1-corpus", "Generate strings of spoken digits", command, [corpus], depends=versions())
 
-    command = [*script("data_prep/train_tokenizer.py"), str(corpus / "train.json"), str(corpus), "--kind", "char"]
+    kind = ["bpe", "--vocab-size", _PIECES] if words else ["char"]
+    command = [*script("data_prep/train_tokenizer.py"), str(corpus / "train.json"), str(corpus), "--kind", *kind]
     yield Step("2-tokenizer", "Make the vocabulary", command, [corpus / "dict.ltr.txt", corpus / "tokenizer.json"])
 
     title = f"Train a small QuartzNet for {options.updates} updates"
@@ -119,7 +126,7 @@ def run_asr_demo(options: argparse.Namespace) -> Path:
         raise InputError("--recordings and --held-out: the speakers to test on belong to the recordings")
     print(f"From spoken digits to a recogniser of them; results in {options.output}/. It can be stopped at any time.")
     page = options.output / "report.html"
-    run_steps(steps(options), options.output, lambda done: write_page(options.output, done, page))
+    run_steps(steps(options, words=True), options.output, lambda done: write_page(options.output, done, page))
     print(f"\nOpen {page.resolve().as_uri()} in a browser.", flush=True)
     return page
 

@@ -235,17 +235,21 @@ class SpeechRecognitionTask(BaseTask):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a checkpoint's vocabulary; raises :class:`InputError` where another one was given."""
+        self.check_state(state_dict)
+        if about := state_dict.get(STATE):
+            self._dictionary.symbols, self._dictionary.tokenizer = vocabulary_of(about, "the checkpoint")
+
+    def check_state(self, state_dict: dict[str, Any]) -> None:
+        """Raise an :class:`InputError` where a checkpoint has another vocabulary than was given."""
         about = state_dict.get(STATE)
         if not about:
             return
-        symbols, tokenizer = vocabulary_of(about, "the checkpoint")
-        given = self._dictionary.symbols
+        symbols, given = vocabulary_of(about, "the checkpoint")[0], self._dictionary.symbols
         if about["target"] != self.target or given and symbols != given:
             raise InputError(
                 f"the checkpoint recognises {about['target']} with {len(symbols)} symbols, --target {self.target} and "
                 f"another vocabulary ({len(given)} symbols) were given"
             )
-        self._dictionary.symbols, self._dictionary.tokenizer = symbols, tokenizer
 
     @property
     def target_dictionary(self) -> SymbolDictionary:

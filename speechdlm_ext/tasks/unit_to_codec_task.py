@@ -72,7 +72,7 @@ class UnitToCodecTask(BaseTask):
         """What checkpoints keep of the task: the vocabulary, in the published form."""
         return {"tokenizer": self.dictionary.published()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def check_state(self, state_dict: dict[str, Any]) -> None:
         """Check that a checkpoint has this vocabulary; raises :class:`InputError` where not."""
         found, ours = state_dict.get("tokenizer"), self.dictionary.published()
         for names, fields in (
@@ -85,6 +85,8 @@ class UnitToCodecTask(BaseTask):
                 raise InputError(f"the checkpoint is of {names} {theirs}, {given} were given")
         if found is not None and dict(found)["token_to_id_dict"] != self.dictionary.token_to_id:
             raise InputError("the checkpoint's units have other names: it is a model of phones, or of other units")
+
+    load_state_dict = check_state
 
     @property
     def source_dictionary(self) -> UnitCodecDictionary:

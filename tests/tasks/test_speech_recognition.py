@@ -90,6 +90,10 @@ def test_train_validate_generate(folder: Path, run_loaded: Any, checkout: Path) 
     assert {word for text in again for word in text.split()} <= set(" ".join(SENTENCES.values()).split())
     failed = run_loaded([*generate, *beam[:2]], check=False)
     assert failed.returncode == 2 and "pass its --lm-weight" in failed.stderr.splitlines()[-1]
+    letters = (folder / "dict.ltr.txt").read_text().splitlines()
+    (folder / "dict.ltr.txt").write_text("\n".join(reversed(letters)) + "\n")  # as many, and others
+    failed = run_loaded([*words, "--max-update", "40"], check=False)
+    assert failed.returncode == 2 and "another vocabulary" in failed.stderr.splitlines()[-1]
 
 
 def test_nemos_file_as_a_checkpoint(data: Path, folder: Path, run_loaded: Any, checkout: Path) -> None:

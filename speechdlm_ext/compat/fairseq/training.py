@@ -33,6 +33,28 @@ def _show_whole_updates(module: Any) -> None:
         return original(self, samples, *args, **options)
 
 
+def _check_checkpoints(module: Any) -> None:
+    """Let a task see what it has put into a checkpoint, before its weights are taken: fairseq's trainer does not."""
+    original, reading = module.Trainer.load_checkpoint, module.checkpoint_utils
+
+    @replace(module.Trainer, "load_checkpoint")
+    def load_checkpoint(self: Any, *args: Any, **options: Any) -> Any:
+        if not hasattr(self.task, "check_state"):
+            return original(self, *args, **options)
+        read = reading.load_checkpoint_to_cpu
+
+        def checked(*names: Any, **how: Any) -> Any:
+            state = read(*names, **how)
+            self.task.check_state(state.get("task_state") or {})
+            return state
+
+        reading.load_checkpoint_to_cpu = checked
+        try:
+            return original(self, *args, **options)
+        finally:
+            reading.load_checkpoint_to_cpu = read
+
+
 def _check_first_epoch(module: Any) -> None:
     original = module.train
     checked: list[Any] = []  # the trainer of this run
@@ -78,6 +100,13 @@ REPAIRS = [
         fault="a task sees the batches of an update one by one, so that means over all of it cannot be had "
         "(--update-freq, several processes); tasks with a method begin_update are shown them together",
         changes={"fairseq.trainer": _show_whole_updates},
+    ),
+    Repair(
+        name="checked-checkpoints",
+        package="fairseq",
+        fault="training goes on from a checkpoint of another vocabulary of the same size; tasks with a method "
+        "check_state are shown what they have put into it",
+        changes={"fairseq.trainer": _check_checkpoints},
     ),
     Repair(
         name="first-and-last-update",
