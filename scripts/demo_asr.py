@@ -23,8 +23,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--held-out", nargs="+", default=[], metavar="SPEAKER", help="of the recordings: transcribed, never trained on"
     )
-    parser.add_argument("--strings", type=int, default=1200, help="of training (default: %(default)s)")
-    parser.add_argument("--updates", type=int, default=500, help="of training (default: %(default)s)")
+    parser.add_argument("--strings", type=int, default=2400, help="of training (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=1200, help="of training (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="strings in an update (default: %(default)s)")
     parser.add_argument("--width", type=int, default=128, help="channels of the network (default: %(default)s)")
     parser.add_argument(
