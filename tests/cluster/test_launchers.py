@@ -157,9 +157,11 @@ def test_error_rates_of_pairs_in_an_array_its_figure_and_a_task_that_was_lost(cl
     assert made("exp/figure") == expected
 
 
+@pytest.mark.parametrize("sent", ["USR1", "TERM"])
 def test_a_task_near_its_time_limit_is_queued_again_and_one_that_was_killed_is_redone(
-    cluster: Cluster, place: Path
+    cluster: Cluster, place: Path, sent: str
 ) -> None:
+    """USR1 to the script ends its command with its work kept, and queues the task again; TERM only ends it."""
     manifest, asr = corpus(place, 6)
     slow = place / "sound" / "4.wav"  # of shard 0/2: reading it waits
     sound = slow.read_bytes()
@@ -169,13 +171,20 @@ def test_a_task_near_its_time_limit_is_queued_again_and_one_that_was_killed_is_r
     job = sbatch(cluster, place, "--array=0-1", script, manifest, *asr)
     partial = place / "metadata" / "input.json.text.shard-0-of-2.partial"
     until(lambda: partial.exists() and partial.read_bytes().count(b"\n") == 3)  # settings, 0, 2
-    cluster.run("scancel", "--batch", "--signal=USR1", f"{job}_0")
+    cluster.run("scancel", "--batch", f"--signal={sent}", f"{job}_0")
     log = place / "logs" / f"asr_{job}_0.out"
-    until(lambda: "is queued again" in log.read_text())
-    assert "stopped by SIGUSR1: the same command continues" in log.read_text()
+    until(lambda: "stopped by SIGUSR1: the same command continues" in log.read_text())
+    if sent == "USR1":
+        until(lambda: "is queued again" in log.read_text())
+    else:
+        assert ended(cluster, job) == {0: "FAILED", 1: "COMPLETED"} and "is queued again" not in log.read_text()
+    assert partial.read_bytes().count(b"\n") == 3
     slow.unlink()
     slow.write_bytes(sound)
-    assert ended(cluster, job) == {0: "COMPLETED", 1: "COMPLETED"}
+    if sent == "TERM":
+        job = sbatch(cluster, place, "--array=0", script, manifest, *asr, "--shard", "slurm:2")
+        log = place / "logs" / f"asr_{job}_0.out"
+    assert set(ended(cluster, job).values()) == {"COMPLETED"}
     assert "2 of 3 recordings have a text already" in log.read_text()
     for path in (place / "metadata").glob("*.shard-1-of-2"):  # as if its task had been lost
         path.unlink()
