@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import sys
 import types
@@ -97,6 +98,16 @@ def test_figures_become_arrays() -> None:
     made = save_figure_to_numpy(figure)
     assert made.shape == (10, 20, 3) and made.dtype == np.uint8
     assert made.reshape(-1, 3).tolist() == [[255, 0, 0]] * 200
+
+
+def test_interactive_reads_any_input_that_a_program_puts_in_place_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fairseq_cli.interactive import buffered_read
+
+    content = b"\xef\xbb\xbf3 1\n4 \xff\n\n"
+    for made in (io.StringIO("\ufeff3 1\n4 \udcff\n\n"), io.TextIOWrapper(io.BytesIO(content), encoding="ascii")):
+        monkeypatch.setattr(sys, "stdin", made)
+        assert list(buffered_read("-", 2)) == [["3 1", "4 \udcff"], [""]]
+        assert not made.closed
 
 
 def test_no_module_keeps_the_substitute_of_the_dataclass_decorator(run_command: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 from speechdlm_ext.compat.repair import Repair, replace
@@ -13,9 +14,11 @@ def _read_any_bytes(module: Any) -> None:
     @replace(module, "buffered_read")
     def buffered_read(input: str, buffer_size: int) -> Iterator[list[str]]:
         lines: list[str] = []
-        with open(sys.stdin.fileno() if input == "-" else input, "rb", closefd=input != "-") as file:
+        # Bytes, but of an input that a program has put in the place of its own, which may be of text.
+        with nullcontext(getattr(sys.stdin, "buffer", sys.stdin)) if input == "-" else open(input, "rb") as file:
             for raw in file:
-                lines.append(raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").strip())
+                text = raw if isinstance(raw, str) else raw.decode("utf-8", "surrogateescape")
+                lines.append(text.removeprefix("\ufeff").strip())
                 if len(lines) >= buffer_size:
                     yield lines
                     lines = []

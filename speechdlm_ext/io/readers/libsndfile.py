@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from speechdlm_ext.errors import InputError
@@ -61,9 +62,18 @@ class SndfileReader(AudioReader):
                     self._file.read(before, dtype="float32")
             return self._file.read(stop - start, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise InputError(
-                f"{self.path} is damaged after {start / self.sample_rate:.2f} s ({error.error_string})"
-            ) from None
+            whole = self._whole_until(start) / self.sample_rate
+            raise InputError(f"{self.path} is damaged after {whole:.2f} s ({error.error_string})") from None
+
+    def _whole_until(self, start: int) -> int:
+        """The sample at which decoding from ``start`` on fails."""
+        import soundfile
+
+        with suppress(soundfile.LibsndfileError):
+            self._file.seek(start)
+            while found := len(self._file.read(_RUN_IN // 8)):
+                start += found
+        return start
 
     def close(self) -> None:
         """Close the file."""

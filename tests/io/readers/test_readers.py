@@ -215,3 +215,14 @@ def test_what_no_reader_takes_names_a_converter(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "b.wav").write_bytes(b"RIFF\0\0\0\0WAVE" + bytes(99))
     with pytest.raises(InputError, match=r"b.wav is not audio .*: convert it, as by ffmpeg -i "):
         audio_info(tmp_path / "b.wav")
+
+
+def test_damaged_mp3_names_the_place(tmp_path: Path) -> None:
+    sound = np.random.default_rng(1).normal(0, 0.1, 16000 * 10)
+    soundfile.write(tmp_path / "a.mp3", sound, 16000)
+    content = bytearray((tmp_path / "a.mp3").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 9000] = bytes(9000)
+    (tmp_path / "a.mp3").write_bytes(content)
+    with open_audio(tmp_path / "a.mp3") as file, pytest.raises(InputError, match=r"a\.mp3 is damaged after 4\.9\d s"):
+        file.read(0, file.frames)
