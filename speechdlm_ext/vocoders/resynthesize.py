@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -15,7 +16,8 @@ from speechdlm_ext.encoders.logmel import LevelMeter, LogMelEncoder
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.audio import audio_info
 from speechdlm_ext.io.locking import exclusive, open_locked
-from speechdlm_ext.io.manifest import Chosen, NumbersOnDisk, write_jsonl
+from speechdlm_ext.io.manifest import Chosen, NumbersOnDisk, temporary_tables, write_jsonl
+from speechdlm_ext.io.naming import storable
 from speechdlm_ext.io.output_paths import MirrorPaths
 from speechdlm_ext.io.recordings import audio_paths, left_to_do, recording_stamp
 from speechdlm_ext.io.resume_log import ResumeLog, read_resume_log
@@ -260,12 +262,23 @@ def _drop_accounts(folder: Path, settings: Mapping[str, Any], shard: Shard | Non
 def _accounts(folder: Path, own: Path, settings: Mapping[str, Any]) -> Callable[[str], Any]:
     """What runs with the same settings have made, of this and other shards: the entry of a wav file, None without one.
 
-    What the own account says counts, then that of the latest shard.
+    What the own account says counts. All are in one table on disk: there may be more accounts than a process may have
+    files open.
     """
-    paths = sorted(folder.glob(JOURNAL + "*"), key=lambda path: (path == own, path), reverse=True)
-    read = (read_resume_log(path) for path in paths if not path.name.endswith(".errors"))
-    logs = [entries for theirs, entries in read if theirs == settings]
-    return lambda name: next((log[name] for log in logs if name in log), None)
+    table = temporary_tables("made (name TEXT PRIMARY KEY, entry TEXT)")
+    for path in sorted(folder.glob(JOURNAL + "*"), key=lambda path: path == own):
+        if path.name.endswith(".errors"):
+            continue
+        theirs, entries = read_resume_log(path)
+        if theirs == settings:
+            lines = ((storable(name), json.dumps(entry)) for name, entry in entries.items())
+            table.executemany("INSERT OR REPLACE INTO made VALUES (?, ?)", lines)
+
+    def entry_of(name: str) -> Any:
+        found = table.execute("SELECT entry FROM made WHERE name = ?", (storable(name),)).fetchone()
+        return None if found is None else json.loads(found[0])
+
+    return entry_of
 
 
 def _tell_rate(

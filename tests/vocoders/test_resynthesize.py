@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,22 @@ def test_agreement_against_a_count() -> None:
     )
     assert speech_agreement(one, other, 1.2) == pytest.approx(count / 120)
     assert speech_agreement([], [], 0.0) == 1.0
+
+
+@pytest.mark.commands
+def test_more_shards_than_files_can_be_open(rows: Any, choice: UnitPipeline, tmp_path: Path) -> None:
+    vocoder, some = CodebookVocoder(choice.codebook), rows[-1:]
+    resynthesize(some, "talk", choice, vocoder, tmp_path, Shard(0, 300), say=lambda text: None)
+    first = next(tmp_path.rglob(".resynthesized.shard-0-of-300"))
+    for shard in range(1, 300):
+        shutil.copy(first, first.with_name(f".resynthesized.shard-{shard}-of-300"))
+    limits, said = resource.getrlimit(resource.RLIMIT_NOFILE), list[str]()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, limits[1]))
+        resynthesize(some, "talk", choice, vocoder, tmp_path, say=said.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert said[0] == "1 of 1 wav files exist already"
 
 
 @pytest.mark.commands
