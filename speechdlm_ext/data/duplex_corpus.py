@@ -11,6 +11,7 @@ import numpy as np
 
 from speechdlm_ext.asr.text_tokenizer import train_pieces
 from speechdlm_ext.data.duplex_cuts import DuplexCut, cut_of_row
+from speechdlm_ext.data.text_channel import check_turns
 from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.atomic import atomic_write
 from speechdlm_ext.io.manifest import iter_jsonl
@@ -40,7 +41,7 @@ def conversations(
     Turns of the agent that overlap become one.
 
     Raises:
-        InputError: a row has no turns, or is no recording of two sides.
+        InputError: a row has no turns, or one beyond the recording, or is no recording of two sides.
     """
     for line in iter_jsonl(manifest):
         where = f"{manifest}, line {line.number}"
@@ -51,6 +52,7 @@ def conversations(
         cut = cut_of_row(row, where, str(manifest))
         if cut.target is None:
             raise InputError(f"{where}: one channel, expected the user's and the agent's")
+        check_turns(cut.turns, cut.duration, (), where)
         yield _row_of(cut)
 
 

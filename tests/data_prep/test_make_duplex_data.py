@@ -72,9 +72,16 @@ def test_whole_recordings_are_held_out():
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [({}, "--transcripts"), ({"supervisions": [{"start": 1, "text": "x", "speaker": "a"}]}, "duration or end")],
+    [
+        ({}, "--transcripts"),
+        ({"supervisions": [{"start": 1, "text": "x", "speaker": "a"}]}, "duration or end"),
+        (
+            {"supervisions": [{**TURNS[0], "end": 900}]},
+            "line 1: the supervision 'hello there' .* to 900 s, the recording",
+        ),
+    ],
 )
-def test_rows_without_turns_are_refused(tmp_path, more, message):
+def test_rows_without_turns_of_theirs_are_refused(tmp_path, more, message):
     with pytest.raises(InputError, match=message):
         list(conversations(_manifest(tmp_path, **more), {}))
 
