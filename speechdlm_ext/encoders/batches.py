@@ -18,7 +18,7 @@ from speechdlm_ext.errors import InputError, ShortOfMemory, memory_for, one_line
 from speechdlm_ext.io.read_ahead import Reading, read_ahead
 from speechdlm_ext.io.recordings import audio_paths, recording_size
 
-_SORTED = 10_000  # rows that are sorted by length
+_SORTED = 10_000  # rows sorted by length at a time
 
 
 @dataclass
@@ -53,7 +53,7 @@ def feature_parts(
     Raises:
         ShortOfMemory: there is not enough for one recording; what is wrong with a recording is its part's ``error``.
     """
-    counts: deque[int] = deque()  # of the groups that are read ahead
+    counts: deque[int] = deque()  # rows in each group that is read ahead
 
     def in_order() -> Iterator[Mapping[str, Any]]:
         for group in _groups(rows, batch_seconds):
@@ -72,7 +72,7 @@ def feature_parts(
 
 
 def _groups(rows: Iterable[Mapping[str, Any]], batch_seconds: float) -> Iterator[list[Mapping[str, Any]]]:
-    """Rows that are encoded together, of like length, the longest first of so many at a time."""
+    """Rows that are encoded together, of like length, the longest first within each 10,000."""
     if batch_seconds <= 0:
         yield from ([row] for row in rows)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import errno
 import json
 import os
 import sqlite3
@@ -12,6 +13,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from speechdlm_ext.errors import InputError
@@ -100,7 +102,9 @@ class NumbersOnDisk:
         """Add one."""
         self._last.append(number)
         if len(self._last) == self._AT_ONCE:
-            self._file.write(self._last.tobytes())
+            data = self._last.tobytes()
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), tempfile.gettempdir())
             self._written += self._AT_ONCE
             self._last = array("q")
 
@@ -155,9 +159,10 @@ class JsonlRows(Sequence[dict[str, Any]]):
     """The rows of a file of JSON lines, read again whenever they are asked for.
 
     Memory holds none of them: the byte where each begins is in a temporary file. A slice is such a sequence, too.
+    Threads may read rows at the same time.
 
     Args:
-        path: the file, which must stay as it is.
+        path: the file, which must stay as it is: rows are refused by an :class:`InputError` once it has changed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -167,6 +172,7 @@ class JsonlRows(Sequence[dict[str, Any]]):
             self._offsets.append(offset)
         self._range = range(len(self._offsets))
         self._file = open(path, "rb")  # noqa: SIM115 - closed with the object
+        self._version, self._lock = _version(self._file), Lock()
 
     def _scan(self) -> Iterator[int]:
         """First byte of each row."""
@@ -176,6 +182,11 @@ class JsonlRows(Sequence[dict[str, Any]]):
     def _finish(self, row: dict[str, Any], place: int) -> dict[str, Any]:
         """The row as it is given out; ``place`` is its number in the file, from 0 on."""
         return row
+
+    def _row(self, file: IO[bytes], place: int) -> dict[str, Any]:
+        if _version(file) != self._version:
+            raise InputError(f"{self._path} has changed since it was first read: start the command again")
+        return self._finish(row_at(file, self._offsets[place]), place)
 
     def __len__(self) -> int:
         return len(self._range)
@@ -190,13 +201,13 @@ class JsonlRows(Sequence[dict[str, Any]]):
             part._range = self._range[place]
             part._file = open(self._path, "rb")  # noqa: SIM115 - closed with the object
             return part
-        found = self._range[place]
-        return self._finish(row_at(self._file, self._offsets[found]), found)
+        with self._lock:
+            return self._row(self._file, self._range[place])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         with open(self._path, "rb") as file:
             for place in self._range:
-                yield self._finish(row_at(file, self._offsets[place]), place)
+                yield self._row(file, place)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(other) != len(self):
@@ -232,6 +243,11 @@ class Chosen(Sequence[Item]):
         if isinstance(place, slice):
             return Chosen(self, range(len(self))[place])
         return self._items[self._places[range(len(self))[place]]]
+
+
+def _version(file: IO[bytes]) -> tuple[int, int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def row_at(file: IO[bytes], offset: int) -> dict[str, Any]:

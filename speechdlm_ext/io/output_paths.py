@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 
 class MirrorPaths:
-    """The wav file for each recording of a manifest; memory holds none of them.
+    """The wav file for each recording of a manifest; memory holds their folders, not their names.
 
     It is ``<output>/<dataset>/`` and then what follows the first folder named ``dataset`` in the recording's path.
     Where that is not a folder of every path, it is what follows the folder that all recordings have in common. A part
@@ -33,7 +33,7 @@ class MirrorPaths:
         InputError: ``dataset`` is not the name of a folder, or two recordings would have the same file.
     """
 
-    def __init__(self, rows: Iterable[Row], dataset: str, output: str | os.PathLike[str]) -> None:
+    def __init__(self, rows: Collection[Row], dataset: str, output: str | os.PathLike[str]) -> None:
         if not dataset or dataset in (".", "..") or PurePath(dataset).name != dataset:
             raise InputError(f"dataset {dataset!r}: the name of a folder is expected, without a slash")
         self.root = Path(output, dataset)
@@ -72,7 +72,7 @@ def _parents(folders: set[str], dataset: str) -> dict[str, str]:
     return {folder: os.path.relpath(folder, common) for folder in folders}
 
 
-def _repeated(rows: Iterable[Row], name: Callable[[Row], str]) -> set[int]:
+def _repeated(rows: Collection[Row], name: Callable[[Row], str]) -> set[int]:
     """Hashes of the names that several rows have."""
     hashes = NumbersOnDisk()
     for row in rows:

@@ -81,9 +81,9 @@ def encode_rows(
         levels: measure the active level of each channel, too.
 
     Yields:
-        One :class:`Encoded` for each row; in the order of ``rows`` when each is alone, else longest first, of 10,000
-        at a time. A recording that cannot be read or encoded has an ``error``. Close the iterator when it is not used
-        up.
+        One :class:`Encoded` for each row; in the order of ``rows`` when each is alone, otherwise the longest first
+        within each 10,000. A recording that cannot be read or encoded has an ``error``. Close the iterator when it is
+        not used up.
     """
     on_gpu = encoder.device.type != "cpu"
     if batch_seconds is None:

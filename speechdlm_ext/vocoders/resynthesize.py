@@ -141,17 +141,18 @@ def resynthesize(
         if len(places) < len(mine):
             what = "wav files" if samples == 1 else "recordings' wav files"
             say(f"{len(mine) - len(places)} of {len(mine)} {what} exist already")
-        numbers: dict[str, int] = {}  # of what is being encoded
+        begun: dict[str, tuple[int, list[Any]]] = {}  # number and stamp of what is being encoded
         told: set[int] = set()
 
-        def begun() -> Iterator[Mapping[str, Any]]:
+        def in_order() -> Iterator[Mapping[str, Any]]:
             for place in map(places.__getitem__, range(len(places))):
                 row = rows[place]
-                numbers[row["id"]] = place
+                begun[row["id"]] = place, recording_stamp(row)
+                _tell_rate(row, pipeline.encoder.sample_rate, vocoder.sample_rate, told, say)
                 yield row
 
         encoded = encode_rows(
-            begun(),
+            in_order(),
             pipeline.encoder,
             pipeline.quantizer or pipeline.codebook,
             deduplicate=predict_durations,
@@ -160,29 +161,29 @@ def resynthesize(
             levels=keep_levels,
         )
 
-        def sampled() -> Iterator[tuple[Encoded, Path, Utterance]]:
+        def sampled() -> Iterator[tuple[Encoded, list[Any], Path, Utterance]]:
             for result in progress(encoded, seconds):
                 name = str(result.row["id"])
-                number = numbers.pop(name)
+                number, source = begun.pop(name)
                 if result.units is None:
                     made.skipped.append({**result.row, "error": result.error})
                     say(f"skipped: {result.error}")
                     continue
-                _tell_rate(result.row, pipeline.encoder.sample_rate, vocoder.sample_rate, told, say)
                 units = [channel.tolist() for channel in result.units]
                 if predict_durations and not isinstance(vocoder, UtteranceVocoder):
                     units = [predict_frames(channel, vocoder) for channel in units]
                 for sample, path in enumerate(files(result.row)):
                     called = name if samples == 1 else f"{name}-s{sample + 1}"
-                    yield result, path, Utterance(called, (number, sample), units, not predict_durations, result.row)
+                    one = Utterance(called, (number, sample), units, not predict_durations, result.row)
+                    yield result, source, path, one
 
         with closing(encoded), SoundWriter(journal, vocoder.sample_rate, say) as writer:
-            for (result, path, _), sound in make_sounds(vocoder, sampled(), lambda item: item[2], say):
+            for (result, source, path, _), sound in make_sounds(vocoder, sampled(), lambda item: item[3], say):
                 if not predict_durations:
                     sound = _as_long(sound, result, vocoder)
                 if keep_levels:
                     sound = match_levels(sound, vocoder.sample_rate, result.levels)
-                writer.write(path.relative_to(folder).as_posix(), recording_stamp(result.row), path, sound)
+                writer.write(path.relative_to(folder).as_posix(), source, path, sound)
                 made.seconds += sound.shape[1] / vocoder.sample_rate
         errors = account.with_name(account.name + ".errors")
         if made.skipped:
@@ -288,7 +289,7 @@ def _tell_rate(
     try:
         rate = int(row.get("sample_rate") or audio_info(audio_paths(row)[0]).sample_rate)
     except (InputError, OSError):
-        return  # it was there a moment ago
+        return  # it will be skipped, with the reason
     steps = [f"the {what}'s {needed} Hz" for what, needed in (("encoder", encoder_rate), ("vocoder", vocoder_rate))
              if rate != needed]  # fmt: skip
     if steps and rate not in told:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import soundfile
 import torch
 
 from speechdlm_ext.encoders.base import build_encoder
+from speechdlm_ext.errors import InputError
 from speechdlm_ext.io.manifest import NumbersOnDisk
 from speechdlm_ext.io.recordings import read_manifest, recording_blocks
 from speechdlm_ext.io.scan import make_manifest
@@ -94,6 +97,34 @@ def test_numbers_on_disk() -> None:
     places = [0, 65_535, 65_536, 589_823, 589_824, 599_999]
     assert len(numbers) == 600_000 and [numbers[place] for place in places] == values[places].tolist()
     assert numbers.repeated() == {values[5], values[599_999]} and NumbersOnDisk().repeated() == set()
+
+
+def test_numbers_on_a_full_disk() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, limits[1]))  # in the midst of the second block
+        numbers = NumbersOnDisk()
+        with pytest.raises(OSError):
+            for number in range(140_000):
+                numbers.append(number)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_rows_of_a_file_that_has_changed_are_refused(tmp_path: Path, replaced: bool) -> None:
+    path, text = tmp_path / "m.jsonl", "".join(f'{{"audio_filepath": "/{name}.wav"}}\n' for name in "abc")
+    path.write_text(text)
+    rows = read_manifest(path)
+    changed = tmp_path / "new" if replaced else path
+    changed.write_text("".join(reversed(text.splitlines(keepends=True))))
+    changed.replace(path)
+    if not replaced:
+        os.utime(path, ns=(0, 0))
+        with pytest.raises(InputError, match="m.jsonl has changed since it was first read"):
+            rows[1]
+    with pytest.raises(InputError, match="m.jsonl has changed since it was first read"):
+        list(rows)
 
 
 def test_slices_and_order(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,6 +126,26 @@ def test_agreement_against_a_count() -> None:
     )
     assert speech_agreement(one, other, 1.2) == pytest.approx(count / 120)
     assert speech_agreement([], [], 0.0) == 1.0
+
+
+def test_a_recording_that_changes_meanwhile_is_made_again(choice: UnitPipeline, tmp_path: Path) -> None:
+    sound, path = np.random.default_rng(1).normal(0, 0.1, 32000), tmp_path / "in" / "a.wav"
+    path.parent.mkdir()
+    some = [{"id": "a", "audio_filepath": str(path)}]
+
+    def seconds(change: bool) -> float:
+        def meanwhile(items: Any, seconds: float) -> Any:
+            for item in items:
+                if change:
+                    soundfile.write(path, sound, 16000)
+                yield item
+
+        vocoder = CodebookVocoder(choice.codebook)
+        made = resynthesize(some, "d", choice, vocoder, tmp_path / "out", progress=meanwhile, overwrite=True)
+        return audio_info(made.paths["a"]).duration
+
+    soundfile.write(path, sound[:16000], 16000)
+    assert [seconds(True), seconds(False)] == [1.0, 2.0]
 
 
 @pytest.mark.commands

@@ -14,7 +14,7 @@ def _read_any_bytes(module: Any) -> None:
     @replace(module, "buffered_read")
     def buffered_read(input: str, buffer_size: int) -> Iterator[list[str]]:
         lines: list[str] = []
-        # Bytes, but of an input that a program has put in the place of its own, which may be of text.
+        # Bytes; a program may have put a stream of text in the place of stdin.
         with nullcontext(getattr(sys.stdin, "buffer", sys.stdin)) if input == "-" else open(input, "rb") as file:
             for raw in file:
                 text = raw if isinstance(raw, str) else raw.decode("utf-8", "surrogateescape")

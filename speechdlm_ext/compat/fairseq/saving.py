@@ -111,14 +111,19 @@ def _resume_from_whole_files(module: Any) -> None:
 
 def _mend_before_any_rank_reads(last: str, suffix: str, trainer: Any) -> None:
     """Mend the file in one process; the others wait, and end too where it cannot be mended."""
-    import torch.distributed as dist
-
     reason = None
     if trainer.data_parallel_rank == 0:
         try:
             mend_last_checkpoint(last, suffix)
         except InputError as error:
             reason = str(error)
+    raise_in_all_processes(reason)
+
+
+def raise_in_all_processes(reason: str | None) -> None:
+    """Raise an :class:`InputError` in every process where one of them has a reason; each must call this."""
+    import torch.distributed as dist
+
     reasons = [reason]
     if dist.is_available() and dist.is_initialized():
         reasons = [None] * dist.get_world_size()

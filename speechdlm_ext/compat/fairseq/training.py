@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from speechdlm_ext.compat.errors import InputError
+from speechdlm_ext.compat.fairseq.saving import raise_in_all_processes
 from speechdlm_ext.compat.repair import Repair, replace
 
 logger = logging.getLogger(__name__)
@@ -34,25 +35,35 @@ def _show_whole_updates(module: Any) -> None:
 
 
 def _check_checkpoints(module: Any) -> None:
-    """Let a task see what it has put into a checkpoint, before its weights are taken: fairseq's trainer does not."""
+    """Let a task see what it has put into a checkpoint, and refuse it: fairseq's trainer does not show it."""
     original, reading = module.Trainer.load_checkpoint, module.checkpoint_utils
 
     @replace(module.Trainer, "load_checkpoint")
     def load_checkpoint(self: Any, *args: Any, **options: Any) -> Any:
         if not hasattr(self.task, "check_state"):
             return original(self, *args, **options)
-        read = reading.load_checkpoint_to_cpu
+        read, reason = reading.load_checkpoint_to_cpu, None
 
-        def checked(*names: Any, **how: Any) -> Any:
+        def checked(*names: Any, **how: Any) -> Any:  # in the first process, which hands the state to the others
+            nonlocal reason
             state = read(*names, **how)
-            self.task.check_state(state.get("task_state") or {})
+            try:
+                self.task.check_state(state.get("task_state") or {})
+            except InputError as error:
+                reason = str(error)
             return state
 
         reading.load_checkpoint_to_cpu = checked
         try:
-            return original(self, *args, **options)
+            found = original(self, *args, **options)
+        except Exception:
+            if reason is not None:
+                raise InputError(reason) from None
+            raise
         finally:
             reading.load_checkpoint_to_cpu = read
+        raise_in_all_processes(reason)
+        return found
 
 
 def _check_first_epoch(module: Any) -> None:
