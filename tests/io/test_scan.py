@@ -77,7 +77,8 @@ def test_good_and_bad_files(tmp_path: Path) -> None:
     (tmp_path / "k cut.flac").write_bytes((tmp_path / "k cut.flac").read_bytes()[:30000])
     said: list[str] = []
     manifest = tmp_path / "out" / "manifest.jsonl"
-    used, files = make_manifest(tmp_path, manifest, channels=2, min_seconds=2, say=said.append)
+    made, files = make_manifest(tmp_path, manifest, channels=2, min_seconds=2, say=said.append)
+    used = list(made)
     assert files == 11
     assert [row["id"] for row in used] == ["a_good_one", "b_8k_é", "c_clipped", "d_one_side"]
     assert used[0] == {
