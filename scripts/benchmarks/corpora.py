@@ -96,18 +96,11 @@ def transcribe(settings: Settings) -> Iterator[Comparison]:
         asr = small_recogniser(folder / "asr", **ENCODER)
         manifest = _manifest(folder / "m.jsonl", files)
 
-        words = [
-            CHECKOUT / "scripts" / "transcribe.py",
-            manifest,
-            folder / "out.jsonl",
-            "--device",
-            "cpu",
-            "--asr",
-            asr,
-        ]
+        command = CHECKOUT / "scripts" / "transcribe.py"
+        words = [command, manifest, folder / "out.jsonl", "--device", "cpu", "--asr", asr, "--overwrite"]
 
         def ours(*options: str) -> Callable[[], float]:
-            return lambda: len(files) / timed([*words, "--overwrite", *options])[0]
+            return lambda: len(files) / timed([*words, *options])[0]
 
         def amela() -> float:
             return len(files) / loop("transcribe", files=files, output=str(folder / "amela.json"), asr=asr, batch=8)
